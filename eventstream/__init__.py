@@ -1,0 +1,25 @@
+"""The language all three services speak: `text/event-stream` (HTML standard 9.2).
+
+Bytes become whole event blocks (`Framer`), blocks become events (`Parser`), events become bytes (`encode`). Standard library only
+and no I/O, except `eventstream.client`, which follows a stream over HTTP with aiohttp and is therefore imported by its own name.
+"""
+
+from .encoder import HEARTBEAT, encode
+from .errors import BlockTooLarge, ConnectionFailed, EventStreamError
+from .framer import DEFAULT_MAX_BLOCK_BYTES, Framer, split_blocks
+from .parser import Event, Parser
+from .reconnection import Reconnection
+
+__all__ = [
+    "DEFAULT_MAX_BLOCK_BYTES",
+    "HEARTBEAT",
+    "BlockTooLarge",
+    "ConnectionFailed",
+    "Event",
+    "EventStreamError",
+    "Framer",
+    "Parser",
+    "Reconnection",
+    "encode",
+    "split_blocks",
+]

@@ -1,0 +1,82 @@
+"""Interprets event blocks (HTML standard 9.2.6)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+_LONGEST_RETRY_DIGITS = 18  # int() refuses thousands of digits, and nobody waits for longer than the universe is old
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One dispatched event."""
+
+    data: str
+    type: str = "message"
+    id: str | None = None
+    """The `id` field of this very block, None when it had none (or one with NUL, which is ignored)."""
+    last_event_id: str = ""
+    """The last event ID after this block: its own `id`, or the newest before it."""
+    retry: int | None = None
+    """The `retry` field of this block in milliseconds, None when it had none."""
+
+
+class Parser:
+    """Gives the events of whole event blocks, in order.
+
+    Takes what `Framer.feed` gives. A block without data gives no event, but still moves the last event ID and the reconnection
+    time. Bytes that are not UTF-8 become U+FFFD. Never raises on any input.
+    """
+
+    __slots__ = ("_on_comment", "last_event_id", "reconnection_time")
+
+    def __init__(self, last_event_id: str = "", *, on_comment: Callable[[str], None] | None = None) -> None:
+        self.last_event_id = last_event_id
+        """What a reconnection sends as `Last-Event-ID`; empty: nothing."""
+        self.reconnection_time: int | None = None
+        """The newest `retry` in milliseconds, None while there was none."""
+        self._on_comment = on_comment
+
+    def __repr__(self) -> str:
+        return f"<Parser last_event_id={self.last_event_id!r} reconnection_time={self.reconnection_time}>"
+
+    def feed(self, blocks: bytes) -> list[Event]:
+        """Gives the events of `blocks`, which must end where a block ends."""
+        events: list[Event] = []
+        fields: list[bytes] = []
+        for line in blocks.splitlines():
+            if line:
+                fields.append(line)
+            elif fields:
+                event = self._interpret(fields)
+                if event is not None:
+                    events.append(event)
+                fields = []
+        return events
+
+    def _interpret(self, lines: list[bytes]) -> Event | None:
+        data: list[bytes] = []
+        event_type = ""
+        event_id: str | None = None
+        retry: int | None = None
+        for line in lines:
+            name, _, value = line.partition(b":")
+            if value[:1] == b" ":
+                value = value[1:]
+            if name == b"data":
+                data.append(value)
+            elif name == b"event":
+                event_type = value.decode("utf-8", "replace")
+            elif name == b"id" and b"\0" not in value:
+                event_id = value.decode("utf-8", "replace")
+            elif name == b"retry" and value.isdigit():
+                retry = int(value[:_LONGEST_RETRY_DIGITS])
+            elif not name and self._on_comment is not None:
+                self._on_comment(value.decode("utf-8", "replace"))
+        if retry is not None:
+            self.reconnection_time = retry
+        if event_id is not None:
+            self.last_event_id = event_id
+        if not data:
+            return None
+        text = b"\n".join(data).decode("utf-8", "replace")
+        return Event(text, event_type or "message", event_id, self.last_event_id, retry)

@@ -1,0 +1,31 @@
+"""The status pages of a service that is built on aiohttp: alive, ready, metrics."""
+
+from collections.abc import Callable
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+
+def add_status_routes(app: web.Application, registry: CollectorRegistry, not_ready: Callable[[], str | None]) -> None:
+    """Adds `/livez`, `/readyz` and `/metrics` to `app`.
+
+    `not_ready` gives the reason why the service should get no work now (then `/readyz` is 503 with it), or None when it is ready.
+    `/livez` is 200 as long as the event loop answers.
+    """
+
+    async def livez(_request: web.Request) -> web.Response:
+        return web.json_response({"status": "alive"})
+
+    async def readyz(_request: web.Request) -> web.Response:
+        reason = not_ready()
+        if reason is None:
+            return web.json_response({"status": "ready"})
+        return web.json_response({"status": "not ready", "reason": reason}, status=503)
+
+    async def metrics(_request: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+
+    app.router.add_get("/livez", livez)
+    app.router.add_get("/readyz", readyz)
+    app.router.add_get("/metrics", metrics)
