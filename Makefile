@@ -1,0 +1,45 @@
+# Needs make and Python 3.11 or newer; `make` alone lists the targets.
+PYTHON ?= python3
+BIN := .venv/bin
+ENVIRONMENT := .venv/.complete
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+	--custom-compile-command "make lock"
+
+.PHONY: help run test lint format lock bench clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 16
+
+$(ENVIRONMENT): tests/requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, {sys.executable} is {sys.version}; set PYTHON=")'
+	@echo "making the environment .venv"
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/requirements.txt
+	touch $@
+
+run: $(ENVIRONMENT) ## run producer, gateway and consumer here until Ctrl-C; data goes below ./data
+	@PYTHONUNBUFFERED=1 $(BIN)/honcho start || [ $$? -eq 130 ]
+
+test: lint ## check everything: lint, types, import rules, every test
+	$(BIN)/python -m pytest --cov=eventstream --cov-fail-under=100
+
+lint: $(ENVIRONMENT) ## check style, types and import rules
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(ENVIRONMENT) ## mend style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+lock: $(ENVIRONMENT) ## write the requirements.txt files anew from pyproject.toml, keeping versions that still fit
+	@for group in producer gateway consumer; do $(LOCK) --group $$group -o $$group/requirements.txt || exit 1; done
+	@$(LOCK) --group dev -o tests/requirements.txt
+
+bench: $(ENVIRONMENT) ## measure against the proxies that are installed
+	$(BIN)/python -m bench
+
+clean: ## remove the environment and caches; ./data stays
+	rm -rf .venv .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
