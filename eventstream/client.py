@@ -1,0 +1,260 @@
+"""Follows an event stream over HTTP, through every reconnection, as the HTML standard's `EventSource` does (section 9.2)."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import TracebackType
+from typing import Literal, Self
+
+import aiohttp
+
+from .errors import BlockTooLarge, ConnectionFailed
+from .framer import DEFAULT_MAX_BLOCK_BYTES, Framer, split_blocks
+from .parser import Event, Parser
+from .reconnection import Reconnection
+from .request import NETWORK_ERRORS, StreamRequest, Unavailable, describe, open_session, refuse_control_characters
+
+State = Literal["connecting", "open", "closed"]
+
+_READ_AHEAD_BYTES = 64 * 1024  # aiohttp pauses the socket at twice this; enough for full speed, little enough to be back-pressure
+
+
+class EventSource:
+    """The events of one URL, as an async iterator that outlives its connections:
+
+        async with EventSource("https://example.org/news") as source:
+            async for event in source:
+                print(event.type, event.data)
+
+    It connects at the first step of the iteration, and again whenever the stream ends or breaks, after the delay that
+    `reconnection` gives, asking for what came after the last event ID. The iteration ends when the server answers 204 or after
+    `close()`. It raises ConnectionFailed when the server's answer forbids to go on (a status other than 200, 204, 429 and 5xx,
+    another content type, a redirect that leads nowhere), and BlockTooLarge after the good blocks before it; both are final.
+    Leaving the loop and iterating again loses nothing. One task at a time may iterate; `restart()` and `close()` may be called by any.
+
+    Reading is pulled: while nobody asks for the next event, at most about 256 KiB are read ahead, and then the server has to wait.
+
+    - `session`: used and left open; without one the event source has its own, which `close()` closes.
+    - `method`, `headers`, `body`: as they are, for each connection. Headers of the same name replace `Accept`, `Cache-Control`,
+      `Accept-Encoding` and, with a body, `Content-Type: text/plain`. Each connection starts at `url`, redirects are followed anew.
+    - `last_event_id`: where to go on from, sent with the first request already.
+    - `connect_timeout_seconds`: for name lookup, TCP and TLS together. `read_timeout_seconds`: when no byte, not even a comment, came
+      for so long, the connection counts as lost; None waits for ever, also on a peer that is gone without a word.
+    - `max_block_bytes`: the limit of one event block. `on_comment`: is called with each comment, before the event of the same block.
+
+    Raises ValueError for a URL, header or last event ID that cannot be sent.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        session: aiohttp.ClientSession | None = None,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        body: bytes | str | None = None,
+        last_event_id: str = "",
+        reconnection: Reconnection | None = None,
+        connect_timeout_seconds: float = 10.0,
+        read_timeout_seconds: float | None = None,
+        max_block_bytes: int = DEFAULT_MAX_BLOCK_BYTES,
+        on_comment: Callable[[str], None] | None = None,
+    ) -> None:
+        self.connections = 0
+        """How many times an event stream was opened."""
+        self.bytes_received = 0
+        """Bytes of event stream in all, unfinished blocks and comments included."""
+        self.last_error: str | None = None
+        """Why the newest attempt or connection ended, None while one is open or none was tried."""
+        self._request = StreamRequest.build(url, method, headers, body)
+        refuse_control_characters("Last-Event-ID", last_event_id)
+        self._session = session
+        self._owns_session = session is None
+        self._reconnection = reconnection or Reconnection()
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_timeout_seconds, sock_read=read_timeout_seconds)
+        self._max_block_bytes = max_block_bytes
+        self._framer = Framer(max_block_bytes)
+        self._parser = Parser(last_event_id, on_comment=on_comment)
+        self._state: State = "connecting"
+        self._response: aiohttp.ClientResponse | None = None
+        self._blocks: deque[bytes] = deque()  # framed, not yet given
+        self._too_large: BlockTooLarge | None = None  # to be raised behind them
+        self._due = 0.0  # loop time of the next attempt
+        self._waiting: asyncio.Timeout | None = None  # around whatever the iterating task waits for
+
+    def __repr__(self) -> str:
+        return f"<EventSource {self._request.shown_url} {self._state} last_event_id={self.last_event_id!r} connections={self.connections}>"
+
+    @property
+    def state(self) -> State:
+        """`connecting` also before the first attempt and between two; `closed` for good."""
+        return self._state
+
+    @property
+    def last_event_id(self) -> str:
+        """The last event ID after the newest block that the iteration gave; what a reconnection sends, unless empty."""
+        return self._parser.last_event_id
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        while (block := await self._next_block()) is not None:
+            if events := self._parser.feed(block):
+                return events[0]
+        raise StopAsyncIteration
+
+    async def blocks(self) -> AsyncIterator[bytes]:
+        """Gives the event blocks as they came, one at a time, those without data too, in place of events.
+
+        Joined they are the stream without its byte order marks and unfinished blocks: blank lines that belong to no block
+        come as an item of their own.
+        """
+        while (block := await self._next_block()) is not None:
+            self._parser.feed(block)
+            yield block
+
+    def restart(self) -> None:
+        """Drops the connection and connects again at once, also out of a waiting back-off; no effect once closed.
+
+        Blocks that were read before are still given first, so that events without IDs are not lost needlessly.
+        """
+        if self._state != "closed":
+            self._drop("restarted")
+            self._due = 0.0
+            self._interrupt()
+
+    async def close(self) -> None:
+        """Ends the iteration, in whichever task it is, and closes the connection; may be called again."""
+        self._end("closed")
+        self._interrupt()
+        if self._owns_session and self._session is not None:
+            await self._session.close()
+
+    async def _next_block(self) -> bytes | None:
+        """Gives the next block, None when there will be none any more."""
+        if self._waiting is not None:
+            raise RuntimeError("this event source is being iterated by another task")
+        while self._state != "closed":
+            if self._blocks:
+                return self._blocks.popleft()
+            if self._too_large is not None:
+                self._end(str(self._too_large))
+                raise self._too_large
+            try:
+                async with asyncio.timeout(None) as self._waiting:
+                    await (self._connect() if self._response is None else self._read(self._response))
+            except TimeoutError:
+                pass  # restart() or close(): timeouts of the network do not get here
+            except ConnectionFailed as error:
+                self._end(str(error))
+                raise
+            finally:
+                self._waiting = None
+        return None
+
+    def _interrupt(self) -> None:
+        if self._waiting is not None:
+            self._waiting.reschedule(0.0)  # long past, so the wait ends in the next turn of the loop
+            self._waiting = None
+
+    async def _connect(self) -> None:
+        """Waits for its turn and makes one attempt."""
+        await asyncio.sleep(self._due - asyncio.get_running_loop().time())
+        if self._state == "closed":  # in this very turn of the loop, so that there was nothing left to interrupt
+            return
+        if self._session is None:
+            self._session = open_session()
+        try:
+            response = await self._request.open(self._session, self.last_event_id, self._timeout)
+        except Unavailable as error:
+            self._reconnection.failed()
+            self._lose(str(error), error.retry_after_seconds)
+            return
+        if response is None:
+            self._end("the server answered 204 No Content")
+        else:
+            self._open(response)
+
+    def _open(self, response: aiohttp.ClientResponse) -> None:
+        if self._state == "closed":  # in this very turn of the loop, as above
+            response.close()
+            return
+        _notice_broken_http(response)
+        self._response = response
+        self._framer = Framer(self._max_block_bytes)
+        self._reconnection.succeeded()
+        self._state = "open"
+        self.last_error = None
+        self.connections += 1
+
+    async def _read(self, response: aiohttp.ClientResponse) -> None:
+        reason = ""
+        try:
+            chunk = await response.content.readany()
+            if not chunk:
+                reason = "the server ended the stream"
+        except NETWORK_ERRORS as error:
+            reason = describe(error, self._timeout)
+            chunk = _take_rest(response.content)
+        self.bytes_received += len(chunk)
+        try:
+            blocks = self._framer.feed(chunk)
+        except BlockTooLarge as error:
+            self._too_large = error
+            blocks = error.complete
+            reason = str(error)
+        self._blocks.extend(split_blocks(blocks))
+        if reason:
+            self._lose(reason)
+
+    def _lose(self, reason: str, least_delay: float = 0.0) -> None:
+        """Notes that a connection or an attempt is over, and when the next is due."""
+        self._drop(reason)
+        self.last_error = reason
+        if self._parser.reconnection_time is not None:
+            self._reconnection.retry(self._parser.reconnection_time)
+        self._due = asyncio.get_running_loop().time() + max(self._reconnection.next_delay(), least_delay)
+
+    def _drop(self, reason: str) -> None:
+        if self._response is not None:
+            self._response.close()
+            self._response = None
+            self._state = "connecting"
+            self.last_error = reason
+
+    def _end(self, reason: str) -> None:
+        if self._state != "closed":
+            self._drop(reason)
+            self.last_error = reason
+            self._state = "closed"
+
+
+def _take_rest(content: aiohttp.StreamReader) -> bytes:
+    """Gives what came before the connection broke: aiohttp keeps it, but from then on raises the error instead of giving it."""
+    content.set_exception(None)  # type: ignore[arg-type]
+    return content.read_nowait()
+
+
+def _notice_broken_http(response: aiohttp.ClientResponse) -> None:
+    """Makes a read fail when the peer breaks off in the middle of HTTP's own framing.
+
+    aiohttp (3.14) closes the connection on an HTTP chunk without a size, but tells the reader nothing, who would wait for ever.
+    """
+    connection = response.connection
+    closed = None if connection is None or connection.protocol is None else connection.protocol.closed
+    content = response.content
+
+    def fail(closed: asyncio.Future[None]) -> None:
+        error = closed.exception()  # asked for in any case, or asyncio reports it as never retrieved
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError(f"the connection ended within an HTTP chunk: {error or 'malformed chunk'}"))
+
+    if closed is not None:
+        closed.add_done_callback(fail)

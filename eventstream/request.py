@@ -1,0 +1,201 @@
+"""Asks for an event stream over HTTP, and judges the answer (HTML standard 9.2.2, Fetch standard 4.4)."""
+
+import email.utils
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
+from multidict import CIMultiDict
+from yarl import URL
+
+from .errors import ConnectionFailed
+
+NETWORK_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError)
+"""What aiohttp raises when the network or the peer's HTTP is at fault, timeouts among them."""
+
+_MOST_REDIRECTS = 20  # Fetch standard 4.4 step 7
+_REDIRECTS = {301, 302, 303, 307, 308}
+_TOO_MANY_REQUESTS = 429
+_DECODED = {"", "identity", "gzip", "deflate", "br", "zstd"}  # aiohttp hands anything else on as it came
+_LONGEST_RETRY_AFTER_SECONDS = 86_400.0  # a server that asks for more than a day has a typing error
+_CREDENTIALS = ("Authorization", "Cookie", "Proxy-Authorization", "Host")  # Host is none, but as little meant for another origin
+_BODY_HEADERS = ("Content-Encoding", "Content-Language", "Content-Location", "Content-Type", "Content-Length")
+_FORBIDDEN_IN_HEADER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+class Unavailable(Exception):
+    """No event stream this time, but perhaps the next: a network error, a 5xx, a 429.
+
+    `retry_after_seconds` is the least time to wait, 0 when the server named none.
+    """
+
+    def __init__(self, reason: str, retry_after_seconds: float = 0.0) -> None:
+        super().__init__(reason)
+        self.retry_after_seconds = retry_after_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRequest:
+    """What is asked, the same on every reconnection, `Last-Event-ID` apart."""
+
+    url: URL
+    method: str
+    headers: CIMultiDict[str]
+    body: bytes | None
+
+    @classmethod
+    def build(cls, url: str, method: str, headers: Mapping[str, str] | None, body: bytes | str | None) -> "StreamRequest":
+        """Adds the headers that the standard asks for, unless `headers` has them. Raises ValueError for what HTTP cannot carry."""
+        target = URL(url)
+        if target.scheme not in ("http", "https") or not target.host:
+            raise ValueError(f"url {url!r} must begin with http:// or https:// and name a host")
+        merged = CIMultiDict({"Accept": "text/event-stream", "Cache-Control": "no-cache", "Accept-Encoding": "identity"})
+        if body is not None:
+            merged["Content-Type"] = "text/plain"
+        merged.update(headers or {})
+        for name, value in merged.items():
+            refuse_control_characters(name, value)
+        if "Last-Event-ID" in merged:
+            raise ValueError("header Last-Event-ID is kept by the event source; give the first one as last_event_id")
+        return cls(target, method.upper(), merged, body.encode() if isinstance(body, str) else body)
+
+    async def open(
+        self, session: aiohttp.ClientSession, last_event_id: str, timeout: aiohttp.ClientTimeout
+    ) -> aiohttp.ClientResponse | None:
+        """Gives the response whose body is the event stream, after any redirects; None for 204, the wish not to be asked again.
+
+        The caller closes it. Raises Unavailable when a later attempt may succeed, ConnectionFailed when none will.
+        """
+        asked = self
+        for _ in range(_MOST_REDIRECTS + 1):
+            response = await asked._send(session, last_event_id, timeout)
+            if response.status not in _REDIRECTS:
+                return _judge(asked.shown_url, response)
+            response.close()
+            asked = asked._redirected(response, session)
+        raise ConnectionFailed(self.shown_url, f"more than {_MOST_REDIRECTS} redirects", status=response.status)
+
+    async def _send(self, session: aiohttp.ClientSession, last_event_id: str, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
+        headers = self.headers.copy()
+        if last_event_id:
+            headers["Last-Event-ID"] = last_event_id  # aiohttp writes headers as UTF-8, which is what the standard asks for
+        try:
+            return await session.request(
+                self.method,
+                self.url,
+                headers=headers,
+                data=None if self.body is None else io.BytesIO(self.body),  # plain bytes of more than 1 MiB make aiohttp warn
+                timeout=timeout,
+                allow_redirects=False,  # aiohttp takes a missing Location for an answer, and keeps Cookie across origins
+                auto_decompress=True,  # for servers that compress what was asked for as it is
+                raise_for_status=False,
+            )
+        except (aiohttp.ClientConnectionError, OSError) as error:  # before ValueError, which certificate errors are as well
+            raise Unavailable(describe(error, timeout)) from error
+        except ValueError as error:  # a last event ID with control characters, a host name that is none
+            raise ConnectionFailed(self.shown_url, f"cannot be asked for: {error}") from error
+        except aiohttp.ClientError as error:
+            raise Unavailable(describe(error, timeout)) from error
+
+    def _redirected(self, response: aiohttp.ClientResponse, session: aiohttp.ClientSession) -> "StreamRequest":
+        """Gives the request that a redirect asks for (Fetch standard 4.4, HTTP-redirect fetch)."""
+        status = response.status
+        location = response.headers.get("Location", "").strip()
+        if not location:
+            raise ConnectionFailed(self.shown_url, f"redirect {status} without a Location", status=status)
+        try:
+            url = self.url.join(URL(location))
+        except ValueError as error:
+            raise ConnectionFailed(self.shown_url, f"redirect {status} to {location!r}: {error}", status=status) from error
+        if url.scheme not in ("http", "https") or not url.host:
+            raise ConnectionFailed(self.shown_url, f"redirect {status} to {location!r}, which is not http or https", status=status)
+        headers = self.headers.copy()
+        if (url.scheme, url.host, url.port) != (self.url.scheme, self.url.host, self.url.port):
+            if any(name in session.headers for name in _CREDENTIALS):
+                # A request cannot leave out what its session adds, and another origin must not get it.
+                raise ConnectionFailed(
+                    self.shown_url, f"redirect {status} would show the session's credentials to {url.host}", status=status
+                )
+            for name in _CREDENTIALS:
+                headers.popall(name, None)
+        if (status in (301, 302) and self.method == "POST") or (status == 303 and self.method not in ("GET", "HEAD")):
+            for name in _BODY_HEADERS:
+                headers.popall(name, None)
+            return StreamRequest(url, "GET", headers, None)
+        return replace(self, url=url, headers=headers)
+
+    @property
+    def shown_url(self) -> str:
+        """The URL for messages, without user name and password."""
+        return str(self.url.with_user(None))
+
+
+def _judge(url: str, response: aiohttp.ClientResponse) -> aiohttp.ClientResponse | None:
+    status = response.status
+    content_type = response.headers.get("Content-Type", "")
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    if status == 200 and content_type.partition(";")[0].strip().lower() == "text/event-stream" and encoding in _DECODED:
+        return response
+    response.close()
+    if status == 204:
+        return None
+    # 429 is the only 4xx that says "later" instead of "no": whoever gave up on it would never come back to a server that recovers.
+    if status >= 500 or status == _TOO_MANY_REQUESTS:
+        raise Unavailable(f"{url}: the server answered {status}", _retry_after(status, response.headers.get("Retry-After", "")))
+    if status != 200:
+        reason = f"the server answered {status}, an event stream needs 200"
+    elif encoding in _DECODED:
+        reason = f"content type is {content_type!r}, an event stream needs 'text/event-stream'"
+    else:
+        reason = f"content encoding is {encoding!r}, this client asked for 'identity'"
+    raise ConnectionFailed(url, reason, status=status, content_type=content_type)
+
+
+def _retry_after(status: int, value: str) -> float:
+    """Reads `Retry-After`, seconds or a date (RFC 9110 10.2.3); 0 for what is neither."""
+    if status not in (503, _TOO_MANY_REQUESTS):
+        return 0.0
+    if re.fullmatch("[0-9]+", value):
+        return min(float(value), _LONGEST_RETRY_AFTER_SECONDS)
+    try:
+        date = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return 0.0
+    seconds = (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER_SECONDS)
+
+
+def refuse_control_characters(header: str, value: str) -> None:
+    """Raises ValueError for what would end the header early or could not be sent at all."""
+    if _FORBIDDEN_IN_HEADER.search(header + value):
+        raise ValueError(f"header {header!r} holds a control character: {value!r}")
+    (header + value).encode()  # a lone surrogate: UnicodeEncodeError, a ValueError
+
+
+def open_session() -> aiohttp.ClientSession:
+    """Gives a session in which one attempt is one request, on a connection of its own.
+
+    aiohttp repeats an idempotent request at once when the server hangs up, for the sake of stale kept-alive connections. Here there are
+    none, and a server in trouble would get twice the requests that the back-off means it to get.
+    """
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True), middlewares=(_send_once,))
+
+
+async def _send_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    try:
+        return await send(request)
+    except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError):
+        raise  # never repeated
+    except aiohttp.ClientConnectionError as error:
+        raise aiohttp.ClientConnectionError(str(error)) from error  # which is not repeated
+
+
+def describe(error: Exception, timeout: aiohttp.ClientTimeout) -> str:
+    """Says in words what went wrong on the network."""
+    if isinstance(error, aiohttp.SocketTimeoutError):
+        return f"no byte came for {timeout.sock_read} s"
+    return str(error) or type(error).__name__
