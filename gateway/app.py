@@ -1,0 +1,110 @@
+"""The gateway as a whole: two ports, one upstream session, and an orderly end."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator
+
+import structlog
+from aiohttp import web
+
+from service.status import add_status_routes
+
+from .admission import Admission
+from .exchange import Exchange
+from .metrics import Metrics
+from .proxy import Proxy
+from .relay import DRAINED
+from .routes import RouteTable
+from .settings import Settings
+from .upstream import open_session
+from .wheel import TimerWheel
+
+log = structlog.get_logger()
+
+_COARSEST_TICK_SECONDS = 1.0
+_TICKS_PER_INTERVAL = 16  # a heartbeat is at most this part of its interval late
+_BACKLOG = 4096
+_RETURN_AFTER_MS = 1000
+_RETURN_SPREAD_MS = 4000
+_RETURN_SPREAD_MS_PER_STREAM = 2  # ten thousand subscribers come back over twenty seconds
+
+
+class Gateway:
+    """A running gateway."""
+
+    def __init__(self, settings: Settings, proxy: Proxy, public: web.TCPSite, admin: web.TCPSite) -> None:
+        self._settings = settings
+        self._proxy = proxy
+        self._public = public
+        self._admin = admin
+
+    async def drain(self) -> None:
+        """Stops accepting and ends what is open, within `drain_seconds`.
+
+        Subscriptions are told when to come back and end at once, at a block boundary. Everything else, such as an answer to a POST that
+        will end by itself, runs on until the time is nearly up.
+        """
+        proxy = self._proxy
+        proxy.draining = True
+        log.info("draining", open=len(proxy.exchanges), seconds=self._settings.drain_seconds)
+        await self._public.stop()
+        spread = max(_RETURN_SPREAD_MS, len(proxy.exchanges) * _RETURN_SPREAD_MS_PER_STREAM)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_seconds * 0.8):
+                while proxy.exchanges:
+                    _end_streams([exchange for exchange in proxy.exchanges if exchange.method == "GET"], spread)
+                    await asyncio.sleep(0.02)
+        _end_streams(list(proxy.exchanges), spread)
+
+
+def _end_streams(exchanges: list[Exchange], spread: int) -> None:
+    for exchange in exchanges:
+        relay = exchange.relay
+        if relay is None or relay.verdict or not exchange.event_stream:
+            continue
+        if exchange.wants_retry:
+            relay.tell_retry(random.randint(_RETURN_AFTER_MS, _RETURN_AFTER_MS + spread))
+        relay.end(DRAINED)
+
+
+@contextlib.asynccontextmanager
+async def run_gateway(settings: Settings, routes: RouteTable) -> AsyncIterator[Gateway]:
+    """Serves while the context is open; closes what `Gateway.drain` left when it ends.
+
+    Raises OSError when a port cannot be had.
+    """
+    metrics = Metrics()
+    intervals = [seconds for route in routes.routes for seconds in (route.heartbeat_seconds, route.idle_timeout_seconds) if seconds]
+    wheel = TimerWheel(min([_COARSEST_TICK_SECONDS, *(seconds / _TICKS_PER_INTERVAL for seconds in intervals)]))
+    admission = Admission(settings.max_streams, settings.max_streams_per_client)
+    async with (
+        open_session(keepalive_seconds=settings.upstream_keepalive_seconds, max_header_bytes=settings.max_header_bytes) as session,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        proxy = Proxy(routes, session, wheel, admission, metrics, settings.max_request_body_bytes)
+        metrics.count_open(lambda: admission.open)
+        server = web.Server(
+            proxy.handle,
+            handler_cancellation=True,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=settings.keepalive_seconds,
+            max_line_size=settings.max_header_bytes,
+            max_field_size=settings.max_header_bytes,
+        )
+        public = await _listen(stack, web.ServerRunner(server, shutdown_timeout=1.0), settings.host, settings.port)
+        status = web.Application()
+        add_status_routes(status, metrics.registry, lambda: "draining" if proxy.draining else None)
+        admin = await _listen(stack, web.AppRunner(status, access_log=None, shutdown_timeout=1.0), settings.admin_host, settings.admin_port)
+        log.info("listening", url=public.name, admin=admin.name, routes={route.path: route.upstream for route in routes.routes})
+        yield Gateway(settings, proxy, public, admin)
+    log.info("stopped")
+
+
+async def _listen(stack: contextlib.AsyncExitStack, runner: web.BaseRunner, host: str, port: int) -> web.TCPSite:
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    site = web.TCPSite(runner, host, port, backlog=_BACKLOG)
+    await site.start()
+    return site

@@ -1,0 +1,102 @@
+"""Undoes a content coding that an upstream applied to an event stream although it was asked not to."""
+
+import sys
+import zlib
+from collections.abc import Iterator
+from typing import Protocol
+
+import brotli
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+_PART_BYTES = 64 * 1024  # decoded bytes are handed on in parts, so that a small chunk cannot grow to gigabytes in memory
+
+
+class UndecodableError(ValueError):
+    """The bytes are not what Content-Encoding says."""
+
+
+class Decoder(Protocol):
+    """Decodes a body incrementally."""
+
+    def decode(self, chunk: bytes) -> Iterator[bytes]:
+        """Gives what `chunk` makes decodable, in parts. Raises UndecodableError."""
+
+
+class _Zlib:
+    """gzip and deflate (RFC 9110 section 8.4.1), with further gzip members, and deflate without a zlib header, as some send it."""
+
+    def __init__(self) -> None:
+        self._wbits = 0
+        self._stream = zlib.decompressobj()
+
+    def decode(self, chunk: bytes) -> Iterator[bytes]:
+        if chunk and not self._wbits:
+            headed = chunk[0] == 0x1F or chunk[0] & 0x0F == 8
+            self._wbits = zlib.MAX_WBITS | 32 if headed else -zlib.MAX_WBITS
+            self._stream = zlib.decompressobj(self._wbits)
+        while chunk:
+            try:
+                part = self._stream.decompress(chunk, _PART_BYTES)
+            except zlib.error as error:
+                raise UndecodableError(f"upstream's body is not gzip or deflate: {error}") from error
+            if part:
+                yield part
+            chunk = self._stream.unconsumed_tail
+            if self._stream.eof:
+                chunk = self._stream.unused_data
+                self._stream = zlib.decompressobj(self._wbits)
+
+
+class _Brotli:
+    """br (RFC 7932)."""
+
+    def __init__(self) -> None:
+        self._stream = brotli.Decompressor()
+
+    def decode(self, chunk: bytes) -> Iterator[bytes]:
+        try:
+            part = self._stream.process(chunk, output_buffer_limit=_PART_BYTES)
+            while part:
+                yield part
+                part = b"" if self._stream.can_accept_more_data() else self._stream.process(b"", output_buffer_limit=_PART_BYTES)
+        except brotli.error as error:
+            raise UndecodableError(f"upstream's body is not brotli: {error}") from error
+
+
+class _Zstandard:
+    """zstd (RFC 8878), concatenated frames included."""
+
+    def __init__(self) -> None:
+        self._stream = zstd.ZstdDecompressor()
+
+    def decode(self, chunk: bytes) -> Iterator[bytes]:
+        while True:
+            try:
+                part = self._stream.decompress(chunk, _PART_BYTES)
+            except zstd.ZstdError as error:
+                raise UndecodableError(f"upstream's body is not zstd: {error}") from error
+            if part:
+                yield part
+            chunk = b""
+            if self._stream.eof:
+                chunk = self._stream.unused_data
+                self._stream = zstd.ZstdDecompressor()
+            if not chunk and self._stream.needs_input:
+                return
+
+
+def find_decoder(content_encoding: str) -> Decoder | None:
+    """Gives a decoder for the value of a Content-Encoding header, None when it is not a single known coding."""
+    match content_encoding.strip().lower():
+        case "gzip" | "x-gzip" | "deflate":
+            return _Zlib()
+        case "br":
+            return _Brotli()
+        case "zstd":
+            return _Zstandard()
+        case _:
+            return None

@@ -1,0 +1,42 @@
+"""One request and its answer, as the gateway's metrics and logs see them."""
+
+import time
+from dataclasses import dataclass, field
+
+from .relay import Relay
+from .routes import Route
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """Lives from the request's admission to the end of its answer."""
+
+    route: Route
+    method: str
+    path: str
+    """Percent-encoded, without the query, which may carry secrets."""
+    client: str
+    opened_at: float = field(default_factory=time.monotonic)
+    status: int = 0
+    relay: Relay | None = None
+    event_stream: bool = False
+    wants_retry: bool = False
+    """Whether a block that has only `retry` may be sent: EventSource takes it, SDKs for LLMs fail on blocks without data."""
+
+    def facts(self) -> dict[str, object]:
+        """Gives what a log line says of it: no query, no header, no body."""
+        facts: dict[str, object] = {
+            "route": self.route.path,
+            "method": self.method,
+            "path": self.path,
+            "client": self.client,
+            "status": self.status,
+            "seconds": round(time.monotonic() - self.opened_at, 3),
+        }
+        if self.relay is not None:
+            facts["verdict"] = self.relay.verdict
+            if self.relay.reason:
+                facts["reason"] = self.relay.reason
+            facts["bytes"] = self.relay.bytes_out
+            facts["heartbeats"] = self.relay.heartbeats
+        return facts

@@ -1,0 +1,49 @@
+"""Figures for Prometheus; the README lists them."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from .exchange import Exchange
+
+
+class Metrics:
+    """Counts what ends; what is open is asked for when somebody looks."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter("gateway_requests_total", "Requests that were forwarded.", ["route", "status"], registry=self.registry)
+        self._rejected = Counter(
+            "gateway_rejected_total", "Requests that the gateway answered with an error of its own.", ["status"], registry=self.registry
+        )
+        self._ended = Counter(
+            "gateway_streams_ended_total", "Event streams, by how they ended.", ["route", "verdict"], registry=self.registry
+        )
+        self._bytes = Counter(
+            "gateway_stream_bytes_total",
+            "Bytes of event streams sent, counted when they end.",
+            ["route"],
+            registry=self.registry,
+        )
+        self._heartbeats = Counter(
+            "gateway_heartbeats_total", "Heartbeats sent, counted when a stream ends.", ["route"], registry=self.registry
+        )
+        self._open = Gauge("gateway_open_requests", "Requests that are open, event streams included.", registry=self.registry)
+
+    def count_open(self, count: Callable[[], int]) -> None:
+        """Lets `count` say how many requests are open."""
+        self._open.set_function(count)
+
+    def rejected(self, status: int) -> None:
+        """Counts an error answer of the gateway's own."""
+        self._rejected.labels(status).inc()
+
+    def closed(self, exchange: Exchange) -> None:
+        """Counts an exchange that is over."""
+        route = exchange.route.path
+        self._requests.labels(route, exchange.status).inc()
+        relay = exchange.relay
+        if exchange.event_stream and relay is not None:
+            self._ended.labels(route, relay.verdict).inc()
+            self._bytes.labels(route).inc(relay.bytes_out)
+            self._heartbeats.labels(route).inc(relay.heartbeats)

@@ -1,0 +1,204 @@
+"""One upstream body on its way to one downstream connection."""
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+from aiohttp.http_writer import StreamWriter
+
+from eventstream import HEARTBEAT, BlockTooLarge, Framer, encode
+
+from .decoding import Decoder, UndecodableError
+from .wheel import TimerWheel
+
+if TYPE_CHECKING:
+    from .upstream import UpstreamProtocol
+
+COMPLETE = "complete"
+"""Upstream ended its response, and the subscriber got all of it."""
+CUT = "cut"
+"""Upstream was lost, fell silent for too long or sent what cannot be followed; the subscriber was not told that the stream is complete."""
+LEFT = "left"
+"""The subscriber went away."""
+DRAINED = "drained"
+"""The gateway shut down."""
+
+
+class Relay:
+    """Forwards body bytes as they come: no task, queue or timer per chunk.
+
+    With a framer (event streams) only whole blocks leave, each in the call that brought its last byte, and a heartbeat when nothing left
+    for `heartbeat_ticks`. When the downstream transport's buffer is over its high-water mark the upstream is paused: `wait` then
+    returns, and whoever waits drains the writer and calls `resume`. So at most one read and one transport buffer are in memory,
+    plus the unfinished block.
+    """
+
+    __slots__ = (
+        "_chunked",
+        "_decoder",
+        "_framer",
+        "_heartbeat_ticks",
+        "_idle_ticks",
+        "_last_read",
+        "_last_write",
+        "_loop",
+        "_protocol",
+        "_waiter",
+        "_wheel",
+        "_write",
+        "blocks_out",
+        "bytes_in",
+        "bytes_out",
+        "heartbeats",
+        "paused",
+        "reason",
+        "slot",
+        "upstream",
+        "verdict",
+    )
+
+    def __init__(
+        self,
+        writer: StreamWriter,
+        wheel: TimerWheel,
+        *,
+        framer: Framer | None = None,
+        decoder: Decoder | None = None,
+        heartbeat_ticks: int = 0,
+        idle_ticks: int = 0,
+    ) -> None:
+        assert writer.transport is not None
+        self._protocol = writer.protocol
+        self._write = writer.transport.write
+        self._chunked = writer.chunked
+        self._framer = framer
+        self._decoder = decoder
+        self._wheel = wheel
+        self._heartbeat_ticks = heartbeat_ticks
+        self._idle_ticks = idle_ticks
+        self._loop = writer.loop
+        self._waiter: asyncio.Future[None] | None = None
+        self.upstream: UpstreamProtocol | None = None
+        self.paused = False
+        self.verdict = ""
+        """How it ended; empty while it has not."""
+        self.reason = ""
+        """What happened, when the verdict alone does not say it."""
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.blocks_out = 0
+        self.heartbeats = 0
+        self.slot = 0
+        if heartbeat_ticks or idle_ticks:
+            wheel.add(self, wheel.now)
+        self._last_read = self._last_write = wheel.now
+
+    def __repr__(self) -> str:
+        return f"<Relay {self.verdict or ('paused' if self.paused else 'open')} in={self.bytes_in} out={self.bytes_out}>"
+
+    def feed(self, chunk: bytes) -> None:
+        """Takes body bytes from upstream."""
+        if self.verdict:
+            return
+        self._last_read = self._wheel.now
+        self.bytes_in += len(chunk)
+        if self._framer is None:
+            self._forward(chunk)
+            return
+        try:
+            if self._decoder is None:
+                blocks = self._framer.feed(chunk)
+                if blocks:
+                    self._forward(blocks)
+            else:
+                for part in self._decoder.decode(chunk):
+                    blocks = self._framer.feed(part)
+                    if blocks:
+                        self._forward(blocks)
+        except BlockTooLarge as error:
+            if error.complete:
+                self._forward(error.complete)
+            self.end(CUT, str(error))
+        except UndecodableError as error:
+            self.end(CUT, str(error))
+
+    def _forward(self, data: bytes) -> None:
+        self._last_write = self._wheel.now
+        self.bytes_out += len(data)
+        self._write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        if self._protocol.writing_paused and not self.paused:
+            self._pause()
+
+    def _pause(self) -> None:
+        self.paused = True
+        if self.upstream is not None:
+            self.upstream.pause()
+        self._wake()
+
+    def resume(self) -> None:
+        """Goes on after the downstream transport has drained."""
+        self.paused = False
+        self._last_read = self._wheel.now  # the upstream was not silent, it was not listened to
+        if self.upstream is not None and not self.verdict:
+            self.upstream.resume()
+
+    def upstream_ended(self) -> None:
+        """Upstream said that its response is complete; an unfinished block is discarded."""
+        self.end(COMPLETE)
+
+    def upstream_lost(self, reason: str) -> None:
+        """Upstream is gone before its response was complete."""
+        self.end(CUT, reason)
+
+    def end(self, verdict: str, reason: str = "") -> None:
+        """Ends the relay; the first verdict stands."""
+        if self.verdict:
+            return
+        self.verdict = verdict
+        self.reason = reason
+        if self.slot:
+            self._wheel.remove(self)
+        if self.upstream is not None:
+            self.upstream.detach()
+            self.upstream = None
+        self._wake()
+
+    def tell_error(self) -> None:
+        """Writes one `event: error` block that says what happened to the stream."""
+        problem = {"title": "Upstream lost", "status": 502, "detail": self.reason}
+        self._forward(encode(json.dumps(problem), type="error"))
+
+    def tell_retry(self, milliseconds: int) -> None:
+        """Writes a block that tells the subscriber when to come back. Only when the stream is at a boundary, which it always is."""
+        self._forward(encode(retry=milliseconds))
+
+    def ring(self, now: int) -> int:
+        """Sends the heartbeat or gives the upstream up, when it is time; gives the next time to look."""
+        if self.paused:
+            self._last_read = now
+            return now + (self._heartbeat_ticks or self._idle_ticks)
+        if self._idle_ticks and now - self._last_read >= self._idle_ticks:
+            self.end(CUT, f"upstream sent nothing for {self._idle_ticks * self._wheel.tick_seconds:g} s")
+            return 0
+        if self._heartbeat_ticks and now - self._last_write >= self._heartbeat_ticks:
+            self.heartbeats += 1
+            self._forward(HEARTBEAT)
+        due = []
+        if self._heartbeat_ticks:
+            due.append(self._last_write + self._heartbeat_ticks)
+        if self._idle_ticks:
+            due.append(self._last_read + self._idle_ticks)
+        return min(due)
+
+    async def wait(self) -> None:
+        """Returns when the relay has ended or is paused."""
+        while not self.verdict and not self.paused:
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

@@ -1,0 +1,141 @@
+"""Routes: which upstream serves a path, and how."""
+
+import difflib
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from eventstream import DEFAULT_MAX_BLOCK_BYTES
+
+
+class RouteError(ValueError):
+    """The routes make no sense; the message names file, route and key, and says what is allowed."""
+
+
+class Route(BaseModel):
+    """One `[[routes]]` table."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    path: str
+    """Path prefix that this route serves. `/api` serves `/api` and `/api/…`, `/api/` only what is below it, `/` everything."""
+    upstream: str
+    """An http or https URL. The request's path and query are appended to its path, as they came."""
+    mode: Literal["direct"] = "direct"
+    """`direct`: one upstream request per downstream request."""
+    methods: tuple[str, ...] = ()
+    """Allowed methods, all when empty. Others are answered 405."""
+    connect_timeout_seconds: float = Field(5.0, gt=0)
+    """How long connecting to the upstream may take; then 504."""
+    first_byte_timeout_seconds: float = Field(60.0, ge=0)
+    """How long the upstream's head may take after the last byte of the request was sent; then 504. 0: no limit."""
+    idle_timeout_seconds: float = Field(0.0, ge=0)
+    """How long the upstream may be silent within a response; then it is lost. 0: no limit (TCP keep-alive finds dead hosts)."""
+    heartbeat_seconds: float = Field(15.0, ge=0)
+    """An event stream without a write for so long gets one comment line (`:`). 0: none."""
+    max_block_bytes: int = Field(DEFAULT_MAX_BLOCK_BYTES, ge=1)
+    """Largest event block in bytes; a larger one ends the stream as an upstream loss does."""
+    on_upstream_loss: Literal["abort", "error-event"] = "abort"
+    """What a cut event stream ends with: an aborted connection, or an `event: error` block and a clean end."""
+    request_headers: dict[str, str] = {}
+    """Header fields that every upstream request gets; an empty value removes the field."""
+    response_headers: dict[str, str] = {}
+    """Header fields that every answer of the upstream gets; an empty value removes the field."""
+
+    @field_validator("path")
+    @classmethod
+    def _path_is_absolute(cls, path: str) -> str:
+        if not path.startswith("/") or any(character in path for character in "?# "):
+            raise ValueError("must begin with / and contain no ?, # or blank")
+        return path
+
+    @field_validator("upstream")
+    @classmethod
+    def _upstream_is_a_url(cls, upstream: str) -> str:
+        parts = urlsplit(upstream)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be a URL like http://host:port or https://host/prefix")
+        if parts.username is not None:
+            raise ValueError("must not contain credentials, set them with request_headers")
+        if parts.query or parts.fragment:
+            raise ValueError("must not contain a query or a fragment")
+        _ = parts.port  # raises ValueError when it is out of range
+        return upstream.rstrip("/")
+
+    @field_validator("methods")
+    @classmethod
+    def _methods_are_upper_case(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(method.upper() for method in methods)
+
+    def matches(self, path: str) -> bool:
+        """Tells whether this route serves `path`, which is still percent-encoded and has no query."""
+        return path.startswith(self.path) and (len(path) == len(self.path) or self.path.endswith("/") or path[len(self.path)] == "/")
+
+
+class RouteTable:
+    """Finds the route of a path: the longest matching prefix."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self.routes = tuple(sorted(routes, key=lambda route: len(route.path), reverse=True))
+        """Longest prefix first."""
+        paths = [route.path for route in self.routes]
+        for path in paths:
+            if paths.count(path) > 1:
+                raise RouteError(f"two routes have the path {path!r}")
+        if not paths:
+            raise RouteError("there is no route; at least one [[routes]] table with path and upstream is needed")
+
+    def find(self, path: str) -> Route | None:
+        """Gives the route of `path` (percent-encoded, without query), None when there is none."""
+        return next((route for route in self.routes if route.matches(path)), None)
+
+
+def read_routes(file: Path) -> RouteTable:
+    """Reads the `[[routes]]` of a TOML file.
+
+    Raises RouteError, which says file, line or key, what was got and what is allowed.
+    """
+    try:
+        document = tomllib.loads(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RouteError(f"{file}: {error}") from error
+    unknown = sorted(set(document) - {"routes"})
+    if unknown:
+        raise RouteError(f"{file}: unknown key {unknown[0]!r}, allowed is routes")
+    tables = document.get("routes", [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise RouteError(f"{file}: routes must be an array of tables, written [[routes]]")
+    try:
+        return RouteTable(_read_route(table, number) for number, table in enumerate(tables, 1))
+    except RouteError as error:
+        raise RouteError(f"{file}: {error}") from error
+
+
+def single_route(upstream: str) -> RouteTable:
+    """Gives the table with one route that sends everything to `upstream`, all else at its default.
+
+    Raises RouteError.
+    """
+    return RouteTable([_read_route({"path": "/", "upstream": upstream}, 1)])
+
+
+def _read_route(table: dict[str, Any], number: int) -> Route:
+    try:
+        return Route(**table)
+    except ValidationError as error:
+        raise RouteError("; ".join(_describe(problem, number, table) for problem in error.errors())) from error
+
+
+def _describe(problem: Any, number: int, table: dict[str, Any]) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    where = f"route {number} ({table.get('path', 'without path')!s})"
+    if problem["type"] == "extra_forbidden":
+        nearest = difflib.get_close_matches(key, Route.model_fields, n=1, cutoff=0)[0]
+        return f"{where}: unknown key {key!r}, the nearest is {nearest!r}; allowed are {', '.join(Route.model_fields)}"
+    if problem["type"] == "missing":
+        return f"{where}: key {key!r} is missing"
+    return f"{where}: {key} = {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}"

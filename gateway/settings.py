@@ -1,0 +1,46 @@
+"""Settings of the gateway, from `GATEWAY_*` environment variables."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from service.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """What can be set for the whole gateway; what can be set per route stands in `gateway.routes.Route`."""
+
+    model_config = SettingsConfigDict(env_prefix="GATEWAY_")
+
+    host: str = "127.0.0.1"
+    """Address to listen on for subscribers."""
+    port: int = Field(8080, ge=0, le=65535)
+    """Port to listen on for subscribers; 0 takes a free one."""
+    admin_host: str = "127.0.0.1"
+    """Address of the admin port: health and metrics. Keep it off the internet."""
+    admin_port: int = Field(8081, ge=0, le=65535)
+    """Port of the admin surface; 0 takes a free one."""
+    upstream: str = "http://127.0.0.1:8000"
+    """Where all requests go when there is no GATEWAY_CONFIG: an http or https URL; its path is kept as a prefix."""
+    config: Path | None = None
+    """A TOML file with `[[routes]]`. When it is set, GATEWAY_UPSTREAM is not used."""
+    data_dir: Path = Path("data/gateway")
+    """Where streams are kept that outlive a restart. Mode direct keeps none, so nothing is written yet."""
+    drain_seconds: float = Field(10.0, ge=0)
+    """How long answers may still run after SIGTERM. Subscriptions (GET event streams) are told to come back and end at once."""
+    max_streams: int = Field(10_000, ge=1)
+    """Requests that may be open at once, event streams included; more are answered 503."""
+    max_streams_per_client: int = Field(2_000, ge=1)
+    """Requests that one client address may have open at once; more are answered 429. Behind a load balancer all share one address."""
+    max_request_body_bytes: int = Field(2**30, ge=0)
+    """Longest request body in bytes; longer ones are answered 413. Bodies are streamed, not kept."""
+    max_header_bytes: int = Field(16_384, ge=1024)
+    """Longest request line, and longest header field, in bytes, from either side."""
+    keepalive_seconds: float = Field(75.0, gt=0)
+    """How long a client connection may be idle between requests, or take to send a request's head."""
+    upstream_keepalive_seconds: float = Field(4.0, ge=0)
+    """How long an idle upstream connection is kept for reuse. Below uvicorn's 5 s, so that a request never meets a closing connection."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe log line that is written; `debug` has a line when a stream opens, `info` one when it closes."""
