@@ -1,0 +1,39 @@
+"""What `/docs` says about the streams."""
+
+from typing import Any
+
+from eventstream import encode
+
+from .problems import describe_problem
+from .responses import EVENT_STREAM
+from .settings import Settings
+from .text import Split, split_text
+
+API_DESCRIPTION = """Text, streamed piece by piece as `text/event-stream` (HTML standard, section 9.2).
+
+`GET /` and `POST /sse` send by sse-starlette, `GET /plain` and `POST /plain` by Starlette's `StreamingResponse`; their events are equal.
+Each event has `event: message`, `retry` and `data`, and with `ids=true` an `id`. The first goes out at once. When events are further
+apart than the heartbeat, comment lines (`:`) go out between them. A stream ends after its last event, or early, after a block that has
+only `retry`, when the producer stops.
+
+Errors are `application/problem+json` (RFC 9457). This page loads its scripts from a content delivery network; `/openapi.json` says the
+same and needs none."""
+
+
+def describe_streams(settings: Settings) -> dict[int | str, dict[str, Any]]:
+    """Gives the OpenAPI text of the answers that all stream routes have in common."""
+    pieces = split_text(settings.text, Split.GRAPHEME)[:2]
+    example = "".join(encode(piece, type="message", retry=settings.retry_ms).decode() for piece in pieces)
+    return {
+        200: {
+            "description": "One event per piece of text, sent while the stream is made.",
+            "content": {EVENT_STREAM: {"schema": {"type": "string"}, "example": example}},
+        },
+        204: {"description": "The event of your Last-Event-ID was the last one: nothing is left, an `EventSource` stops."},
+        400: describe_problem("Last-Event-ID is not an id of this stream.", title="Bad Request", status=400),
+        413: describe_problem("The body has too many bytes; `got` and `allowed` say how many.", title="Content Too Large", status=413),
+        422: describe_problem(
+            "A parameter or the body is not allowed; `errors` names each field.", title="Unprocessable Content", status=422
+        ),
+        503: describe_problem("The producer is stopping.", title="Service Unavailable", status=503),
+    }

@@ -1,0 +1,33 @@
+"""The end of service: begun once, seen by every open stream."""
+
+import asyncio
+
+
+class Drain:
+    """Begins when the process is told to stop; from then on streams end and none is opened."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Drain begun={self.begun}>"
+
+    @property
+    def begun(self) -> bool:
+        return self._event.is_set()
+
+    def begin(self) -> None:
+        """Tells all who wait. Call it in the event loop; a second call changes nothing."""
+        self._event.set()
+
+    async def wait(self, seconds: float) -> bool:
+        """Returns after `seconds`, or as soon as the drain begins; says whether it has begun. Always lets other tasks run."""
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return self.begun
+        try:
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
+        except TimeoutError:
+            return self.begun
+        return True

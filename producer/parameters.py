@@ -1,0 +1,80 @@
+"""What a request for a stream may ask for."""
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import Header, Query
+
+from .problems import Problem
+from .settings import Settings
+from .text import Split
+
+_EVENT_NUMBER = re.compile(r"[0-9]{1,18}")
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """How a text shall be streamed."""
+
+    interval_seconds: float
+    repeat: int
+    split: Split
+    ids: bool
+    last_event_id: str
+
+
+def read_parameters(settings: Settings) -> Callable[..., Awaitable[Parameters]]:
+    """Gives the FastAPI dependency that reads query and headers within the limits of `settings`."""
+
+    async def parameters(
+        interval_ms: Annotated[
+            int,
+            Query(ge=0, le=settings.max_interval_ms, description="Milliseconds from one event to the next; 0: as fast as you read."),
+        ] = settings.interval_ms,
+        repeat: Annotated[int, Query(ge=1, le=settings.max_repeat, description="How often the text is streamed.")] = 1,
+        split: Annotated[Split, Query(description=_SPLIT)] = Split.GRAPHEME,
+        ids: Annotated[bool, Query(description="Number the events `id: 1`, `id: 2`, … so that a client can resume.")] = False,
+        last_event_id: Annotated[str, Query(description=_RESUME)] = "",
+        last_event_id_header: Annotated[
+            str, Header(alias="Last-Event-ID", description="As `last_event_id`, and stronger: an `EventSource` sends it on reconnection.")
+        ] = "",
+    ) -> Parameters:
+        return Parameters(interval_ms / 1000, repeat, split, ids, last_event_id_header or last_event_id)
+
+    return parameters
+
+
+def read_event_number(last_event_id: str, last: int) -> int:
+    """Gives the number of the last event that the client has: 0 when it has none.
+
+    Raises Problem (400) when this is no id of a stream whose last event has the number `last`. To start over would repeat events in
+    silence, to stop with 204 would lose them in silence; a 400 makes an EventSource fail for good, with an error that it reports.
+    """
+    if not last_event_id:
+        return 0
+    if _EVENT_NUMBER.fullmatch(last_event_id) and int(last_event_id) <= last:
+        return int(last_event_id)
+    raise Problem(
+        HTTPStatus.BAD_REQUEST,
+        f"Last-Event-ID {last_event_id[:100]!r} is not an id of this stream, whose ids go from 1 to {last}; "
+        "resume with the parameters and the text that the stream began with, or leave Last-Event-ID out to start over",
+        got=last_event_id[:100],
+        allowed=f"1 to {last}",
+    )
+
+
+_SPLIT = """Where the text is cut into events.
+
+- `grapheme`: into user-perceived characters; an emoji with its modifiers stays one event. The data of all events, joined, are the text.
+- `word`: behind blanks; a word keeps the blanks that follow it (the first also those before it), so that joined they are the text.
+- `line`: at line ends (LF, CRLF, CR), which are left out: joined by LF they are the text.
+
+In data, CRLF and CR arrive as LF: the format cannot carry a CR."""
+
+_RESUME = """The id of the last event that you have; the stream goes on right after it. Only with `ids=true`, else ignored.
+
+Works across restarts of the producer, because the events depend on nothing but text and parameters. When no event is left the answer
+is 204, which stops an `EventSource`. What is not an id of this stream is refused with 400, which stops an `EventSource` with an error."""

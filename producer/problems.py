@@ -1,0 +1,99 @@
+"""Errors to people: `application/problem+json` (RFC 9457) that says what was got, what is allowed, and where."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+PROBLEM_JSON = "application/problem+json"
+
+_LONGEST_ECHO = 100  # characters of a wrong value that are repeated to the client: enough to recognise it
+
+
+class Problem(HTTPException):
+    """Raised by a route to refuse a request; `facts` become members of the problem document beside type, title, status and detail."""
+
+    def __init__(self, status: int, detail: str, *, headers: Mapping[str, str] | None = None, **facts: object) -> None:
+        super().__init__(status, detail, dict(headers) if headers else None)
+        self.facts = facts
+
+
+def answer_with_problems(app: FastAPI) -> None:
+    """Makes `app` answer every error with a problem document."""
+    app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(RequestValidationError, _answer_invalid_request)
+    app.add_exception_handler(Exception, _answer_failure)
+
+
+def describe_problem(description: str, **example: object) -> dict[str, Any]:
+    """Gives the OpenAPI text of a problem answer."""
+    properties = {"type": {"type": "string"}, "title": {"type": "string"}, "status": {"type": "integer"}, "detail": {"type": "string"}}
+    schema = {"type": "object", "required": [*properties], "properties": properties}
+    return {"description": description, "content": {PROBLEM_JSON: {"schema": schema, "example": {"type": "about:blank", **example}}}}
+
+
+def _document(
+    status: int, detail: str, facts: Mapping[str, object] | None = None, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    content = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, **(facts or {})}
+    return JSONResponse(content, status, headers, PROBLEM_JSON)
+
+
+async def _answer_http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    if isinstance(error, Problem):
+        return _document(error.status_code, error.detail, error.facts, error.headers)
+    path = request.url.path
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        detail = f"there is nothing at {_shorten(path)}; /docs lists what there is"
+    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        detail = f"{path} does not take {request.method}, allowed is {(error.headers or {}).get('Allow')}"
+    else:
+        detail = error.detail
+    return _document(error.status_code, detail, headers=error.headers)
+
+
+async def _answer_invalid_request(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    errors = [_describe(problem) for problem in error.errors()]
+    if isinstance(error.body, bytes):  # FastAPI parses a body as JSON only when it is announced as such
+        sent_as = request.headers.get("content-type")
+        for found in errors:
+            if found["in"] == "body":
+                found |= {"detail": "must be in a JSON object, sent with Content-Type: application/json", "got": f"Content-Type: {sent_as}"}
+    detail = "; ".join(f"{found['field']}: {found['detail']}" for found in errors)
+    return _document(HTTPStatus.UNPROCESSABLE_ENTITY, detail, {"errors": errors})
+
+
+async def _answer_failure(_request: Request, _error: Exception) -> JSONResponse:
+    return _document(HTTPStatus.INTERNAL_SERVER_ERROR, "the producer failed on this request; its log says why")
+
+
+def _describe(problem: Mapping[str, Any]) -> dict[str, object]:
+    """Gives one entry of `errors`: where it is, what is wrong, what was got; the allowed values are in the detail."""
+    location: Sequence[str | int] = problem["loc"]
+    if problem["type"] == "json_invalid":
+        return {"in": "body", "field": "body", "detail": f"is not JSON at byte {location[-1]}: {problem['ctx']['error']}"}
+    field = ".".join(str(part) for part in location[1:]) or str(location[0])
+    described: dict[str, object] = {"in": location[0], "field": field, "detail": problem["msg"]}
+    if problem["type"] == "model_attributes_type":
+        described["detail"] = "must be a JSON object"
+    elif problem["type"] == "string_too_long":
+        described |= {"got": len(problem["input"]), "allowed": problem["ctx"]["max_length"]}
+    elif problem["type"] != "missing":
+        described["got"] = _shorten(problem["input"])
+    return described
+
+
+def _shorten(value: object) -> object:
+    """Gives what can be repeated to the client: the value, or its start when it is long, never a whole document."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, bytes | dict | list):
+        return type(value).__name__
+    text = str(value).encode(errors="replace").decode()
+    return text if len(text) <= _LONGEST_ECHO else f"{text[:_LONGEST_ECHO]}… ({len(text)} characters)"

@@ -1,0 +1,35 @@
+"""Event-stream responses: by sse-starlette, and by Starlette's own StreamingResponse."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from fastapi.responses import StreamingResponse
+from sse_starlette import EventSourceResponse
+from starlette.types import Send
+
+EVENT_STREAM = "text/event-stream"
+STREAM_HEADERS = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
+"""Nobody on the way may keep, compress or collect what is live."""
+
+
+def respond_by_sse_starlette(blocks: AsyncGenerator[bytes, None], drain_seconds: float) -> EventSourceResponse:
+    """Sends `blocks` as they are: sse-starlette passes bytes through.
+
+    Its pings are off (they would be blocks without data, which some SDKs fail on; `blocks` has its own heartbeats), and its watch for
+    SIGTERM gets the whole drain time, because the stream ends by itself.
+    """
+    return EventSourceResponse(blocks, headers=STREAM_HEADERS, ping=0, shutdown_grace_period=drain_seconds)
+
+
+class PlainEventStream(StreamingResponse):
+    """Sends blocks as they are, and closes their generator before it ends, also when it is cancelled while the client does not read."""
+
+    media_type = EVENT_STREAM
+
+    def __init__(self, blocks: AsyncGenerator[bytes, None]) -> None:
+        super().__init__(blocks, headers=STREAM_HEADERS)
+        self._blocks = blocks
+
+    async def stream_response(self, send: Send) -> None:
+        async with aclosing(self._blocks):
+            await super().stream_response(send)

@@ -1,0 +1,80 @@
+"""The streams: one text, two ways to send it."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Depends, Request
+from fastapi.responses import Response
+
+from .descriptions import describe_streams
+from .drain import Drain
+from .meters import Meters
+from .parameters import Parameters, read_event_number, read_parameters
+from .problems import Problem
+from .responses import EVENT_STREAM, STREAM_HEADERS, PlainEventStream, respond_by_sse_starlette
+from .settings import Settings
+from .streams import Delivery, TextStream
+from .text import split_text
+
+_Sender = Callable[[AsyncGenerator[bytes, None]], Response]
+_Endpoint = Callable[..., Awaitable[Response]]
+
+
+def stream_routes(settings: Settings, meters: Meters, drain: Drain) -> APIRouter:
+    """Gives `GET /` and `POST /sse` by sse-starlette, `GET /plain` and `POST /plain` by StreamingResponse; their events are equal."""
+    router = APIRouter(tags=["streams"], responses=describe_streams(settings))
+    opener = StreamOpener(Delivery(meters, drain, settings.heartbeat_seconds, settings.retry_ms), settings.retry_ms)
+    by_sse_starlette = partial(respond_by_sse_starlette, drain_seconds=settings.drain_seconds)
+
+    def add(method: str, path: str, summary: str, endpoint: _Endpoint) -> None:
+        router.add_api_route(path, endpoint, methods=[method], summary=summary, response_class=Response)
+        if method == "GET":
+            router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False, response_class=Response)
+
+    add("GET", "/", "The demo text, sent by sse-starlette", _for_text(settings, opener, by_sse_starlette))
+    add("POST", "/sse", "Your message, sent by sse-starlette", _for_message(settings, opener, by_sse_starlette))
+    add("GET", "/plain", "The demo text, sent by StreamingResponse", _for_text(settings, opener, PlainEventStream))
+    add("POST", "/plain", "Your message, sent by StreamingResponse", _for_message(settings, opener, PlainEventStream))
+    return router
+
+
+class StreamOpener:
+    """Turns a request for a text into its stream, or into the reason why there is none."""
+
+    def __init__(self, delivery: Delivery, retry_ms: int) -> None:
+        self._delivery = delivery
+        self._retry_ms = retry_ms
+
+    def open(self, request: Request, text: str, parameters: Parameters, sender: _Sender) -> Response:
+        """Gives the response; with 204 when the client has all events. Raises Problem: 400 for a foreign Last-Event-ID, 503 in a drain."""
+        if self._delivery.drain.begun:
+            detail = "the producer is stopping; come back in a few seconds"
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
+        stream = TextStream(split_text(text, parameters.split), parameters.repeat, self._retry_ms, parameters.ids)
+        after = read_event_number(parameters.last_event_id, stream.last) if parameters.ids else 0
+        if after == stream.last:
+            return Response(status_code=HTTPStatus.NO_CONTENT, headers={"Cache-Control": "no-store"})
+        if request.method == "HEAD":
+            return Response(headers=STREAM_HEADERS, media_type=EVENT_STREAM)
+        route = f"{request.method} {request.url.path}"
+        return sender(self._delivery.send(stream.blocks(after), interval_seconds=parameters.interval_seconds, route=route))
+
+
+def _for_text(settings: Settings, opener: StreamOpener, sender: _Sender) -> _Endpoint:
+    async def stream_text(request: Request, parameters: Annotated[Parameters, Depends(read_parameters(settings))]) -> Response:
+        return opener.open(request, settings.text, parameters, sender)
+
+    return stream_text
+
+
+def _for_message(settings: Settings, opener: StreamOpener, sender: _Sender) -> _Endpoint:
+    async def stream_message(
+        request: Request,
+        message: Annotated[str, Body(embed=True, min_length=1, max_length=settings.max_message_chars, description="The text to stream.")],
+        parameters: Annotated[Parameters, Depends(read_parameters(settings))],
+    ) -> Response:
+        return opener.open(request, message, parameters, sender)
+
+    return stream_message

@@ -1,0 +1,30 @@
+"""The status pages: alive, ready, metrics."""
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from .drain import Drain
+from .meters import Meters
+
+
+def status_routes(meters: Meters, drain: Drain) -> APIRouter:
+    """Gives `/livez`, `/readyz` (503 while draining) and `/metrics`."""
+    router = APIRouter(tags=["status"])
+
+    @router.get("/livez", summary="200 as long as the process answers")
+    async def livez() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @router.get("/readyz", summary="200 when the producer takes streams, 503 while it drains", responses={503: {"description": "Draining"}})
+    async def readyz() -> JSONResponse:
+        if drain.begun:
+            return JSONResponse({"status": "not ready", "reason": "draining"}, 503)
+        return JSONResponse({"status": "ready"})
+
+    @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+    async def metrics() -> Response:
+        return Response(generate_latest(meters.registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+    return router

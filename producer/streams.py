@@ -1,0 +1,86 @@
+"""A text as a stream of event blocks: which events there are, and when they go out."""
+
+import random
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import dataclass
+
+from eventstream import HEARTBEAT, encode
+
+from .drain import Drain
+from .meters import Meters, Reason, StreamCount
+
+
+@dataclass(frozen=True, slots=True)
+class TextStream:
+    """The events of a text: a pure function of these values, so that any process can go on where another one stopped.
+
+    Events are numbered from 1 to `last`; `pieces` are streamed `repeat` times over. With `ids` each event carries its number as its id.
+    """
+
+    pieces: Sequence[str]
+    repeat: int
+    retry_ms: int
+    ids: bool
+
+    @property
+    def last(self) -> int:
+        """The number of the last event."""
+        return len(self.pieces) * self.repeat
+
+    def blocks(self, after: int = 0) -> Iterator[bytes]:
+        """Gives the blocks of the events that come after event number `after`."""
+        for number in range(after + 1, self.last + 1):
+            piece = self.pieces[(number - 1) % len(self.pieces)]
+            yield encode(piece, type="message", id=str(number) if self.ids else None, retry=self.retry_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How streams leave this process; one for all streams of an app."""
+
+    meters: Meters
+    drain: Drain
+    heartbeat_seconds: float
+    retry_ms: int
+
+    async def send(self, blocks: Iterator[bytes], *, interval_seconds: float, route: str) -> AsyncGenerator[bytes, None]:
+        """Yields each block when it is due, and a heartbeat after each `heartbeat_seconds` in between.
+
+        The first block goes out at once. What is yielded is always a whole block or a whole heartbeat, so that nothing can come inside
+        a block. When the drain begins, a block with a jittered `retry` is the last. Closing the generator means that the client left.
+        """
+        count = StreamCount(self.meters, route)
+        reason: Reason = "left"
+        pauses: list[float] = []
+        try:
+            for block in blocks:
+                for index, pause in enumerate(pauses):
+                    if index:
+                        yield HEARTBEAT
+                        count.add(HEARTBEAT)
+                    if await self.drain.wait(pause):
+                        break
+                if self.drain.begun:
+                    farewell = self._farewell()
+                    yield farewell
+                    count.add(farewell)
+                    reason = "drained"
+                    return
+                yield block
+                count.add(block, events=1)
+                pauses = pauses or list(_cut(interval_seconds, self.heartbeat_seconds))
+            reason = "completed"
+        finally:
+            count.close(reason)
+
+    def _farewell(self) -> bytes:
+        """Gives a block that spreads the clients' return evenly from half to one and a half times the reconnection time."""
+        return encode(retry=round(self.retry_ms * random.uniform(0.5, 1.5)))
+
+
+def _cut(seconds: float, longest: float) -> Iterator[float]:
+    """Cuts a time into pauses of which none is longer than `longest`; gives at least one."""
+    while seconds > longest:
+        yield longest
+        seconds -= longest
+    yield seconds

@@ -1,0 +1,128 @@
+"""Producers for tests: in this process on a real socket, or as a process of its own."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from eventstream import Event, Parser
+from producer.app import create_app
+from producer.drain import Drain
+from producer.server import Server
+from producer.settings import Settings
+
+GUARD_SECONDS = 10.0
+
+
+@dataclass
+class Producer:
+    """A producer in this process."""
+
+    port: int
+    drain: Drain
+    server: Server
+    http: httpx.AsyncClient
+
+    async def meter(self, name: str) -> float:
+        """The sum of one metric over its labels."""
+        lines = (await self.http.get("/metrics")).text.splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name}{{", f"{name} ")))
+
+    async def meter_reaches(self, name: str, value: float) -> None:
+        async with asyncio.timeout(GUARD_SECONDS):
+            while await self.meter(name) != value:
+                await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def serve(settings: Settings, *, drain_seconds: int = 5) -> AsyncIterator[Producer]:
+    """Serves the app on a free port of the loopback interface, in the test's own event loop."""
+    drain = Drain()
+    app = create_app(settings, drain)
+    send_timeout = settings.send_timeout_seconds
+    server = Server(app, drain, host="127.0.0.1", port=0, send_timeout_seconds=send_timeout, drain_seconds=drain_seconds)
+    serving = asyncio.create_task(server.serve())
+    try:
+        async with asyncio.timeout(GUARD_SECONDS):
+            while not server.started:
+                await asyncio.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=GUARD_SECONDS) as http:
+            yield Producer(port, drain, server, http)
+    finally:
+        server.should_exit = True
+        async with asyncio.timeout(drain_seconds + GUARD_SECONDS):
+            await serving
+
+
+class ProducerProcess:
+    """`python -m producer` on a free port; its log, line by line."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def log_line(self, event: str) -> dict[str, Any]:
+        """The next log line about `event`; every line on the way must be JSON."""
+        assert self._process.stdout is not None
+        async with asyncio.timeout(GUARD_SECONDS):
+            async for line in self._process.stdout:
+                fact: dict[str, Any] = json.loads(line)
+                if fact["event"] == event:
+                    return fact
+        raise AssertionError(f"the log ended without {event!r}")
+
+    def terminate(self, number: signal.Signals = signal.SIGTERM) -> None:
+        self._process.send_signal(number)
+
+    async def rest_of_log(self) -> list[dict[str, Any]]:
+        assert self._process.stdout is not None
+        return [json.loads(line) for line in (await self._process.stdout.read()).splitlines()]
+
+    async def exit_status(self) -> int:
+        async with asyncio.timeout(GUARD_SECONDS):
+            return await self._process.wait()
+
+
+def environment(settings: dict[str, str]) -> dict[str, str]:
+    """This process's environment, with no settings of the producer but these."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PRODUCER_")}
+    return kept | {f"PRODUCER_{name}": value for name, value in settings.items()}
+
+
+@asynccontextmanager
+async def start_producer(**settings: str) -> AsyncIterator[ProducerProcess]:
+    """Runs `python -m producer`, configured by the environment, until the block ends."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "producer",
+        env=environment({"PORT": "0"} | settings),
+        stdout=asyncio.subprocess.PIPE,
+        limit=2**20,
+    )
+    producer = ProducerProcess(process)
+    try:
+        producer.port = (await producer.log_line("listening"))["port"]
+        yield producer
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def events_of(body: bytes) -> list[Event]:
+    """The events of a whole event stream, which must end where a block ends."""
+    assert body.endswith(b"\n\n")
+    return Parser().feed(body)

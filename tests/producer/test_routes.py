@@ -1,0 +1,117 @@
+"""The streams, over real sockets."""
+
+import asyncio
+
+import httpx
+import pytest
+
+from eventstream import HEARTBEAT
+from producer.settings import Settings
+from tests.producer.serving import GUARD_SECONDS, events_of, serve
+
+FAST = Settings(interval_ms=1)
+FIRST_BLOCK = "event: message\nretry: 15000\ndata: 七\n\n".encode()
+
+
+async def test_demo_text_comes_one_character_an_event_with_type_and_retry() -> None:
+    async with serve(FAST) as producer:
+        answer = await producer.http.get("/")
+    events = events_of(answer.content)
+    assert answer.content.startswith(FIRST_BLOCK)
+    assert "".join(event.data for event in events) == "七夕情人节即将来临,我们为您准备了精美的鲜花和美味的蛋糕"
+    assert {(event.type, event.retry, event.id) for event in events} == {("message", 15000, None)}
+
+
+async def test_both_ways_of_sending_give_the_same_bytes() -> None:
+    async with serve(FAST) as producer:
+        message = {"message": "One, two 👍🏽\r\nthree"}
+        demo = [(await producer.http.get(path)).content for path in ("/", "/plain")]
+        posted = [(await producer.http.post(path, json=message)).content for path in ("/sse", "/plain")]
+    assert demo[0] == demo[1]
+    assert posted[0] == posted[1]
+    assert "".join(event.data for event in events_of(posted[0])) == "One, two 👍🏽\nthree"
+
+
+@pytest.mark.parametrize("path", ["/", "/plain"])
+async def test_the_first_event_is_seen_while_the_second_is_far_away(path: str) -> None:
+    async with serve(Settings()) as producer, producer.http.stream("GET", path, params={"interval_ms": 60_000}) as answer:
+        async with asyncio.timeout(GUARD_SECONDS):
+            assert await anext(answer.aiter_bytes()) == FIRST_BLOCK
+        assert await producer.meter("producer_events_sent_total") == 1
+        assert await producer.meter("producer_streams_open") == 1
+
+
+@pytest.mark.parametrize("path", ["/sse", "/plain"])
+async def test_an_emoji_with_modifiers_stays_one_event(path: str) -> None:
+    async with serve(FAST) as producer:
+        answer = await producer.http.post(path, json={"message": "👨‍👩‍👧‍👦👍🏽!"})
+    assert [event.data for event in events_of(answer.content)] == ["👨‍👩‍👧‍👦", "👍🏽", "!"]
+
+
+async def test_events_are_as_far_apart_as_asked() -> None:
+    async with serve(FAST) as producer:
+        began = asyncio.get_running_loop().time()
+        await producer.http.post("/plain", json={"message": "abc"}, params={"interval_ms": 150})
+        assert asyncio.get_running_loop().time() - began >= 0.29
+
+
+@pytest.mark.parametrize(
+    ("split", "pieces"),
+    [("word", ["to be ", "or ", "not\n", "to be"]), ("line", ["to be or not", "to be"])],
+)
+async def test_text_is_cut_as_asked(split: str, pieces: list[str]) -> None:
+    async with serve(FAST) as producer:
+        answer = await producer.http.post(
+            "/sse", json={"message": "to be or not\r\nto be".replace("to be", "to\u2060be")}, params={"split": split}
+        )
+    assert [event.data for event in events_of(answer.content)] == [piece.replace("to be", "to\u2060be") for piece in pieces]
+
+
+async def test_text_is_repeated_as_asked_and_numbered_throughout() -> None:
+    async with serve(FAST) as producer:
+        answer = await producer.http.post("/sse", json={"message": "ab"}, params={"repeat": 2, "ids": "true", "interval_ms": 0})
+    assert [(event.id, event.data) for event in events_of(answer.content)] == [("1", "a"), ("2", "b"), ("3", "a"), ("4", "b")]
+
+
+@pytest.mark.parametrize("path", ["/", "/plain"])
+async def test_headers_keep_everybody_from_holding_the_stream_back(path: str) -> None:
+    async with serve(FAST) as producer:
+        got = await producer.http.get(path)
+        head = await producer.http.head(path)
+    for answer in (got, head):
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+        assert answer.headers["Cache-Control"] == "no-store, no-transform"
+        assert answer.headers["X-Accel-Buffering"] == "no"
+    assert head.content == b""
+
+
+@pytest.mark.parametrize("path", ["/sse", "/plain"])
+async def test_heartbeats_are_comment_lines_between_events_and_nothing_else(path: str) -> None:
+    async with serve(Settings(heartbeat_seconds=0.02)) as producer:
+        answer = await producer.http.post(path, json={"message": "ab\ncd"}, params={"interval_ms": 110, "split": "line"})
+    blocks = [b"event: message\nretry: 15000\ndata: %s\n\n" % data for data in (b"ab", b"cd")]
+    assert answer.content == blocks[0] + HEARTBEAT * 5 + blocks[1]
+
+
+@pytest.mark.parametrize("path", ["/sse", "/plain"])
+async def test_heartbeats_never_land_in_a_block_that_a_slow_reader_holds_up(path: str) -> None:
+    line = "x" * 4000
+    async with serve(Settings(heartbeat_seconds=0.001, max_message_chars=10_000)) as producer:
+        message = {"message": f"{line}\n{line}"}
+        async with producer.http.stream("POST", path, json=message, params={"interval_ms": 4, "repeat": 100, "split": "line"}) as answer:
+            body = b""
+            async for part in answer.aiter_raw(1000):
+                body += part
+    block = b"event: message\nretry: 15000\ndata: %s\n\n" % line.encode()
+    assert body.replace(HEARTBEAT, b"") == block * 200
+    assert all(rest.strip(b":\n") == b"" for rest in body.split(block))
+    assert body.count(HEARTBEAT) >= 199
+
+
+async def test_many_streams_run_side_by_side() -> None:
+    async with serve(FAST) as producer:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=producer.http.base_url, timeout=GUARD_SECONDS, limits=limits) as many:
+            answers = await asyncio.gather(*(many.get(path) for path in ["/", "/plain"] * 25))
+    assert len({answer.content for answer in answers}) == 1
