@@ -1,0 +1,76 @@
+"""Tools that not every machine has: without them the tests that need them are skipped, saying what to install, or fail with CI=true."""
+
+import functools
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def _docker() -> str | None:
+    for command in (["docker", "info"], ["docker", "compose", "version"]):
+        try:
+            answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        except FileNotFoundError:
+            return "Docker is missing: install Docker Engine with Compose v2"
+        if answer.returncode != 0:
+            said = (answer.stderr or answer.stdout).strip().splitlines()
+            return f"`{' '.join(command)}` fails, install and start Docker Engine with Compose v2: {said[-1] if said else 'no message'}"
+    image = os.environ.get("PYTHON_IMAGE", "python:3.13-slim")
+    commands = (["docker", "image", "inspect", image], ["docker", "pull", "--quiet", image])
+    if not any(subprocess.run(command, capture_output=True, timeout=300).returncode == 0 for command in commands):
+        return f"the base image {image} cannot be had: set PYTHON_IMAGE to one that can"
+    return None
+
+
+def _browser() -> str | None:
+    return None if CHROMIUM else "Chromium is missing: install the package chromium"
+
+
+def _program(name: str) -> str | None:
+    return None if shutil.which(name) else f"{name} is missing: install the package {name}"
+
+
+_NEEDS = {
+    "docker": ("needs a Docker engine with Compose v2", _docker),
+    "browser": ("needs Chromium", _browser),
+    "curl": ("needs curl", lambda: _program("curl")),
+    "make": ("needs make", lambda: _program("make")),
+    "npm": ("needs npm", lambda: _program("npm")),
+}
+
+
+@functools.cache
+def _missing(tool: str) -> str | None:
+    return _NEEDS[tool][1]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for tool, (description, _) in _NEEDS.items():
+        config.addinivalue_line("markers", f"{tool}: {description}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for tool in _NEEDS:
+        if item.get_closest_marker(tool) and (reason := _missing(tool)):
+            if os.environ.get("CI") == "true":
+                pytest.fail(f"{reason} (CI=true allows no skips)", pytrace=False)
+            pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The repository's root."""
+    return Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of the browser."""
+    assert CHROMIUM
+    return CHROMIUM
