@@ -1,0 +1,131 @@
+"""`python -m consumer`: log an event stream. `python -m consumer verify DIR`, `python -m consumer tail DIR`: read such a log."""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+import structlog
+import uvloop
+from aiohttp import web
+
+from service.logs import configure_logs
+from service.settings import SettingsError, parse_arguments, settings_or_exit
+
+from .app import create_app
+from .log import LogInUse, Rotation
+from .output import Output
+from .settings import ConsumerSettings
+from .subscription import SourceOptions
+from .tail import tail
+from .upkeep import Retention
+from .verify import verify
+from .worker import Worker, WorkerOptions
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Gives the exit status: 0 done, 1 a log with problems or one that is in use, 2 wrong usage."""
+    asked = parse_arguments(_parser(), ConsumerSettings, arguments)
+    if asked.command == "verify":
+        return verify(asked.directory, show_events=asked.events)
+    if asked.command == "tail":
+        return tail(asked.directory, count=asked.lines, follow=asked.follow)
+    settings = settings_or_exit(ConsumerSettings)
+    try:
+        settings.check()
+    except SettingsError as error:
+        print(f"consumer: {error}", file=sys.stderr)
+        return 2
+    return _consume(settings)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m consumer", description="Logs each event of an event stream, durably, in order, none lost and none twice."
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="without a command it consumes; commands that read a log")
+    check = commands.add_parser("verify", help="check a log: exit status 0 only when it is clean", description=verify.__doc__)
+    check.add_argument("directory", type=Path, metavar="DIR")
+    check.add_argument("--events", action="store_true", help="print each event's line too")
+    follow = commands.add_parser("tail", help="print a log's newest lines and follow it", description=tail.__doc__)
+    follow.add_argument("directory", type=Path, metavar="DIR")
+    follow.add_argument("-n", "--lines", type=_count, default=10, metavar="N", help="how many lines to begin with (default 10)")
+    follow.add_argument("--no-follow", dest="follow", action="store_false", help="end after them")
+    return parser
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{number} is negative")
+    return number
+
+
+def _consume(settings: ConsumerSettings) -> int:
+    output = Output(sys.stdout.fileno(), stall_seconds=settings.stdout_stall_seconds)
+    configure_logs("consumer", settings.log_level)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setStream(output)  # facts and events share standard output, and neither may wait for its reader for ever
+    try:
+        drained = uvloop.run(_run(settings, output))
+        status = 0
+    except (LogInUse, OSError) as error:
+        structlog.get_logger().error("the consumer cannot start", reason=str(error))
+        print(f"consumer: {error}", file=sys.stderr)
+        drained, status = True, 1
+    output.close(timeout=settings.stdout_stall_seconds)
+    if not drained:
+        os._exit(status)  # the thread that writes hangs on the disk, and would be waited for without end
+    return status
+
+
+async def _run(settings: ConsumerSettings, output: Output) -> bool:
+    worker = Worker(_options(settings), output)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, worker.stop)
+    runner = web.AppRunner(create_app(worker), access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, settings.host, settings.port, shutdown_timeout=1.0).start()
+        structlog.get_logger().info("status port open", address=runner.addresses[0][:2], source=_options(settings).source.name)
+        return await worker.run()
+    finally:
+        await runner.cleanup()
+
+
+def _options(settings: ConsumerSettings) -> WorkerOptions:
+    source = SourceOptions(
+        url=settings.source_url,
+        method=settings.source_method,
+        body=settings.source_body,
+        headers=settings.headers(),
+        connect_timeout_seconds=settings.connect_timeout_seconds,
+        read_timeout_seconds=settings.read_timeout_seconds,
+        max_block_bytes=settings.max_block_bytes,
+        reconnect_initial_seconds=settings.reconnect_initial_seconds,
+        reconnect_maximum_seconds=settings.reconnect_maximum_seconds,
+        refused_retry_seconds=settings.refused_retry_seconds,
+    )
+    return WorkerOptions(
+        source,
+        settings.log_dir,
+        Rotation(
+            settings.segment_max_bytes,
+            settings.segment_max_age_seconds,
+            settings.sync_interval_ms / 1000 if settings.sync == "interval" else 0.0,
+        ),
+        Retention(settings.retain_max_bytes, settings.retain_max_age_seconds),
+        repeat_window=settings.repeat_window,
+        max_pending_bytes=settings.max_pending_bytes,
+        write_retry_seconds=settings.write_retry_seconds,
+        drain_seconds=settings.drain_seconds,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

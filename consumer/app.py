@@ -1,0 +1,68 @@
+"""The status port: ready or not, and the metrics."""
+
+import time
+from collections.abc import Iterator
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from service.status import add_status_routes
+
+from .worker import Worker
+
+_STATES = ("connecting", "open", "finished", "refused", "closed")
+
+
+def create_app(worker: Worker) -> web.Application:
+    """Gives the status pages of `worker`."""
+    app = web.Application()
+    registry = CollectorRegistry()
+    registry.register(WorkerMetrics(worker))
+    add_status_routes(app, registry, worker.not_ready)
+    return app
+
+
+class WorkerMetrics(Collector):
+    """Reads a worker's counts when they are asked for."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily("consumer_ready", "1 when events can be logged.", self._worker.not_ready() is None)
+        yield from self._source_metrics()
+        yield from self._log_metrics()
+
+    def _source_metrics(self) -> Iterator[Metric]:
+        subscription, intake = self._worker.subscription, self._worker.intake
+        if subscription is None or intake is None:
+            return
+        state = GaugeMetricFamily("consumer_source_state", "1 for the state that the source is in.", labels=["state"])
+        for name in _STATES:
+            state.add_metric([name], name == subscription.state)
+        yield state
+        yield GaugeMetricFamily("consumer_connected", "1 while an event stream is open.", subscription.state == "open")
+        yield CounterMetricFamily("consumer_reconnections", "Event streams opened after the first.", max(subscription.connections - 1, 0))
+        yield CounterMetricFamily("consumer_received_bytes", "Bytes of event stream that came.", subscription.bytes_received)
+        yield CounterMetricFamily("consumer_events", "Events that were taken in, repeats apart.", intake.tally.events)
+        yield CounterMetricFamily("consumer_duplicates_dropped", "Repeats that were dropped.", intake.tally.duplicates)
+        yield CounterMetricFamily("consumer_gaps", "Gap records that were written.", intake.tally.gaps)
+        yield CounterMetricFamily("consumer_missed_events", "Events known to be missing, of all gaps.", intake.tally.missed)
+        if intake.tally.last_received is not None:
+            lag = max(time.time() - intake.tally.last_received, 0.0)
+            yield GaugeMetricFamily("consumer_last_event_age_seconds", "Time since the newest event came.", lag)
+        error = GaugeMetricFamily("consumer_last_error", "1 for the newest reason why the source was not connected.", labels=["reason"])
+        if subscription.last_error:
+            error.add_metric([subscription.last_error], 1)
+        yield error
+
+    def _log_metrics(self) -> Iterator[Metric]:
+        writer, output = self._worker.writer, self._worker.output
+        if writer is not None:
+            yield CounterMetricFamily("consumer_durable_lines", "Lines of the log that are durable.", writer.durable)
+            yield GaugeMetricFamily("consumer_pending_bytes", "Bytes of lines that are not durable yet.", writer.pending_bytes)
+            yield GaugeMetricFamily("consumer_log_writable", "1 unless the newest write to the log failed.", writer.failure is None)
+        if output is not None:
+            yield CounterMetricFamily("consumer_stdout_left_out_lines", "Lines that standard output did not take.", output.left_out)

@@ -1,0 +1,137 @@
+"""Checks a log line by line."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .log import is_owned
+from .record import Position, Record, RecordError, decode
+from .segment import Segment, SegmentUnreadable, list_segments
+
+WINDOW = 500_000
+"""How many of the newest IDs are compared: two of the same event further apart are not noticed. Bounds the memory, about 100 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that a clean log does not have."""
+
+    kind: str
+    """One of `Audit.KINDS`."""
+    place: str
+    """Segment and line."""
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.kind}: {self.detail}"
+
+
+@dataclass(slots=True)
+class Audit:
+    """The check of one log directory: iterate `check` to its end, then look at the counts.
+
+    A duplicate is an event whose ID, type and content all equal an earlier one's, unless the line says `repeat`: then the source
+    sent it twice on one connection, which is its right. An ID with other content is a reused ID: it is counted, and no problem.
+    """
+
+    KINDS = ("gap", "duplicate", "torn line", "damaged line", "misplaced line", "unreadable segment")
+
+    directory: Path
+    lines: int = 0
+    events: int = 0
+    segments: int = 0
+    repeats: int = 0
+    reused: int = 0
+    being_written: bool = False
+    """The last line was unfinished while a consumer owned the log: it was being written."""
+    first: Position | None = None
+    last: Position | None = None
+    problems: dict[str, int] = field(default_factory=dict)
+    _keys: dict[int, int] = field(default_factory=dict)
+    _ids: dict[int, None] = field(default_factory=dict)
+
+    def check(self) -> Iterator[tuple[Segment, bytes, list[Problem]]]:
+        """Gives each line with its segment and its problems; for a segment that cannot be read, an empty line. Raises OSError."""
+        for kind in self.KINDS:
+            self.problems[kind] = 0
+        segments = list_segments(self.directory)
+        for segment in segments:
+            self.segments += 1
+            number = 0
+            try:
+                for number, line in enumerate(segment.lines(), 1):
+                    self.lines += 1
+                    place = f"{segment.path.name}:{number}"
+                    newest = segment is segments[-1]
+                    problems = [*self._check_line(segment, place, line, first=number == 1, newest=newest)]
+                    yield segment, line, self._count(problems)
+            except FileNotFoundError:
+                if self.last is not None:  # else retention was faster than we
+                    yield segment, b"", self._count([Problem("unreadable segment", segment.path.name, "it was removed meanwhile")])
+            except SegmentUnreadable as error:
+                yield segment, b"", self._count([Problem("unreadable segment", segment.path.name, f"behind line {number}: {error}")])
+
+    @property
+    def clean(self) -> bool:
+        return not any(self.problems.values())
+
+    def _count(self, problems: list[Problem]) -> list[Problem]:
+        for problem in problems:
+            self.problems[problem.kind] += 1
+        return problems
+
+    def _check_line(self, segment: Segment, place: str, line: bytes, *, first: bool, newest: bool) -> Iterator[Problem]:
+        if not line.endswith(b"\n"):
+            if newest and is_owned(self.directory):
+                self.being_written = True
+            else:
+                yield Problem("torn line", place, f"{len(line)} bytes without a line end; the consumer cuts them off when it starts")
+            return
+        try:
+            record = decode(line)
+        except RecordError as error:
+            yield Problem("damaged line", place, str(error))
+            return
+        yield from self._check_position(place, record.position)
+        if first and record.position.number != segment.first:
+            yield Problem("misplaced line", place, f"the segment is named for line {segment.first}, its first line is {record.position}")
+        if record.gap is not None:
+            yield Problem("gap", place, _describe_gap(record))
+        else:
+            self.events += 1
+        if record.id:
+            yield from self._check_repeat(place, record)
+
+    def _check_position(self, place: str, position: Position) -> Iterator[Problem]:
+        last, self.last = self.last, position
+        if last is None:
+            self.first = position
+        elif position.epoch != last.epoch:
+            yield Problem("misplaced line", place, f"{position} follows {last}: lines of another log")
+        elif position.number > last.number + 1:
+            yield Problem("misplaced line", place, f"{position} follows {last}: {position.number - last.number - 1} lines are missing")
+        elif position.number <= last.number:
+            yield Problem("misplaced line", place, f"{position} follows {last}: out of order")
+
+    def _check_repeat(self, place: str, record: Record) -> Iterator[Problem]:
+        key, id = record.key(), hash(record.id)
+        earlier = self._keys.pop(key, None)
+        self._keys[key] = record.position.number
+        if len(self._keys) > WINDOW:
+            del self._keys[next(iter(self._keys))]
+        if record.repeat:
+            self.repeats += 1
+        elif earlier is not None:
+            yield Problem("duplicate", place, f"ID {record.id!r} is in line {earlier} already")
+        elif id in self._ids:
+            self.reused += 1
+        self._ids.pop(id, None)
+        self._ids[id] = None
+        if len(self._ids) > WINDOW:
+            del self._ids[next(iter(self._ids))]
+
+
+def _describe_gap(record: Record) -> str:
+    gap = record.gap or {}
+    parts = [f"{name} {gap[name]}" for name in ("after", "before", "missed", "reason") if gap.get(name) is not None]
+    return ", ".join(parts) or "the source did not say of what"

@@ -1,0 +1,142 @@
+"""Standard output, which may be read slowly, not at all, or be gone, without holding up anything for ever."""
+
+import asyncio
+import contextlib
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+
+import structlog
+
+_log = structlog.get_logger()
+
+_PIECE_BYTES = 64 * 1024
+_MAX_BUFFERED_BYTES = 1024 * 1024
+
+
+class Output:
+    """A file descriptor that a thread of its own writes to, from a bounded buffer, whole lines in order.
+
+    A reader that is slower than the lines slows `put`; one that takes nothing for `stall_seconds` is not waited for any more, and lines
+    that find no room are left out and counted, until it reads again. When the reader is gone, everything is left out.
+    """
+
+    def __init__(self, descriptor: int, *, stall_seconds: float) -> None:
+        self.left_out = 0
+        """Lines that were not written."""
+        self.gone = False
+        """Whether the reader closed its end."""
+        self._descriptor = descriptor
+        self._stall_seconds = stall_seconds
+        self._lines: deque[bytes] = deque()
+        self._buffered = 0
+        self._moved_at = time.monotonic()  # when the reader last took something, or the buffer was last empty
+        self._changed = threading.Condition()
+        self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        self._closing = False
+        self._reported = 0
+        self._thread = threading.Thread(target=self._run, name="stdout", daemon=True)
+        self._thread.start()
+
+    def __repr__(self) -> str:
+        return f"<Output buffered={self._buffered} left_out={self.left_out} gone={self.gone}>"
+
+    def write(self, text: str) -> int:
+        """Takes a fact of the log, never waits: a `logging.StreamHandler` writes to it as to a text file."""
+        self._offer(text.encode("utf-8", "backslashreplace"))
+        return len(text)
+
+    def flush(self) -> None:
+        """There is nothing to do: the thread writes as soon as it can."""
+
+    async def put(self, lines: Sequence[bytes]) -> None:
+        """Takes lines, waiting for a reader that is slow but reads."""
+        whole = b"".join(lines)
+        if whole and self._fits(whole):
+            self._offer(whole)
+        else:
+            for line in lines:
+                await self._wait_for_room(line)
+                self._offer(line)
+        if self.left_out > self._reported and not self.gone and self._fits(b""):
+            left_out, self._reported = self.left_out - self._reported, self.left_out
+            _log.warning("standard output was not read, lines were left out of it; the log has the events", lines=left_out)
+
+    async def _wait_for_room(self, line: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        while not self._fits(line) and (patience := self._patience()) > 0:
+            room = asyncio.Event()
+            self._waiter = (loop, room)
+            if not self._fits(line):  # or the thread may have moved before it could see the waiter
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(room.wait(), patience)
+
+    def close(self, timeout: float) -> None:
+        """Writes what is buffered, for at most `timeout` seconds."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(timeout)
+
+    def _fits(self, line: bytes) -> bool:
+        return self.gone or not self._buffered or self._buffered + len(line) <= _MAX_BUFFERED_BYTES
+
+    def _patience(self) -> float:
+        return self._moved_at + self._stall_seconds - time.monotonic()
+
+    def _offer(self, line: bytes) -> None:
+        with self._changed:
+            if self.gone or not self._fits(line):
+                self.left_out += 1
+                return
+            if not self._buffered:
+                self._moved_at = time.monotonic()
+            self._lines.append(line)
+            self._buffered += len(line)
+            self._changed.notify()
+
+    def _run(self) -> None:
+        try:
+            while lines := self._next_lines():
+                rest = memoryview(lines)
+                while rest:
+                    taken = self._write_some(rest[:_PIECE_BYTES])
+                    rest = rest[taken:]
+                    self._note_moved(taken)
+        except OSError as error:
+            with self._changed:
+                self.gone = True
+                self.left_out += len(self._lines)
+                self._lines.clear()
+            self._note_moved(0)
+            with contextlib.suppress(OSError):  # standard error may be the same pipe
+                os.write(2, f"consumer: standard output is gone ({error}); events are in the log directory only\n".encode())
+
+    def _next_lines(self) -> bytes:
+        with self._changed:
+            while not self._lines and not self._closing:
+                self._changed.wait()
+            lines = b"".join(self._lines)
+            self._lines.clear()
+            return lines
+
+    def _write_some(self, piece: memoryview) -> int:
+        try:
+            return os.write(self._descriptor, piece)
+        except BlockingIOError:  # whoever started us shares a non-blocking descriptor
+            select.select([], [self._descriptor], [])
+            return 0
+
+    def _note_moved(self, taken: int) -> None:
+        with self._changed:
+            self._buffered -= taken
+            if taken:
+                self._moved_at = time.monotonic()
+            waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            loop, room = waiter
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(room.set)

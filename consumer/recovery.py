@@ -1,0 +1,143 @@
+"""What a log directory tells when it is opened: where the log ends, and what a consumer has to remember of it."""
+
+import os
+import secrets
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .record import Position, Record, RecordError, decode
+from .segment import Segment, SegmentUnreadable, clear_unfinished, list_segments, sync_directory
+
+_PIECE_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is remembered of a record."""
+
+    id: str | None
+    key: int
+    """As `Record.key`."""
+    checkpoint: str | None
+    """As `Record.checkpoint`."""
+    gap: bool
+    position: Position
+    received_at: str
+
+    @classmethod
+    def of(cls, record: Record) -> "Seen":
+        return cls(record.id, record.key(), record.checkpoint, record.gap is not None, record.position, record.received_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """The state of a log between two lives of its consumer."""
+
+    epoch: str
+    next_number: int
+    """Of the line that comes next."""
+    checkpoint: str = ""
+    """The last event ID that the log vouches for; empty: none."""
+    recent: list[Seen] = field(default_factory=list)
+    """The newest records, oldest first."""
+    cut_bytes: int = 0
+    """Bytes of a torn last line that were cut off."""
+    unreadable: list[str] = field(default_factory=list)
+    """Segments that could not be read to the end."""
+
+
+def recover(directory: Path, window: int) -> Recovered:
+    """Puts right what a crash left behind and gives the log's state, with the newest `window` records.
+
+    What it gives is durable. The caller owns the directory. Raises OSError.
+    """
+    cut_bytes = 0
+    clear_unfinished(directory)
+    segments = list_segments(directory)
+    if segments and not segments[-1].compressed:
+        cut_bytes = _cut_torn_end(segments[-1].path)
+    sync_directory(directory)
+    unreadable: list[str] = []
+    recent = _read_back(segments, window, unreadable)
+    if not recent:
+        return Recovered(secrets.token_hex(6), segments[-1].first if segments else 1, cut_bytes=cut_bytes, unreadable=unreadable)
+    told = (seen.checkpoint for seen in reversed(recent))
+    checkpoint = next((id for id in told if id is not None), "")
+    newest = recent[-1].position
+    return Recovered(newest.epoch, max(newest.number + 1, segments[-1].first), checkpoint, recent, cut_bytes, unreadable)
+
+
+def _cut_torn_end(path: Path) -> int:
+    """Cuts everything behind the last line that is a record, syncs, and gives the number of bytes that it cut."""
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        end = size
+        for begin, line in lines_backwards(path, size):
+            if line.endswith(b"\n") and _is_record(line):
+                break
+            end = begin  # written in part before a crash or a power cut: never acknowledged
+        if end < size:
+            file.truncate(end)
+        os.fsync(file.fileno())
+    return size - end
+
+
+def _is_record(line: bytes) -> bool:
+    try:
+        decode(line)
+    except RecordError:
+        return False
+    return True
+
+
+def lines_backwards(path: Path, size: int) -> Iterator[tuple[int, bytes]]:
+    """Gives the lines in the first `size` bytes of a file, last first, each with its offset; reads no more than is asked for."""
+    with path.open("rb") as file:
+        pieces: deque[bytes] = deque()  # what was read of the line that is next
+        at = size
+        while at > 0:
+            length = min(_PIECE_BYTES, at)
+            at -= length
+            file.seek(at)
+            piece = file.read(length)
+            while (cut := piece.rfind(b"\n", 0, len(piece) if pieces else len(piece) - 1)) >= 0:
+                pieces.appendleft(piece[cut + 1 :])
+                yield at + cut + 1, b"".join(pieces)
+                pieces.clear()
+                piece = piece[: cut + 1]
+            pieces.appendleft(piece)
+        if pieces:
+            yield 0, b"".join(pieces)
+
+
+def _read_back(segments: list[Segment], window: int, unreadable: list[str]) -> list[Seen]:
+    """Gives the newest `window` records, and more when none of them tells the checkpoint; oldest first."""
+    recent: deque[Seen] = deque()
+    for segment in reversed(segments):
+        try:
+            recent.extendleft(_newest_first(segment, window - len(recent)))
+        except SegmentUnreadable as error:
+            unreadable.append(f"{segment.path.name}: {error}")
+        if len(recent) >= window and any(seen.checkpoint is not None for seen in recent):
+            break
+    return list(recent)
+
+
+def _newest_first(segment: Segment, count: int) -> Iterator[Seen]:
+    """Gives the newest `count` records of a segment, or those down to the one that tells the checkpoint."""
+    if segment.compressed:
+        tail = deque((line for line in segment.lines() if _is_record(line)), maxlen=max(count, 1))
+        yield from (Seen.of(decode(line)) for line in reversed(tail))
+        return
+    given = 0
+    for _, line in lines_backwards(segment.path, segment.path.stat().st_size):
+        try:
+            seen = Seen.of(decode(line))
+        except RecordError:
+            continue  # `verify` reports it; the log goes on behind it
+        yield seen
+        given += 1
+        if given >= count and seen.checkpoint is not None:
+            return

@@ -1,0 +1,139 @@
+"""The files of a log directory: `events-<number of the first line>.jsonl`, and `.jsonl.zst` once closed and compressed."""
+
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import zstandard
+
+_NAME = re.compile(r"events-([0-9]{16})\.jsonl(\.zst)?")
+_UNFINISHED = re.compile(r"events-[0-9]{16}\.jsonl\.zst\.tmp")
+_PIECE_BYTES = 1024 * 1024
+
+
+class SegmentUnreadable(Exception):
+    """A segment's bytes cannot be had: the disk failed or the compressed data is damaged."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Segment:
+    """A file whose first line is the `first`-th of the log."""
+
+    first: int
+    path: Path
+
+    @property
+    def compressed(self) -> bool:
+        return self.path.suffix == ".zst"
+
+    @contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        """Gives its bytes as written. A segment that was compressed since it was listed is opened under its new name.
+
+        Raises FileNotFoundError when it is gone; reading raises zstandard.ZstdError or OSError when it is damaged.
+        """
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            if self.compressed:
+                raise
+            file = _compressed_path(self.path).open("rb")
+        with file:
+            if file.name.endswith(".zst"):
+                with zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) as reader:
+                    yield reader
+            else:
+                yield file
+
+    def lines(self) -> Iterator[bytes]:
+        """Gives line after line in bounded memory; the last has no LF when it is torn. Raises SegmentUnreadable, FileNotFoundError."""
+        try:
+            with self.open() as file:
+                parts: list[bytes] = []
+                while piece := file.read(_PIECE_BYTES):
+                    *lines, rest = piece.split(b"\n")
+                    for line in lines:
+                        parts.append(line)
+                        yield b"".join(parts) + b"\n"
+                        parts.clear()
+                    if rest:
+                        parts.append(rest)
+                if parts:
+                    yield b"".join(parts)
+        except FileNotFoundError:
+            raise
+        except (OSError, zstandard.ZstdError) as error:
+            raise SegmentUnreadable(str(error)) from error
+
+
+def segment_path(directory: Path, first: int) -> Path:
+    return directory / f"events-{first:016}.jsonl"
+
+
+def list_segments(directory: Path) -> list[Segment]:
+    """Gives the segments, oldest first. Where a crash left a segment and its compressed copy, only the plain one."""
+    found: dict[int, Segment] = {}
+    for name in sorted(os.listdir(directory), reverse=True):
+        if match := _NAME.fullmatch(name):
+            first = int(match[1])
+            found[first] = Segment(first, directory / name)
+    return [found[first] for first in sorted(found)]
+
+
+def clear_unfinished(directory: Path) -> int:
+    """Removes what a crash amid a compression left behind; gives the number of files. The segments themselves are whole."""
+    removed = 0
+    for name in os.listdir(directory):
+        match = _NAME.fullmatch(name)
+        beside_plain = match is not None and match[2] and segment_path(directory, int(match[1])).exists()
+        if _UNFINISHED.fullmatch(name) or beside_plain:
+            os.unlink(directory / name)
+            removed += 1
+    return removed
+
+
+def compress(segment: Segment, stopped: threading.Event) -> int | None:
+    """Puts a zstd copy in the place of a closed segment, and gives its size; None when `stopped` was set meanwhile.
+
+    At every moment one of the two is whole: the copy is synced before it gets its name, and only then the plain file goes.
+    Raises OSError with nothing changed.
+    """
+    target = _compressed_path(segment.path)
+    unfinished = target.with_name(target.name + ".tmp")
+    try:
+        with segment.path.open("rb") as plain, unfinished.open("wb") as copy:
+            state = os.fstat(plain.fileno())
+            with zstandard.ZstdCompressor(write_checksum=True).stream_writer(copy, closefd=False) as writer:
+                while not stopped.is_set() and (piece := plain.read(_PIECE_BYTES)):
+                    writer.write(piece)
+            if not stopped.is_set():
+                os.utime(copy.fileno(), ns=(state.st_atime_ns, state.st_mtime_ns))  # retention goes by the age of the newest line
+                os.fsync(copy.fileno())
+        if stopped.is_set():
+            unfinished.unlink()
+            return None
+        os.rename(unfinished, target)
+        sync_directory(target.parent)
+        os.unlink(segment.path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
+    return target.stat().st_size
+
+
+def sync_directory(directory: Path) -> None:
+    """Makes names that were given or taken in `directory` safe from a power cut."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _compressed_path(path: Path) -> Path:
+    return path.with_name(path.name + ".zst")

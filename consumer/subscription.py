@@ -1,0 +1,186 @@
+"""Follows the source for as long as the consumer lives, and takes its events in."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import structlog
+
+from eventstream import EventStreamError, Parser, Reconnection
+from eventstream.client import EventSource
+
+from .intake import Intake
+from .source import hide_secrets, strip_secrets
+from .writer import Writer
+
+_log = structlog.get_logger()
+
+_LONGEST_REFUSED_FACTOR = 10
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """What is asked for, and with how much patience."""
+
+    url: str
+    method: str = "GET"
+    body: str = field(default="", repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    connect_timeout_seconds: float = 10.0
+    read_timeout_seconds: float = 60.0
+    max_block_bytes: int = 8 * 1024 * 1024
+    reconnect_initial_seconds: float = 3.0
+    reconnect_maximum_seconds: float = 60.0
+    refused_retry_seconds: float = 30.0
+
+    @property
+    def name(self) -> str:
+        """The URL as it may be shown."""
+        return strip_secrets(self.url)
+
+
+class Subscription:
+    """The events of one source, into an intake and on to a writer, from the last event ID that the log vouches for.
+
+    An answer that forbids to go on (404, a wrong content type) or a block over the limit is reported, and tried again slowly: nobody sits
+    by a worker, and a deploy may bring the route back. 204 means that the source is finished: nothing is asked any more.
+    """
+
+    def __init__(self, options: SourceOptions, intake: Intake, writer: Writer, last_event_id: str) -> None:
+        self.refused: str | None = None
+        """Why the source may not be followed now."""
+        self.finished = False
+        self.last_error: str | None = None
+        self._options = options
+        self._intake = intake
+        self._writer = writer
+        self._last_event_id = last_event_id
+        self._source: EventSource | None = None
+        self._reconnection = _ReportedReconnection(options, self._connected, self._disconnected)
+        self._earlier_connections = 0
+        self._earlier_bytes = 0
+        self._stopping = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Subscription {self._options.name} {self.state} connections={self.connections}>"
+
+    @property
+    def state(self) -> Literal["connecting", "open", "finished", "refused", "closed"]:
+        if self.finished:
+            return "finished"
+        if self.refused is not None:
+            return "refused"
+        return "connecting" if self._source is None else self._source.state
+
+    @property
+    def connections(self) -> int:
+        """How many times the stream was opened."""
+        return self._earlier_connections + (0 if self._source is None else self._source.connections)
+
+    @property
+    def bytes_received(self) -> int:
+        return self._earlier_bytes + (0 if self._source is None else self._source.bytes_received)
+
+    @property
+    def not_ready(self) -> str | None:
+        """Why events cannot come now; None also between two connections, as long as the newest attempt got a stream."""
+        if self.finished:
+            return None
+        if self.refused is not None:
+            return f"the source refuses: {self.refused}"
+        if not self.connections:
+            return f"not connected yet: {self.last_error or 'no answer so far'}"
+        return f"reconnecting: {self.last_error}" if self._reconnection.failures else None
+
+    async def run(self) -> None:
+        """Follows until `stop`."""
+        delay = self._options.refused_retry_seconds
+        while not self._stopping.is_set():
+            before = self.connections
+            try:
+                await self._follow()
+            except EventStreamError as error:
+                self.refused = self.last_error = hide_secrets(str(error))
+                if self.connections > before:
+                    delay = self._options.refused_retry_seconds
+                _log.error("the source cannot be followed, will be tried again slowly", reason=self.refused, seconds=delay)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), delay)
+                delay = min(delay * 2, self._options.refused_retry_seconds * _LONGEST_REFUSED_FACTOR)
+            else:
+                break
+        if not self._stopping.is_set():
+            self.finished = True
+            _log.info("the source is finished: it answered 204 No Content", events=self._intake.tally.events)
+            await self._stopping.wait()
+
+    async def stop(self) -> None:
+        """Makes `run` end at once; what was read and not taken in will be asked for again."""
+        self._stopping.set()
+        if self._source is not None:
+            await self._source.close()
+
+    async def _follow(self) -> None:
+        parser = Parser(self._last_event_id)
+        async with self._open() as self._source:
+            connections = 0
+            try:
+                async for block in self._source.blocks():
+                    if self._source.connections != connections:
+                        connections = self._source.connections
+                        self._intake.connected(self._last_event_id)
+                    for event in parser.feed(block):
+                        if records := self._intake.take(event):
+                            await self._writer.put([record.encode() for record in records])
+                    self._last_event_id = parser.last_event_id  # also moved by blocks without data: a reconnection sends it
+            finally:
+                self._earlier_connections += self._source.connections
+                self._earlier_bytes += self._source.bytes_received
+                self._source = None
+
+    def _open(self) -> EventSource:
+        options = self._options
+        return EventSource(
+            options.url,
+            method=options.method,
+            headers=options.headers,
+            body=options.body or None,
+            last_event_id=self._last_event_id,
+            reconnection=self._reconnection,
+            connect_timeout_seconds=options.connect_timeout_seconds,
+            read_timeout_seconds=options.read_timeout_seconds,
+            max_block_bytes=options.max_block_bytes,
+        )
+
+    def _connected(self) -> None:
+        self.refused = None
+        _log.info("connected", source=self._options.name, last_event_id=self._last_event_id)
+
+    def _disconnected(self, delay: float) -> None:
+        self.last_error = hide_secrets((self._source and self._source.last_error) or "")
+        _log.info(
+            "not connected" if self._reconnection.failures else "disconnected",
+            reason=self.last_error,
+            events=self._intake.tally.events,
+            seconds=round(delay, 3),
+        )
+
+
+class _ReportedReconnection(Reconnection):
+    """Says when an event stream was opened and when the next attempt is due."""
+
+    def __init__(self, options: SourceOptions, on_success: Callable[[], None], on_delay: Callable[[float], None]) -> None:
+        super().__init__(initial_seconds=options.reconnect_initial_seconds, maximum_seconds=options.reconnect_maximum_seconds)
+        self._on_success = on_success
+        self._on_delay = on_delay
+
+    def succeeded(self) -> None:
+        super().succeeded()
+        self._on_success()
+
+    def next_delay(self) -> float:
+        delay = super().next_delay()
+        self._on_delay(delay)
+        return delay

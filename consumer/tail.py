@@ -1,0 +1,135 @@
+"""The command that prints a log's newest lines and follows it."""
+
+import contextlib
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from .log import is_log
+from .progress import Progress
+from .recovery import lines_backwards
+from .segment import Segment, SegmentUnreadable, list_segments
+
+_POLL_SECONDS = 0.1
+_PIECE_BYTES = 1024 * 1024
+
+
+def tail(directory: Path, *, count: int = 10, follow: bool = True) -> int:
+    """Prints the newest lines of the log in DIR, then those that come, across segments, until Ctrl-C. Exit status 2 when DIR is no log."""
+    if not is_log(directory):
+        sys.stderr.write(f"{directory}: no consumer's log here\n")
+        return 2
+    progress = Progress()
+    printed = 0
+    try:
+        for line in read_tail(directory, count=count, follow=follow):
+            if line is None:
+                if progress.due:
+                    progress.show(f"following {directory}, {printed} lines so far")
+                time.sleep(_POLL_SECONDS)
+                continue
+            progress.clear()
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
+            printed += 1
+    except KeyboardInterrupt:
+        pass  # how one leaves
+    finally:
+        progress.clear()
+    return 0
+
+
+def read_tail(directory: Path, *, count: int, follow: bool) -> Iterator[bytes | None]:
+    """Gives the newest `count` whole lines, then with `follow` each further one, and None whenever there is none yet."""
+    segments = list_segments(directory)
+    cursor = _Cursor(directory, segments[-1] if segments else None)
+    yield from _newest(segments, count, cursor.offset)
+    while follow:
+        given = False
+        for line in cursor.read():
+            given = True
+            yield line
+        if not given:
+            yield None
+
+
+def _newest(segments: list[Segment], count: int, end: int) -> list[bytes]:
+    """Gives the newest `count` lines of `segments`, of the newest one those in its first `end` bytes."""
+    lines: deque[bytes] = deque()
+    for segment in reversed(segments):
+        wanted = count - len(lines)
+        if wanted <= 0:
+            break
+        with contextlib.suppress(SegmentUnreadable, FileNotFoundError):  # `verify` reports it; here the others still count
+            lines.extendleft(_newest_of(segment, wanted, end if segment is segments[-1] else None))
+    return list(lines)
+
+
+def _newest_of(segment: Segment, count: int, end: int | None) -> Iterator[bytes]:
+    try:
+        size = segment.path.stat().st_size if end is None else end
+        if not segment.compressed:
+            for _, line in lines_backwards(segment.path, size):
+                yield line
+                count -= 1
+                if not count:
+                    return
+            return
+    except FileNotFoundError:
+        pass  # compressed meanwhile
+    yield from reversed(deque(segment.lines(), maxlen=count))
+
+
+class _Cursor:
+    """A place in a log, always where a line begins."""
+
+    def __init__(self, directory: Path, segment: Segment | None) -> None:
+        self.offset = 0
+        self._directory = directory
+        self._first = -1
+        self._file: IO[bytes] | None = None
+        if segment is not None:
+            self._first = segment.first
+            if not segment.compressed:
+                self._file = segment.path.open("rb")
+                self.offset = self._last_line_end(self._file)
+
+    def read(self) -> Iterator[bytes]:
+        """Gives the lines that are there by now."""
+        yield from self._rest()
+        newer = next((segment for segment in list_segments(self._directory) if segment.first > self._first), None)
+        if newer is None:
+            return
+        yield from self._rest()  # what was written between our read and the rotation; nothing comes after that
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        self._first = newer.first
+        self.offset = 0
+        if not newer.compressed:
+            with contextlib.suppress(FileNotFoundError):
+                self._file = newer.path.open("rb")
+        if self._file is None:
+            yield from newer.lines()
+
+    def _rest(self) -> Iterator[bytes]:
+        """Gives the whole lines behind the offset; a part of a line waits for its end, or for being cut off."""
+        if self._file is None:
+            return
+        rest = b""
+        self._file.seek(self.offset)
+        while piece := self._file.read(_PIECE_BYTES):
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in lines:
+                self.offset += len(line) + 1
+                yield line + b"\n"
+
+    @staticmethod
+    def _last_line_end(file: IO[bytes]) -> int:
+        size = file.seek(0, 2)
+        for begin, line in lines_backwards(Path(file.name), size):
+            return size if line.endswith(b"\n") else begin
+        return 0

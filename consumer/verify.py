@@ -1,0 +1,69 @@
+"""The command that checks a log."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from .audit import Audit
+from .log import is_log
+from .progress import Progress
+from .segment import Segment, list_segments
+
+
+def verify(directory: Path, *, show_events: bool = False) -> int:
+    """Checks the log in DIR, also while a consumer writes it: prints each problem and a summary.
+
+    Problems are gaps, duplicates, torn or damaged lines, lines that are missing or out of order, and segments that cannot be read.
+    Exit status 0 only when the log is clean, 1 when there are problems, 2 when DIR is no log.
+    """
+    if not is_log(directory):
+        sys.stderr.write(f"{directory}: no consumer's log here\n")
+        return 2
+    audit = Audit(directory)
+    progress = Progress()
+    shares = _shares(list_segments(directory))
+    try:
+        for segment, line, problems in audit.check():
+            if problems or show_events:
+                progress.clear()
+                if show_events:
+                    sys.stdout.buffer.write(line)
+                    sys.stdout.buffer.flush()  # before the text that goes through another buffer
+                sys.stdout.write("".join(f"{problem}\n" for problem in problems))
+                sys.stdout.flush()
+            if progress.due:
+                progress.show(f"{audit.lines} lines, {shares.get(segment.first, 1.0):.0%} of the bytes behind us, {_sum(audit)} problems")
+    finally:
+        progress.clear()
+    sys.stdout.write("".join(f"{line}\n" for line in _summary(audit)))
+    sys.stdout.flush()
+    return 0 if audit.clean else 1
+
+
+def _shares(segments: list[Segment]) -> dict[int, float]:
+    """Gives which share of the bytes lies before each segment."""
+    sizes = [segment.path.stat().st_size if segment.path.exists() else 0 for segment in segments]
+    total = sum(sizes) or 1
+    return {segment.first: sum(sizes[:at]) / total for at, segment in enumerate(segments)}
+
+
+def _sum(audit: Audit) -> int:
+    return sum(audit.problems.values())
+
+
+def _summary(audit: Audit) -> Iterator[str]:
+    yield f"segments: {audit.segments}"
+    yield f"events: {audit.events}"
+    for kind in Audit.KINDS:
+        yield f"{kind}s: {audit.problems[kind]}"
+    if audit.first is not None and audit.last is not None:
+        yield f"positions: {audit.first} to {audit.last}"
+        if audit.first.number > 1:
+            yield f"note: the {audit.first.number - 1} lines before them are not here any more (retention)"
+    if audit.repeats:
+        yield f"note: {audit.repeats} events were sent again by the source on one connection, and logged as such"
+    if audit.reused:
+        yield f"note: {audit.reused} events have an ID that an earlier, different event has too"
+    if audit.being_written:
+        yield "note: the last line was being written, it was not looked at"
+    yield "clean" if audit.clean else f"NOT CLEAN: {_sum(audit)} problems"

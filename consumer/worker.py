@@ -1,0 +1,129 @@
+"""The consumer's life: open the log, follow the source, write, keep the directory in shape, and stop without losing anything."""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from .intake import Intake
+from .log import EventLog, Rotation
+from .output import Output
+from .subscription import SourceOptions, Subscription
+from .upkeep import Retention, Upkeep
+from .writer import Writer
+
+_log = structlog.get_logger()
+
+_LONGEST_OPEN_RETRY_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """Everything that a worker is told."""
+
+    source: SourceOptions
+    log_directory: Path
+    rotation: Rotation = field(default_factory=Rotation)
+    retention: Retention = field(default_factory=Retention)
+    repeat_window: int = 100_000
+    max_pending_bytes: int = 8 * 1024 * 1024
+    write_retry_seconds: float = 1.0
+    drain_seconds: float = 5.0
+
+
+class Worker:
+    """Logs the events of one source, from `run` until `stop`."""
+
+    def __init__(self, options: WorkerOptions, output: Output | None = None) -> None:
+        self.intake: Intake | None = None
+        self.writer: Writer | None = None
+        self.subscription: Subscription | None = None
+        self.output = output
+        self._options = options
+        self._stopping = asyncio.Event()
+        self._not_open = "the log is being opened"
+
+    def __repr__(self) -> str:
+        return f"<Worker {self._options.log_directory} not_ready={self.not_ready()!r}>"
+
+    def not_ready(self) -> str | None:
+        """Why events cannot be logged now, None when they can."""
+        if self.writer is None or self.subscription is None:
+            return self._not_open
+        if self.writer.failure is not None:
+            return f"the log cannot be written: {self.writer.failure}"
+        return self.subscription.not_ready
+
+    def stop(self) -> None:
+        """Makes `run` end."""
+        self._stopping.set()
+
+    async def run(self) -> bool:
+        """Works until `stop`; gives whether all that was taken in is durable. Raises LogInUse."""
+        log = await self._open()
+        if log is None:
+            return True
+        options = self._options
+        recovered = log.recovered
+        self.intake = Intake(options.source.name, recovered, window=options.repeat_window)
+        self.writer = Writer(
+            log,
+            self.output,
+            max_pending_bytes=options.max_pending_bytes,
+            retry_seconds=options.write_retry_seconds,
+            sync_seconds=options.rotation.sync_seconds,
+        )
+        self.subscription = Subscription(options.source, self.intake, self.writer, recovered.checkpoint)
+        upkeep = Upkeep(log.directory, options.retention, self.writer.rotated)
+        async with asyncio.TaskGroup() as tasks:
+            writing = tasks.create_task(self.writer.run())
+            following = tasks.create_task(self.subscription.run())
+            keeping = tasks.create_task(upkeep.run())
+            await self._stopping.wait()
+            upkeep.stop()
+            await self.subscription.stop()
+            following.cancel()  # it may wait for room in a log that cannot be written
+            self.writer.close()
+            await asyncio.wait([writing, keeping], timeout=options.drain_seconds)
+            drained = writing.done() and not self.writer.pending_bytes
+            writing.cancel()
+            keeping.cancel()
+        if drained:
+            log.close()
+        _log.info("stopped", events=self.intake.tally.events, not_written_bytes=self.writer.pending_bytes)
+        return drained
+
+    async def _open(self) -> EventLog | None:
+        """Opens the log, as often as it takes; None: stopped before that."""
+        options = self._options
+        delay = options.write_retry_seconds
+        while not self._stopping.is_set():
+            try:
+                log = await asyncio.to_thread(EventLog, options.log_directory, options.rotation, options.repeat_window)
+            except OSError as error:
+                self._not_open = f"the log cannot be opened: {error.strerror or error} ({options.log_directory})"
+                _log.error("the log cannot be opened, will be tried again", reason=self._not_open, seconds=delay)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), delay)
+                delay = min(delay * 2, _LONGEST_OPEN_RETRY_SECONDS)
+            else:
+                self._report(log)
+                return log
+        return None
+
+    @staticmethod
+    def _report(log: EventLog) -> None:
+        recovered = log.recovered
+        if recovered.cut_bytes:
+            _log.warning("a torn last line was cut off the log: it was never acknowledged", bytes=recovered.cut_bytes)
+        for reason in recovered.unreadable:
+            _log.error("a segment of the log is damaged; `verify` tells more", reason=reason)
+        _log.info(
+            "log opened",
+            directory=str(log.directory),
+            next_position=f"{recovered.epoch}-{recovered.next_number}",
+            last_event_id=recovered.checkpoint,
+            remembered=len(recovered.recent),
+        )

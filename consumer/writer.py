@@ -1,0 +1,131 @@
+"""Brings lines to the log and, once they are durable, to standard output."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+
+from .log import EventLog
+from .output import Output
+
+_log = structlog.get_logger()
+
+_LONGEST_RETRY_SECONDS = 30.0
+
+
+class Writer:
+    """Writes what came in while the last write was under way as one group with one sync, in a thread, so that the event loop runs on.
+
+    While a write fails, `put` waits, the lines are kept and written again and again with back-off. `close` may be called once, and
+    `run` must be running then.
+    """
+
+    def __init__(
+        self, log: EventLog, output: Output | None, *, max_pending_bytes: int, retry_seconds: float, sync_seconds: float = 0.0
+    ) -> None:
+        self.failure: str | None = None
+        """Why the log cannot be written now."""
+        self.durable = 0
+        """Lines that are durable since the start."""
+        self.pending_bytes = 0
+        """Of lines that are not durable yet."""
+        self.rotated = asyncio.Event()
+        """Set when a segment was closed."""
+        self._log = log
+        self._output = output
+        self._max_pending_bytes = max_pending_bytes
+        self._retry_seconds = retry_seconds
+        self._sync_seconds = sync_seconds
+        self._lines: list[bytes] = []
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._closing = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, "log")
+
+    def __repr__(self) -> str:
+        return f"<Writer pending={self.pending_bytes} durable={self.durable} failure={self.failure!r}>"
+
+    async def put(self, lines: Sequence[bytes]) -> None:
+        """Takes lines, in order; waits first while too much is pending or the log cannot be written."""
+        await self._room.wait()
+        self._lines.extend(lines)
+        self.pending_bytes += sum(map(len, lines))
+        self._update_room()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Writes until `close`, then syncs and ends."""
+        while not self._closing.is_set() or self._lines or self.pending_bytes:
+            await self._wait_for_work()
+            lines, self._lines = self._lines, []
+            self._wake.clear()
+            if not await self._write(lines):
+                break
+        self._thread.shutdown(wait=False)
+
+    def close(self) -> None:
+        """Makes `run` end as soon as everything is durable, or at the next failure."""
+        self._closing.set()
+        self._wake.set()
+
+    async def _wait_for_work(self) -> None:
+        interval = self._sync_seconds if self.pending_bytes and not self._lines else None
+        with contextlib.suppress(TimeoutError):  # then what was written waits for its sync
+            await asyncio.wait_for(self._wake.wait(), interval)
+
+    async def _write(self, lines: list[bytes]) -> bool:
+        """Gives whether the lines are written, which takes as long as it takes; False: closing, and they could not be."""
+        loop = asyncio.get_running_loop()
+        delay = self._retry_seconds
+        while True:
+            rotations = self._log.rotations
+            try:
+                durable = await loop.run_in_executor(self._thread, self._flush, lines)
+            except OSError as error:
+                lines = []  # the log has them
+                self._fail(error)
+                if await self._closes_within(delay):
+                    return False
+                delay = min(delay * 2, _LONGEST_RETRY_SECONDS)
+                continue
+            if self._log.rotations != rotations:
+                self.rotated.set()
+            await self._acknowledge(durable)
+            return True
+
+    def _flush(self, lines: list[bytes]) -> list[bytes]:
+        self._log.append(lines)
+        return self._log.flush(sync=self._closing.is_set())
+
+    async def _acknowledge(self, durable: list[bytes]) -> None:
+        if self.failure is not None:
+            self.failure = None
+            _log.info("the log can be written again")
+        self.durable += len(durable)
+        self.pending_bytes -= sum(map(len, durable))
+        self._update_room()
+        if self._output is not None:
+            await self._output.put(durable)
+
+    def _fail(self, error: OSError) -> None:
+        reason = f"{error.strerror or error} ({self._log.directory})"
+        if self.failure is None:
+            _log.error("the log cannot be written, reading stops until it can", reason=reason)
+        self.failure = reason
+        self._update_room()
+
+    def _update_room(self) -> None:
+        if self.failure is None and self.pending_bytes < self._max_pending_bytes:
+            self._room.set()
+        else:
+            self._room.clear()
+
+    async def _closes_within(self, seconds: float) -> bool:
+        try:
+            await asyncio.wait_for(self._closing.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
