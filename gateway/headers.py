@@ -1,20 +1,23 @@
 """Which header fields cross a proxy (RFC 9110 section 7.6, RFC 7239)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-from multidict import CIMultiDict
+from multidict import CIMultiDict, CIMultiDictProxy, istr
 
-HOP_BY_HOP = frozenset(
-    (
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
+HOP_BY_HOP = tuple(
+    map(
+        istr,
+        (
+            "Connection",
+            "Keep-Alive",
+            "Proxy-Authenticate",
+            "Proxy-Authorization",
+            "Proxy-Connection",
+            "TE",
+            "Trailer",
+            "Transfer-Encoding",
+            "Upgrade",
+        ),
     )
 )
 """Fields that speak of one connection only, beside those that its Connection field names."""
@@ -22,27 +25,30 @@ HOP_BY_HOP = frozenset(
 VIA = "1.1 gateway"
 
 
-def end_to_end(raw: Iterable[tuple[bytes, bytes]], connection: str | None) -> CIMultiDict[str]:
-    """Gives the fields of a message that are to be forwarded, in their order and spelling.
-
-    `connection` is the value of its Connection field. Bytes that are not UTF-8 are read as Latin-1.
-    """
-    dropped: frozenset[str] | set[str] = HOP_BY_HOP
-    if connection:
-        dropped = HOP_BY_HOP | {name.strip().lower() for name in connection.split(",")}
-    fields: CIMultiDict[str] = CIMultiDict()
-    for raw_name, raw_value in raw:
-        name = raw_name.decode("ascii", "replace")
-        if name.lower() not in dropped:
-            fields.add(name, _text(raw_value))
+def end_to_end(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
+    """Gives the fields of a message that are to be forwarded, in their order and spelling."""
+    fields = CIMultiDict(headers)
+    for name in fields.getall("Connection", ()):
+        for named in name.split(","):
+            fields.popall(named.strip(), None)
+    for hop_by_hop in HOP_BY_HOP:
+        if hop_by_hop in fields:
+            del fields[hop_by_hop]
+    for name, value in headers.items():
+        if not value.isascii() and name in fields:
+            _respell(fields, name)
     return fields
 
 
-def _text(value: bytes) -> str:
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value.decode("latin-1")
+def _respell(fields: CIMultiDict[str], name: str) -> None:
+    """Reads values that are not UTF-8 as Latin-1: aiohttp keeps such bytes as surrogates, which it cannot write."""
+    values = fields.popall(name)
+    for value in values:
+        raw = value.encode("utf-8", "surrogateescape")
+        try:
+            fields.add(name, raw.decode())
+        except UnicodeDecodeError:
+            fields.add(name, raw.decode("latin-1"))
 
 
 def announce_client(fields: CIMultiDict[str], *, client: str, scheme: str, host: str) -> None:

@@ -12,6 +12,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._children: dict[tuple[object, ...], Counter] = {}
         self._requests = Counter("gateway_requests_total", "Requests that were forwarded.", ["route", "status"], registry=self.registry)
         self._rejected = Counter(
             "gateway_rejected_total", "Requests that the gateway answered with an error of its own.", ["status"], registry=self.registry
@@ -41,9 +42,18 @@ class Metrics:
     def closed(self, exchange: Exchange) -> None:
         """Counts an exchange that is over."""
         route = exchange.route.path
-        self._requests.labels(route, exchange.status).inc()
+        self._child(self._requests, route, exchange.status).inc()
         relay = exchange.relay
         if exchange.event_stream and relay is not None:
-            self._ended.labels(route, relay.verdict).inc()
-            self._bytes.labels(route).inc(relay.bytes_out)
-            self._heartbeats.labels(route).inc(relay.heartbeats)
+            self._child(self._ended, route, relay.verdict).inc()
+            self._child(self._bytes, route).inc(relay.bytes_out)
+            if relay.heartbeats:
+                self._child(self._heartbeats, route).inc(relay.heartbeats)
+
+    def _child(self, counter: Counter, *labels: object) -> Counter:
+        """The same as `counter.labels(...)`, which takes a lock and makes strings each time."""
+        key = (counter, *labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = counter.labels(*labels)
+        return child

@@ -3,11 +3,12 @@
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import aiohttp
 import structlog
 from aiohttp import web
+from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_writer import StreamWriter
 from multidict import CIMultiDict
 from yarl import URL
@@ -32,6 +33,12 @@ _FLUSH_SECONDS = 10.0  # what was relayed before an upstream loss may take so lo
 
 class BodyTooLarge(ValueError):
     """The request's body passed the limit while it was streamed."""
+
+
+class _Head(web.StreamResponse):
+    """A response whose head leaves when the gateway says so: with a body that is already here, or at once."""
+
+    _send_headers_immediately = False
 
 
 class Proxy:
@@ -126,7 +133,7 @@ class Proxy:
 
     def _request_fields(self, request: web.BaseRequest, route: Route) -> CIMultiDict[str]:
         headers = request.headers
-        fields = end_to_end(request._message.raw_headers, headers.get("Connection"))
+        fields = end_to_end(headers)
         host = fields.pop("Host", "")
         fields.popall("Expect", None)  # answered here
         if "text/event-stream" in headers.get("Accept", "") or request.method not in ("GET", "HEAD"):
@@ -168,10 +175,14 @@ class Proxy:
     async def _relay(self, request: web.BaseRequest, upstream: aiohttp.ClientResponse, exchange: Exchange) -> web.StreamResponse:
         response = self._head(upstream, exchange)
         writer = await response.prepare(request)
-        assert isinstance(writer, StreamWriter)
         if request.method == "HEAD" or upstream.status in (204, 304):
             return response
-        relay = exchange.relay = self._open_relay(writer, upstream, exchange)
+        assert isinstance(writer, StreamWriter)
+        assert writer.transport is not None
+        if upstream.content.is_eof():
+            return await self._relay_whole(request, response, upstream, exchange)
+        writer.send_headers()
+        relay = exchange.relay = self._open_relay(request.protocol, writer.transport.write, writer.chunked, upstream, exchange)
         pump = None if attach(upstream, relay) else asyncio.create_task(_pump(upstream, relay, writer))
         try:
             while not relay.verdict:
@@ -185,9 +196,22 @@ class Proxy:
                 pump.cancel()
         return self._end(request, response, exchange)
 
+    async def _relay_whole(
+        self, request: web.BaseRequest, response: web.StreamResponse, upstream: aiohttp.ClientResponse, exchange: Exchange
+    ) -> web.StreamResponse:
+        """Relays a body that came with its head, in one write with it."""
+        parts: list[bytes] = []
+        relay = exchange.relay = self._open_relay(request.protocol, parts.append, False, upstream, exchange)
+        attach(upstream, relay)
+        if relay.verdict == COMPLETE:
+            await response.write_eof(b"".join(parts))
+            return response
+        await response.write(b"".join(parts))
+        return self._end(request, response, exchange)
+
     def _head(self, upstream: aiohttp.ClientResponse, exchange: Exchange) -> web.StreamResponse:
         headers = upstream.headers
-        fields = end_to_end(upstream.raw_headers, headers.get("Connection"))
+        fields = end_to_end(headers)
         media_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if media_type == "text/event-stream":
             exchange.event_stream = True
@@ -198,21 +222,30 @@ class Proxy:
                 fields.popall("Content-Encoding", None)
         fields.setdefault("Server", "gateway")
         apply_rules(fields, exchange.route.response_headers)
-        return web.StreamResponse(status=upstream.status, reason=upstream.reason, headers=fields)
+        return _Head(status=upstream.status, reason=upstream.reason, headers=fields)
 
-    def _open_relay(self, writer: StreamWriter, upstream: aiohttp.ClientResponse, exchange: Exchange) -> Relay:
+    def _open_relay(
+        self,
+        protocol: BaseProtocol,
+        write: Callable[[bytes], object],
+        chunked: bool,
+        upstream: aiohttp.ClientResponse,
+        exchange: Exchange,
+    ) -> Relay:
         route = exchange.route
         idle_ticks = self._wheel.ticks(route.idle_timeout_seconds)
         if not exchange.event_stream:
-            return Relay(writer, self._wheel, idle_ticks=idle_ticks)
+            return Relay(protocol, write, self._wheel, chunked=chunked, idle_ticks=idle_ticks)
         coding = upstream.headers.get("Content-Encoding", "identity")
         decoder = find_decoder(coding)
         if decoder is None and coding.strip().lower() not in ("", "identity"):
-            return Relay(writer, self._wheel, idle_ticks=idle_ticks)  # an unknown coding passes untouched
+            return Relay(protocol, write, self._wheel, chunked=chunked, idle_ticks=idle_ticks)  # an unknown coding passes untouched
         log.debug("stream opened", route=route.path, method=exchange.method, path=exchange.path, client=exchange.client)
         return Relay(
-            writer,
+            protocol,
+            write,
             self._wheel,
+            chunked=chunked,
             framer=Framer(route.max_block_bytes),
             decoder=decoder,
             heartbeat_ticks=self._wheel.ticks(route.heartbeat_seconds),

@@ -2,9 +2,10 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from aiohttp.http_writer import StreamWriter
+from aiohttp.base_protocol import BaseProtocol
 
 from eventstream import HEARTBEAT, BlockTooLarge, Framer, encode
 
@@ -27,6 +28,8 @@ DRAINED = "drained"
 class Relay:
     """Forwards body bytes as they come: no task, queue or timer per chunk.
 
+    `write` takes the bytes, `protocol` tells whether its transport wants a pause, `chunked` whether HTTP chunks are to be made here.
+
     With a framer (event streams) only whole blocks leave, each in the call that brought its last byte, and a heartbeat when nothing left
     for `heartbeat_ticks`. When the downstream transport's buffer is over its high-water mark the upstream is paused: `wait` then
     returns, and whoever waits drains the writer and calls `resume`. So at most one read and one transport buffer are in memory,
@@ -41,7 +44,6 @@ class Relay:
         "_idle_ticks",
         "_last_read",
         "_last_write",
-        "_loop",
         "_protocol",
         "_waiter",
         "_wheel",
@@ -59,24 +61,24 @@ class Relay:
 
     def __init__(
         self,
-        writer: StreamWriter,
+        protocol: BaseProtocol,
+        write: Callable[[bytes], object],
         wheel: TimerWheel,
         *,
+        chunked: bool = False,
         framer: Framer | None = None,
         decoder: Decoder | None = None,
         heartbeat_ticks: int = 0,
         idle_ticks: int = 0,
     ) -> None:
-        assert writer.transport is not None
-        self._protocol = writer.protocol
-        self._write = writer.transport.write
-        self._chunked = writer.chunked
+        self._protocol = protocol
+        self._write = write
+        self._chunked = chunked
         self._framer = framer
         self._decoder = decoder
         self._wheel = wheel
         self._heartbeat_ticks = heartbeat_ticks
         self._idle_ticks = idle_ticks
-        self._loop = writer.loop
         self._waiter: asyncio.Future[None] | None = None
         self.upstream: UpstreamProtocol | None = None
         self.paused = False
@@ -193,7 +195,7 @@ class Relay:
     async def wait(self) -> None:
         """Returns when the relay has ended or is paused."""
         while not self.verdict and not self.paused:
-            self._waiter = self._loop.create_future()
+            self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
             finally:

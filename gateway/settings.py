@@ -1,7 +1,7 @@
 """Settings of the gateway, from `GATEWAY_*` environment variables."""
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -13,6 +13,7 @@ class Settings(ServiceSettings):
     """What can be set for the whole gateway; what can be set per route stands in `gateway.routes.Route`."""
 
     model_config = SettingsConfigDict(env_prefix="GATEWAY_")
+    others_variables: ClassVar[frozenset[str]] = frozenset(("GATEWAY_PYTHON",))  # the interpreter that benchmarks start the gateway with
 
     host: str = "127.0.0.1"
     """Address to listen on for subscribers."""

@@ -147,8 +147,10 @@ def attach(response: aiohttp.ClientResponse, receiver: Receiver) -> bool:
     if content.exception() is not None:
         return False
     if content.is_eof():
-        if not content.at_eof():
-            receiver.feed(content.read_nowait())
+        received = b"".join(content._buffer)  # read_nowait() would go through the parser again for each HTTP chunk
+        content._buffer.clear()
+        if received:
+            receiver.feed(received)
         receiver.upstream_ended()
         return True
     connection = response.connection

@@ -3,18 +3,25 @@
 import argparse
 import difflib
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)|_PORT_\d+_(TCP|UDP)")
+"""What Kubernetes and Docker links set for a service of the same name (`GATEWAY_SERVICE_HOST`, `GATEWAY_PORT_80_TCP_ADDR`)."""
 
 
 class ServiceSettings(BaseSettings):
     """Fields are environment variables with the service's prefix; an empty variable counts as not set."""
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, use_attribute_docstrings=True)
+
+    others_variables: ClassVar[frozenset[str]] = frozenset()
+    """Variables with the service's prefix that are meant for somebody else, and therefore no mistake."""
 
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -33,7 +40,7 @@ def read_settings(settings: type[S], environ: Mapping[str, str] = os.environ) ->
     names = {prefix + field.upper() for field in settings.model_fields}
     problems = []
     for name in sorted(environ):
-        if name.upper().startswith(prefix) and name.upper() not in names:
+        if name.upper().startswith(prefix) and name.upper() not in names | settings.others_variables and not _SERVICE_LINK.search(name):
             nearest = difflib.get_close_matches(name.upper(), names, n=1, cutoff=0)
             problems.append(f"{name} is not a setting; the nearest is {nearest[0]}")
     if problems:
