@@ -69,7 +69,7 @@ class Parser:
             elif name == b"id" and b"\0" not in value:
                 event_id = value.decode("utf-8", "replace")
             elif name == b"retry" and value.isdigit():
-                retry = int(value[:_LONGEST_RETRY_DIGITS])
+                retry = int(value.lstrip(b"0")[:_LONGEST_RETRY_DIGITS] or b"0")
             elif not name and self._on_comment is not None:
                 self._on_comment(value.decode("utf-8", "replace"))
         if retry is not None:

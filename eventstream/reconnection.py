@@ -3,7 +3,8 @@
 import random
 from collections.abc import Callable
 
-_LONGEST_RETRY_SECONDS = 86_400.0  # a server that asks for more than a day has a typing error
+_LONGEST_RETRY_SECONDS = 86_400  # a server that asks for more than a day has a typing error
+_LEAST_BACKED_OFF_SECONDS = 0.1  # what `retry: 0` is multiplied from, or a server that asked for it and died would be hammered
 
 
 class Reconnection:
@@ -41,7 +42,7 @@ class Reconnection:
 
     def retry(self, milliseconds: int) -> None:
         """Takes the server's `retry`."""
-        self._seconds = min(milliseconds / 1000, _LONGEST_RETRY_SECONDS)
+        self._seconds = min(milliseconds, _LONGEST_RETRY_SECONDS * 1000) / 1000
 
     def succeeded(self) -> None:
         """Notes that an event stream was opened: the back-off starts over."""
@@ -53,7 +54,7 @@ class Reconnection:
 
     def next_delay(self) -> float:
         """Gives the seconds to wait before the next attempt."""
-        backed_off = self._seconds
+        backed_off = self._seconds if self.failures < 2 else max(self._seconds, _LEAST_BACKED_OFF_SECONDS)
         for _ in range(self.failures - 1):
             if backed_off >= self._maximum:
                 break
