@@ -1,0 +1,39 @@
+"""An HTTP server for the pages of a test and the JavaScript modules that they import."""
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+_TYPES = {"html": "text/html; charset=utf-8", "js": "text/javascript; charset=utf-8"}
+
+
+@contextmanager
+def serve_pages(pages: Mapping[str, str]) -> Iterator[str]:
+    """Serves `pages` (path to text, the path ending in .html or .js) on a free port of 127.0.0.1 and gives its origin.
+
+    A path without ending is answered with the module of that name, as bundlers do with `import "./name"`.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = self.path if self.path in pages else self.path + ".js"
+            text = pages.get(path)
+            self.send_response(404 if text is None else 200)
+            body = (text or "").encode()
+            self.send_header("Content-Type", _TYPES[path.rpartition(".")[2]])
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Stays silent: the default writes to stderr."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,0 +1,159 @@
+"""Chromium reads the stack's streams from a page of another origin."""
+
+import base64
+import hashlib
+import json
+import subprocess
+import tarfile
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.browser.page_server import serve_pages
+from tests.stack import DEMO_TEXT, SentCount, Stack, run_stack
+
+pytestmark = pytest.mark.browser
+
+FETCH_EVENT_SOURCE = "@microsoft/fetch-event-source@2.0.1"
+FETCH_EVENT_SOURCE_SHA512 = "W6CLUJ2eBMw3Rec70qrsEW0jOm/3twwJv21mrmj2yORiaVmVYGS4sSS5yUwvQc1ZlDLYGPnClVWmUUMagKNsfA=="
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PAGE = """<!doctype html>
+<meta charset="utf-8">
+<title>reader</title>
+<script>
+  window.events = [];
+  window.state = "idle";
+
+  function readWithEventSource(url) {
+    const source = new EventSource(url, { withCredentials: true });
+    window.source = source;
+    source.onopen = () => { window.state = "open"; };
+    source.onmessage = (event) => { events.push({ data: event.data, id: event.lastEventId }); };
+    source.onerror = () => { window.state = source.readyState === EventSource.CLOSED ? "failed" : "reconnecting"; };
+  }
+
+  async function readWithFetch(url, message) {
+    const { fetchEventSource } = await import("/fetch-event-source/index");
+    window.state = "open";
+    try {
+      await fetchEventSource(url, {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify({ message }),
+        credentials: "include",
+        openWhenHidden: true,
+        onmessage(event) { events.push({ data: event.data, id: event.id }); },
+        onerror(error) { throw error; },
+      });
+      window.state = "ended";
+    } catch (error) {
+      window.state = `failed: ${error}`;
+    }
+  }
+</script>
+"""
+
+
+@pytest.fixture(scope="module")
+def modules(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The modules of fetch-event-source as npm has them, by path."""
+    directory = tmp_path_factory.mktemp("npm")
+    pack = ["npm", "pack", "--silent", "--pack-destination", str(directory), FETCH_EVENT_SOURCE]
+    subprocess.run(pack, check=True, capture_output=True, timeout=100, cwd=directory)
+    [package] = directory.glob("*.tgz")
+    assert base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode() == FETCH_EVENT_SOURCE_SHA512
+    with tarfile.open(package) as members:
+        members.extractall(directory, filter="data")
+    return {f"/fetch-event-source/{file.name}": file.read_text("utf-8") for file in (directory / "package/lib/esm").glob("*.js")}
+
+
+@pytest.fixture(scope="module")
+def pages() -> dict[str, str]:
+    """What the page's server serves; tests add to it."""
+    return {"/page.html": PAGE}
+
+
+@pytest.fixture(scope="module")
+def origin(pages: dict[str, str]) -> Iterator[str]:
+    with serve_pages(pages) as origin:
+        yield origin
+
+
+@pytest.fixture(scope="module")
+def stack(origin: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with run_stack(tmp_path_factory.mktemp("stack"), PRODUCER_CORS_ORIGINS=json.dumps([origin]), PRODUCER_RETRY_MS="200") as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, origin: str) -> Iterator[Page]:
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(origin + "/page.html")
+        yield page
+
+
+def read_text(page: Page) -> str:
+    return "".join(event["data"] for event in page.evaluate("events"))
+
+
+def test_event_source_of_another_origin_streams_the_demo_sentence_with_credentials(page: Page, stack: Stack) -> None:
+    sent = SentCount(stack, "GET /")
+    page.evaluate("url => readWithEventSource(url)", stack.url + "/")
+    page.wait_for_function("events.length > 0")
+    assert sent.now() < len(DEMO_TEXT)
+    page.wait_for_function("count => events.length >= count", arg=len(DEMO_TEXT))
+    page.evaluate("source.close()")
+    assert read_text(page) == DEMO_TEXT
+
+
+def test_event_source_of_an_origin_that_is_not_allowed_fails(browser: Browser, stack: Stack) -> None:
+    with serve_pages({"/page.html": PAGE}) as stranger, browser.new_context() as context:
+        page = context.new_page()
+        page.goto(stranger + "/page.html")
+        page.evaluate("url => readWithEventSource(url)", stack.url + "/")
+        page.wait_for_function("state === 'failed'")
+        assert page.evaluate("events") == []
+
+
+def test_event_source_resumes_where_it_was_when_the_gateway_is_killed(page: Page, stack: Stack) -> None:
+    page.evaluate("url => readWithEventSource(url)", stack.url + "/?ids=true")
+    page.wait_for_function("events.length > 3")
+    stack.gateway.kill()
+    page.wait_for_function("state === 'reconnecting'")
+    stack.gateway.start()
+    stack.gateway.wait_until_ready()
+    page.wait_for_function("state === 'failed'")  # 204: nothing is left, which ends an EventSource for good
+    assert read_text(page) == DEMO_TEXT
+
+
+@pytest.mark.npm
+def test_fetch_event_source_posts_a_message_and_streams_it_back(
+    page: Page, pages: dict[str, str], modules: dict[str, str], stack: Stack
+) -> None:
+    pages |= modules
+    message = "Grüße, 世界! " * 3
+    sent = SentCount(stack, "POST /sse")
+    page.evaluate("([url, message]) => void readWithFetch(url, message)", [stack.url + "/sse", message])
+    page.wait_for_function("events.length > 0 || state.startsWith('failed')")
+    assert sent.now() < len(message)
+    page.wait_for_function("state !== 'open'")
+    assert page.evaluate("state") == "ended"
+    assert read_text(page) == message

@@ -1,0 +1,193 @@
+"""The three services as processes on ports of their own, for tests that need the whole stack."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+REPOSITORY = Path(__file__).parent.parent
+T = TypeVar("T")
+DEMO_TEXT = "七夕情人节即将来临,我们为您准备了精美的鲜花和美味的蛋糕"
+PREFIXES = ("PRODUCER_", "GATEWAY_", "CONSUMER_")
+
+
+def clean_environment(**variables: str) -> dict[str, str]:
+    """The environment of this process without any setting of the services, plus `variables`."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIXES)} | variables
+
+
+def free_ports(count: int) -> list[int]:
+    """Gives ports on which nobody listens, below the range from which the kernel takes ports for outgoing connections."""
+    ports: list[int] = []
+    with ExitStack() as held:
+        for port in random.sample(range(20_000, 32_000), 1000):
+            listener = held.enter_context(closing(socket.socket()))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            ports.append(port)
+            if len(ports) == count:
+                return ports
+    raise AssertionError(f"no {count} free ports")
+
+
+def wait_until(fact: Callable[[], T], what: str, timeout: float = 20, pause: float = 0.05) -> T:
+    """Asks `fact` until it gives something true and gives that; after `timeout` seconds raises AssertionError saying `what` is missing."""
+    deadline = time.monotonic() + timeout
+    while not (found := fact()):
+        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
+        time.sleep(pause)
+    return found
+
+
+def answers(url: str) -> bool:
+    """Tells whether a GET of `url` is answered 200."""
+    try:
+        return httpx.get(url, trust_env=False, timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+class ServiceProcess:
+    """One service as a process that can be killed and started again on the same port. Its output is appended to `output`."""
+
+    def __init__(self, name: str, status_port: int, environ: Mapping[str, str], output: Path) -> None:
+        self.name = name
+        self.status_url = f"http://127.0.0.1:{status_port}"
+        self.output = output
+        self._environ = clean_environment(PYTHONUNBUFFERED="1", **environ)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.output.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", self.name],
+                cwd=REPOSITORY,
+                env=self._environ,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def wait_until_ready(self) -> None:
+        wait_until(self._is_ready, f"{self.name} ready; its output: {self.output}")
+
+    def _is_ready(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, f"{self.name} ended with status {self._process.returncode}: {self.output.read_text()}"
+        return answers(self.status_url + "/readyz")
+
+    def kill(self) -> None:
+        """Ends it as a crash does, by SIGKILL."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(10)
+
+    def stop(self) -> int:
+        """Ends it by SIGTERM and gives the exit status. Raises TimeoutExpired, and kills it, when that takes more than 20 s."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            return self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def log(self) -> list[dict[str, Any]]:
+        """The lines of JSON that it has written so far."""
+        return [json.loads(line) for line in self.output.read_text().splitlines() if line.startswith("{")]
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of the samples of `name` whose labels include `labels`."""
+        text = httpx.get(self.status_url + "/metrics", trust_env=False).text
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples if sample.name == name]
+        return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Producer, gateway and consumer, wired as the compose file wires them."""
+
+    producer: ServiceProcess
+    gateway: ServiceProcess
+    consumer: ServiceProcess
+    url: str
+    """The gateway's address, where clients go."""
+    log_dir: Path
+    """The consumer's event log."""
+
+    @property
+    def services(self) -> tuple[ServiceProcess, ServiceProcess, ServiceProcess]:
+        return self.producer, self.gateway, self.consumer
+
+
+class SentCount:
+    """How many events the producer has sent on `route` since this count was made; no other client may read that route meanwhile."""
+
+    def __init__(self, stack: Stack, route: str) -> None:
+        self._producer = stack.producer
+        self._route = route
+        self._before = 0.0
+        self._before = self.now()
+
+    def now(self) -> float:
+        return self._producer.metric("producer_events_sent_total", route=self._route) - self._before
+
+
+@contextmanager
+def run_stack(directory: Path, source_path: str = "/plain?ids=true", **variables: str) -> Iterator[Stack]:
+    """Runs the stack with its files in `directory`; the consumer reads `source_path` from the gateway, `variables` are further settings.
+
+    At the end each service that still runs gets SIGTERM and must exit with status 0.
+    """
+    producer_port, gateway_port, admin_port, consumer_port = free_ports(4)
+    url = f"http://127.0.0.1:{gateway_port}"
+    environs = {
+        "producer": {"PRODUCER_PORT": str(producer_port), "PRODUCER_LOG_DIR": str(directory / "producer")},
+        "gateway": {
+            "GATEWAY_PORT": str(gateway_port),
+            "GATEWAY_ADMIN_PORT": str(admin_port),
+            "GATEWAY_UPSTREAM": f"http://127.0.0.1:{producer_port}",
+            "GATEWAY_DATA_DIR": str(directory / "gateway"),
+        },
+        "consumer": {
+            "CONSUMER_PORT": str(consumer_port),
+            "CONSUMER_SOURCE_URL": url + source_path,
+            "CONSUMER_LOG_DIR": str(directory / "consumer"),
+        },
+    }
+    ports = {"producer": producer_port, "gateway": admin_port, "consumer": consumer_port}
+    services = {}
+    for name, environ in environs.items():
+        own = {key: value for key, value in variables.items() if key.startswith(name.upper() + "_")}
+        services[name] = ServiceProcess(name, ports[name], environ | own, directory / f"{name}.output")
+    stack = Stack(**services, url=url, log_dir=directory / "consumer")
+    try:
+        for service in stack.services:
+            service.start()
+            service.wait_until_ready()
+        yield stack
+        statuses = {service.name: service.stop() for service in reversed(stack.services) if service.running}
+        assert not any(statuses.values()), f"exit statuses {statuses}; output in {directory}"
+    finally:
+        for service in stack.services:
+            if service.running:
+                service.kill()
