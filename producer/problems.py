@@ -1,5 +1,6 @@
 """Errors to people: `application/problem+json` (RFC 9457) that says what was got, what is allowed, and where."""
 
+import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -48,6 +49,9 @@ async def _answer_http_error(request: Request, error: Exception) -> JSONResponse
     if isinstance(error, Problem):
         return _document(error.status_code, error.detail, error.facts, error.headers)
     path = request.url.path
+    if isinstance(error.__cause__, ValueError | RecursionError):  # FastAPI's 400 for a body that the JSON parser fails on
+        entry = {"in": "body", "field": "body", "detail": f"cannot be read as JSON: {error.__cause__}"}
+        return _document(HTTPStatus.UNPROCESSABLE_ENTITY, f"body: {entry['detail']}", {"errors": [entry]})
     if error.status_code == HTTPStatus.NOT_FOUND:
         detail = f"there is nothing at {_shorten(path)}; /docs lists what there is"
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
@@ -91,7 +95,7 @@ def _describe(problem: Mapping[str, Any]) -> dict[str, object]:
 
 def _shorten(value: object) -> object:
     """Gives what can be repeated to the client: the value, or its start when it is long, never a whole document."""
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, bytes | dict | list):
         return type(value).__name__

@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +38,19 @@ class Producer:
     async def meter_reaches(self, name: str, value: float) -> None:
         async with asyncio.timeout(GUARD_SECONDS):
             while await self.meter(name) != value:
+                await asyncio.sleep(0.01)
+
+    async def holds_up_writing(self) -> None:
+        """Returns when a response waits for its client to read."""
+        await self._until(lambda connections: any(connection.flow.write_paused for connection in connections))
+
+    async def has_no_other_connection(self) -> None:
+        """Returns when only the connection of `http` is left."""
+        await self._until(lambda connections: len(connections) <= 1)
+
+    async def _until(self, fact: Callable[[set[Any]], bool]) -> None:
+        async with asyncio.timeout(GUARD_SECONDS):
+            while not fact(self.server.server_state.connections):
                 await asyncio.sleep(0.01)
 
 

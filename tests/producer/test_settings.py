@@ -1,0 +1,36 @@
+import os
+from unittest.mock import patch
+
+import pytest
+from pydantic import ValidationError
+
+from producer.settings import Settings
+from service.settings import read_settings
+
+
+def test_defaults_are_those_of_the_demo() -> None:
+    settings = read_settings(Settings, {})
+    assert (settings.host, settings.port) == ("127.0.0.1", 8000)
+    assert settings.text == "七夕情人节即将来临,我们为您准备了精美的鲜花和美味的蛋糕"
+    assert (settings.interval_ms, settings.retry_ms) == (100, 15_000)
+    assert settings.allowed_origins == ("*",)
+    assert not settings.credentials_allowed
+
+
+def test_every_setting_is_documented() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+
+
+def test_interval_may_not_be_longer_than_the_longest_that_a_query_may_ask_for() -> None:
+    with pytest.raises(ValidationError, match="PRODUCER_MAX_INTERVAL_MS allows 50"):
+        Settings(max_interval_ms=50)
+
+
+def test_environment_is_read() -> None:
+    environ = {"PRODUCER_LOG_DIR": "/var/log/producer", "PRODUCER_CORS_ORIGINS": '["http://a.example"]', "PRODUCER_TEXT": ""}
+    with patch.dict(os.environ, environ):
+        settings = read_settings(Settings)
+    assert str(settings.log_dir) == "/var/log/producer"
+    assert settings.allowed_origins == ("http://a.example",)
+    assert settings.text.startswith("七夕")
