@@ -181,9 +181,12 @@ def run_stack(directory: Path, source_path: str = "/plain?ids=true", **variables
         services[name] = ServiceProcess(name, ports[name], environ | own, directory / f"{name}.output")
     stack = Stack(**services, url=url, log_dir=directory / "consumer")
     try:
-        for service in stack.services:
-            service.start()
-            service.wait_until_ready()
+        stack.producer.start()
+        stack.gateway.start()
+        stack.producer.wait_until_ready()
+        stack.gateway.wait_until_ready()
+        stack.consumer.start()
+        stack.consumer.wait_until_ready()
         yield stack
         statuses = {service.name: service.stop() for service in reversed(stack.services) if service.running}
         assert not any(statuses.values()), f"exit statuses {statuses}; output in {directory}"
