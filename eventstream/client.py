@@ -16,8 +16,6 @@ from .request import NETWORK_ERRORS, StreamRequest, Unavailable, describe, open_
 
 State = Literal["connecting", "open", "closed"]
 
-_READ_AHEAD_BYTES = 64 * 1024  # aiohttp pauses the socket at twice this; enough for full speed, little enough to be back-pressure
-
 
 class EventSource:
     """The events of one URL, as an async iterator that outlives its connections:
@@ -164,28 +162,32 @@ class EventSource:
             self._waiting.reschedule(0.0)  # long past, so the wait ends in the next turn of the loop
             self._waiting = None
 
+    def _interrupted(self) -> bool:
+        """Whether what was waited for came in the very turn of the loop in which restart() or close() had made it void."""
+        return self._waiting is None
+
     async def _connect(self) -> None:
         """Waits for its turn and makes one attempt."""
         await asyncio.sleep(self._due - asyncio.get_running_loop().time())
-        if self._state == "closed":  # in this very turn of the loop, so that there was nothing left to interrupt
+        if self._interrupted():
             return
         if self._session is None:
             self._session = open_session()
         try:
             response = await self._request.open(self._session, self.last_event_id, self._timeout)
         except Unavailable as error:
-            self._reconnection.failed()
-            self._lose(str(error), error.retry_after_seconds)
+            if not self._interrupted():
+                self._reconnection.failed()
+                self._lose(str(error), error.retry_after_seconds)
             return
         if response is None:
             self._end("the server answered 204 No Content")
+        elif self._interrupted():
+            response.close()
         else:
             self._open(response)
 
     def _open(self, response: aiohttp.ClientResponse) -> None:
-        if self._state == "closed":  # in this very turn of the loop, as above
-            response.close()
-            return
         _notice_broken_http(response)
         self._response = response
         self._framer = Framer(self._max_block_bytes)
@@ -203,6 +205,8 @@ class EventSource:
         except NETWORK_ERRORS as error:
             reason = describe(error, self._timeout)
             chunk = _take_rest(response.content)
+        if self._interrupted():
+            return
         self.bytes_received += len(chunk)
         try:
             blocks = self._framer.feed(chunk)
@@ -252,9 +256,9 @@ def _notice_broken_http(response: aiohttp.ClientResponse) -> None:
     content = response.content
 
     def fail(closed: asyncio.Future[None]) -> None:
-        error = closed.exception()  # asked for in any case, or asyncio reports it as never retrieved
+        closed.exception()  # has told the reader as well, but asyncio complains of one that nobody asked for
         if not content.is_eof() and content.exception() is None:
-            content.set_exception(aiohttp.ClientPayloadError(f"the connection ended within an HTTP chunk: {error or 'malformed chunk'}"))
+            content.set_exception(aiohttp.ClientPayloadError("malformed HTTP chunk"))
 
     if closed is not None:
         closed.add_done_callback(fail)

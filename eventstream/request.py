@@ -17,6 +17,7 @@ from .errors import ConnectionFailed
 NETWORK_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError)
 """What aiohttp raises when the network or the peer's HTTP is at fault, timeouts among them."""
 
+_READ_AHEAD_BYTES = 64 * 1024  # aiohttp pauses the socket at twice this; enough for full speed, little enough to be back-pressure
 _MOST_REDIRECTS = 20  # Fetch standard 4.4 step 7
 _REDIRECTS = {301, 302, 303, 307, 308}
 _TOO_MANY_REQUESTS = 429
@@ -24,6 +25,7 @@ _DECODED = {"", "identity", "gzip", "deflate", "br", "zstd"}  # aiohttp hands an
 _LONGEST_RETRY_AFTER_SECONDS = 86_400.0  # a server that asks for more than a day has a typing error
 _CREDENTIALS = ("Authorization", "Cookie", "Proxy-Authorization", "Host")  # Host is none, but as little meant for another origin
 _BODY_HEADERS = ("Content-Encoding", "Content-Language", "Content-Location", "Content-Type", "Content-Length")
+_URI = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")  # RFC 3986 2
 _FORBIDDEN_IN_HEADER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -50,9 +52,10 @@ class StreamRequest:
     @classmethod
     def build(cls, url: str, method: str, headers: Mapping[str, str] | None, body: bytes | str | None) -> "StreamRequest":
         """Adds the headers that the standard asks for, unless `headers` has them. Raises ValueError for what HTTP cannot carry."""
-        target = URL(url)
-        if target.scheme not in ("http", "https") or not target.host:
-            raise ValueError(f"url {url!r} must begin with http:// or https:// and name a host")
+        try:
+            target = _url(url)
+        except ValueError as error:
+            raise ValueError(f"url {url!r}: {error}") from error
         merged = CIMultiDict({"Accept": "text/event-stream", "Cache-Control": "no-cache", "Accept-Encoding": "identity"})
         if body is not None:
             merged["Content-Type"] = "text/plain"
@@ -93,6 +96,7 @@ class StreamRequest:
                 allow_redirects=False,  # aiohttp takes a missing Location for an answer, and keeps Cookie across origins
                 auto_decompress=True,  # for servers that compress what was asked for as it is
                 raise_for_status=False,
+                read_bufsize=_READ_AHEAD_BYTES,
             )
         except (aiohttp.ClientConnectionError, OSError) as error:  # before ValueError, which certificate errors are as well
             raise Unavailable(describe(error, timeout)) from error
@@ -108,11 +112,9 @@ class StreamRequest:
         if not location:
             raise ConnectionFailed(self.shown_url, f"redirect {status} without a Location", status=status)
         try:
-            url = self.url.join(URL(location))
+            url = _url(location, self.url)
         except ValueError as error:
             raise ConnectionFailed(self.shown_url, f"redirect {status} to {location!r}: {error}", status=status) from error
-        if url.scheme not in ("http", "https") or not url.host:
-            raise ConnectionFailed(self.shown_url, f"redirect {status} to {location!r}, which is not http or https", status=status)
         headers = self.headers.copy()
         if (url.scheme, url.host, url.port) != (self.url.scheme, self.url.host, self.url.port):
             if any(name in session.headers for name in _CREDENTIALS):
@@ -132,6 +134,18 @@ class StreamRequest:
     def shown_url(self) -> str:
         """The URL for messages, without user name and password."""
         return str(self.url.with_user(None))
+
+
+def _url(text: str, base: URL | None = None) -> URL:
+    """Reads a URL, as seen from `base`. Raises ValueError when it is not one of http or https.
+
+    One that is valid stays as it is, for signatures and the like; only others get their characters quoted.
+    """
+    url = URL(text, encoded=_URI.fullmatch(text) is not None)
+    url = url if base is None else base.join(url)
+    if url.scheme not in ("http", "https") or not url.host or url.port is None:  # reading the port is what checks it
+        raise ValueError("must begin with http:// or https:// and name a host")
+    return url
 
 
 def _judge(url: str, response: aiohttp.ClientResponse) -> aiohttp.ClientResponse | None:

@@ -1,75 +1,493 @@
-"""EventSource over real sockets."""
+"""EventSource over real sockets: connecting, losing, restarting, closing, and what is given meanwhile."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+import contextlib
+import gzip
+import re
+import socket
 
+import aiohttp
 import pytest
 
-from eventstream import Reconnection
+from eventstream import BlockTooLarge, ConnectionFailed, Event, Reconnection
 from eventstream.client import EventSource
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Pause, Script, ScriptedUpstream, Silence, chunk
+from tests.eventstream.following import NO_CONTENT, answer, asked_ids, at_once, following, patient, stream, until
+from tests.scripted_upstream import (
+    EVENT_STREAM_HEAD,
+    LAST_CHUNK,
+    Act,
+    Asked,
+    Disconnect,
+    Flood,
+    Pause,
+    Script,
+    ScriptedUpstream,
+    Silence,
+    chunk,
+)
 
-GUARD_SECONDS = 10
-NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
-
-
-@pytest.fixture(autouse=True)
-async def guard() -> AsyncIterator[None]:
-    async with asyncio.timeout(GUARD_SECONDS):
-        yield
-
-
-def at_once() -> Reconnection:
-    return Reconnection(initial_seconds=0, maximum_seconds=0)
-
-
-def stream(*bodies: bytes) -> bytes:
-    return EVENT_STREAM_HEAD + b"".join(chunk(body) for body in bodies)
-
-
-@asynccontextmanager
-async def following(*scripts: Script, **options: Any) -> AsyncIterator[tuple[ScriptedUpstream, EventSource]]:
-    """An upstream that plays `scripts`, one a request, and an event source that follows it without delays."""
-    options.setdefault("reconnection", at_once())
-    async with ScriptedUpstream(*scripts) as upstream, EventSource(upstream.url, **options) as source:
-        yield upstream, source
+pytestmark = pytest.mark.timeout(30)
 
 
 async def test_stream_reconnects_after_its_end_and_ends_for_good_with_204() -> None:
-    first = stream(b"id: 1\ndata: a\n\nid: 2\ndata: b\n\nid: 3\ndata: lost") + LAST_CHUNK
-    async with following([first], [NO_CONTENT]) as (upstream, source):
+    async with following([stream(b"data: a\n\n") + LAST_CHUNK], [stream(b"data: b\n\n"), Disconnect()], [NO_CONTENT]) as (upstream, source):
         assert [event.data async for event in source] == ["a", "b"]
-        assert source.state == "closed"
-        assert source.connections == 1
+        assert (source.state, source.connections, source.last_error) == ("closed", 2, "the server answered 204 No Content")
+        assert [event async for event in source] == []
+        assert len(upstream.requests) == 3
+
+
+async def test_state_tells_whether_a_stream_is_open() -> None:
+    lost = Pause()
+    async with following([stream(b": hi\n\ndata: a\n\n"), lost, Disconnect()], [Silence()]) as (upstream, source):
+        assert (source.state, source.connections, source.bytes_received, source.last_error) == ("connecting", 0, 0, None)
+        assert repr(source) == f"<EventSource {upstream.url} connecting last_event_id='' connections=0>"
+        await anext(source)
+        assert (source.state, source.connections, source.bytes_received, source.last_error) == ("open", 1, 15, None)
+        lost.go()
+        reading = asyncio.ensure_future(anext(source, None))
+        await upstream.wait_for_requests(2)
+        assert (source.state, source.connections) == ("connecting", 1)
+        assert source.last_error is not None
+        assert source.last_error.startswith("Response payload is not completed")
+        await source.close()
+        assert await reading is None
+        assert (source.state, source.last_error) == ("closed", "closed")
+
+
+async def test_reconnection_asks_for_what_came_after_the_last_whole_block() -> None:
+    blocks = b"id: 1\ndata: a\n\nid: 2\n\nid: 3\ndata: lost\n"
+    async with following([stream(blocks), Disconnect()], [stream(b"id: 3\ndata: b\n\n"), Disconnect()], [NO_CONTENT]) as (upstream, source):
+        assert [event.id async for event in source] == ["1", "3"]
+        assert asked_ids(upstream) == [None, "2", "3"]
+
+
+async def test_first_request_goes_on_from_a_given_id_until_an_event_resets_it() -> None:
+    async with following([stream(b"id\ndata: a\n\n"), Disconnect()], [NO_CONTENT], last_event_id="七-41") as (upstream, source):
+        assert source.last_event_id == "七-41"
+        assert (await anext(source)).last_event_id == ""
+        assert await anext(source, None) is None
+        assert asked_ids(upstream) == ["七-41", None]
+
+
+async def test_last_event_id_is_that_of_the_event_just_given_not_of_what_was_read_ahead() -> None:
+    async with following([stream(b"id: 1\ndata: a\n\nid: 2\ndata: b\n\n"), Silence()]) as (_, source):
+        await anext(source)
+        assert source.last_event_id == "1"
+        await anext(source)
         assert source.last_event_id == "2"
-        assert [asked.header("Last-Event-ID") for asked in upstream.requests] == [None, "2"]
+
+
+async def test_id_that_no_header_can_carry_fails_the_connection_instead_of_skipping_events() -> None:
+    async with following([stream(b"id: a\x01b\ndata: a\n\n"), Disconnect()]) as (_, source):
+        await anext(source)
+        with pytest.raises(ConnectionFailed, match="cannot be asked for: Forbidden control character"):
+            await anext(source)
+        assert source.state == "closed"
+
+
+async def test_events_are_whole_and_given_once_wherever_upstream_is_cut() -> None:
+    blocks = ["id: 1\ndata: 七\n\n", "id: 2\r\ndata: b\r\n\r\n", "id: 3\rdata: c\r\r"]
+    whole = "".join(blocks).encode()
+
+    def rest(asked: Asked) -> Script:
+        if asked.header("Last-Event-ID") == "3":
+            return [NO_CONTENT]
+        return [stream("".join(blocks[int(asked.header("Last-Event-ID") or 0) :]).encode()), Disconnect()]
+
+    for offset in range(1, len(whole)):
+        async with following([stream(whole[:offset]), Disconnect(reset=offset % 2 == 0)], rest) as (_, source):
+            assert [(event.id, event.data) async for event in source] == [("1", "七"), ("2", "b"), ("3", "c")]
+
+
+async def test_byte_order_mark_is_dropped_on_each_connection() -> None:
+    body = stream(b"\xef\xbb", b"\xbfdata: a\n\n")
+    async with following([body, Disconnect()], [body, Disconnect()], [NO_CONTENT]) as (_, source):
+        assert [event.data async for event in source] == ["a", "a"]
+
+
+async def test_retry_of_the_server_sets_the_next_delay() -> None:
+    async with following([stream(b"retry: 20\n\n"), Disconnect()], [NO_CONTENT], reconnection=patient()) as (upstream, source):
+        assert await anext(source, None) is None
+        assert len(upstream.requests) == 2
+
+
+async def test_back_off_grows_while_attempts_fail_and_starts_over_with_an_open_stream() -> None:
+    failures: list[int] = []
+
+    class Counting(Reconnection):
+        def next_delay(self) -> float:
+            failures.append(self.failures)
+            return 0.0
+
+    scripts = [[answer(500)], [Disconnect()], [stream(b"data: a\n\n"), Disconnect()], [answer(502)], [NO_CONTENT]]
+    async with following(*scripts, reconnection=Counting()) as (_, source):
+        assert [event.data async for event in source] == ["a"]
+    assert failures == [1, 2, 0, 1]
+
+
+async def test_refused_connection_is_tried_again_when_due() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
+        async with EventSource(url, reconnection=patient()) as source:
+            reading = asyncio.ensure_future(anext(source, None))
+            await until(lambda: source.last_error)
+            assert re.match("Cannot connect to host 127.0.0.1", source.last_error or "")
+            assert (source.state, source.connections) == ("connecting", 0)
+            await source.close()
+            assert await reading is None
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
+async def test_server_that_hangs_up_without_an_answer_gets_one_request_per_attempt(reset: bool) -> None:
+    async with following([Disconnect(reset=reset)], [Disconnect(reset=reset)], [NO_CONTENT]) as (upstream, source):
+        assert await anext(source, None) is None
+        assert len(upstream.requests) == 3
+        assert source.connections == 0
+
+
+async def test_connect_timeout_ends_an_attempt_at_a_host_that_does_not_answer() -> None:
+    with contextlib.ExitStack() as sockets:
+        listener = sockets.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):  # from here on the queue of connections is full
+            caller = sockets.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(listener.getsockname())
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        async with EventSource(url, reconnection=patient(), connect_timeout_seconds=0.2) as source:
+            reading = asyncio.ensure_future(anext(source, None))
+            await until(lambda: source.last_error)
+            assert source.last_error == f"Connection timeout to host {url}"
+            await source.close()
+            await reading
+
+
+async def test_read_timeout_drops_a_silent_connection_and_reconnects() -> None:
+    async with following([stream(b"data: a\n\n"), Silence()], [NO_CONTENT], read_timeout_seconds=0.2, reconnection=patient()) as (
+        upstream,
+        source,
+    ):
+        await anext(source)
+        reading = asyncio.ensure_future(anext(source, None))
+        await until(lambda: source.last_error)
+        assert source.last_error == "no byte came for 0.2 s"
+        await upstream.requests[0].left.wait()
+        source.restart()
+        assert await reading is None
+
+
+async def test_read_timeout_holds_for_the_head_of_the_answer_too() -> None:
+    async with following([Silence()], [NO_CONTENT], read_timeout_seconds=0.2) as (upstream, source):
+        assert await anext(source, None) is None
+        assert len(upstream.requests) == 2
+
+
+async def test_any_byte_keeps_a_connection_alive() -> None:
+    async def send_comments(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(24):
+            await asyncio.sleep(0.05)
+            writer.write(chunk(b":\n"))
+
+    async with following([EVENT_STREAM_HEAD, Act(send_comments), chunk(b"data: a\n\n"), Silence()], read_timeout_seconds=1) as (_, source):
+        assert (await anext(source)).data == "a"
+        assert source.connections == 1
+
+
+@pytest.mark.parametrize(
+    "end", [Disconnect(), Disconnect(reset=True), Silence(), b"zz\r\nno HTTP chunk\r\n"], ids=["FIN", "RST", "silence", "garbage"]
+)
+async def test_events_that_came_before_the_connection_broke_are_given(end: Disconnect | Silence | bytes) -> None:
+    more = Pause()
+    script = [stream(b"data: a\n\n"), more, chunk(b"data: b\n\ndata: c\n\ndata: lost\n"), end, Silence()]
+    async with following(script, [NO_CONTENT], read_timeout_seconds=0.3) as (_, source):
+        await anext(source)
+        assert source._response is not None
+        content = source._response.content
+        more.go()
+        await until(content.exception)  # the connection is known to be broken, while nobody has read what came before
+        assert [event.data async for event in source] == ["b", "c"]
 
 
 async def test_malformed_http_chunk_counts_as_a_lost_connection() -> None:
-    pause = Pause()
-    async with following([stream(b"data: a\n\n"), pause, b"zz\r\nno size\r\n", Silence()], [NO_CONTENT]) as (_, source):
+    broken = Pause()
+    async with following([stream(b"data: a\n\n"), broken, b"zz\r\nno size\r\n", Silence()], [NO_CONTENT], reconnection=patient()) as (
+        _,
+        source,
+    ):
+        await anext(source)
+        reading = asyncio.ensure_future(anext(source, None))
+        broken.go()
+        await until(lambda: source.last_error)
+        assert source.last_error == "malformed HTTP chunk"
+        source.restart()
+        assert await reading is None
+
+
+async def test_answer_that_is_not_http_counts_as_a_network_error() -> None:
+    async with following([b"SSH-2.0-OpenSSH\r\n\r\n", Disconnect()], [NO_CONTENT]) as (_, source):
+        assert await anext(source, None) is None
+
+
+async def test_body_without_a_length_ends_with_its_connection() -> None:
+    head = b"HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+    async with following([head + b"data: a\n\n", Disconnect()], [head + b"data: b\n\n", Disconnect()], [NO_CONTENT]) as (_, source):
+        assert [event.data async for event in source] == ["a", "b"]
+
+
+async def test_answer_whose_body_came_with_its_head_is_read() -> None:
+    body = b"data: a\n\n"
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n" % len(body)
+    async with following([head + body], [NO_CONTENT]) as (_, source):
+        assert [event.data async for event in source] == ["a"]
+
+
+async def test_restart_drops_the_connection_and_asks_again_at_once() -> None:
+    async with following([stream(b"id: 1\ndata: a\n\n"), Silence()], [stream(b"data: b\n\n"), Silence()], reconnection=patient()) as (
+        upstream,
+        source,
+    ):
+        await anext(source)
+        reading = asyncio.ensure_future(anext(source))
+        await asyncio.sleep(0)
+        source.restart()
+        assert source.last_error == "restarted"
+        assert (await reading).data == "b"
+        assert upstream.requests[0].left.is_set()
+        assert asked_ids(upstream) == [None, "1"]
+        assert (source.connections, source.last_error) == (2, None)
+
+
+async def test_restart_cuts_a_waiting_back_off_short_even_when_called_twice() -> None:
+    async with following([answer(500)], [stream(b"data: a\n\n"), Silence()], reconnection=patient()) as (_, source):
+        reading = asyncio.ensure_future(anext(source))
+        await until(lambda: source.last_error)
+        source.restart()
+        source.restart()
+        assert (await reading).data == "a"
+
+
+async def test_restart_gives_up_an_attempt_that_gets_no_answer() -> None:
+    async with following([Silence()], [stream(b"data: a\n\n"), Silence()], reconnection=patient()) as (upstream, source):
+        reading = asyncio.ensure_future(anext(source))
+        await upstream.wait_for_requests(1)
+        source.restart()
+        assert (await reading).data == "a"
+        assert upstream.requests[0].left.is_set()
+
+
+async def test_restart_between_events_gives_first_what_was_read() -> None:
+    first = stream(b"id: 1\ndata: a\n\nid: 2\ndata: b\n\n")
+    async with following([first, Silence()], [stream(b"data: c\n\n"), Silence()], reconnection=patient()) as (upstream, source):
+        await anext(source)
+        source.restart()
+        assert source.state == "connecting"
+        assert [(await anext(source)).data, (await anext(source)).data] == ["b", "c"]
+        assert asked_ids(upstream) == [None, "2"]
+
+
+async def test_restart_without_a_connection_does_nothing() -> None:
+    async with following([stream(b"data: a\n\n"), Silence()]) as (upstream, source):
+        source.restart()
+        assert source.last_error is None
         assert (await anext(source)).data == "a"
-        pause.go()
-        assert [event async for event in source] == []
+        await source.close()
+        source.restart()
+        assert (source.state, source.last_error) == ("closed", "closed")
+        assert await anext(source, None) is None
+        assert len(upstream.requests) == 1
 
 
-async def test_close_ends_a_waiting_iteration() -> None:
-    async with following([EVENT_STREAM_HEAD, Silence()]) as (upstream, source):
+@pytest.mark.parametrize("script", [[Silence()], [EVENT_STREAM_HEAD, Silence()]], ids=["before the answer", "while reading"])
+async def test_close_ends_a_waiting_iteration_and_leaves_the_server(script: Script) -> None:
+    async with following(script) as (upstream, source):
         reading = asyncio.ensure_future(anext(source, None))
         await upstream.wait_for_requests(1)
+        await source.close()
+        await source.close()
+        assert await reading is None
+        await upstream.requests[0].left.wait()
+
+
+async def test_close_ends_a_waiting_back_off() -> None:
+    async with following([answer(500)], reconnection=patient()) as (_, source):
+        reading = asyncio.ensure_future(anext(source, None))
+        await until(lambda: source.last_error)
         await source.close()
         assert await reading is None
 
 
-async def test_restart_cuts_a_waiting_back_off_short() -> None:
-    unavailable = b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"
-    patient = Reconnection(initial_seconds=3600)
-    async with following([unavailable], [stream(b"data: a\n\n"), Silence()], reconnection=patient) as (_, source):
-        reading = asyncio.ensure_future(anext(source))
-        while source.last_error is None:
-            await asyncio.sleep(0)
-        source.restart()
-        source.restart()
-        assert (await reading).data == "a"
+async def test_close_just_when_the_next_attempt_is_due_makes_none() -> None:
+    async with following([stream(b"data: a\n\n"), Silence()]) as (upstream, source):
+        reading = asyncio.ensure_future(anext(source, None))
+        await asyncio.sleep(0)  # it waits for its turn, which is the next one
+        await source.close()
+        assert await reading is None
+        assert upstream.requests == []
+
+
+@pytest.mark.parametrize("status", [200, 500])
+async def test_restart_just_when_the_answer_comes_asks_again_at_once(status: int) -> None:
+    async def restart_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        response = await send(request)
+        if len(upstream.requests) == 1:
+            source.restart()
+        return response
+
+    first = stream(b"data: a\n\n") if status == 200 else answer(status)
+    async with (
+        aiohttp.ClientSession(middlewares=[restart_once]) as session,
+        following([first, Silence()], [NO_CONTENT], session=session, reconnection=patient()) as (upstream, source),
+    ):
+        assert await anext(source, None) is None
+        assert len(upstream.requests) == 2
+        await upstream.requests[0].left.wait()
+
+
+async def test_close_just_when_the_answer_comes_leaves_no_connection() -> None:
+    async def close(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        response = await send(request)
+        await source.close()
+        return response
+
+    async with (
+        aiohttp.ClientSession(middlewares=[close]) as session,
+        following([stream(b"data: a\n\n"), Silence()], session=session) as (upstream, source),
+    ):
+        assert await anext(source, None) is None
+        assert (source.state, source.connections) == ("closed", 0)
+        await upstream.requests[0].left.wait()
+
+
+async def test_blocks_read_ahead_are_not_given_after_close() -> None:
+    async with following([stream(b"data: a\n\ndata: b\n\n"), Silence()]) as (_, source):
+        await anext(source)
+        await source.close()
+        assert [event async for event in source] == []
+
+
+async def test_session_that_was_passed_in_is_used_and_left_open() -> None:
+    async with aiohttp.ClientSession(headers={"X-Session": "yes"}, raise_for_status=True, auto_decompress=False) as session:
+        async with following([answer(503)], [stream(b"data: a\n\n"), Silence()], session=session) as (upstream, source):
+            assert (await anext(source)).data == "a"
+            assert upstream.requests[0].header("X-Session") == "yes"
+        assert not session.closed
+
+
+async def test_iteration_can_be_left_and_taken_up_again() -> None:
+    async with following([stream(b"data: a\n\ndata: b\n\n"), Silence()]) as (upstream, source):
+        async for event in source:
+            assert event.data == "a"
+            break
+        async for event in source:
+            assert event.data == "b"
+            break
+        assert len(upstream.requests) == 1
+
+
+async def test_cancelled_wait_loses_nothing() -> None:
+    more = Pause()
+    async with following([stream(b"id: 1\ndata: a\n\nid: 2\n"), more, chunk(b"data: b\n\n"), Silence()]) as (upstream, source):
+        await anext(source)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(source), 0.05)
+        more.go()
+        assert (await anext(source)).id == "2"
+        assert len(upstream.requests) == 1
+
+
+async def test_cancelled_wait_does_not_put_the_next_attempt_off() -> None:
+    async with following([answer(500)], [NO_CONTENT], reconnection=Reconnection(initial_seconds=0.3, jitter=0)) as (upstream, source):
+        ended = False
+        for _ in range(100):
+            with contextlib.suppress(TimeoutError):
+                ended = await asyncio.wait_for(anext(source, None), 0.1) is None
+                break
+        assert ended
+        assert len(upstream.requests) == 2
+
+
+async def test_second_task_may_not_iterate_at_the_same_time() -> None:
+    async with following([EVENT_STREAM_HEAD, Silence()]) as (upstream, source):
+        reading = asyncio.ensure_future(anext(source, None))
+        await upstream.wait_for_requests(1)
+        with pytest.raises(RuntimeError, match="being iterated by another task"):
+            await anext(source)
+        await source.close()
+        await reading
+
+
+async def test_blocks_are_given_as_they_came_one_at_a_time_with_id_and_retry_followed() -> None:
+    sent = [b"id: 1\r\nfoo: bar\r\ndata: a\r\n\r\n", b": note\n\n", b"retry: 0\rid: 2\r\r", b"data: \xff\n\n\n"]
+    async with following([stream(b"\xef\xbb\xbf" + b"".join(sent) + b"id: 3\n"), Disconnect()], [NO_CONTENT], reconnection=patient()) as (
+        upstream,
+        source,
+    ):
+        assert [block async for block in source.blocks()] == sent
+        assert asked_ids(upstream) == [None, "2"]
+
+
+async def test_comments_are_observed() -> None:
+    comments: list[str] = []
+    async with following([stream(b": one\n\n:two\ndata: a\n\n"), Silence()], on_comment=comments.append) as (_, source):
+        assert await anext(source) == Event("a")
+        assert comments == ["one", "two"]
+
+
+async def test_block_over_the_limit_ends_it_after_the_good_blocks() -> None:
+    body = b"id: 1\ndata: a\n\ndata: b\n\n" + b"data: " + b"x" * 100 + b"\n\ndata: c\n\n"
+    async with following([stream(body), Silence()], max_block_bytes=50) as (upstream, source):
+        assert [(await anext(source)).data, (await anext(source)).data] == ["a", "b"]
+        with pytest.raises(BlockTooLarge, match="event block reached 108 bytes, limit is 50"):
+            await anext(source)
+        assert (source.state, source.last_error) == ("closed", "event block reached 108 bytes, limit is 50")
+        assert await anext(source, None) is None
+        await upstream.requests[0].left.wait()
+
+
+async def test_one_line_of_16_mib_passes_when_the_limit_allows_it() -> None:
+    size = 16 * 1024 * 1024
+    async with following([stream(b"data: " + b"x" * size + b"\n\n"), Silence()], max_block_bytes=size + 100) as (_, source):
+        assert len((await anext(source)).data) == size
+        assert source.bytes_received == size + 8
+
+
+async def test_stalled_iteration_stalls_the_server() -> None:
+    block = b"data: " + b"x" * 1000 + b"\n\n"
+    async with following([EVENT_STREAM_HEAD, Flood(block)]) as (upstream, source):
+        await anext(source)
+        assert source._response is not None
+        content = source._response.content
+        before = -1
+        while before != upstream.sent_bytes:  # until neither side moves any more
+            before = upstream.sent_bytes
+            await asyncio.sleep(0.1)
+        assert content.total_bytes < 512 * 1024
+        for _ in range(2 * before // len(block)):
+            await anext(source)
+        assert upstream.sent_bytes > before
+
+
+async def test_stream_that_is_compressed_all_the_same_is_read() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n"
+    body = gzip.compress(b"id: 1\ndata: a\n\ndata: b\n\n")
+    cut = Pause()
+    async with following([head + chunk(body[:-4]), cut, Disconnect()], [NO_CONTENT]) as (_, source):
+        assert [(await anext(source)).data, (await anext(source)).data] == ["a", "b"]
+        cut.go()
+        assert await anext(source, None) is None
+
+
+async def test_event_source_works_without_async_with() -> None:
+    async with ScriptedUpstream([stream(b"data: a\n\n"), Silence()]) as upstream:
+        source = EventSource(upstream.url, reconnection=at_once())
+        assert (await anext(source)).data == "a"
+        await source.close()
+
+
+async def test_closing_before_the_first_step_is_no_error() -> None:
+    source = EventSource("http://127.0.0.1:9/")
+    await source.close()
+    assert await anext(source, None) is None

@@ -1,0 +1,322 @@
+"""What an event source sends, and what it makes of the answer: headers, bodies, statuses, content types, redirects."""
+
+import asyncio
+import email.utils
+import re
+import time
+
+import aiohttp
+import pytest
+
+from eventstream import ConnectionFailed
+from eventstream.client import EventSource
+from eventstream.request import StreamRequest, Unavailable, describe
+from tests.eventstream.following import NO_CONTENT, answer, following, patient, stream, until
+from tests.scripted_upstream import Disconnect, ScriptedUpstream, Silence
+
+pytestmark = pytest.mark.timeout(30)
+
+
+def typed(content_type: str) -> bytes:
+    return f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n9\r\ndata: a\n\n\r\n".encode()
+
+
+async def test_headers_are_those_that_the_standard_asks_for() -> None:
+    async with following([NO_CONTENT]) as (upstream, source):
+        assert await anext(source, None) is None
+        sent = {name.lower(): value for name, value in upstream.requests[0].headers}
+        assert len(sent) == len(upstream.requests[0].headers)
+        assert sent.pop("user-agent")
+        assert sent == {
+            "host": f"127.0.0.1:{upstream.port}",
+            "accept": "text/event-stream",
+            "cache-control": "no-cache",
+            "accept-encoding": "identity",
+            "connection": "close",
+        }
+        assert upstream.requests[0].method == "GET"
+
+
+async def test_headers_of_the_caller_are_added_and_replace_those_of_the_same_name() -> None:
+    headers = {"accept": "text/event-stream, */*", "CACHE-CONTROL": "no-store", "X-Own": "ü"}
+    async with following([NO_CONTENT], headers=headers) as (upstream, source):
+        assert await anext(source, None) is None
+        asked = upstream.requests[0]
+        assert asked.header("Accept") == "text/event-stream, */*"
+        assert asked.header("Cache-Control") == "no-store"
+        assert (asked.header("X-Own") or "").encode("latin-1").decode() == "ü"
+
+
+@pytest.mark.parametrize(
+    ("body", "sent"), [("七夕", "七夕".encode()), (b"\xff\0", b"\xff\0"), (b"", b""), (b"x" * 3_000_000, b"x" * 3_000_000)]
+)
+async def test_method_and_body_are_sent_again_on_each_connection(body: bytes | str, sent: bytes) -> None:
+    async with following([stream(b"data: a\n\n"), Disconnect()], [NO_CONTENT], method="post", body=body) as (upstream, source):
+        assert [event.data async for event in source] == ["a"]
+        assert [(asked.method, asked.body, asked.header("Content-Type")) for asked in upstream.requests] == [
+            ("POST", sent, "text/plain")
+        ] * 2
+
+
+async def test_content_type_of_the_caller_is_kept() -> None:
+    headers = {"content-type": "application/json"}
+    async with following([NO_CONTENT], method="PUT", body='{"a": 1}', headers=headers) as (upstream, source):
+        assert await anext(source, None) is None
+        assert upstream.requests[0].header("Content-Type") == "application/json"
+
+
+async def test_credentials_in_the_url_are_sent_and_shown_to_nobody() -> None:
+    async with ScriptedUpstream([answer(404)]) as upstream:
+        url = f"http://ann:secret@127.0.0.1:{upstream.port}/"
+        async with EventSource(url) as source:
+            with pytest.raises(ConnectionFailed) as failed:
+                await anext(source)
+            assert upstream.requests[0].header("Authorization") == "Basic YW5uOnNlY3JldA=="
+            assert failed.value.url == upstream.url + "/"
+            assert "secret" not in f"{failed.value} {source!r} {source.last_error}"
+
+
+@pytest.mark.parametrize(
+    "content_type", ["text/event-stream", "text/event-stream;charset=utf-8", "Text/Event-Stream ; Charset=UTF-8", "text/event-stream;"]
+)
+async def test_content_type_may_have_parameters_and_capitals(content_type: str) -> None:
+    async with following([typed(content_type), Silence()]) as (_, source):
+        assert (await anext(source)).data == "a"
+
+
+@pytest.mark.parametrize(
+    "content_type", ["text/html", "text/event-streams", "text/plain, text/event-stream", "", "application/json; x=text/event-stream"]
+)
+async def test_another_content_type_fails_the_connection(content_type: str) -> None:
+    async with following([typed(content_type), Silence()]) as (upstream, source):
+        with pytest.raises(ConnectionFailed) as failed:
+            await anext(source)
+        assert (failed.value.status, failed.value.content_type, failed.value.url) == (200, content_type, upstream.url)
+        assert str(failed.value) == f"{upstream.url}: content type is {content_type!r}, an event stream needs 'text/event-stream'"
+        assert (source.state, source.last_error) == ("closed", str(failed.value))
+        await upstream.requests[0].left.wait()
+
+
+@pytest.mark.parametrize("status", [201, 202, 205, 206, 300, 304, 400, 401, 403, 404, 408, 410])
+async def test_another_status_fails_the_connection(status: int) -> None:
+    async with following([answer(status, "Content-Type: text/event-stream", "Location: /elsewhere")]) as (upstream, source):
+        with pytest.raises(ConnectionFailed, match=f"the server answered {status}, an event stream needs 200") as failed:
+            await anext(source)
+        assert failed.value.status == status
+        assert [event async for event in source] == []
+        assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("status", [429, 500, 501, 502, 503, 504, 599])
+async def test_status_of_a_server_in_trouble_is_tried_again(status: int) -> None:
+    async with following([answer(status)], [answer(status)], [stream(b"data: a\n\n"), Silence()]) as (upstream, source):
+        assert (await anext(source)).data == "a"
+        assert len(upstream.requests) == 3
+
+
+async def test_content_encoding_that_nobody_can_read_fails_the_connection() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: snappy\r\nContent-Length: 4\r\n\r\n"
+    async with following([head]) as (_, source):
+        with pytest.raises(ConnectionFailed, match="content encoding is 'snappy', this client asked for 'identity'"):
+            await anext(source)
+
+
+async def unavailable(upstream: ScriptedUpstream) -> Unavailable:
+    request = StreamRequest.build(upstream.url, "GET", None, None)
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(Unavailable) as raised:
+            await request.open(session, "", aiohttp.ClientTimeout())
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    ("status", "value", "seconds"),
+    [
+        (503, "7", 7),
+        (429, "0", 0),
+        (503, "9" * 5000, 86_400),
+        (500, "7", 0),
+        (503, "soon", 0),
+        (503, "-1", 0),
+        (503, "1.5", 0),
+        (503, "Wed, 21 Oct 2015 07:28:00 GMT", 0),
+        (503, "Wed, 21 Oct 9015 07:28:00 GMT", 86_400),
+        (503, "Wed, 21 Oct 9015 07:28:00 -0000", 86_400),
+    ],
+)
+async def test_retry_after_is_read_on_503_and_429(status: int, value: str, seconds: float) -> None:
+    async with ScriptedUpstream([answer(status, f"Retry-After: {value}")]) as upstream:
+        assert (await unavailable(upstream)).retry_after_seconds == seconds
+
+
+async def test_retry_after_may_be_a_date() -> None:
+    date = email.utils.formatdate(time.time() + 100, usegmt=True)
+    async with ScriptedUpstream([answer(429, f"Retry-After: {date}")]) as upstream:
+        assert 50 < (await unavailable(upstream)).retry_after_seconds <= 100
+
+
+async def test_longer_retry_after_puts_the_next_attempt_off() -> None:
+    async with following([answer(503, "Retry-After: 1")], [NO_CONTENT]) as (_, source):
+        begun = time.monotonic()
+        assert await anext(source, None) is None
+        assert time.monotonic() - begun >= 1
+
+
+async def test_shorter_retry_after_does_not_hurry_the_policy() -> None:
+    async with following([answer(503, "Retry-After: 0")], reconnection=patient()) as (upstream, source):
+        reading = asyncio.ensure_future(anext(source, None))
+        await until(lambda: source.last_error)
+        done, _ = await asyncio.wait({reading}, timeout=0.2)
+        assert not done
+        assert source.last_error == f"{upstream.url}: the server answered 503"
+        assert len(upstream.requests) == 1
+        await source.close()
+        await reading
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_redirect_is_followed_with_all_headers_and_each_connection_starts_at_the_first_url(status: int) -> None:
+    redirect = [answer(status, "Location: ../there?x=%2F")]
+    scripts = [redirect, [stream(b"id: 1\ndata: a\n\n"), Disconnect()], redirect, [NO_CONTENT]]
+    async with (
+        ScriptedUpstream(*scripts) as upstream,
+        EventSource(upstream.url + "/a/b", headers={"Authorization": "x", "Cookie": "y=z"}) as source,
+    ):
+        assert (await anext(source)).data == "a"
+        source.restart()
+        assert await anext(source, None) is None
+        assert [asked.target for asked in upstream.requests] == ["/a/b", "/there?x=%2F"] * 2
+        assert [asked.header("Last-Event-ID") for asked in upstream.requests] == [None, None, "1", "1"]
+        for asked in upstream.requests:
+            sent = [asked.header(name) for name in ("Accept", "Authorization", "Cookie")]
+            assert sent == ["text/event-stream", "x", "y=z"]
+
+
+@pytest.mark.parametrize(
+    ("status", "method", "follows_with"),
+    [
+        (301, "POST", "GET"),
+        (302, "POST", "GET"),
+        (303, "POST", "GET"),
+        (303, "PUT", "GET"),
+        (301, "PUT", "PUT"),
+        (307, "POST", "POST"),
+        (308, "POST", "POST"),
+    ],
+)
+async def test_redirect_keeps_method_and_body_or_turns_to_get_as_fetch_does(status: int, method: str, follows_with: str) -> None:
+    headers = {"Content-Type": "application/json", "Content-Language": "en"}
+    async with following([answer(status, "Location: /there")], [NO_CONTENT], method=method, body="{}", headers=headers) as (
+        upstream,
+        source,
+    ):
+        assert await anext(source, None) is None
+        asked = upstream.requests[1]
+        kept = follows_with != "GET"
+        assert (asked.method, asked.body) == (follows_with, b"{}" if kept else b"")
+        assert asked.header("Content-Type") == ("application/json" if kept else None)
+        assert asked.header("Content-Language") == ("en" if kept else None)
+
+
+async def test_redirect_to_another_origin_takes_no_credentials_along() -> None:
+    headers = {"authorization": "x", "Cookie": "y=z", "X-Own": "1", "Host": "first.example"}
+    async with ScriptedUpstream([NO_CONTENT]) as other:
+        async with following([answer(302, f"Location: {other.url}/there")], headers=headers) as (upstream, source):
+            assert await anext(source, None) is None
+        assert upstream.requests[0].header("Authorization") == "x"
+        asked = other.requests[0]
+        assert (asked.header("Authorization"), asked.header("Cookie"), asked.header("X-Own")) == (None, None, "1")
+        assert asked.header("Host") == f"127.0.0.1:{other.port}"
+
+
+async def test_redirect_to_another_origin_does_not_show_it_the_credentials_of_a_session() -> None:
+    async with ScriptedUpstream([NO_CONTENT]) as other, aiohttp.ClientSession(headers={"Authorization": "x"}) as session:
+        async with following([answer(302, f"Location: {other.url}/there")], session=session) as (_, source):
+            with pytest.raises(ConnectionFailed, match=r"redirect 302 would show the session's credentials to 127\.0\.0\.1"):
+                await anext(source)
+        assert other.requests == []
+
+
+@pytest.mark.parametrize(
+    ("location", "reason"),
+    [
+        ([], "redirect 302 without a Location"),
+        (["Location:"], "redirect 302 without a Location"),
+        (["Location:  "], "redirect 302 without a Location"),
+        (["Location: ftp://127.0.0.1/"], "redirect 302 to 'ftp://127.0.0.1/': must begin with http:// or https://"),
+        (["Location: https:///x"], "redirect 302 to 'https:///x': must begin with http:// or https://"),
+        (["Location: http://127.0.0.1:port/"], "redirect 302 to 'http://127.0.0.1:port/'"),
+        (["Location: http://127.0.0.1:65536/"], "redirect 302 to 'http://127.0.0.1:65536/'"),
+        (["Location: http://[::1/"], "redirect 302 to 'http://[::1/'"),
+    ],
+)
+async def test_redirect_that_leads_nowhere_fails_the_connection(location: list[str], reason: str) -> None:
+    async with following([answer(302, *location)]) as (upstream, source):
+        with pytest.raises(ConnectionFailed) as failed:
+            await anext(source)
+        assert failed.value.reason.startswith(reason)
+        assert failed.value.status == 302
+        assert len(upstream.requests) == 1
+
+
+async def test_redirects_without_end_fail_the_connection() -> None:
+    async with following([answer(307, "Location: /")]) as (upstream, source):
+        with pytest.raises(ConnectionFailed, match="more than 20 redirects"):
+            await anext(source)
+        assert len(upstream.requests) == 21
+
+
+async def test_twenty_redirects_are_followed() -> None:
+    async with following(*[[answer(307, "Location: /")]] * 20, [stream(b"data: a\n\n"), Silence()]) as (_, source):
+        assert (await anext(source)).data == "a"
+
+
+async def test_redirect_to_a_host_name_that_is_none_fails_the_connection() -> None:
+    async with following([answer(302, f"Location: http://{'a' * 70}.example/")], reconnection=patient()) as (_, source):
+        with pytest.raises(ConnectionFailed, match=r"a\.example/: cannot be asked for"):
+            await anext(source)
+
+
+async def test_url_goes_out_as_it_is_when_valid_and_quoted_when_not() -> None:
+    for url, target in (
+        ("/%2Fa%7e?x=%2F&y=a+b%20c#part", "/%2Fa%7e?x=%2F&y=a+b%20c"),
+        ("/七 夕?x=节", "/%E4%B8%83%20%E5%A4%95?x=%E8%8A%82"),
+    ):
+        async with ScriptedUpstream([NO_CONTENT]) as upstream, EventSource(upstream.url + url) as source:
+            assert await anext(source, None) is None
+            assert upstream.requests[0].target == target
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "/relative",
+        "ftp://example.org/",
+        "http://",
+        "//example.org/",
+        "http://example.org:port/",
+        "http://example.org:65536/",
+        "http://[::1/",
+    ],
+)
+def test_url_that_is_not_http_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"url {url!r}: ")):
+        EventSource(url)
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\r", "\0", "\x7f", "\ud800"])
+def test_header_and_id_that_http_cannot_carry_are_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        EventSource("http://example.org/", headers={"X-Own": text})
+    with pytest.raises(ValueError):
+        EventSource("http://example.org/", last_event_id=text)
+
+
+def test_last_event_id_among_the_headers_is_refused() -> None:
+    with pytest.raises(ValueError, match="give the first one as last_event_id"):
+        EventSource("http://example.org/", headers={"last-event-id": "1"})
+
+
+def test_error_without_a_text_is_described_by_its_name() -> None:
+    assert describe(ConnectionResetError(), aiohttp.ClientTimeout()) == "ConnectionResetError"
