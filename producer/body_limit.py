@@ -9,9 +9,9 @@ from .problems import Problem
 
 
 class BodyLimit:
-    """ASGI middleware: a route that reads more than `max_bytes` of body, or is announced more, gets a 413 `Problem` raised in it.
+    """ASGI middleware: a POST route that reads more than `max_bytes` of body, or is announced more, gets a 413 `Problem` raised in it.
 
-    Place it outside of what turns a Problem into an answer. Routes that read no body are not touched.
+    Place it outside of what turns a Problem into an answer. Other methods' bodies are read by nobody and dropped as they come.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
@@ -19,7 +19,7 @@ class BodyLimit:
         self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
         announced = Headers(scope=scope).get("content-length", "0")

@@ -48,12 +48,12 @@ async def _answer_http_error(request: Request, error: Exception) -> JSONResponse
     assert isinstance(error, HTTPException)
     if isinstance(error, Problem):
         return _document(error.status_code, error.detail, error.facts, error.headers)
-    path = request.url.path
+    path = _shorten(request.scope["path"])  # not request.url, which believes the Host header
     if isinstance(error.__cause__, ValueError | RecursionError):  # FastAPI's 400 for a body that the JSON parser fails on
         entry = {"in": "body", "field": "body", "detail": f"cannot be read as JSON: {error.__cause__}"}
         return _document(HTTPStatus.UNPROCESSABLE_ENTITY, f"body: {entry['detail']}", {"errors": [entry]})
     if error.status_code == HTTPStatus.NOT_FOUND:
-        detail = f"there is nothing at {_shorten(path)}; /docs lists what there is"
+        detail = f"there is nothing at {path}; /docs lists what there is"
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         detail = f"{path} does not take {request.method}, allowed is {(error.headers or {}).get('Allow')}"
     else:
@@ -81,7 +81,7 @@ def _describe(problem: Mapping[str, Any]) -> dict[str, object]:
     """Gives one entry of `errors`: where it is, what is wrong, what was got; the allowed values are in the detail."""
     location: Sequence[str | int] = problem["loc"]
     if problem["type"] == "json_invalid":
-        return {"in": "body", "field": "body", "detail": f"is not JSON at byte {location[-1]}: {problem['ctx']['error']}"}
+        return {"in": "body", "field": "body", "detail": f"is not JSON at character {location[-1]}: {problem['ctx']['error']}"}
     field = ".".join(str(part) for part in location[1:]) or str(location[0])
     described: dict[str, object] = {"in": location[0], "field": field, "detail": problem["msg"]}
     if problem["type"] == "model_attributes_type":

@@ -58,7 +58,7 @@ class StreamOpener:
             return Response(status_code=HTTPStatus.NO_CONTENT, headers={"Cache-Control": "no-store"})
         if request.method == "HEAD":
             return Response(headers=STREAM_HEADERS, media_type=EVENT_STREAM)
-        route = f"{request.method} {request.url.path}"
+        route = f"{request.method} {request.scope['path']}"
         return sender(self._delivery.send(stream.blocks(after), interval_seconds=parameters.interval_seconds, route=route))
 
 

@@ -13,6 +13,9 @@ from .drain import Drain
 
 _log = structlog.get_logger()
 
+_KEEP_ALIVE_SECONDS = 75
+"""Longer than proxies keep idle connections to us (aiohttp 15 s, nginx 60 s), so that none reuses one that we are just closing."""
+
 
 class Server(uvicorn.Server):
     """A uvicorn server that begins `drain` when it stops, before it waits for open responses to end."""
@@ -32,6 +35,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=drain_seconds,
             )
         )

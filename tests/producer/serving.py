@@ -18,7 +18,7 @@ from producer.drain import Drain
 from producer.server import Server
 from producer.settings import Settings
 
-GUARD_SECONDS = 10.0
+GUARD_SECONDS = 20.0
 
 
 @dataclass

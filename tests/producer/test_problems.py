@@ -51,7 +51,7 @@ async def refused(producer: Producer, body: bytes, headers: dict[str, str]) -> l
         (b'{"message": 7}', "message", "Input should be a valid string"),
         (b'{"message": NaN}', "message", "Input should be a valid string"),
         (b'{"message": "\\ud800"}', "message", "Input should be a valid string, unable to parse raw data as a unicode string"),
-        (b'{"message": ', "body", "is not JSON at byte 12: Expecting value"),
+        (b'{"message": ', "body", "is not JSON at character 12: Expecting value"),
         (b'{"message": "\xff"}', "body", "cannot be read as JSON: 'utf-8' codec can't decode byte 0xff in position 13: invalid start byte"),
         (b"", "message", "Field required"),
         (b"[1]", "message", "Field required"),
@@ -60,6 +60,11 @@ async def refused(producer: Producer, body: bytes, headers: dict[str, str]) -> l
 async def test_invalid_body_is_422_that_names_the_field(producer: Producer, body: bytes, field: str, detail: str) -> None:
     (error,) = await refused(producer, body, AS_JSON)
     assert (error["in"], error["field"], error["detail"]) == ("body", field, detail)
+
+
+async def test_body_nested_too_deeply_is_422(producer: Producer) -> None:
+    (error,) = await refused(producer, b"[" * 1100, AS_JSON)
+    assert (error["in"], error["field"]) == ("body", "body")
 
 
 async def test_message_over_the_limit_is_refused_with_its_length_and_the_limit(producer: Producer) -> None:

@@ -42,7 +42,7 @@ async def test_client_that_leaves_ends_its_stream_at_once_and_is_logged_with_the
         left_at = time.monotonic()
         writer.close()
         line = await producer.log_line("stream ended")
-        assert time.monotonic() - left_at < 2
+        assert time.monotonic() - left_at < 5
         assert (line["route"], line["reason"], line["events"], line["bytes"]) == (f"GET {path}", "left", 1, len(FIRST_BLOCK))
 
 
@@ -59,7 +59,7 @@ async def test_stream_that_ends_by_itself_is_logged_once_as_completed() -> None:
 
 
 async def test_200_open_streams_end_after_a_jittered_retry_block_and_the_exit_status_is_0_in_time() -> None:
-    async with start_producer(DRAIN_SECONDS="5") as producer, AsyncExitStack() as clients:
+    async with start_producer(DRAIN_SECONDS="8") as producer, AsyncExitStack() as clients:
         streams = []
         for number in range(200):
             reader, writer = await open_stream(producer, f"{('/', '/plain')[number % 2]}?interval_ms=60000")
@@ -70,7 +70,7 @@ async def test_200_open_streams_end_after_a_jittered_retry_block_and_the_exit_st
         async with asyncio.timeout(GUARD_SECONDS):
             ends = [(await read_chunk(reader), await reader.read()) for reader in streams]
         assert await producer.exit_status() == 0
-        assert time.monotonic() - told_at < 5
+        assert time.monotonic() - told_at < 8
         log = await producer.rest_of_log()
     assert {end for _, end in ends} == {b"0\r\n\r\n"}
     retries = [int(block.removeprefix(b"retry: ").removesuffix(b"\n\n")) for block, _ in ends]
@@ -81,7 +81,7 @@ async def test_200_open_streams_end_after_a_jittered_retry_block_and_the_exit_st
 
 
 async def test_clients_that_do_not_read_cannot_hold_up_the_end() -> None:
-    async with start_producer(DRAIN_SECONDS="2", INTERVAL_MS="0", TEXT="七" + "x" * 100_000) as producer, AsyncExitStack() as clients:
+    async with start_producer(DRAIN_SECONDS="4", INTERVAL_MS="0", TEXT="七" + "x" * 100_000) as producer, AsyncExitStack() as clients:
         for path in ("/", "/plain"):
             reader, writer = await asyncio.open_connection("127.0.0.1", producer.port, limit=2**10)
             clients.callback(writer.close)
@@ -90,7 +90,7 @@ async def test_clients_that_do_not_read_cannot_hold_up_the_end() -> None:
         told_at = time.monotonic()
         producer.terminate()
         assert await producer.exit_status() == 0
-        assert time.monotonic() - told_at < 3
+        assert time.monotonic() - told_at < 4
         log = await producer.rest_of_log()
     assert len([fact for fact in log if fact["event"] == "stream ended"]) == 2
     assert not [fact for fact in log if fact["level"] != "info"]

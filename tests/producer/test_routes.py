@@ -108,6 +108,22 @@ async def test_heartbeats_never_land_in_a_block_that_a_slow_reader_holds_up(path
     assert all(comments.startswith(HEARTBEAT) and comments.strip(HEARTBEAT) == b"" for comments in between[1:-1])
 
 
+@pytest.mark.parametrize("host", ["[", "x/plain?", "producer"])
+async def test_host_header_changes_nothing(host: str) -> None:
+    async with serve(FAST) as producer:
+        answer = await producer.http.get("/", headers={"Host": host})
+        unknown = await producer.http.get("/nothing", headers={"Host": host})
+        assert 'producer_events_sent_total{route="GET /"} 28.0' in (await producer.http.get("/metrics")).text
+    assert len(events_of(answer.content)) == 28
+    assert (unknown.status_code, unknown.json()["detail"]) == (404, "there is nothing at /nothing; /docs lists what there is")
+
+
+async def test_body_of_a_get_is_dropped() -> None:
+    async with serve(FAST) as producer:
+        answer = await producer.http.request("GET", "/", content=b"x" * 1_000_000)
+    assert len(events_of(answer.content)) == 28
+
+
 async def test_many_streams_run_side_by_side() -> None:
     async with serve(FAST) as producer:
         limits = httpx.Limits(max_connections=None)

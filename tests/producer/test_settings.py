@@ -1,6 +1,3 @@
-import os
-from unittest.mock import patch
-
 import pytest
 from pydantic import ValidationError
 
@@ -27,10 +24,11 @@ def test_interval_may_not_be_longer_than_the_longest_that_a_query_may_ask_for() 
         Settings(max_interval_ms=50)
 
 
-def test_environment_is_read() -> None:
-    environ = {"PRODUCER_LOG_DIR": "/var/log/producer", "PRODUCER_CORS_ORIGINS": '["http://a.example"]', "PRODUCER_TEXT": ""}
-    with patch.dict(os.environ, environ):
-        settings = read_settings(Settings)
+def test_environment_is_read_and_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRODUCER_LOG_DIR", "/var/log/producer")
+    monkeypatch.setenv("PRODUCER_CORS_ORIGINS", '["http://a.example"]')
+    monkeypatch.setenv("PRODUCER_TEXT", "")
+    settings = read_settings(Settings)
     assert str(settings.log_dir) == "/var/log/producer"
     assert settings.allowed_origins == ("http://a.example",)
     assert settings.text.startswith("七夕")
