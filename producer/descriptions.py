@@ -20,6 +20,12 @@ Errors are `application/problem+json` (RFC 9457). This page loads its scripts fr
 same and needs none."""
 
 
+TOO_LARGE: dict[int | str, dict[str, Any]] = {
+    413: describe_problem("The body has too many bytes; `got` and `allowed` say how many.", title="Content Too Large", status=413)
+}
+"""The OpenAPI text of the answer that only routes with a body have."""
+
+
 def describe_streams(settings: Settings) -> dict[int | str, dict[str, Any]]:
     """Gives the OpenAPI text of the answers that all stream routes have in common."""
     pieces = split_text(settings.text, Split.GRAPHEME)[:2]
@@ -31,7 +37,6 @@ def describe_streams(settings: Settings) -> dict[int | str, dict[str, Any]]:
         },
         204: {"description": "The event of your Last-Event-ID was the last one: nothing is left, an `EventSource` stops."},
         400: describe_problem("Last-Event-ID is not an id of this stream.", title="Bad Request", status=400),
-        413: describe_problem("The body has too many bytes; `got` and `allowed` say how many.", title="Content Too Large", status=413),
         422: describe_problem(
             "A parameter or the body is not allowed; `errors` names each field.", title="Unprocessable Content", status=422
         ),

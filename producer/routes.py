@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Depends, Request
 from fastapi.responses import Response
 
-from .descriptions import describe_streams
+from .descriptions import TOO_LARGE, describe_streams
 from .drain import Drain
 from .meters import Meters
 from .parameters import Parameters, read_event_number, read_parameters
@@ -29,7 +29,8 @@ def stream_routes(settings: Settings, meters: Meters, drain: Drain) -> APIRouter
     by_sse_starlette = partial(respond_by_sse_starlette, drain_seconds=settings.drain_seconds)
 
     def add(method: str, path: str, summary: str, endpoint: _Endpoint) -> None:
-        router.add_api_route(path, endpoint, methods=[method], summary=summary, response_class=Response)
+        responses = TOO_LARGE if method == "POST" else None
+        router.add_api_route(path, endpoint, methods=[method], summary=summary, response_class=Response, responses=responses)
         if method == "GET":
             router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False, response_class=Response)
 
