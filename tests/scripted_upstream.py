@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -53,7 +53,14 @@ class Silence:
     """A step that sends nothing until the peer leaves."""
 
 
-Step = bytes | Pause | Disconnect | Flood | Silence
+@dataclass(frozen=True)
+class Act:
+    """A step that hands the connection to the test's own function until it returns."""
+
+    play: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+Step = bytes | Pause | Disconnect | Flood | Silence | Act
 Script = Sequence[Step]
 
 
@@ -68,6 +75,8 @@ class Asked:
     body: bytes = b""
     left: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the connection that carried this request is gone."""
+    sent_bytes: int = 0
+    """Of the answer, as far as the connection took them (`Act` steps not counted)."""
 
     def header(self, name: str) -> str | None:
         values = [value for key, value in self.headers if key.lower() == name.lower()]
@@ -77,12 +86,12 @@ class Asked:
 class ScriptedUpstream:
     """Plays one script per request: the n-th request gets the n-th script, the last script serves all further ones.
 
-    A script is a sequence of bytes (sent as they are, each in one write), `Pause`, `Flood`, `Silence` and `Disconnect`; or a function from
-    `Asked` to such a sequence. After its last step the connection stays open for a next request unless the step was `Disconnect`.
-    Request bodies are read first, unless `read_body=False`.
+    A script is a sequence of bytes (sent as they are, each in one write), `Pause`, `Flood`, `Silence`, `Act` and `Disconnect`; or a
+    function from `Asked` to such a sequence. After its last step the connection stays open for a next request unless the step was `Disconnect`.
+    Request bodies are read first, unless `read_body` is False or, asked with the request's head, gives False.
     """
 
-    def __init__(self, *scripts: Script | Callable[[Asked], Script], read_body: bool = True) -> None:
+    def __init__(self, *scripts: Script | Callable[[Asked], Script], read_body: bool | Callable[[Asked], bool] = True) -> None:
         self._scripts = scripts
         self._read_body = read_body
         self._server: asyncio.Server | None = None
@@ -123,7 +132,7 @@ class ScriptedUpstream:
                     self.requests.append(asked)
                     self._arrived.notify_all()
                 script = self._scripts[min(index, len(self._scripts) - 1)]
-                if not await self._play(script(asked) if callable(script) else script, reader, writer):
+                if not await self._play(script(asked) if callable(script) else script, asked, reader, writer):
                     break
         except (ConnectionError, asyncio.CancelledError):
             pass  # the peer left or the test is over: either way the finally below notes it
@@ -143,26 +152,30 @@ class ScriptedUpstream:
         method, target, version = first.split(" ")
         headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
         asked = Asked(method, target, version, headers)
-        if not self._read_body:
-            return asked
+        if self._read_body(asked) if callable(self._read_body) else self._read_body:
+            asked.body = await self._read_request_body(asked, reader, writer)
+        return asked
+
+    @staticmethod
+    async def _read_request_body(asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         if (asked.header("Expect") or "").lower() == "100-continue":
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if (asked.header("Transfer-Encoding") or "").lower() == "chunked":
+            chunks = []
             while (size := int(await reader.readline(), 16)) > 0:
-                asked.body += await reader.readexactly(size)
+                chunks.append(await reader.readexactly(size))
                 await reader.readline()
             await reader.readline()
-        elif length := asked.header("Content-Length"):
-            asked.body = await reader.readexactly(int(length))
-        return asked
+            return b"".join(chunks)
+        return await reader.readexactly(int(asked.header("Content-Length") or 0))
 
-    async def _play(self, script: Script, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _play(self, script: Script, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         for step in script:
             match step:
                 case bytes():
                     writer.write(step)
                     await writer.drain()
-                    self.sent_bytes += len(step)
+                    self._count(asked, len(step))
                 case Pause():
                     await self._until_left(step.wait(), reader)
                 case Silence():
@@ -173,8 +186,10 @@ class ScriptedUpstream:
                     while count is None or sent < count:
                         writer.write(piece)
                         await writer.drain()
-                        self.sent_bytes += len(piece)
+                        self._count(asked, len(piece))
                         sent += 1
+                case Act(play):
+                    await play(reader, writer)
                 case Disconnect(reset):
                     if reset:
                         sock = writer.get_extra_info("socket")
@@ -183,11 +198,15 @@ class ScriptedUpstream:
                     return False
         return True
 
+    def _count(self, asked: Asked, sent: int) -> None:
+        asked.sent_bytes += sent
+        self.sent_bytes += sent
+
     @staticmethod
-    async def _until_left(waiting: object, reader: asyncio.StreamReader) -> None:
+    async def _until_left(waiting: Coroutine[None, None, object], reader: asyncio.StreamReader) -> None:
         """Waits, but no longer than the peer stays."""
-        waiter = asyncio.ensure_future(waiting)  # type: ignore[arg-type]
-        gone = asyncio.ensure_future(reader.read(1))
+        waiter = asyncio.create_task(waiting)
+        gone = asyncio.create_task(reader.read(1))
         try:
             await asyncio.wait([waiter, gone], return_when=asyncio.FIRST_COMPLETED)
             if gone.done() and not waiter.done():

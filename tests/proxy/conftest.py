@@ -1,0 +1,119 @@
+"""A test suite that any proxy for Server-Sent Events can be held to, over real sockets.
+
+It runs against the gateway, or against another proxy:
+`PROXY_UNDER_TEST='env UPSTREAM={upstream} PORT={port} my-proxy' pytest tests/proxy`. Tests that need the
+gateway's settings are then skipped.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.proxy.downstream import Answer, Downstream, Fields
+from tests.proxy.stage import Scene, Stage
+from tests.proxy.subject import TEMPLATE, Route, Subject, free_port, running
+
+SMALL_BLOCK_BYTES = 1000
+
+
+def _routes(upstream: str) -> list[Route]:
+    def route(path: str, **settings: object) -> Route:
+        return {"path": path, "upstream": upstream, "mode": "direct", "heartbeat_seconds": 0} | settings
+
+    return [
+        route("/plain"),
+        route("/heartbeat", heartbeat_seconds=0.25),
+        route("/slow-heartbeat", heartbeat_seconds=1),
+        route("/error-event", on_upstream_loss="error-event"),
+        route("/error-event/small-blocks", on_upstream_loss="error-event", max_block_bytes=SMALL_BLOCK_BYTES),
+        route("/error-event/idle", on_upstream_loss="error-event", idle_timeout_seconds=0.9),
+        route("/small-blocks", max_block_bytes=SMALL_BLOCK_BYTES),
+        route("/idle", idle_timeout_seconds=0.9, heartbeat_seconds=0.2),
+        route("/first-byte", first_byte_timeout_seconds=0.3),
+        route("/get-and-post", methods=["GET", "POST"]),
+        route("/base", upstream=upstream + "/below/this"),
+        route("/base/plain"),
+        route("/unreachable", upstream=f"http://127.0.0.1:{free_port()}"),
+    ]
+
+
+@dataclass(frozen=True)
+class Talk:
+    """One request through the proxy: the client's side and the upstream's."""
+
+    downstream: Downstream
+    scene: Scene
+    method: str
+
+    async def answer(self) -> Answer:
+        """Reads the response's head."""
+        return await self.downstream.answer(self.method)
+
+
+@contextlib.asynccontextmanager
+async def _talk(
+    subject: Subject,
+    stage: Stage,
+    *script: object,
+    target: str = "/plain/stream",
+    method: str = "GET",
+    headers: Fields = (),
+    body: bytes = b"",
+    version: str = "1.1",
+    read_body: bool = True,
+    receive_buffer: int | None = None,
+    source: str = "127.0.0.1",
+) -> AsyncIterator[Talk]:
+    """Connects, sends one request that upstream answers with `script`, and closes in the end."""
+    scene = stage.scene(*script, read_body=read_body)
+    async with Downstream(subject.port, receive_buffer=receive_buffer, source=source) as downstream:
+        await downstream.ask(target, method, [*scene.headers, *headers], body, version)
+        yield Talk(downstream, scene, method)
+
+
+Converse = Callable[..., AbstractAsyncContextManager[Talk]]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def stage() -> AsyncIterator[Stage]:
+    async with Stage() as stage:
+        yield stage
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def proxy(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Subject]:
+    """The proxy that most tests share."""
+    async with running(stage.url, _routes(stage.url), tmp_path_factory.mktemp("proxy"), drain_seconds=2) as subject:
+        yield subject
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def fresh_proxy(stage: Stage, tmp_path: Path) -> AsyncIterator[Subject]:
+    """A proxy of one's own, whose memory nobody else has touched."""
+    async with running(stage.url, _routes(stage.url), tmp_path, drain_seconds=2) as subject:
+        yield subject
+
+
+@pytest.fixture
+def converse(proxy: Subject, stage: Stage) -> Converse:
+    """`async with converse(*script, target=…)` sends a request through the shared proxy; see `_talk`."""
+    return partial(_talk, proxy, stage)
+
+
+@pytest.fixture
+def converse_freshly(fresh_proxy: Subject, stage: Stage) -> Converse:
+    """The same through a proxy of one's own."""
+    return partial(_talk, fresh_proxy, stage)
+
+
+@pytest.fixture
+def gateway() -> None:
+    """For tests of what other proxies call differently or do not have."""
+    if TEMPLATE:
+        pytest.skip("needs the gateway's settings; PROXY_UNDER_TEST is set")

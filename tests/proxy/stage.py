@@ -1,0 +1,74 @@
+"""The upstream of the proxy under test: one server for all tests, which plays for each request the script that its test wrote."""
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+from tests.scripted_upstream import Asked, Script, ScriptedUpstream
+
+FIELD = "X-Scene"
+"""Names the script that a request shall get; as an end-to-end header field it passes any proxy."""
+
+_UNKNOWN: Script = [b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"]
+
+
+class Scene:
+    """A script, and the requests that were answered with it."""
+
+    def __init__(self, number: int, script: Script, *, read_body: bool) -> None:
+        self.script = script
+        self.read_body = read_body
+        self.headers = [(FIELD, str(number))]
+        """What a request carries to get this script."""
+        self.requests: list[Asked] = []
+        self.arrived = asyncio.Event()
+
+    async def asked(self, timeout: float = 10) -> Asked:
+        """Gives the first request, when it has come."""
+        async with asyncio.timeout(timeout):
+            await self.arrived.wait()
+        return self.requests[0]
+
+    async def left(self, within: float) -> None:
+        """Returns when the proxy has given the first request up; TimeoutError when it has not `within` so many seconds."""
+        asked = await self.asked()
+        async with asyncio.timeout(within):
+            await asked.left.wait()
+
+
+class Stage:
+    """Scripted upstream on one port, for as many concurrent tests as there are."""
+
+    def __init__(self) -> None:
+        self._scenes: dict[str, Scene] = {}
+        self._upstream = ScriptedUpstream(self._script_of, read_body=self._reads_body)
+        self.strays: list[Asked] = []
+        """Requests that no test made: what a proxy was tricked into sending."""
+
+    async def __aenter__(self) -> Self:
+        await self._upstream.__aenter__()
+        self.port = self._upstream.port
+        self.url = self._upstream.url
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._upstream.__aexit__(kind, error, trace)
+
+    def scene(self, *script: object, read_body: bool = True) -> Scene:
+        """Announces a script; requests with `Scene.headers` get it."""
+        scene = Scene(len(self._scenes), script, read_body=read_body)  # type: ignore[arg-type]
+        self._scenes[scene.headers[0][1]] = scene
+        return scene
+
+    def _reads_body(self, asked: Asked) -> bool:
+        scene = self._scenes.get(asked.header(FIELD) or "")
+        return scene is None or scene.read_body
+
+    def _script_of(self, asked: Asked) -> Script:
+        scene = self._scenes.get(asked.header(FIELD) or "")
+        if scene is None:
+            self.strays.append(asked)
+            return _UNKNOWN
+        scene.requests.append(asked)
+        scene.arrived.set()
+        return scene.script

@@ -1,0 +1,121 @@
+"""The proxy under test as a process: the gateway, or whatever `PROXY_UNDER_TEST` names."""
+
+import asyncio
+import contextlib
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+TEMPLATE = os.environ.get("PROXY_UNDER_TEST", "")
+"""A command with `{port}` and `{upstream}`, for instance `env UPSTREAM={upstream} PORT={port} my-proxy`; empty: the gateway."""
+
+Route = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A running proxy."""
+
+    port: int
+    process: "subprocess.Popen[bytes]"
+    log_file: Path
+
+    def rss(self) -> int:
+        """Resident memory in bytes, as the kernel counts it."""
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError(f"process {self.process.pid} has no VmRSS: it is gone")
+
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    async def stop(self, within: float) -> int:
+        """Sends SIGTERM and gives the exit status; TimeoutExpired when it takes longer than `within` seconds."""
+        self.process.terminate()
+        return await asyncio.to_thread(self.process.wait, within)
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.asynccontextmanager
+async def running(upstream: str, routes: Sequence[Route], directory: Path, **settings: object) -> AsyncIterator[Subject]:
+    """Runs the proxy with `routes` (in front of any other proxy there is just `upstream`) and `settings`, and stops it in the end.
+
+    The gateway must then exit 0, and must not have logged a stack trace.
+    """
+    port, admin_port = free_port(), free_port()
+    log_file = directory / "proxy.log"
+    if TEMPLATE:
+        command = shlex.split(TEMPLATE.format(port=port, upstream=upstream))
+        environment = dict(os.environ)
+        ready = f"http://127.0.0.1:{port}/"
+    else:
+        config = directory / "gateway.toml"
+        config.write_text("\n".join(_table(route) for route in routes))
+        command = [sys.executable, "-m", "gateway"]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+        environment |= {"GATEWAY_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "GATEWAY_CONFIG": str(config)}
+        environment |= {"GATEWAY_ADMIN_HOST": "127.0.0.1", "GATEWAY_ADMIN_PORT": str(admin_port)}
+        environment |= {f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
+        ready = f"http://127.0.0.1:{admin_port}/readyz"
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    subject = Subject(port, process, log_file)
+    try:
+        await _until_ready(subject, ready)
+        yield subject
+        if process.poll() is None:
+            status = await subject.stop(within=20)
+            assert TEMPLATE or status == 0, f"exit status is {status}; log ends:\n{subject.log()[-3000:]}"
+        assert TEMPLATE or "Traceback" not in subject.log(), f"stack trace in the log:\n{_around_traceback(subject.log())}"
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _table(route: Route) -> str:
+    """One `[[routes]]` table; JSON's strings, numbers and arrays are TOML's."""
+    return "\n".join(["[[routes]]", *(f"{key} = {json.dumps(value)}" for key, value in route.items()), ""])
+
+
+async def _until_ready(subject: Subject, url: str) -> None:
+    for _ in range(200):
+        if subject.process.poll() is not None:
+            raise AssertionError(f"the proxy exited with {subject.process.returncode}:\n{subject.log()[-3000:]}")
+        with contextlib.suppress(OSError):
+            if await asyncio.to_thread(_answers, url):
+                return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"the proxy is not ready after 10 s:\n{subject.log()[-3000:]}")
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return bool(response.status == 200)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return bool(TEMPLATE)  # of another proxy any answer will do
+
+
+def _around_traceback(log: str) -> str:
+    at = log.find("Traceback")
+    return log[max(0, at - 500) : at + 3000]

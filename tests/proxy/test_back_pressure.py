@@ -1,0 +1,265 @@
+"""A reader that stalls slows its upstream, costs no memory, and harms nobody else."""
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from tests.proxy.concurrently import all_hold
+from tests.proxy.conftest import Converse
+from tests.proxy.downstream import End
+from tests.proxy.streams import HEAD, LAST_CHUNK, numbered_blocks
+from tests.proxy.subject import Subject
+from tests.scripted_upstream import Act, Flood, Pause, chunk
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+MIB = 2**20
+BLOCKS_PER_CHUNK = 64
+FLOOD = Flood(numbered_blocks(0, BLOCKS_PER_CHUNK))
+
+
+class NumberedFlood:
+    """Sends numbered blocks as fast as they are taken until told to `finish`; then ends the stream cleanly."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.digest = hashlib.sha256()
+        self._finish = False
+
+    def finish(self) -> None:
+        self._finish = True
+
+    async def play(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number = 0
+        while not self._finish:
+            blocks = numbered_blocks(number, BLOCKS_PER_CHUNK)
+            number += BLOCKS_PER_CHUNK
+            self.digest.update(blocks)
+            writer.write(chunk(blocks))
+            await writer.drain()
+            self.sent += len(blocks)
+        writer.write(LAST_CHUNK)
+
+
+async def stops(progress: Callable[[], int]) -> None:
+    """Returns when there has been no progress for half a second; fails when more bytes went than kernels buffer."""
+    before = -1
+    while progress() != before:
+        assert progress() < 100 * MIB, "the sender is not slowed"
+        before = progress()
+        await asyncio.sleep(0.5)
+
+
+async def warm_up(converse: Converse) -> None:
+    """Makes the proxy's working memory before it is measured: busy streams whose clients read."""
+
+    async def read() -> None:
+        async with converse(HEAD, Flood(FLOOD.block, count=200), LAST_CHUNK) as talk:
+            async for _ in (await talk.answer()).pieces():
+                pass
+
+    await all_hold({f"stream {number}": read() for number in range(4)})
+
+
+@pytest.mark.parametrize("target", ["/plain", "/heartbeat", "/error-event"])
+async def test_stalled_reader_slows_its_upstream_and_costs_no_memory(converse_freshly: Converse, fresh_proxy: Subject, target: str) -> None:
+    await warm_up(converse_freshly)
+    flood = NumberedFlood()
+    async with converse_freshly(HEAD, Act(flood.play), target=target, receive_buffer=4096) as talk:
+        answer = await talk.answer()
+        before = fresh_proxy.rss()
+        await stops(lambda: flood.sent)
+        grown = fresh_proxy.rss() - before
+        assert flood.sent > 0
+        assert grown <= MIB, f"memory grew by {grown} bytes while upstream sent {flood.sent}"
+        flood.finish()
+        talk.downstream.widen()
+        digest = hashlib.sha256()
+        async for piece in answer.pieces(timeout=30):
+            digest.update(piece)
+        assert answer.end is End.COMPLETE
+        assert digest.hexdigest() == flood.digest.hexdigest()
+
+
+async def test_many_stalled_readers_cost_a_bounded_amount_each(converse_freshly: Converse, fresh_proxy: Subject) -> None:
+    await warm_up(converse_freshly)
+    before = fresh_proxy.rss()
+
+    async def stall() -> None:
+        flood = NumberedFlood()
+        async with converse_freshly(HEAD, Act(flood.play), receive_buffer=4096) as talk:
+            await talk.answer()
+            await stops(lambda: flood.sent)
+            stalled.append(flood)
+            if len(stalled) == count:
+                all_stalled.set()
+            await measured.wait()
+
+    count, stalled = 20, list[NumberedFlood]()
+    all_stalled, measured = asyncio.Event(), asyncio.Event()
+    stalls = asyncio.create_task(all_hold({f"reader {number}": stall() for number in range(count)}))
+    await asyncio.wait({stalls, asyncio.create_task(all_stalled.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    grown = fresh_proxy.rss() - before
+    measured.set()
+    await stalls
+    assert grown <= count * MIB, f"memory grew by {grown} bytes for {count} readers"
+
+
+async def test_other_streams_keep_their_pace_beside_a_stalled_reader(converse: Converse) -> None:
+    flood = NumberedFlood()
+    pauses = [Pause() for _ in range(100)]
+    ping_pong = [step for pause in pauses for step in (chunk(b"data: x\n\n"), pause)]
+    async with converse(HEAD, Act(flood.play), receive_buffer=4096) as stalled, converse(HEAD, *ping_pong) as lively:
+        await stalled.answer()
+        answer = await lively.answer()
+        await stops(lambda: flood.sent)
+        begun = asyncio.get_running_loop().time()
+        for number, pause in enumerate(pauses, 1):
+            assert await answer.receive(number * 9) == b"data: x\n\n" * number
+            pause.go()
+        assert asyncio.get_running_loop().time() - begun < 2
+
+
+async def test_stalled_reader_outlives_the_idle_timeout(converse: Converse, gateway: None) -> None:
+    """Upstream is not silent, it is not being read."""
+    flood = NumberedFlood()
+    async with converse(HEAD, Act(flood.play), target="/idle", receive_buffer=4096) as talk:
+        answer = await talk.answer()
+        await stops(lambda: flood.sent)
+        await asyncio.sleep(1.5)
+        flood.finish()
+        talk.downstream.widen()
+        received = 0
+        async for piece in answer.pieces(timeout=30):
+            received += len(piece.replace(b":\n", b""))
+        assert answer.end is End.COMPLETE
+        assert received >= flood.sent
+
+
+async def test_upstream_connection_serves_again_after_a_stream_that_ended_while_its_reader_stalled(converse: Converse) -> None:
+    for size in (200_000, 1_000_000, 3_000_000, 5_000_000):
+        stream = numbered_blocks(0, size // 256)
+        async with converse(HEAD, chunk(stream), LAST_CHUNK, receive_buffer=4096) as talk:
+            answer = await talk.answer()
+            asked = await talk.scene.asked()
+            await stops(partial(getattr, asked, "sent_bytes"))
+            talk.downstream.widen()
+            assert await answer.to_end() == stream
+        async with converse(HEAD, chunk(b"data: x\n\n"), LAST_CHUNK) as talk:
+            assert await (await talk.answer()).to_end() == b"data: x\n\n"
+
+
+async def test_what_comes_together_with_the_head_is_not_lost(converse: Converse) -> None:
+    """A flat-out upstream sends a lot before its head has been looked at."""
+
+    async def passes(size: int) -> None:
+        stream = numbered_blocks(0, size // 256)
+        pieces = b"".join(chunk(stream[at : at + 5000]) for at in range(0, len(stream), 5000))
+        async with converse(HEAD + pieces + LAST_CHUNK) as talk:
+            answer = await talk.answer()
+            digest = hashlib.sha256()
+            async for piece in answer.pieces(timeout=20):
+                digest.update(piece)
+            assert answer.end is End.COMPLETE
+            assert digest.digest() == hashlib.sha256(stream).digest()
+
+    await all_hold({f"{size} bytes": passes(size) for size in range(100_000, 1_000_001, 60_000)})
+
+
+async def test_stalled_reader_that_leaves_frees_its_upstream(converse: Converse) -> None:
+    flood = NumberedFlood()
+    async with converse(HEAD, Act(flood.play), receive_buffer=4096) as talk:
+        await talk.answer()
+        await stops(lambda: flood.sent)
+        talk.downstream.reset()
+        await talk.scene.left(within=1)
+
+
+async def test_flat_out_streams_starve_nobody(converse: Converse) -> None:
+    """Twenty floods: all get on, and a new request is answered within a second."""
+    read = [0] * 20
+    all_begun, enough = asyncio.Event(), asyncio.Event()
+
+    async def drink(number: int) -> None:
+        async with converse(HEAD, FLOOD) as talk:
+            answer = await talk.answer()
+            async for piece in answer.pieces():
+                read[number] += len(piece)
+                if all(read):
+                    all_begun.set()
+                if enough.is_set():
+                    return
+
+    drinking = asyncio.create_task(all_hold({f"flood {number}": drink(number) for number in range(20)}))
+    async with asyncio.timeout(10):
+        await all_begun.wait()
+    loop = asyncio.get_running_loop()
+    waits = []
+    for _ in range(5):
+        begun = loop.time()
+        async with converse(HEAD, chunk(b"data: x\n\n"), LAST_CHUNK) as talk:
+            assert await (await talk.answer()).to_end() == b"data: x\n\n"
+        waits.append(loop.time() - begun)
+    until = loop.time() + 1.5
+    while loop.time() < until:
+        await asyncio.sleep(0.1)
+    enough.set()
+    await drinking
+    assert max(waits) < 1, f"new requests took {waits} s"
+    assert min(read) * 10 > max(read), f"read by each: {read}"
+
+
+async def test_large_download_passes_in_bounded_memory(converse_freshly: Converse, fresh_proxy: Subject) -> None:
+    await warm_up(converse_freshly)
+    size = 50 * MIB
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n" % size
+    piece = bytes(range(256)) * 256
+    before = fresh_proxy.rss()
+    async with converse_freshly(head, *[piece] * (size // len(piece))) as talk:
+        answer = await talk.answer()
+        assert answer.head.value("Content-Length") == str(size)
+        digest, grown = hashlib.sha256(), 0
+        async for part in answer.pieces():
+            digest.update(part)
+            grown = max(grown, fresh_proxy.rss() - before)
+        assert digest.hexdigest() == hashlib.sha256(piece * (size // len(piece))).hexdigest()
+        assert grown <= 4 * MIB, f"memory grew by {grown} bytes"
+
+
+async def test_large_upload_waits_for_an_upstream_that_does_not_read(converse_freshly: Converse, fresh_proxy: Subject) -> None:
+    await warm_up(converse_freshly)
+    size = 50 * MIB
+    piece = bytes(range(256)) * 256
+    go = asyncio.Event()
+    digest = hashlib.sha256()
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await go.wait()
+        for _ in range(size // len(piece)):
+            digest.update(await reader.readexactly(len(piece)))
+        writer.write(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+
+    headers = [("Content-Length", str(size))]
+    async with converse_freshly(Act(take), method="PUT", headers=headers, read_body=False) as talk:
+        before = fresh_proxy.rss()
+        sent = 0
+
+        async def upload() -> None:
+            nonlocal sent
+            for _ in range(size // len(piece)):
+                await talk.downstream.send(piece)
+                sent += len(piece)
+
+        uploading = asyncio.create_task(upload())
+        await stops(lambda: sent)
+        grown = fresh_proxy.rss() - before
+        go.set()
+        async with asyncio.timeout(30):
+            await uploading
+        assert (await talk.answer()).head.status == 201
+        assert (await talk.scene.asked()).header("Content-Length") == str(size)
+        assert digest.hexdigest() == hashlib.sha256(piece * (size // len(piece))).hexdigest()
+        assert grown <= 4 * MIB, f"memory grew by {grown} bytes"

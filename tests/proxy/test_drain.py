@@ -1,0 +1,109 @@
+"""SIGTERM: nobody loses half an event, nobody takes the end for the end of the stream, and all is over in time."""
+
+import asyncio
+import contextlib
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.proxy.downstream import Downstream, End, connected
+from tests.proxy.stage import Stage
+from tests.proxy.streams import HEAD
+from tests.proxy.subject import Subject, running
+from tests.scripted_upstream import Flood, Pause, Silence, chunk
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("gateway")]
+
+DRAIN_SECONDS = 3
+BLOCK = b"data: whole\n\n"
+RETRY = re.compile(rb"retry: ?(\d+)\n\n")
+
+
+def drained(stage: Stage, directory: Path) -> contextlib.AbstractAsyncContextManager[Subject]:
+    return running(stage.url, [{"path": "/", "upstream": stage.url}], directory, drain_seconds=DRAIN_SECONDS)
+
+
+async def test_thousand_streams_end_at_a_block_boundary_and_the_process_exits_0_in_time(stage: Stage, tmp_path: Path) -> None:
+    scene = stage.scene(HEAD, chunk(BLOCK + b"data: half"), Silence())
+    async with drained(stage, tmp_path) as subject, connected(subject.port, 1000) as downstreams:
+        for downstream in downstreams:
+            await downstream.ask("/stream", headers=scene.headers)
+        answers = [await downstream.answer() for downstream in downstreams]
+        for answer in answers:
+            assert await answer.receive(len(BLOCK)) == BLOCK
+        stopping = asyncio.create_task(subject.stop(within=DRAIN_SECONDS + 2))
+        bodies = await asyncio.gather(*(answer.to_end() for answer in answers))
+        assert await stopping == 0
+    assert {answer.end for answer in answers} <= {End.CUT_SHORT, End.RESET}
+    last = [body.removeprefix(BLOCK) for body in bodies]
+    assert all(RETRY.fullmatch(block) for block in last), set(last)
+    assert len({*last}) > 100, "clients would come back in one wave"
+
+
+async def test_streams_that_are_flat_out_end_at_a_block_boundary(stage: Stage, tmp_path: Path) -> None:
+    scene = stage.scene(HEAD, Flood(BLOCK * 100 + b": cut so that chunks end inside blocks\n\ndata: a", count=None))
+    block_end = re.compile(rb"\n\n\Z")
+    async with drained(stage, tmp_path) as subject, connected(subject.port, 10) as downstreams:
+        for downstream in downstreams:
+            await downstream.ask("/stream", headers=scene.headers)
+        answers = [await downstream.answer() for downstream in downstreams]
+        for answer in answers:
+            await answer.receive(100_000)
+        stopping = asyncio.create_task(subject.stop(within=DRAIN_SECONDS + 2))
+        bodies = await asyncio.gather(*(answer.to_end(timeout=20) for answer in answers))
+        assert await stopping == 0
+    assert all(block_end.search(body) for body in bodies), [body[-60:] for body in bodies]
+    assert {answer.end for answer in answers} <= {End.CUT_SHORT, End.RESET}
+
+
+async def test_stalled_reader_does_not_delay_the_exit_beyond_the_grace_time(stage: Stage, tmp_path: Path) -> None:
+    scene = stage.scene(HEAD, Flood(BLOCK * 100))
+    async with drained(stage, tmp_path) as subject, Downstream(subject.port, receive_buffer=4096) as downstream:
+        await downstream.ask("/stream", headers=scene.headers)
+        await downstream.answer()
+        assert await subject.stop(within=DRAIN_SECONDS + 2) == 0
+
+
+async def test_plain_answer_that_is_under_way_is_finished(stage: Stage, tmp_path: Path) -> None:
+    pause = Pause()
+    scene = stage.scene(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab", pause, b"cd")
+    async with drained(stage, tmp_path) as subject, Downstream(subject.port) as downstream:
+        await downstream.ask("/file", headers=scene.headers)
+        answer = await downstream.answer()
+        await answer.receive(2)
+        stopping = asyncio.create_task(subject.stop(within=DRAIN_SECONDS + 2))
+        await until_refused(subject)
+        pause.go()
+        assert await answer.to_end() == b"abcd"
+        assert answer.end is End.COMPLETE
+        assert await stopping == 0
+
+
+async def test_upstream_requests_are_given_up(stage: Stage, tmp_path: Path) -> None:
+    scene = stage.scene(Silence())
+    async with drained(stage, tmp_path) as subject, Downstream(subject.port) as downstream:
+        await downstream.ask("/silent", headers=scene.headers)
+        await scene.asked()
+        assert await subject.stop(within=DRAIN_SECONDS + 2) == 0
+        await scene.left(within=1)
+
+
+async def test_idle_connections_do_not_delay_the_exit(stage: Stage, tmp_path: Path) -> None:
+    scene = stage.scene(b"HTTP/1.1 204 No Content\r\n\r\n")
+    async with drained(stage, tmp_path) as subject, connected(subject.port, 50) as downstreams:
+        for downstream in downstreams[:25]:
+            await downstream.ask("/x", headers=scene.headers)
+            await downstream.answer()
+        assert await subject.stop(within=2) == 0
+
+
+async def until_refused(subject: Subject) -> None:
+    """Returns when the proxy takes no new connection any more."""
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                async with Downstream(subject.port):
+                    await asyncio.sleep(0.02)
+            except ConnectionRefusedError:
+                return

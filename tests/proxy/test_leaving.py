@@ -1,0 +1,85 @@
+"""A client that leaves ends its upstream request at once. A client that closes its sending half counts as one that left."""
+
+import asyncio
+
+import pytest
+
+from tests.proxy.concurrently import all_hold
+from tests.proxy.conftest import Converse
+from tests.proxy.downstream import Downstream
+from tests.proxy.streams import HEAD
+from tests.scripted_upstream import Flood, Pause, Script, Silence, chunk
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+AT_ONCE = 1.0
+"""Seconds: no timer may have to run out first."""
+
+WAYS = pytest.mark.parametrize("way", ["close", "reset", "half_close"])
+SITUATIONS: dict[str, Script] = {
+    "before the head": [Silence()],
+    "after the head": [HEAD, Silence()],
+    "between blocks": [HEAD, chunk(b"data: 1\n\n"), Silence()],
+    "inside a block": [HEAD, chunk(b"data: 1\n\ndata: 2"), Silence()],
+    "in a plain answer": [HEAD.replace(b"text/event-stream", b"text/plain"), chunk(b"part"), Silence()],
+    "while upstream floods": [HEAD, Flood(b"data: flood\n\n" * 1000)],
+}
+
+
+def leave(downstream: Downstream, way: str) -> None:
+    {"close": downstream.close, "reset": downstream.reset, "half_close": downstream.half_close}[way]()
+
+
+@WAYS
+@pytest.mark.parametrize("situation", SITUATIONS)
+async def test_leaving_client_ends_its_upstream_request_at_once(converse: Converse, situation: str, way: str) -> None:
+    async with converse(*SITUATIONS[situation]) as talk:
+        await talk.scene.asked()
+        if situation != "before the head":
+            answer = await talk.answer()
+            if b"data: 1" in b"".join(step for step in talk.scene.script if isinstance(step, bytes)):
+                await answer.receive(9)
+        leave(talk.downstream, way)
+        await talk.scene.left(within=AT_ONCE)
+
+
+@WAYS
+async def test_client_that_leaves_in_the_middle_of_its_request_body_leaves_no_request_behind(converse: Converse, way: str) -> None:
+    headers = [("Content-Length", "1000000")]
+    async with converse(Silence(), method="POST", headers=headers, read_body=False) as talk:
+        await talk.downstream.send(b"x" * 1000)
+        leave(talk.downstream, way)
+        if talk.scene.requests:  # a proxy may well wait for the whole body, then upstream never hears of it
+            await talk.scene.left(within=AT_ONCE)
+
+
+async def test_client_that_pipelined_a_request_and_left_is_noticed(converse: Converse) -> None:
+    async with converse(HEAD, chunk(b"data: 1\n\n"), Silence()) as talk:
+        await (await talk.answer()).receive(9)
+        await talk.downstream.ask("/plain/next", headers=talk.scene.headers)
+        talk.downstream.close()
+        await talk.scene.left(within=AT_ONCE)
+
+
+async def test_hundred_clients_that_leave_together_are_all_noticed(converse: Converse) -> None:
+    async def one() -> None:
+        async with converse(HEAD, chunk(b"data: 1\n\n"), Silence()) as talk:
+            await (await talk.answer()).receive(9)
+            await everyone.wait()
+        await talk.scene.left(within=2)
+
+    everyone = asyncio.Barrier(100)
+    await all_hold({f"client {number}": one() for number in range(100)})
+
+
+async def test_one_leaving_client_does_not_disturb_the_others(converse: Converse) -> None:
+    pause = Pause()
+    async with converse(HEAD, chunk(b"data: 1\n\n"), pause, chunk(b"data: 2\n\n"), b"0\r\n\r\n") as staying:
+        answer = await staying.answer()
+        for way in ["close", "reset", "half_close"] * 3:
+            async with converse(HEAD, chunk(b"data: 1\n\n"), Silence()) as talk:
+                await (await talk.answer()).receive(9)
+                leave(talk.downstream, way)
+                await talk.scene.left(within=AT_ONCE)
+        pause.go()
+        assert await answer.to_end() == b"data: 1\n\ndata: 2\n\n"
