@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import logging
 import random
 from collections.abc import AsyncIterator
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from service.status import add_status_routes
 
@@ -28,6 +30,17 @@ _BACKLOG = 4096
 _RETURN_AFTER_MS = 1000
 _RETURN_SPREAD_MS = 4000
 _RETURN_SPREAD_MS_PER_STREAM = 2  # ten thousand subscribers come back over twenty seconds
+
+
+class _OneLine(logging.Filter):
+    """Reports a client's bad request as what it is: one line, not a stack trace at level error."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            record.levelno, record.levelname = logging.INFO, "INFO"
+            record.msg, record.args, record.exc_info = "bad request: %s", (error.message.splitlines()[0],), None
+        return True
 
 
 class Gateway:
@@ -84,6 +97,7 @@ async def run_gateway(settings: Settings, routes: RouteTable) -> AsyncIterator[G
     ):
         proxy = Proxy(routes, session, wheel, admission, metrics, settings.max_request_body_bytes)
         metrics.count_open(lambda: admission.open)
+        logging.getLogger("aiohttp.server").addFilter(_OneLine())
         server = web.Server(
             proxy.handle,
             handler_cancellation=True,

@@ -13,8 +13,8 @@ class Exchange:
 
     route: Route
     method: str
-    path: str
-    """Percent-encoded, without the query, which may carry secrets."""
+    target: str
+    """Path and query as they came, percent-encoded."""
     client: str
     opened_at: float = field(default_factory=time.monotonic)
     status: int = 0
@@ -28,7 +28,7 @@ class Exchange:
         facts: dict[str, object] = {
             "route": self.route.path,
             "method": self.method,
-            "path": self.path,
+            "path": self.target.partition("?")[0],  # a query may carry secrets
             "client": self.client,
             "status": self.status,
             "seconds": round(time.monotonic() - self.opened_at, 3),

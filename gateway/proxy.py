@@ -1,9 +1,9 @@
 """Mode direct: one upstream request per downstream request."""
 
 import asyncio
+import io
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable
 
 import aiohttp
 import structlog
@@ -16,12 +16,13 @@ from yarl import URL
 from eventstream import Framer
 
 from .admission import Admission
+from .body import RequestBody
 from .decoding import find_decoder
 from .exchange import Exchange
 from .headers import announce_client, apply_rules, end_to_end
 from .metrics import Metrics
 from .problems import problem
-from .relay import COMPLETE, CUT, LEFT, Relay
+from .relay import COMPLETE, CUT, LEFT, Relay, Sink
 from .routes import Route, RouteTable
 from .upstream import attach
 from .wheel import TimerWheel
@@ -31,14 +32,17 @@ log = structlog.get_logger()
 _FLUSH_SECONDS = 10.0  # what was relayed before an upstream loss may take so long to leave before the connection is aborted
 
 
-class BodyTooLarge(ValueError):
-    """The request's body passed the limit while it was streamed."""
-
-
 class _Head(web.StreamResponse):
     """A response whose head leaves when the gateway says so: with a body that is already here, or at once."""
 
     _send_headers_immediately = False
+
+
+class _Whole(io.BytesIO):
+    """Gathers a body that is already whole."""
+
+    def is_closing(self) -> bool:
+        return False
 
 
 class Proxy:
@@ -66,7 +70,8 @@ class Proxy:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Is aiohttp's request handler; a leaving client cancels it."""
-        path, _, _ = request.raw_path.partition("?")
+        target = _origin_form(request.raw_path)
+        path, _, _ = target.partition("?")
         client = request.remote or "unknown"
         route = self._routes.find(path)
         refusal = self._refuse(request, route, path) or self._admission.refusal(client)
@@ -75,7 +80,7 @@ class Proxy:
             self._metrics.rejected(status)
             headers = {"Allow": ", ".join(route.methods)} if route is not None and status == 405 else None
             return problem(status, detail, headers)
-        exchange = Exchange(route, request.method, path, client, wants_retry=_wants_retry(request))
+        exchange = Exchange(route, request.method, target, client, wants_retry=_wants_retry(request))
         self._admission.enter(client)
         self.exchanges.add(exchange)
         try:
@@ -101,15 +106,31 @@ class Proxy:
         return None
 
     async def _answer(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
+        route = exchange.route
+        loop = asyncio.get_running_loop()
         try:
-            upstream = await self._ask(request, exchange.route)
-        except BodyTooLarge as error:
-            return self._failed(exchange, 413, str(error))
+            async with asyncio.timeout(None) as first_byte:
+
+                def wait_for_answer() -> None:
+                    if route.first_byte_timeout_seconds:
+                        first_byte.reschedule(loop.time() + route.first_byte_timeout_seconds)
+
+                body = RequestBody(request, self._max_body, wait_for_answer)
+                upstream = await self._session.request(
+                    request.method,
+                    URL(route.upstream + exchange.target, encoded=True),
+                    headers=self._request_fields(request, route),
+                    data=body.open(),
+                    allow_redirects=False,
+                    timeout=route.timeout,
+                )
         except TimeoutError as error:
-            what = "connecting" if isinstance(error, aiohttp.ServerTimeoutError) else "waiting for the first byte"
-            return self._failed(exchange, 504, f"upstream {exchange.route.upstream}: time-out {what}")
-        except aiohttp.ClientError as error:
-            return self._failed(exchange, 502, f"upstream {exchange.route.upstream}: {error or type(error).__name__}")
+            what = "connecting" if isinstance(error, aiohttp.ServerTimeoutError) else "waiting for the head of its answer"
+            return self._failed(exchange, 504, f"upstream {route.upstream}: time-out {what}")
+        except (aiohttp.ClientError, ValueError) as error:
+            if body.too_large:
+                return self._failed(exchange, 413, f"the body passed {self._max_body} bytes, which is the limit")
+            return self._failed(exchange, 502, f"upstream {route.upstream}: {_explain(error)}")
         try:
             exchange.status = upstream.status
             return await self._relay(request, upstream, exchange)
@@ -119,17 +140,8 @@ class Proxy:
     def _failed(self, exchange: Exchange, status: int, detail: str) -> web.Response:
         exchange.status = status
         self._metrics.rejected(status)
-        log.warning("no answer", route=exchange.route.path, method=exchange.method, path=exchange.path, status=status, detail=detail)
+        log.warning("no answer", **exchange.facts(), detail=detail)
         return problem(status, detail)
-
-    async def _ask(self, request: web.BaseRequest, route: Route) -> aiohttp.ClientResponse:
-        fields = self._request_fields(request, route)
-        url = URL(route.upstream + request.raw_path, encoded=True)
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=route.connect_timeout_seconds)
-        async with asyncio.timeout(None) as first_byte:
-            limit = route.first_byte_timeout_seconds + route.connect_timeout_seconds if route.first_byte_timeout_seconds else None
-            body = self._body(request, first_byte, limit)
-            return await self._session.request(request.method, url, headers=fields, data=body, allow_redirects=False, timeout=timeout)
 
     def _request_fields(self, request: web.BaseRequest, route: Route) -> CIMultiDict[str]:
         headers = request.headers
@@ -142,36 +154,6 @@ class Proxy:
         apply_rules(fields, route.request_headers)
         return fields
 
-    def _body(self, request: web.BaseRequest, first_byte: asyncio.Timeout, limit: float | None) -> AsyncIterator[bytes] | bytes | None:
-        """Gives the request's body, and starts the time-out for the first byte of the answer when the last of the body is sent."""
-        loop = asyncio.get_running_loop()
-
-        def wait_for_answer() -> None:
-            if limit is not None:
-                first_byte.reschedule(loop.time() + limit)
-
-        content = request.content
-        if not request.body_exists or content.at_eof():
-            wait_for_answer()
-            return None
-        if content.is_eof() and content.total_bytes <= self._max_body:
-            wait_for_answer()
-            return content.read_nowait()
-
-        async def stream() -> AsyncIterator[bytes]:
-            sent = 0
-            async for chunk in content.iter_any():
-                sent += len(chunk)
-                if sent > self._max_body:
-                    raise BodyTooLarge(f"the body passed {sent} bytes, the limit is {self._max_body}")
-                yield chunk
-            wait_for_answer()
-
-        if request.headers.get("Expect", "").lower() == "100-continue" and request.version >= aiohttp.HttpVersion11:
-            assert request.transport is not None
-            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        return stream()
-
     async def _relay(self, request: web.BaseRequest, upstream: aiohttp.ClientResponse, exchange: Exchange) -> web.StreamResponse:
         response = self._head(upstream, exchange)
         writer = await response.prepare(request)
@@ -182,7 +164,7 @@ class Proxy:
         if upstream.content.is_eof():
             return await self._relay_whole(request, response, upstream, exchange)
         writer.send_headers()
-        relay = exchange.relay = self._open_relay(request.protocol, writer.transport.write, writer.chunked, upstream, exchange)
+        relay = exchange.relay = self._open_relay(request.protocol, writer.transport, writer.chunked, upstream, exchange)
         pump = None if attach(upstream, relay) else asyncio.create_task(_pump(upstream, relay, writer))
         try:
             while not relay.verdict:
@@ -200,13 +182,13 @@ class Proxy:
         self, request: web.BaseRequest, response: web.StreamResponse, upstream: aiohttp.ClientResponse, exchange: Exchange
     ) -> web.StreamResponse:
         """Relays a body that came with its head, in one write with it."""
-        parts: list[bytes] = []
-        relay = exchange.relay = self._open_relay(request.protocol, parts.append, False, upstream, exchange)
+        body = _Whole()
+        relay = exchange.relay = self._open_relay(request.protocol, body, False, upstream, exchange)
         attach(upstream, relay)
         if relay.verdict == COMPLETE:
-            await response.write_eof(b"".join(parts))
+            await response.write_eof(body.getvalue())
             return response
-        await response.write(b"".join(parts))
+        await response.write(body.getvalue())
         return self._end(request, response, exchange)
 
     def _head(self, upstream: aiohttp.ClientResponse, exchange: Exchange) -> web.StreamResponse:
@@ -227,7 +209,7 @@ class Proxy:
     def _open_relay(
         self,
         protocol: BaseProtocol,
-        write: Callable[[bytes], object],
+        sink: Sink,
         chunked: bool,
         upstream: aiohttp.ClientResponse,
         exchange: Exchange,
@@ -235,15 +217,15 @@ class Proxy:
         route = exchange.route
         idle_ticks = self._wheel.ticks(route.idle_timeout_seconds)
         if not exchange.event_stream:
-            return Relay(protocol, write, self._wheel, chunked=chunked, idle_ticks=idle_ticks)
+            return Relay(protocol, sink, self._wheel, chunked=chunked, idle_ticks=idle_ticks)
         coding = upstream.headers.get("Content-Encoding", "identity")
         decoder = find_decoder(coding)
         if decoder is None and coding.strip().lower() not in ("", "identity"):
-            return Relay(protocol, write, self._wheel, chunked=chunked, idle_ticks=idle_ticks)  # an unknown coding passes untouched
-        log.debug("stream opened", route=route.path, method=exchange.method, path=exchange.path, client=exchange.client)
+            return Relay(protocol, sink, self._wheel, chunked=chunked, idle_ticks=idle_ticks)  # an unknown coding passes untouched
+        log.debug("stream opened", **exchange.facts())
         return Relay(
             protocol,
-            write,
+            sink,
             self._wheel,
             chunked=chunked,
             framer=Framer(route.max_block_bytes),
@@ -295,6 +277,27 @@ async def _pump(upstream: aiohttp.ClientResponse, relay: Relay, writer: StreamWr
         relay.upstream_ended()
     except (aiohttp.ClientError, OSError) as error:
         relay.upstream_lost(str(error) or type(error).__name__)
+
+
+def _origin_form(target: str) -> str:
+    """Gives path and query of a request target, which may be in absolute form (RFC 9112 section 3.2.2)."""
+    if target.lower().startswith(("http://", "https://")):
+        _, slash, rest = target.partition("://")[2].partition("/")
+        return slash + rest or "/"
+    return target
+
+
+def _explain(error: Exception) -> str:
+    """Says what is wrong with an upstream, in words for people outside."""
+    match error:
+        case aiohttp.ClientConnectorError():
+            return f"cannot connect: {error.os_error.strerror or error.os_error}"
+        case aiohttp.ServerDisconnectedError():
+            return "closed the connection without an answer"
+        case aiohttp.ClientOSError():
+            return f"connection lost: {error.strerror or error}"
+        case _:
+            return "its answer is not HTTP"
 
 
 def _wants_retry(request: web.BaseRequest) -> bool:

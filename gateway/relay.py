@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from aiohttp.base_protocol import BaseProtocol
 
@@ -25,10 +24,20 @@ DRAINED = "drained"
 """The gateway shut down."""
 
 
+class Sink(Protocol):
+    """Takes bytes without waiting: a transport, or what gathers a body that is already whole."""
+
+    def write(self, data: bytes) -> object:
+        """Takes `data`."""
+
+    def is_closing(self) -> bool:
+        """Tells whether it takes no more."""
+
+
 class Relay:
     """Forwards body bytes as they come: no task, queue or timer per chunk.
 
-    `write` takes the bytes, `protocol` tells whether its transport wants a pause, `chunked` whether HTTP chunks are to be made here.
+    `sink` takes the bytes, `protocol` tells whether its transport wants a pause, `chunked` whether HTTP chunks are to be made here.
 
     With a framer (event streams) only whole blocks leave, each in the call that brought its last byte, and a heartbeat when nothing left
     for `heartbeat_ticks`. When the downstream transport's buffer is over its high-water mark the upstream is paused: `wait` then
@@ -45,9 +54,9 @@ class Relay:
         "_last_read",
         "_last_write",
         "_protocol",
+        "_sink",
         "_waiter",
         "_wheel",
-        "_write",
         "blocks_out",
         "bytes_in",
         "bytes_out",
@@ -62,7 +71,7 @@ class Relay:
     def __init__(
         self,
         protocol: BaseProtocol,
-        write: Callable[[bytes], object],
+        sink: Sink,
         wheel: TimerWheel,
         *,
         chunked: bool = False,
@@ -72,7 +81,7 @@ class Relay:
         idle_ticks: int = 0,
     ) -> None:
         self._protocol = protocol
-        self._write = write
+        self._sink = sink
         self._chunked = chunked
         self._framer = framer
         self._decoder = decoder
@@ -125,9 +134,12 @@ class Relay:
             self.end(CUT, str(error))
 
     def _forward(self, data: bytes) -> None:
+        sink = self._sink
+        if sink.is_closing():
+            return  # the subscriber has left, and aiohttp is about to say so
         self._last_write = self._wheel.now
         self.bytes_out += len(data)
-        self._write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        sink.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
         if self._protocol.writing_paused and not self.paused:
             self._pause()
 
@@ -140,7 +152,7 @@ class Relay:
     def resume(self) -> None:
         """Goes on after the downstream transport has drained."""
         self.paused = False
-        self._last_read = self._wheel.now  # the upstream was not silent, it was not listened to
+        self._last_read = self._last_write = self._wheel.now  # neither side was silent
         if self.upstream is not None and not self.verdict:
             self.upstream.resume()
 

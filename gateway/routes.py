@@ -3,10 +3,12 @@
 import difflib
 import tomllib
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+import aiohttp
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from eventstream import DEFAULT_MAX_BLOCK_BYTES
@@ -32,7 +34,7 @@ class Route(BaseModel):
     connect_timeout_seconds: float = Field(5.0, gt=0)
     """How long connecting to the upstream may take; then 504."""
     first_byte_timeout_seconds: float = Field(60.0, ge=0)
-    """How long the upstream's head may take after the last byte of the request was sent; then 504. 0: no limit."""
+    """How long the upstream's head may take after the last byte of the request, connecting included; then 504. 0: no limit."""
     idle_timeout_seconds: float = Field(0.0, ge=0)
     """How long the upstream may be silent within a response; then it is lost. 0: no limit (TCP keep-alive finds dead hosts)."""
     heartbeat_seconds: float = Field(15.0, ge=0)
@@ -70,6 +72,11 @@ class Route(BaseModel):
     @classmethod
     def _methods_are_upper_case(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(method.upper() for method in methods)
+
+    @cached_property
+    def timeout(self) -> aiohttp.ClientTimeout:
+        """The time limits that aiohttp keeps for this route."""
+        return aiohttp.ClientTimeout(total=None, sock_connect=self.connect_timeout_seconds)
 
     def matches(self, path: str) -> bool:
         """Tells whether this route serves `path`, which is still percent-encoded and has no query."""

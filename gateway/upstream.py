@@ -85,8 +85,8 @@ class UpstreamProtocol(ResponseHandler):
         if self.body_ended:
             self.receiver = None
             receiver.upstream_ended()
-        elif len(data) >= FAIR_READ_BYTES and self.transport is not None:
-            self.transport.pause_reading()
+        elif len(data) >= FAIR_READ_BYTES and self.receiver is not None:
+            self.pause()
             self._loop.call_soon(self._next_turn)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -102,22 +102,28 @@ class UpstreamProtocol(ResponseHandler):
 
     def attach(self, content: StreamReader, receiver: Receiver) -> None:
         """Sends the rest of the response's body to `receiver`, starting with what has already come."""
-        pending = content.read_nowait() if content.total_bytes else b""
+        pending = _take_buffer(content)
         content.__class__ = _ReceivedBody
         self.receiver = receiver
         self.body_ended = False
         receiver.upstream = self
         if pending:
             receiver.feed(pending)
+        if self._reading_paused:  # the stream reader was full; its parser holds the rest of what was read
+            self.resume_reading()
+            if receiver.paused:
+                self.pause()
 
     def detach(self) -> None:
-        """Forgets the receiver; what comes later is dropped."""
+        """Forgets the receiver. Unless the body has ended nothing more is read, and the response has to be closed."""
         self.receiver = None
         self.body.clear()
+        if not self.body_ended:
+            self.pause()
 
     def pause(self) -> None:
         """Lets the kernel's window slow the upstream down."""
-        if self.transport is not None:
+        if self.transport is not None and not self.transport.is_closing():
             self.transport.pause_reading()
 
     def resume(self) -> None:
@@ -133,9 +139,16 @@ class UpstreamProtocol(ResponseHandler):
             receiver.feed(chunk)
 
     def _next_turn(self) -> None:
-        receiver = self.receiver
-        if receiver is None or not receiver.paused:
+        if self.receiver is not None and not self.receiver.paused:
             self.resume()
+
+
+def _take_buffer(content: StreamReader) -> bytes:
+    """Gives what the stream reader holds. `read_nowait` would run the parser again for each HTTP chunk, which may add more."""
+    received = b"".join(content._buffer)
+    content._buffer.clear()
+    content._size = 0
+    return received
 
 
 def attach(response: aiohttp.ClientResponse, receiver: Receiver) -> bool:
@@ -147,8 +160,7 @@ def attach(response: aiohttp.ClientResponse, receiver: Receiver) -> bool:
     if content.exception() is not None:
         return False
     if content.is_eof():
-        received = b"".join(content._buffer)  # read_nowait() would go through the parser again for each HTTP chunk
-        content._buffer.clear()
+        received = _take_buffer(content)
         if received:
             receiver.feed(received)
         receiver.upstream_ended()
