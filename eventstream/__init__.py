@@ -1,7 +1,8 @@
 """The language all three services speak: `text/event-stream` (HTML standard 9.2).
 
 Bytes become whole event blocks (`Framer`), blocks become events (`Parser`), events become bytes (`encode`). Standard library only
-and no I/O, except `eventstream.client`, which follows a stream over HTTP with aiohttp and is therefore imported by its own name.
+and no I/O, except `eventstream.client`, which follows a stream over HTTP with aiohttp (and has `eventstream.request` for it) and is
+therefore imported by its own name.
 """
 
 from .encoder import HEARTBEAT, encode

@@ -30,15 +30,18 @@ class EventSource:
     another content type, a redirect that leads nowhere), and BlockTooLarge after the good blocks before it; both are final.
     Leaving the loop and iterating again loses nothing. One task at a time may iterate; `restart()` and `close()` may be called by any.
 
-    Reading is pulled: while nobody asks for the next event, at most about 256 KiB are read ahead, and then the server has to wait.
+    Reading is pulled: while nobody asks for the next event, less than half a MiB is read ahead, and then the server has to wait.
 
-    - `session`: used and left open; without one the event source has its own, which `close()` closes.
+    - `session`: used and left open; without one the event source has its own, which `close()` closes. With its own each attempt is
+      one request; a session of the caller repeats a GET at once when the server hangs up without an answer, as aiohttp does.
     - `method`, `headers`, `body`: as they are, for each connection. Headers of the same name replace `Accept`, `Cache-Control`,
       `Accept-Encoding` and, with a body, `Content-Type: text/plain`. Each connection starts at `url`, redirects are followed anew.
     - `last_event_id`: where to go on from, sent with the first request already.
     - `connect_timeout_seconds`: for name lookup, TCP and TLS together. `read_timeout_seconds`: when no byte, not even a comment, came
       for so long, the connection counts as lost; None waits for ever, also on a peer that is gone without a word.
-    - `max_block_bytes`: the limit of one event block. `on_comment`: is called with each comment, before the event of the same block.
+    - `max_block_bytes`: the limit of one event block.
+    - `on_comment`: is called with each comment when its block is given, just before its event. A heartbeat that is no block by itself
+      comes with the next block; `bytes_received` shows it at once.
 
     Raises ValueError for a URL, header or last event ID that cannot be sent.
     """

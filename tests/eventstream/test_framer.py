@@ -3,7 +3,7 @@
 import tracemalloc
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from eventstream import BlockTooLarge, Framer, split_blocks
@@ -160,6 +160,7 @@ def test_nothing_is_lost_or_altered(stream: bytes, places: list[int]) -> None:
 
 
 @given(STREAMS)
+@example(BYTE_ORDER_MARK * 2 + b"\ndata\n\n")
 def test_split_blocks_joined_are_their_input_and_each_is_one_block(stream: bytes) -> None:
     blocks = Framer().feed(stream)
     single = split_blocks(blocks)
@@ -168,8 +169,9 @@ def test_split_blocks_joined_are_their_input_and_each_is_one_block(stream: bytes
         del single[0]
     for block in single:
         assert block[:1] not in (b"\r", b"\n")
-        assert naive_blocks(block.rstrip(b"\r\n"), 10_000)[0] == b""
-        assert naive_blocks(block, 10_000)[0] == block
+        # The reference drops a byte order mark, which within a stream is text: it gets one to drop.
+        assert naive_blocks(BYTE_ORDER_MARK + block.rstrip(b"\r\n"), 10_000)[0] == b""
+        assert naive_blocks(BYTE_ORDER_MARK + block, 10_000)[0] == block
 
 
 @pytest.mark.parametrize("line_end", LINE_ENDS, ids=LINE_END_NAMES)
