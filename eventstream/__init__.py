@@ -7,7 +7,7 @@ therefore imported by its own name.
 
 from .encoder import HEARTBEAT, encode
 from .errors import BlockTooLarge, ConnectionFailed, EventStreamError
-from .framer import DEFAULT_MAX_BLOCK_BYTES, Framer, split_blocks
+from .framer import DEFAULT_MAX_BLOCK_BYTES, Framer, count_blocks, split_blocks
 from .parser import Event, Parser
 from .reconnection import Reconnection
 
@@ -21,6 +21,7 @@ __all__ = [
     "Framer",
     "Parser",
     "Reconnection",
+    "count_blocks",
     "encode",
     "split_blocks",
 ]

@@ -369,10 +369,12 @@ async def test_blocks_read_ahead_are_not_given_after_close() -> None:
 
 
 async def test_session_that_was_passed_in_is_used_and_left_open() -> None:
-    async with aiohttp.ClientSession(headers={"X-Session": "yes"}, raise_for_status=True, auto_decompress=False) as session:
-        async with following([answer(503)], [stream(b"data: a\n\n"), Silence()], session=session) as (upstream, source):
+    async with aiohttp.ClientSession(headers={"X-Session": "yes"}, raise_for_status=True) as session:
+        async with following([stream(b"data: a\n\n"), Disconnect()], [answer(404)], session=session) as (upstream, source):
             assert (await anext(source)).data == "a"
             assert upstream.requests[0].header("X-Session") == "yes"
+            with pytest.raises(ConnectionFailed, match="the server answered 404"):
+                await anext(source)
         assert not session.closed
 
 
@@ -399,14 +401,13 @@ async def test_cancelled_wait_loses_nothing() -> None:
 
 
 async def test_cancelled_wait_does_not_put_the_next_attempt_off() -> None:
-    async with following([answer(500)], [NO_CONTENT], reconnection=Reconnection(initial_seconds=0.3, jitter=0)) as (upstream, source):
+    async with following([answer(500)], [NO_CONTENT], reconnection=Reconnection(initial_seconds=0.3, jitter=0)) as (_, source):
         ended = False
         for _ in range(100):
             with contextlib.suppress(TimeoutError):
                 ended = await asyncio.wait_for(anext(source, None), 0.1) is None
                 break
         assert ended
-        assert len(upstream.requests) == 2
 
 
 async def test_second_task_may_not_iterate_at_the_same_time() -> None:
@@ -474,7 +475,10 @@ async def test_stream_that_is_compressed_all_the_same_is_read() -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n"
     body = gzip.compress(b"id: 1\ndata: a\n\ndata: b\n\n")
     cut = Pause()
-    async with following([head + chunk(body[:-4]), cut, Disconnect()], [NO_CONTENT]) as (_, source):
+    async with (
+        aiohttp.ClientSession(auto_decompress=False) as session,
+        following([head + chunk(body[:-4]), cut, Disconnect()], [NO_CONTENT], session=session) as (_, source),
+    ):
         assert [(await anext(source)).data, (await anext(source)).data] == ["a", "b"]
         cut.go()
         assert await anext(source, None) is None
@@ -485,6 +489,13 @@ async def test_event_source_works_without_async_with() -> None:
         source = EventSource(upstream.url, reconnection=at_once())
         assert (await anext(source)).data == "a"
         await source.close()
+
+
+async def test_closing_afterwards_keeps_the_reason_of_a_failure() -> None:
+    async with following([answer(404)]) as (upstream, source):
+        with pytest.raises(ConnectionFailed):
+            await anext(source)
+    assert source.last_error == f"{upstream.url}: the server answered 404, an event stream needs 200"
 
 
 async def test_closing_before_the_first_step_is_no_error() -> None:

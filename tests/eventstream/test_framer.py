@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from eventstream import BlockTooLarge, Framer, split_blocks
+from eventstream import BlockTooLarge, Framer, count_blocks, split_blocks
 from tests.eventstream.reference import BYTE_ORDER_MARK, LINE_END_NAMES, LINE_ENDS, PLACES, STREAMS, cut_at, cut_in_every_way, naive_blocks
 
 # What the blocks of a stream are, and what is left unfinished behind them.
@@ -180,3 +180,10 @@ def test_split_blocks_keeps_further_blank_lines_with_the_block_before_them(line_
     single = [block.replace(b"\n", line_end) for block in single]
     assert split_blocks(b"".join(single)) == single
     assert split_blocks(b"") == []
+
+
+@pytest.mark.parametrize("end", LINE_ENDS, ids=LINE_END_NAMES)
+def test_blocks_are_counted_whatever_their_line_ends(end: bytes) -> None:
+    blocks = b"id: 1\ndata: a\ndata: b\n\n: comment\n\ndata: c\n\n".replace(b"\n", end)
+    assert count_blocks(blocks) == 3
+    assert count_blocks(b"") == 0
