@@ -1,0 +1,105 @@
+"""`python -m gateway` as a process, for tests of what only a process shows."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.__main__ import main
+
+GUARD_SECONDS = 10.0
+
+
+def environment(settings: dict[str, str]) -> dict[str, str]:
+    """This process's environment, with no settings of the gateway but these."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+    return kept | {f"GATEWAY_{name}": value for name, value in settings.items()}
+
+
+def run(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+    """Runs the gateway to its end, which must come by itself."""
+    command = [sys.executable, "-m", "gateway", *arguments]
+    return subprocess.run(command, env=environment(settings), capture_output=True, text=True, timeout=30)
+
+
+def start_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[object, str]:
+    """Gives exit status and standard error of a start, in this process, that must end before anything is served or logged."""
+    monkeypatch.setattr(sys, "argv", ["gateway", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    out, err = capsys.readouterr()
+    assert out == ""
+    return end.value.code, err
+
+
+class GatewayProcess:
+    """A running gateway, and its log, line by line."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.url = ""
+        self.admin = ""
+
+    async def log_line(self, event: str) -> dict[str, Any]:
+        """The next log line about `event`; every line on the way must be JSON."""
+        assert self._process.stdout is not None
+        async with asyncio.timeout(GUARD_SECONDS):
+            async for line in self._process.stdout:
+                fact: dict[str, Any] = json.loads(line)
+                if fact["event"] == event:
+                    return fact
+        raise AssertionError(f"the log ended without {event!r}")
+
+    async def rest_of_log(self) -> list[dict[str, Any]]:
+        assert self._process.stdout is not None
+        return [json.loads(line) for line in (await self._process.stdout.read()).splitlines()]
+
+    def terminate(self, number: signal.Signals = signal.SIGTERM) -> None:
+        self._process.send_signal(number)
+
+    async def exit_status(self) -> int:
+        async with asyncio.timeout(GUARD_SECONDS):
+            return await self._process.wait()
+
+    async def metrics(self) -> dict[str, Metric]:
+        """The metric families of the admin port by name, as Prometheus reads them."""
+        async with httpx.AsyncClient(trust_env=False) as http:
+            text = (await http.get(f"{self.admin}/metrics")).raise_for_status().text
+        return {family.name: family for family in text_string_to_metric_families(text)}
+
+    async def meter(self, name: str, **labels: str) -> float:
+        """The sum of the samples called `name` that carry `labels`."""
+        samples = [sample for family in (await self.metrics()).values() for sample in family.samples if sample.name == name]
+        return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
+
+
+@asynccontextmanager
+async def start_gateway(**settings: str) -> AsyncIterator[GatewayProcess]:
+    """Runs `python -m gateway` on free ports, configured by the environment, until the block ends."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "gateway",
+        env=environment({"PORT": "0", "ADMIN_PORT": "0"} | settings),
+        stdout=asyncio.subprocess.PIPE,
+        limit=2**20,
+    )
+    gateway = GatewayProcess(process)
+    try:
+        listening = await gateway.log_line("listening")
+        gateway.url, gateway.admin = listening["url"], listening["admin"]
+        yield gateway
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
