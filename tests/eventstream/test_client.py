@@ -326,6 +326,7 @@ async def test_close_just_when_the_next_attempt_is_due_makes_none() -> None:
         await source.close()
         assert await reading is None
         assert upstream.requests == []
+        assert source._session is None  # one that is made after close() would stay open
 
 
 @pytest.mark.parametrize("status", [200, 500])
