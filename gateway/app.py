@@ -13,6 +13,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from service.status import add_status_routes
 
 from .admission import Admission
+from .direct import Direct
+from .downstream import DownstreamServer
 from .exchange import Exchange
 from .metrics import Metrics
 from .proxy import Proxy
@@ -27,6 +29,8 @@ log = structlog.get_logger()
 _COARSEST_TICK_SECONDS = 1.0
 _TICKS_PER_INTERVAL = 16  # a heartbeat is at most this part of its interval late
 _BACKLOG = 4096
+_FLUSHING_PART = 0.2
+_POLL_SECONDS = 0.02
 _RETURN_AFTER_MS = 1000
 _RETURN_SPREAD_MS = 4000
 _RETURN_SPREAD_MS_PER_STREAM = 2  # ten thousand subscribers come back over twenty seconds
@@ -46,29 +50,38 @@ class _OneLine(logging.Filter):
 class Gateway:
     """A running gateway."""
 
-    def __init__(self, settings: Settings, proxy: Proxy, public: web.TCPSite, admin: web.TCPSite) -> None:
+    def __init__(self, settings: Settings, proxy: Proxy, server: DownstreamServer, public: web.TCPSite) -> None:
         self._settings = settings
         self._proxy = proxy
+        self._server = server
         self._public = public
-        self._admin = admin
 
     async def drain(self) -> None:
         """Stops accepting and ends what is open, within `drain_seconds`.
 
         Subscriptions are told when to come back and end at once, at a block boundary. Everything else, such as an answer to a POST that
-        will end by itself, runs on until the time is nearly up.
+        will end by itself, may run on for most of the time. The rest of it is for slow clients to take what was written.
         """
         proxy = self._proxy
         proxy.draining = True
-        log.info("draining", open=len(proxy.exchanges), seconds=self._settings.drain_seconds)
+        grace = self._settings.drain_seconds
+        log.info("draining", open=len(proxy.exchanges), seconds=grace)
+        end = asyncio.get_running_loop().time() + grace
         await self._public.stop()
         spread = max(_RETURN_SPREAD_MS, len(proxy.exchanges) * _RETURN_SPREAD_MS_PER_STREAM)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.drain_seconds * 0.8):
+            async with asyncio.timeout_at(end - grace * _FLUSHING_PART):
                 while proxy.exchanges:
                     _end_streams([exchange for exchange in proxy.exchanges if exchange.method == "GET"], spread)
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(_POLL_SECONDS)
         _end_streams(list(proxy.exchanges), spread)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(end):
+                while any(connection.transport and connection.transport.is_closing() for connection in self._server.connections):
+                    await asyncio.sleep(_POLL_SECONDS)
+        for connection in self._server.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
 
 
 def _end_streams(exchanges: list[Exchange], spread: int) -> None:
@@ -95,10 +108,11 @@ async def run_gateway(settings: Settings, routes: RouteTable) -> AsyncIterator[G
         open_session(keepalive_seconds=settings.upstream_keepalive_seconds, max_header_bytes=settings.max_header_bytes) as session,
         contextlib.AsyncExitStack() as stack,
     ):
-        proxy = Proxy(routes, session, wheel, admission, metrics, settings.max_request_body_bytes)
+        direct = Direct(session, wheel, settings.max_request_body_bytes)
+        proxy = Proxy(routes, direct, admission, metrics, settings.max_request_body_bytes)
         metrics.count_open(lambda: admission.open)
         logging.getLogger("aiohttp.server").addFilter(_OneLine())
-        server = web.Server(
+        server = DownstreamServer(
             proxy.handle,
             handler_cancellation=True,
             access_log=None,
@@ -112,7 +126,7 @@ async def run_gateway(settings: Settings, routes: RouteTable) -> AsyncIterator[G
         add_status_routes(status, metrics.registry, lambda: "draining" if proxy.draining else None)
         admin = await _listen(stack, web.AppRunner(status, access_log=None, shutdown_timeout=1.0), settings.admin_host, settings.admin_port)
         log.info("listening", url=public.name, admin=admin.name, routes={route.path: route.upstream for route in routes.routes})
-        yield Gateway(settings, proxy, public, admin)
+        yield Gateway(settings, proxy, server, public)
     log.info("stopped")
 
 

@@ -20,8 +20,10 @@ class Exchange:
     status: int = 0
     relay: Relay | None = None
     event_stream: bool = False
+    failed: bool = False
+    """Whether the gateway answered with an error of its own."""
     wants_retry: bool = False
-    """Whether a block that has only `retry` may be sent: EventSource takes it, SDKs for LLMs fail on blocks without data."""
+    """Whether a block that has only `retry` may be sent."""
 
     def facts(self) -> dict[str, object]:
         """Gives what a log line says of it: no query, no header, no body."""
@@ -37,6 +39,8 @@ class Exchange:
             facts["verdict"] = self.relay.verdict
             if self.relay.reason:
                 facts["reason"] = self.relay.reason
+            if self.event_stream:
+                facts["blocks"] = self.relay.blocks_out
             facts["bytes"] = self.relay.bytes_out
             facts["heartbeats"] = self.relay.heartbeats
         return facts

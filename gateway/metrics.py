@@ -22,12 +22,15 @@ class Metrics:
         )
         self._bytes = Counter(
             "gateway_stream_bytes_total",
-            "Bytes of event streams sent, counted when they end.",
+            "Bytes of event streams sent, counted when their stream ends.",
             ["route"],
             registry=self.registry,
         )
+        self._blocks = Counter(
+            "gateway_stream_blocks_total", "Event blocks sent, counted when their stream ends.", ["route"], registry=self.registry
+        )
         self._heartbeats = Counter(
-            "gateway_heartbeats_total", "Heartbeats sent, counted when a stream ends.", ["route"], registry=self.registry
+            "gateway_heartbeats_total", "Heartbeats sent, counted when their stream ends.", ["route"], registry=self.registry
         )
         self._open = Gauge("gateway_open_requests", "Requests that are open, event streams included.", registry=self.registry)
 
@@ -43,9 +46,12 @@ class Metrics:
         """Counts an exchange that is over."""
         route = exchange.route.path
         self._child(self._requests, route, exchange.status).inc()
+        if exchange.failed:
+            self.rejected(exchange.status)
         relay = exchange.relay
         if exchange.event_stream and relay is not None:
             self._child(self._ended, route, relay.verdict).inc()
+            self._child(self._blocks, route).inc(relay.blocks_out)
             self._child(self._bytes, route).inc(relay.bytes_out)
             if relay.heartbeats:
                 self._child(self._heartbeats, route).inc(relay.heartbeats)

@@ -4,9 +4,9 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Protocol
 
-from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http_writer import StreamWriter
 
-from eventstream import HEARTBEAT, BlockTooLarge, Framer, encode
+from eventstream import HEARTBEAT, BlockTooLarge, Framer, count_blocks, encode
 
 from .decoding import Decoder, UndecodableError
 from .wheel import TimerWheel
@@ -37,17 +37,17 @@ class Sink(Protocol):
 class Relay:
     """Forwards body bytes as they come: no task, queue or timer per chunk.
 
-    `sink` takes the bytes, `protocol` tells whether its transport wants a pause, `chunked` whether HTTP chunks are to be made here.
+    `sink` takes the bytes: the transport of `writer`, or what gathers a whole body. `chunked` tells whether HTTP chunks are made here.
 
     With a framer (event streams) only whole blocks leave, each in the call that brought its last byte, and a heartbeat when nothing left
-    for `heartbeat_ticks`. When the downstream transport's buffer is over its high-water mark the upstream is paused: `wait` then
-    returns, and whoever waits drains the writer and calls `resume`. So at most one read and one transport buffer are in memory,
-    plus the unfinished block.
+    for `heartbeat_ticks`. When the downstream transport's buffer is over its high-water mark the upstream is paused until it has drained.
+    So at most one read and one transport buffer are in memory, plus the unfinished block.
     """
 
     __slots__ = (
         "_chunked",
         "_decoder",
+        "_drainer",
         "_framer",
         "_heartbeat_ticks",
         "_idle_ticks",
@@ -57,6 +57,7 @@ class Relay:
         "_sink",
         "_waiter",
         "_wheel",
+        "_writer",
         "blocks_out",
         "bytes_in",
         "bytes_out",
@@ -70,7 +71,7 @@ class Relay:
 
     def __init__(
         self,
-        protocol: BaseProtocol,
+        writer: StreamWriter,
         sink: Sink,
         wheel: TimerWheel,
         *,
@@ -80,7 +81,8 @@ class Relay:
         heartbeat_ticks: int = 0,
         idle_ticks: int = 0,
     ) -> None:
-        self._protocol = protocol
+        self._writer = writer
+        self._protocol = writer.protocol
         self._sink = sink
         self._chunked = chunked
         self._framer = framer
@@ -89,6 +91,7 @@ class Relay:
         self._heartbeat_ticks = heartbeat_ticks
         self._idle_ticks = idle_ticks
         self._waiter: asyncio.Future[None] | None = None
+        self._drainer: asyncio.Task[None] | None = None
         self.upstream: UpstreamProtocol | None = None
         self.paused = False
         self.verdict = ""
@@ -118,20 +121,20 @@ class Relay:
             return
         try:
             if self._decoder is None:
-                blocks = self._framer.feed(chunk)
-                if blocks:
-                    self._forward(blocks)
+                self._forward_blocks(self._framer.feed(chunk))
             else:
                 for part in self._decoder.decode(chunk):
-                    blocks = self._framer.feed(part)
-                    if blocks:
-                        self._forward(blocks)
+                    self._forward_blocks(self._framer.feed(part))
         except BlockTooLarge as error:
-            if error.complete:
-                self._forward(error.complete)
+            self._forward_blocks(error.complete)
             self.end(CUT, str(error))
         except UndecodableError as error:
             self.end(CUT, str(error))
+
+    def _forward_blocks(self, blocks: bytes) -> None:
+        if blocks:
+            self.blocks_out += count_blocks(blocks)
+            self._forward(blocks)
 
     def _forward(self, data: bytes) -> None:
         sink = self._sink
@@ -140,20 +143,23 @@ class Relay:
         self._last_write = self._wheel.now
         self.bytes_out += len(data)
         sink.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
-        if self._protocol.writing_paused and not self.paused:
+        if self._protocol.writing_paused and not self.paused and not self.verdict:
             self._pause()
 
     def _pause(self) -> None:
         self.paused = True
         if self.upstream is not None:
             self.upstream.pause()
-        self._wake()
+        self._drainer = asyncio.get_running_loop().create_task(self._drain())
 
-    def resume(self) -> None:
-        """Goes on after the downstream transport has drained."""
+    async def _drain(self) -> None:
+        try:
+            await self._writer.drain()
+        except ConnectionError:
+            return  # the subscriber has left, and aiohttp is about to say so
         self.paused = False
         self._last_read = self._last_write = self._wheel.now  # neither side was silent
-        if self.upstream is not None and not self.verdict:
+        if self.upstream is not None:
             self.upstream.resume()
 
     def upstream_ended(self) -> None:
@@ -175,7 +181,10 @@ class Relay:
         if self.upstream is not None:
             self.upstream.detach()
             self.upstream = None
-        self._wake()
+        if self._drainer is not None:
+            self._drainer.cancel()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def tell_error(self) -> None:
         """Writes one `event: error` block that says what happened to the stream."""
@@ -204,15 +213,8 @@ class Relay:
             due.append(self._last_read + self._idle_ticks)
         return min(due)
 
-    async def wait(self) -> None:
-        """Returns when the relay has ended or is paused."""
-        while not self.verdict and not self.paused:
+    async def ended(self) -> None:
+        """Returns when the relay has ended."""
+        if not self.verdict:
             self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+            await self._waiter

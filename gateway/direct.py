@@ -1,0 +1,200 @@
+"""Mode direct: one upstream request per downstream request."""
+
+import asyncio
+
+import aiohttp
+import structlog
+from aiohttp import web
+from aiohttp.http_writer import StreamWriter
+from multidict import CIMultiDict
+from yarl import URL
+
+from eventstream import Framer
+
+from .body import RequestBody
+from .decoding import find_decoder
+from .downstream import ResponseHead, WholeBody, end_unfinished
+from .exchange import Exchange
+from .headers import announce_client, apply_rules, end_to_end
+from .problems import problem
+from .relay import COMPLETE, CUT, LEFT, Relay, Sink
+from .routes import Route
+from .upstream import attach
+from .wheel import TimerWheel
+
+log = structlog.get_logger()
+
+
+class Direct:
+    """Answers a request with what its upstream answers."""
+
+    def __init__(self, session: aiohttp.ClientSession, wheel: TimerWheel, max_request_body_bytes: int) -> None:
+        self._session = session
+        self._wheel = wheel
+        self._max_body = max_request_body_bytes
+
+    async def answer(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
+        """Gives the response, sent except for its end. Cancelling it, as aiohttp does when the client leaves, ends the upstream request."""
+        route = exchange.route
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(None) as first_byte:
+
+                def wait_for_answer() -> None:
+                    if route.first_byte_timeout_seconds:
+                        first_byte.reschedule(loop.time() + route.first_byte_timeout_seconds)
+
+                body = RequestBody(request, self._max_body, wait_for_answer)
+                upstream = await self._session.request(
+                    request.method,
+                    URL(route.upstream + exchange.target, encoded=True),
+                    headers=_request_fields(request, route),
+                    data=body.open(),
+                    allow_redirects=False,
+                    timeout=route.timeout,
+                )
+        except TimeoutError as error:
+            what = "connecting" if isinstance(error, aiohttp.ServerTimeoutError) else "waiting for the head of its answer"
+            return _failed(exchange, 504, f"upstream {route.upstream}: time-out {what}")
+        except (aiohttp.ClientError, ValueError) as error:
+            if body.too_large:
+                return _failed(exchange, 413, f"the body passed {self._max_body} bytes, which is the limit")
+            return _failed(exchange, 502, f"upstream {route.upstream}: {_explain(error)}")
+        try:
+            exchange.status = upstream.status
+            return await self._relay(request, upstream, exchange)
+        finally:
+            upstream.close()
+
+    async def _relay(self, request: web.BaseRequest, upstream: aiohttp.ClientResponse, exchange: Exchange) -> web.StreamResponse:
+        response = _response_head(upstream, exchange)
+        writer = await response.prepare(request)
+        assert isinstance(writer, StreamWriter)
+        if request.method == "HEAD" or upstream.status in (204, 304):
+            return response
+        if upstream.content.is_eof():
+            return await self._relay_whole(request, response, writer, upstream, exchange)
+        writer.send_headers()
+        assert writer.transport is not None
+        relay = self._open_relay(writer, writer.transport, writer.chunked, upstream, exchange)
+        pump = None if attach(upstream, relay) else asyncio.create_task(_pump(upstream, relay, writer))
+        try:
+            await relay.ended()
+        finally:
+            relay.end(LEFT)  # stands only when the wait was cancelled
+            if pump is not None:
+                pump.cancel()
+        if not _may_end(exchange, relay):
+            end_unfinished(request, response)
+        return response
+
+    async def _relay_whole(
+        self,
+        request: web.BaseRequest,
+        response: web.StreamResponse,
+        writer: StreamWriter,
+        upstream: aiohttp.ClientResponse,
+        exchange: Exchange,
+    ) -> web.StreamResponse:
+        """Relays a body that came with its head, in one write with it."""
+        body = WholeBody()
+        relay = self._open_relay(writer, body, False, upstream, exchange)
+        if not attach(upstream, relay):
+            await _pump(upstream, relay, writer)
+        if _may_end(exchange, relay):
+            await response.write_eof(body.getvalue())
+        else:
+            await response.write(body.getvalue())
+            writer.send_headers()
+            end_unfinished(request, response)
+        return response
+
+    def _open_relay(self, writer: StreamWriter, sink: Sink, chunked: bool, upstream: aiohttp.ClientResponse, exchange: Exchange) -> Relay:
+        route = exchange.route
+        framer = decoder = None
+        heartbeat_ticks = 0
+        coding = upstream.headers.get("Content-Encoding", "")
+        if exchange.event_stream:
+            decoder = find_decoder(coding)
+            if decoder is not None or coding.strip().lower() in ("", "identity"):  # an unknown coding passes untouched
+                framer = Framer(route.max_block_bytes)
+                heartbeat_ticks = self._wheel.ticks(route.heartbeat_seconds)
+            log.debug("stream opened", **exchange.facts())
+        exchange.relay = Relay(
+            writer,
+            sink,
+            self._wheel,
+            chunked=chunked,
+            framer=framer,
+            decoder=decoder,
+            heartbeat_ticks=heartbeat_ticks,
+            idle_ticks=self._wheel.ticks(route.idle_timeout_seconds),
+        )
+        return exchange.relay
+
+
+def _request_fields(request: web.BaseRequest, route: Route) -> CIMultiDict[str]:
+    headers = request.headers
+    fields = end_to_end(headers)
+    host = fields.pop("Host", "")
+    fields.popall("Expect", None)  # answered here
+    if "text/event-stream" in headers.get("Accept", "") or request.method not in ("GET", "HEAD"):
+        fields["Accept-Encoding"] = "identity"  # this may become an event stream, and a coded one cannot be cut at its blocks
+    announce_client(fields, client=request.remote or "unknown", scheme=request.scheme, host=host)
+    apply_rules(fields, route.request_headers)
+    return fields
+
+
+def _response_head(upstream: aiohttp.ClientResponse, exchange: Exchange) -> ResponseHead:
+    headers = upstream.headers
+    fields = end_to_end(headers)
+    media_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if media_type == "text/event-stream":
+        exchange.event_stream = True
+        fields.popall("Content-Length", None)
+        fields.setdefault("Cache-Control", "no-cache, no-transform")
+        fields["X-Accel-Buffering"] = "no"
+        if find_decoder(headers.get("Content-Encoding", "")) is not None:
+            fields.popall("Content-Encoding", None)
+    fields.setdefault("Server", "gateway")
+    apply_rules(fields, exchange.route.response_headers)
+    return ResponseHead(status=upstream.status, reason=upstream.reason, headers=fields)
+
+
+def _may_end(exchange: Exchange, relay: Relay) -> bool:
+    """Tells whether the response may end like a complete one. A cut stream may when an error event, written here, says what it is."""
+    if relay.verdict == CUT and exchange.event_stream and exchange.route.on_upstream_loss == "error-event":
+        relay.tell_error()
+        return True
+    return relay.verdict == COMPLETE
+
+
+def _failed(exchange: Exchange, status: int, detail: str) -> web.Response:
+    exchange.status = status
+    exchange.failed = True
+    log.warning("no answer", **exchange.facts(), detail=detail)
+    return problem(status, detail)
+
+
+def _explain(error: Exception) -> str:
+    """Says what is wrong with an upstream, in words for people outside."""
+    match error:
+        case aiohttp.ClientConnectorError():
+            return f"cannot connect: {error.os_error.strerror or error.os_error}"
+        case aiohttp.ServerDisconnectedError():
+            return "closed the connection without an answer"
+        case aiohttp.ClientOSError():
+            return f"connection lost: {error.strerror or error}"
+        case _:
+            return "its answer is not HTTP"
+
+
+async def _pump(upstream: aiohttp.ClientResponse, relay: Relay, writer: StreamWriter) -> None:
+    """The way that always works: reads the body through aiohttp's stream reader."""
+    try:
+        async for chunk in upstream.content.iter_any():
+            relay.feed(chunk)
+            await writer.drain()
+        relay.upstream_ended()
+    except (aiohttp.ClientError, OSError) as error:
+        relay.upstream_lost(str(error) or type(error).__name__)

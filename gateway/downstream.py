@@ -1,0 +1,71 @@
+"""What aiohttp's server does not do by itself for a response that is streamed past it."""
+
+import asyncio
+import io
+import socket
+import struct
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+_FLUSH_SECONDS = 10.0
+
+
+class DownstreamProtocol(RequestHandler):
+    """aiohttp's server protocol, for which a client that half-closes has left.
+
+    An orderly leave and a half-close look the same, and waiting for the difference would keep the upstream request of a client that does
+    not read for ever.
+    """
+
+    __slots__ = ()
+
+    def eof_received(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class DownstreamServer(web.Server):
+    """aiohttp's low-level server with that protocol."""
+
+    def __call__(self) -> RequestHandler:
+        return DownstreamProtocol(self, loop=self._loop, **self._kwargs)
+
+
+class ResponseHead(web.StreamResponse):
+    """A response whose head leaves when the gateway says so: at once, or in one write with a body that is already here."""
+
+    _send_headers_immediately = False
+
+
+class WholeBody(io.BytesIO):
+    """Gathers a body that is already here, where a transport would send it."""
+
+    def is_closing(self) -> bool:
+        """False: it always takes more."""
+        return False
+
+
+def end_unfinished(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """Ends the connection of a response so that it does not look complete.
+
+    With chunked coding or a length the missing end tells, so what was written may still leave, for ten seconds at most. A response that
+    the end of the connection delimits (HTTP/1.0) needs a reset (RFC 9112 section 8).
+    """
+    response.force_close()
+    transport = request.transport
+    if transport is None:
+        return
+    if "Transfer-Encoding" in response.headers or "Content-Length" in response.headers:
+        transport.close()
+        asyncio.get_running_loop().call_later(_FLUSH_SECONDS, transport.abort)
+    else:
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+
+
+def takes_retry_block(request: web.BaseRequest) -> bool:
+    """Tells whether the client may get a block that has only `retry`: EventSource uses it, SDKs for LLMs fail on blocks without data."""
+    accept = request.headers.get("Accept", "*/*")
+    return "text/event-stream" in accept or (request.method == "GET" and "*/*" in accept)
