@@ -21,7 +21,7 @@ run: $(ENVIRONMENT) ## run producer, gateway and consumer here until Ctrl-C; dat
 	@PYTHONUNBUFFERED=1 $(BIN)/honcho start || [ $$? -eq 130 ]
 
 test: lint ## check everything: lint, types, import rules, every test
-	$(BIN)/python -m pytest --cov=eventstream --cov-fail-under=100
+	$(BIN)/python -m pytest -rfEs --cov=eventstream --cov-fail-under=100
 
 lint: $(ENVIRONMENT) ## check style, types and import rules
 	$(BIN)/ruff check

@@ -45,7 +45,7 @@ def free_ports(count: int) -> list[int]:
     raise AssertionError(f"no {count} free ports")
 
 
-def wait_until(fact: Callable[[], T], what: str, timeout: float = 20, pause: float = 0.05) -> T:
+def wait_until(fact: Callable[[], T], what: str, timeout: float = 60, pause: float = 0.05) -> T:
     """Asks `fact` until it gives something true and gives that; after `timeout` seconds raises AssertionError saying `what` is missing."""
     deadline = time.monotonic() + timeout
     while not (found := fact()):

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from tests.browser.page_server import serve_pages
 from tests.stack import DEMO_TEXT, SentCount, Stack, run_stack
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 FETCH_EVENT_SOURCE = "@microsoft/fetch-event-source@2.0.1"
 FETCH_EVENT_SOURCE_SHA512 = "W6CLUJ2eBMw3Rec70qrsEW0jOm/3twwJv21mrmj2yORiaVmVYGS4sSS5yUwvQc1ZlDLYGPnClVWmUUMagKNsfA=="
@@ -97,7 +97,7 @@ def stack(origin: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sta
 @pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS, timeout=120_000)
         yield browser
         browser.close()
 
@@ -105,6 +105,7 @@ def browser(chromium: str) -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser, origin: str) -> Iterator[Page]:
     with browser.new_context() as context:
+        context.set_default_timeout(60_000)
         page = context.new_page()
         page.goto(origin + "/page.html")
         yield page

@@ -11,6 +11,8 @@ import requests
 
 from tests.stack import DEMO_TEXT, SentCount, Stack, clean_environment, run_stack
 
+pytestmark = pytest.mark.timeout(300)
+
 MESSAGE = "Streams end to end, 世界"
 
 

@@ -26,6 +26,7 @@ def is_ready(make: subprocess.Popen[bytes], port: str) -> bool:
 
 
 @pytest.mark.make
+@pytest.mark.timeout(300)
 def test_make_run_runs_the_stack_until_interrupted(tmp_path: Path) -> None:
     for name in FILES:
         source = REPOSITORY / name
@@ -54,8 +55,8 @@ def test_make_run_runs_the_stack_until_interrupted(tmp_path: Path) -> None:
         )
     try:
         for port in (producer_port, admin_port, consumer_port):
-            wait_until(partial(is_ready, make, port), f"port {port} ready; output: {output}", 40)
-        wait_until(lambda: logged_text(tmp_path / "data/consumer").startswith(DEMO_TEXT), "the demo sentence in the log", 40)
+            wait_until(partial(is_ready, make, port), f"port {port} ready; output: {output}")
+        wait_until(lambda: logged_text(tmp_path / "data/consumer").startswith(DEMO_TEXT), "the demo sentence in the log")
         os.killpg(make.pid, signal.SIGINT)  # as Ctrl-C does
         make.wait(20)
     finally:
