@@ -2,11 +2,12 @@
 
 import argparse
 import asyncio
-import logging
+import contextlib
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import TextIO, cast
 
 import structlog
 import uvloop
@@ -29,10 +30,8 @@ from .worker import Worker, WorkerOptions
 def main(arguments: list[str] | None = None) -> int:
     """Gives the exit status: 0 done, 1 a log with problems or one that is in use, 2 wrong usage."""
     asked = parse_arguments(_parser(), ConsumerSettings, arguments)
-    if asked.command == "verify":
-        return verify(asked.directory, show_events=asked.events)
-    if asked.command == "tail":
-        return tail(asked.directory, count=asked.lines, follow=asked.follow)
+    if asked.command is not None:
+        return _read_log(asked)
     settings = settings_or_exit(ConsumerSettings)
     try:
         settings.check()
@@ -40,6 +39,18 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"consumer: {error}", file=sys.stderr)
         return 2
     return _consume(settings)
+
+
+def _read_log(asked: argparse.Namespace) -> int:
+    try:
+        if asked.command == "verify":
+            return verify(asked.directory, show_events=asked.events)
+        return tail(asked.directory, count=asked.lines, follow=asked.follow)
+    except BrokenPipeError:  # whoever read our output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
+        return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,10 +77,8 @@ def _count(text: str) -> int:
 
 def _consume(settings: ConsumerSettings) -> int:
     output = Output(sys.stdout.fileno(), stall_seconds=settings.stdout_stall_seconds)
-    configure_logs("consumer", settings.log_level)
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.StreamHandler):
-            handler.setStream(output)  # facts and events share standard output, and neither may wait for its reader for ever
+    with contextlib.redirect_stdout(cast(TextIO, output)):  # facts and events share it, and neither may wait for its reader for ever
+        configure_logs("consumer", settings.log_level)
     try:
         drained = uvloop.run(_run(settings, output))
         status = 0

@@ -49,14 +49,14 @@ class EventLog:
     written anew, because after a failed fsync the kernel may have dropped the pages and call the next fsync a success.
     """
 
-    def __init__(self, directory: Path, rotation: Rotation, window: int) -> None:
-        """Opens the log and makes the directory if need be. Raises LogInUse, OSError."""
+    def __init__(self, directory: Path, rotation: Rotation, *, source: str, window: int) -> None:
+        """Opens the log and makes the directory if need be; `source` and `window` as for `recover`. Raises LogInUse, OSError."""
         self.directory = directory
         self._rotation = rotation
         directory.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(directory)
         try:
-            self.recovered: Recovered = recover(directory, window)
+            self.recovered: Recovered = recover(directory, source, window)
             self._unwritten: deque[bytes] = deque()
             self._unsynced: deque[bytes] = deque()
             self._durable: list[bytes] = []
@@ -99,11 +99,6 @@ class EventLog:
         self._broken = False
         durable, self._durable = self._durable, []
         return durable
-
-    @property
-    def unsynced(self) -> bool:
-        """Whether lines are written but wait for a sync."""
-        return bool(self._unsynced)
 
     def close(self) -> None:
         """Lets go of the directory. What `flush` did not give is not promised."""

@@ -37,7 +37,8 @@ class Output:
         self._changed = threading.Condition()
         self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
         self._closing = False
-        self._reported = 0
+        self._reported = 0  # of those left out
+        self._left_out_at = 0.0
         self._thread = threading.Thread(target=self._run, name="stdout", daemon=True)
         self._thread.start()
 
@@ -45,7 +46,7 @@ class Output:
         return f"<Output buffered={self._buffered} left_out={self.left_out} gone={self.gone}>"
 
     def write(self, text: str) -> int:
-        """Takes a fact of the log, never waits: a `logging.StreamHandler` writes to it as to a text file."""
+        """Takes a fact of the log, never waits: loggers write to it as to a text file."""
         self._offer(text.encode("utf-8", "backslashreplace"))
         return len(text)
 
@@ -54,14 +55,17 @@ class Output:
 
     async def put(self, lines: Sequence[bytes]) -> None:
         """Takes lines, waiting for a reader that is slow but reads."""
+        if self.gone:
+            self.left_out += len(lines)
+            return
         whole = b"".join(lines)
-        if whole and self._fits(whole):
+        if self._buffered + len(whole) <= _MAX_BUFFERED_BYTES:
             self._offer(whole)
         else:
             for line in lines:
                 await self._wait_for_room(line)
                 self._offer(line)
-        if self.left_out > self._reported and not self.gone and self._fits(b""):
+        if self.left_out > self._reported and self._moved_at > self._left_out_at:
             left_out, self._reported = self.left_out - self._reported, self.left_out
             _log.warning("standard output was not read, lines were left out of it; the log has the events", lines=left_out)
 
@@ -91,6 +95,7 @@ class Output:
         with self._changed:
             if self.gone or not self._fits(line):
                 self.left_out += 1
+                self._left_out_at = time.monotonic()
                 return
             if not self._buffered:
                 self._moved_at = time.monotonic()
@@ -100,7 +105,7 @@ class Output:
 
     def _run(self) -> None:
         try:
-            while lines := self._next_lines():
+            while (lines := self._next_lines()) is not None:
                 rest = memoryview(lines)
                 while rest:
                     taken = self._write_some(rest[:_PIECE_BYTES])
@@ -115,9 +120,11 @@ class Output:
             with contextlib.suppress(OSError):  # standard error may be the same pipe
                 os.write(2, f"consumer: standard output is gone ({error}); events are in the log directory only\n".encode())
 
-    def _next_lines(self) -> bytes:
+    def _next_lines(self) -> bytes | None:
         with self._changed:
-            while not self._lines and not self._closing:
+            while not self._lines:
+                if self._closing:
+                    return None
                 self._changed.wait()
             lines = b"".join(self._lines)
             self._lines.clear()

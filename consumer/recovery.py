@@ -24,11 +24,11 @@ class Seen:
     """As `Record.checkpoint`."""
     gap: bool
     position: Position
-    received_at: str
+    source: str
 
     @classmethod
     def of(cls, record: Record) -> "Seen":
-        return cls(record.id, record.key(), record.checkpoint, record.gap is not None, record.position, record.received_at)
+        return cls(record.id, record.key(), record.checkpoint, record.gap is not None, record.position, record.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +39,21 @@ class Recovered:
     next_number: int
     """Of the line that comes next."""
     checkpoint: str = ""
-    """The last event ID that the log vouches for; empty: none."""
+    """The last event ID of the source that the log vouches for; empty: none."""
     recent: list[Seen] = field(default_factory=list)
-    """The newest records, oldest first."""
+    """The newest records of the source, oldest first."""
+    other_source: str | None = None
+    """Where the newest record came from, when that was not the source."""
     cut_bytes: int = 0
     """Bytes of a torn last line that were cut off."""
     unreadable: list[str] = field(default_factory=list)
     """Segments that could not be read to the end."""
 
 
-def recover(directory: Path, window: int) -> Recovered:
-    """Puts right what a crash left behind and gives the log's state, with the newest `window` records.
+def recover(directory: Path, source: str, window: int) -> Recovered:
+    """Puts right what a crash left behind and gives the log's state, looking at the newest `window` records.
 
+    IDs mean something to the source that gave them only, so records from other sources tell where the log ends and nothing else.
     What it gives is durable. The caller owns the directory. Raises OSError.
     """
     cut_bytes = 0
@@ -62,11 +65,20 @@ def recover(directory: Path, window: int) -> Recovered:
     unreadable: list[str] = []
     recent = _read_back(segments, window, unreadable)
     if not recent:
-        return Recovered(secrets.token_hex(6), segments[-1].first if segments else 1, cut_bytes=cut_bytes, unreadable=unreadable)
-    told = (seen.checkpoint for seen in reversed(recent))
-    checkpoint = next((id for id in told if id is not None), "")
-    newest = recent[-1].position
-    return Recovered(newest.epoch, max(newest.number + 1, segments[-1].first), checkpoint, recent, cut_bytes, unreadable)
+        next_number = segments[-1].first if segments else 1
+        return Recovered(secrets.token_hex(6), next_number, cut_bytes=cut_bytes, unreadable=unreadable)
+    newest = recent[-1]
+    own = [seen for seen in recent if seen.source == source]
+    told = (seen.checkpoint for seen in reversed(own))
+    return Recovered(
+        newest.position.epoch,
+        max(newest.position.number + 1, segments[-1].first),
+        next((id for id in told if id is not None), ""),
+        own,
+        None if newest.source == source else newest.source,
+        cut_bytes,
+        unreadable,
+    )
 
 
 def _cut_torn_end(path: Path) -> int:

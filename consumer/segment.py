@@ -3,8 +3,7 @@
 import os
 import re
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -14,6 +13,7 @@ import zstandard
 _NAME = re.compile(r"events-([0-9]{16})\.jsonl(\.zst)?")
 _UNFINISHED = re.compile(r"events-[0-9]{16}\.jsonl\.zst\.tmp")
 _PIECE_BYTES = 1024 * 1024
+_COMPRESSED_PIECE_BYTES = 16 * 1024  # repetitive lines shrink a hundredfold and more
 
 
 class SegmentUnreadable(Exception):
@@ -31,11 +31,11 @@ class Segment:
     def compressed(self) -> bool:
         return self.path.suffix == ".zst"
 
-    @contextmanager
-    def open(self) -> Iterator[IO[bytes]]:
-        """Gives its bytes as written. A segment that was compressed since it was listed is opened under its new name.
+    def lines(self) -> Iterator[bytes]:
+        """Gives line after line in bounded memory; the last has no LF when it is torn.
 
-        Raises FileNotFoundError when it is gone; reading raises zstandard.ZstdError or OSError when it is damaged.
+        A segment that was compressed since it was listed is read under its new name. Raises FileNotFoundError when it is gone, and
+        SegmentUnreadable, after the lines that could be had.
         """
         try:
             file = self.path.open("rb")
@@ -44,31 +44,46 @@ class Segment:
                 raise
             file = _compressed_path(self.path).open("rb")
         with file:
-            if file.name.endswith(".zst"):
-                with zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) as reader:
-                    yield reader
-            else:
-                yield file
+            yield from _split_lines(_decompress(file) if file.name.endswith(".zst") else _read(file, _PIECE_BYTES))
 
-    def lines(self) -> Iterator[bytes]:
-        """Gives line after line in bounded memory; the last has no LF when it is torn. Raises SegmentUnreadable, FileNotFoundError."""
+
+def _split_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    parts: list[bytes] = []
+    for piece in pieces:
+        *lines, rest = piece.split(b"\n")
+        for line in lines:
+            parts.append(line)
+            yield b"".join(parts) + b"\n"
+            parts.clear()
+        if rest:
+            parts.append(rest)
+    if parts:
+        yield b"".join(parts)
+
+
+def _read(file: IO[bytes], piece_bytes: int) -> Iterator[bytes]:
+    try:
+        while piece := file.read(piece_bytes):
+            yield piece
+    except OSError as error:
+        raise SegmentUnreadable(str(error)) from error
+
+
+def _decompress(file: IO[bytes]) -> Iterator[bytes]:
+    """Gives the content of one zstd frame after another; unlike `stream_reader` it notices that the last one is cut short."""
+    frame = zstandard.ZstdDecompressor().decompressobj()
+    for piece in _read(file, _COMPRESSED_PIECE_BYTES):
+        rest = piece
         try:
-            with self.open() as file:
-                parts: list[bytes] = []
-                while piece := file.read(_PIECE_BYTES):
-                    *lines, rest = piece.split(b"\n")
-                    for line in lines:
-                        parts.append(line)
-                        yield b"".join(parts) + b"\n"
-                        parts.clear()
-                    if rest:
-                        parts.append(rest)
-                if parts:
-                    yield b"".join(parts)
-        except FileNotFoundError:
-            raise
-        except (OSError, zstandard.ZstdError) as error:
+            while rest:
+                if frame.eof:
+                    frame = zstandard.ZstdDecompressor().decompressobj()
+                yield frame.decompress(rest)
+                rest = frame.unused_data
+        except zstandard.ZstdError as error:
             raise SegmentUnreadable(str(error)) from error
+    if not frame.eof:
+        raise SegmentUnreadable("the compressed data ends too early")
 
 
 def segment_path(directory: Path, first: int) -> Path:
@@ -112,6 +127,7 @@ def compress(segment: Segment, stopped: threading.Event) -> int | None:
                 while not stopped.is_set() and (piece := plain.read(_PIECE_BYTES)):
                     writer.write(piece)
             if not stopped.is_set():
+                copy.flush()
                 os.utime(copy.fileno(), ns=(state.st_atime_ns, state.st_mtime_ns))  # retention goes by the age of the newest line
                 os.fsync(copy.fileno())
         if stopped.is_set():

@@ -4,9 +4,10 @@ import contextlib
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import IO
+from types import TracebackType
+from typing import IO, Self
 
 from .log import is_log
 from .progress import Progress
@@ -25,16 +26,17 @@ def tail(directory: Path, *, count: int = 10, follow: bool = True) -> int:
     progress = Progress()
     printed = 0
     try:
-        for line in read_tail(directory, count=count, follow=follow):
-            if line is None:
-                if progress.due:
-                    progress.show(f"following {directory}, {printed} lines so far")
-                time.sleep(_POLL_SECONDS)
-                continue
-            progress.clear()
-            sys.stdout.buffer.write(line)
-            sys.stdout.buffer.flush()
-            printed += 1
+        with contextlib.closing(read_tail(directory, count=count, follow=follow)) as lines:
+            for line in lines:
+                if line is None:
+                    if progress.due:
+                        progress.show(f"following {directory}, {printed} lines so far")
+                    time.sleep(_POLL_SECONDS)
+                    continue
+                progress.clear()
+                sys.stdout.buffer.write(line)
+                sys.stdout.buffer.flush()
+                printed += 1
     except KeyboardInterrupt:
         pass  # how one leaves
     finally:
@@ -42,18 +44,18 @@ def tail(directory: Path, *, count: int = 10, follow: bool = True) -> int:
     return 0
 
 
-def read_tail(directory: Path, *, count: int, follow: bool) -> Iterator[bytes | None]:
-    """Gives the newest `count` whole lines, then with `follow` each further one, and None whenever there is none yet."""
+def read_tail(directory: Path, *, count: int, follow: bool) -> Generator[bytes | None, None, None]:
+    """Gives the newest `count` whole lines, then with `follow` each further one, and None whenever there is none yet; close it."""
     segments = list_segments(directory)
-    cursor = _Cursor(directory, segments[-1] if segments else None)
-    yield from _newest(segments, count, cursor.offset)
-    while follow:
-        given = False
-        for line in cursor.read():
-            given = True
-            yield line
-        if not given:
-            yield None
+    with _Cursor(directory, segments[-1] if segments else None) as cursor:
+        yield from _newest(segments, count, cursor.offset)
+        while follow:
+            given = False
+            for line in cursor.read():
+                given = True
+                yield line
+            if not given:
+                yield None
 
 
 def _newest(segments: list[Segment], count: int, end: int) -> list[bytes]:
@@ -97,23 +99,32 @@ class _Cursor:
                 self._file = segment.path.open("rb")
                 self.offset = self._last_line_end(self._file)
 
-    def read(self) -> Iterator[bytes]:
-        """Gives the lines that are there by now."""
-        yield from self._rest()
-        newer = next((segment for segment in list_segments(self._directory) if segment.first > self._first), None)
-        if newer is None:
-            return
-        yield from self._rest()  # what was written between our read and the rotation; nothing comes after that
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
-        self._first = newer.first
-        self.offset = 0
-        if not newer.compressed:
-            with contextlib.suppress(FileNotFoundError):
-                self._file = newer.path.open("rb")
-        if self._file is None:
-            yield from newer.lines()
+
+    def read(self) -> Iterator[bytes]:
+        """Gives the lines that are there by now."""
+        yield from self._rest()
+        while newer := self._next_segment():
+            yield from self._rest()  # what was written between our read and the rotation; nothing comes after that
+            self.close()
+            self._first = newer.first
+            self.offset = 0
+            if not newer.compressed:
+                with contextlib.suppress(FileNotFoundError):  # compressed since it was listed
+                    self._file = newer.path.open("rb")
+            yield from newer.lines() if self._file is None else self._rest()
+
+    def _next_segment(self) -> Segment | None:
+        return next((segment for segment in list_segments(self._directory) if segment.first > self._first), None)
 
     def _rest(self) -> Iterator[bytes]:
         """Gives the whole lines behind the offset; a part of a line waits for its end, or for being cut off."""

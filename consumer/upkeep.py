@@ -62,27 +62,27 @@ def remove_old(directory: Path, retention: Retention, clock: Callable[[], float]
 class Upkeep:
     """Keeps a log directory in shape beside its writer, in a thread."""
 
-    def __init__(self, directory: Path, retention: Retention, rotated: asyncio.Event) -> None:
+    def __init__(self, directory: Path, retention: Retention, due: asyncio.Event) -> None:
         self._directory = directory
         self._retention = retention
-        self._rotated = rotated
+        self._due = due
         self._stopped = threading.Event()
 
     async def run(self) -> None:
-        """Works at once, whenever a segment was closed, and now and then, until `stop`."""
+        """Works at once, whenever it is due, and now and then, until `stop`."""
         while not self._stopped.is_set():
-            self._rotated.clear()
+            self._due.clear()
             try:
                 await asyncio.to_thread(self._work)
             except OSError as error:
                 _log.warning("closed segments could not be compressed or removed, will be tried again", reason=str(error))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._rotated.wait(), _LOOK_SECONDS)
+                await asyncio.wait_for(self._due.wait(), _LOOK_SECONDS)
 
     def stop(self) -> None:
         """Makes `run` end soon; a compression under way is given up and done at the next start."""
         self._stopped.set()
-        self._rotated.set()
+        self._due.set()
 
     def _work(self) -> None:
         compressed = compress_closed(self._directory, self._stopped)

@@ -76,7 +76,7 @@ class Worker:
             sync_seconds=options.rotation.sync_seconds,
         )
         self.subscription = Subscription(options.source, self.intake, self.writer, recovered.checkpoint)
-        upkeep = Upkeep(log.directory, options.retention, self.writer.rotated)
+        upkeep = Upkeep(log.directory, options.retention, self.writer.upkeep_due)
         async with asyncio.TaskGroup() as tasks:
             writing = tasks.create_task(self.writer.run())
             following = tasks.create_task(self.subscription.run())
@@ -101,7 +101,9 @@ class Worker:
         delay = options.write_retry_seconds
         while not self._stopping.is_set():
             try:
-                log = await asyncio.to_thread(EventLog, options.log_directory, options.rotation, options.repeat_window)
+                log = await asyncio.to_thread(
+                    EventLog, options.log_directory, options.rotation, source=options.source.name, window=options.repeat_window
+                )
             except OSError as error:
                 self._not_open = f"the log cannot be opened: {error.strerror or error} ({options.log_directory})"
                 _log.error("the log cannot be opened, will be tried again", reason=self._not_open, seconds=delay)
@@ -118,6 +120,8 @@ class Worker:
         recovered = log.recovered
         if recovered.cut_bytes:
             _log.warning("a torn last line was cut off the log: it was never acknowledged", bytes=recovered.cut_bytes)
+        if recovered.other_source is not None:
+            _log.warning("the log's newest events came from another source, whose IDs mean nothing here", other=recovered.other_source)
         for reason in recovered.unreadable:
             _log.error("a segment of the log is damaged; `verify` tells more", reason=reason)
         _log.info(

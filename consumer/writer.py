@@ -31,8 +31,8 @@ class Writer:
         """Lines that are durable since the start."""
         self.pending_bytes = 0
         """Of lines that are not durable yet."""
-        self.rotated = asyncio.Event()
-        """Set when a segment was closed."""
+        self.upkeep_due = asyncio.Event()
+        """Set when a segment was closed, or room is needed."""
         self._log = log
         self._output = output
         self._max_pending_bytes = max_pending_bytes
@@ -92,7 +92,7 @@ class Writer:
                 delay = min(delay * 2, _LONGEST_RETRY_SECONDS)
                 continue
             if self._log.rotations != rotations:
-                self.rotated.set()
+                self.upkeep_due.set()
             await self._acknowledge(durable)
             return True
 
@@ -107,7 +107,7 @@ class Writer:
         self.durable += len(durable)
         self.pending_bytes -= sum(map(len, durable))
         self._update_room()
-        if self._output is not None:
+        if self._output is not None and durable:
             await self._output.put(durable)
 
     def _fail(self, error: OSError) -> None:
@@ -116,6 +116,7 @@ class Writer:
             _log.error("the log cannot be written, reading stops until it can", reason=reason)
         self.failure = reason
         self._update_room()
+        self.upkeep_due.set()  # closed segments may be compressed or removed, which makes room on a full disk
 
     def _update_room(self) -> None:
         if self.failure is None and self.pending_bytes < self._max_pending_bytes:

@@ -1,0 +1,93 @@
+"""One line of the log."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.record import Position, Record, RecordError, decode, write_time
+from tests.consumer.consuming import record
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@given(
+    st.builds(
+        Record,
+        received_at=TEXT,
+        source=TEXT,
+        id=st.none() | TEXT,
+        type=TEXT,
+        position=st.builds(Position, st.text("0123456789abcdef", min_size=1), st.integers(1, 10**18 - 1)),
+        data=TEXT,
+        gap=st.none(),
+        last_event_id=st.none() | TEXT,
+        repeat=st.booleans(),
+    )
+)
+def test_line_says_all_of_a_record_and_is_one_line(record: Record) -> None:
+    line = record.encode()
+    assert line.count(b"\n") == 1
+    assert line.endswith(b"\n")
+    assert decode(line) == record
+    assert decode(line).key() == record.key()
+
+
+def test_line_of_an_event_has_the_fields_that_were_promised() -> None:
+    line = json.loads(record(7).encode())
+    assert line == {
+        "received_at": "2026-01-02T03:04:05.678901Z",
+        "source": "http://127.0.0.1/",
+        "id": "7",
+        "type": "message",
+        "data": "some data",
+        "position": "e-7",
+    }
+
+
+def test_gap_has_an_object_in_place_of_data() -> None:
+    gap = Record("t", "s", None, "gap", Position("e", 3), gap={"missed": 2}, last_event_id="9")
+    assert json.loads(gap.encode()) == {
+        "received_at": "t",
+        "source": "s",
+        "id": None,
+        "type": "gap",
+        "gap": {"missed": 2},
+        "position": "e-3",
+        "last_event_id": "9",
+    }
+    assert decode(gap.encode()) == gap
+
+
+def test_characters_beyond_ascii_are_readable_in_the_line() -> None:
+    assert "七夕" in record(1, data="七夕\u2028\n").encode().decode()
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"", "not JSON"),
+        (b'{"received_at": "t"', "not JSON"),
+        (b"\xff", "not JSON"),
+        (b"\0\0\0", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[]", "not a JSON object"),
+        (b"{}", "neither a text `data` nor an object `gap`"),
+        (b'{"data": 1}', "neither a text"),
+        (b'{"data": "", "gap": {}}', "neither a text"),
+        (b'{"data": ""}', "`received_at` is missing"),
+        (b'{"data": "", "received_at": "t", "source": "s", "type": "m", "position": "e-1", "id": 1}', "`id` is missing or not a text"),
+        (b'{"data": "", "received_at": "t", "source": "s", "type": "m", "position": "e-x"}', "position 'e-x'"),
+        (b'{"data": "", "received_at": "t", "source": "s", "type": "m", "position": "-1"}', "position '-1'"),
+        (b'{"data": "", "received_at": "t", "source": "s", "type": "m", "position": "e"}', "position 'e'"),
+    ],
+)
+def test_what_is_no_record_is_refused_with_the_reason(line: bytes, reason: str) -> None:
+    with pytest.raises(RecordError, match=reason.replace("`", ".")):
+        decode(line)
+
+
+def test_time_is_rfc_3339_in_utc_to_the_microsecond() -> None:
+    assert write_time(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)) == "2026-01-02T03:04:05.000000Z"
