@@ -18,7 +18,7 @@ $(ENVIRONMENT): tests/requirements.txt
 	touch $@
 
 run: $(ENVIRONMENT) ## run producer, gateway and consumer here until Ctrl-C; data goes below ./data
-	@PYTHONUNBUFFERED=1 $(BIN)/honcho start || [ $$? -eq 130 ]
+	@PYTHONUNBUFFERED=1 $(BIN)/honcho start
 
 test: lint ## check everything: lint, types, import rules, every test
 	$(BIN)/python -m pytest -rfEs --cov=eventstream --cov-fail-under=100
