@@ -64,15 +64,16 @@ def recover(directory: Path, source: str, window: int) -> Recovered:
     sync_directory(directory)
     unreadable: list[str] = []
     recent = _read_back(segments, window, unreadable)
+    # The next line may have to begin a segment, whose name must not be that of a compressed one, however little of it can be read.
+    next_number = segments[-1].first + segments[-1].compressed if segments else 1
     if not recent:
-        next_number = segments[-1].first if segments else 1
         return Recovered(secrets.token_hex(6), next_number, cut_bytes=cut_bytes, unreadable=unreadable)
     newest = recent[-1]
     own = [seen for seen in recent if seen.source == source]
     told = (seen.checkpoint for seen in reversed(own))
     return Recovered(
         newest.position.epoch,
-        max(newest.position.number + 1, segments[-1].first),
+        max(newest.position.number + 1, next_number),
         next((id for id in told if id is not None), ""),
         own,
         None if newest.source == source else newest.source,
@@ -128,19 +129,20 @@ def _read_back(segments: list[Segment], window: int, unreadable: list[str]) -> l
     """Gives the newest `window` records, and more when none of them tells the checkpoint; oldest first."""
     recent: deque[Seen] = deque()
     for segment in reversed(segments):
-        try:
-            recent.extendleft(_newest_first(segment, window - len(recent)))
-        except SegmentUnreadable as error:
-            unreadable.append(f"{segment.path.name}: {error}")
+        recent.extendleft(_newest_first(segment, window - len(recent), unreadable))
         if len(recent) >= window and any(seen.checkpoint is not None for seen in recent):
             break
     return list(recent)
 
 
-def _newest_first(segment: Segment, count: int) -> Iterator[Seen]:
+def _newest_first(segment: Segment, count: int, unreadable: list[str]) -> Iterator[Seen]:
     """Gives the newest `count` records of a segment, or those down to the one that tells the checkpoint."""
     if segment.compressed:
-        tail = deque((line for line in segment.lines() if _is_record(line)), maxlen=max(count, 1))
+        tail: deque[bytes] = deque(maxlen=max(count, 1))
+        try:
+            tail.extend(line for line in segment.lines() if _is_record(line))
+        except SegmentUnreadable as error:
+            unreadable.append(f"{segment.path.name}: {error}")
         yield from (Seen.of(decode(line)) for line in reversed(tail))
         return
     given = 0

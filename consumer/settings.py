@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from eventstream.client import EventSource
 from service.settings import ServiceSettings, SettingsError
 
 from .source import strip_secrets
@@ -74,10 +76,20 @@ class ConsumerSettings(ServiceSettings):
 
     def check(self) -> None:
         """Raises SettingsError for what only makes sense as a whole; the messages show no secrets."""
-        if not self.source_url.lower().startswith(("http://", "https://")):
+        try:
+            parts = urlsplit(self.source_url)
+            usable = parts.scheme.lower() in ("http", "https") and bool(parts.hostname)
+        except ValueError:
+            usable = False
+        if not usable:
             shown = strip_secrets(self.source_url)
             raise SettingsError(f"CONSUMER_SOURCE_URL={shown!r}: must be an absolute URL with http or https")
-        self.headers()
+        headers = self.headers()
+        try:
+            EventSource(self.source_url, headers=headers)
+        except ValueError as error:
+            reason = str(error).partition(":")[0]  # behind the colon comes the value
+            raise SettingsError(f"CONSUMER_SOURCE_URL or CONSUMER_SOURCE_HEADERS: {reason}") from None
 
     def headers(self) -> dict[str, str]:
         """Gives `source_headers` parsed. Raises SettingsError without showing the value."""

@@ -123,8 +123,8 @@ class Subscription:
             await self._source.close()
 
     async def _follow(self) -> None:
-        parser = Parser(self._last_event_id)
         async with self._open() as self._source:
+            parser = Parser(self._last_event_id)
             connections = 0
             try:
                 async for block in self._source.blocks():
@@ -141,6 +141,16 @@ class Subscription:
                 self._source = None
 
     def _open(self) -> EventSource:
+        try:
+            return self._event_source()
+        except ValueError:
+            if not self._last_event_id:
+                raise
+            _log.error("the last event ID holds what no header can carry; starting without it", last_event_id=self._last_event_id)
+            self._last_event_id = ""
+            return self._event_source()
+
+    def _event_source(self) -> EventSource:
         options = self._options
         return EventSource(
             options.url,

@@ -219,6 +219,25 @@ def test_damaged_compressed_segment_is_reported_and_the_rest_counts(tmp_path: Pa
     assert len(recovered.unreadable) == 1
 
 
+def test_newest_segment_that_cannot_be_read_is_left_as_evidence_and_the_log_goes_on_behind_it(tmp_path: Path) -> None:
+    path = compressed(tmp_path, 5, b"".join(lines_of(range(5, 30))))
+    path.write_bytes(b"no zstd")
+    for _ in range(2):
+        with open_log(tmp_path) as log:
+            number = log.recovered.next_number
+            assert number > 5
+            log.append(lines_of([number]))
+            log.flush()
+    assert path.read_bytes() == b"no zstd"
+
+
+def test_what_can_be_read_of_a_damaged_newest_segment_counts(tmp_path: Path) -> None:
+    path = compressed(tmp_path, 1, b"".join(lines_of(range(1, 4))))
+    path.write_bytes(path.read_bytes()[:-1])  # a part of the checksum
+    with open_log(tmp_path) as log:
+        assert (log.recovered.next_number, log.recovered.checkpoint, len(log.recovered.unreadable)) == (4, "3", 1)
+
+
 @pytest.mark.parametrize("length", [0, 1, 7, 65_534, 65_535, 65_536, 65_537, 200_000])
 def test_lines_are_read_backwards_wherever_the_pieces_are_cut(tmp_path: Path, length: int) -> None:
     for lines in ([b"x" * length], [b"a", b"x" * length, b""], [b"", b"", b"x" * length, b"b"], [b"x" * length, b"y" * length]):

@@ -150,16 +150,6 @@ def test_events_are_printed_when_asked_for(tmp_path: Path) -> None:
     assert printed[3] == "events-0000000000000001.jsonl:3: gap: reason why"
 
 
-@pytest.mark.parametrize(
-    "arguments", [["verify", "nowhere"], ["tail", "nowhere"], ["verify"], ["verify", ".", "--strange"], ["tail", "-n-1", "."]]
-)
-def test_wrong_usage_is_status_2(tmp_path: Path, arguments: list[str]) -> None:
-    outcome = run_command(*arguments)
-    assert outcome.returncode == 2
-    assert outcome.stdout == ""
-    assert outcome.stderr
-
-
 def test_directory_without_a_log_is_no_clean_log(tmp_path: Path) -> None:
     assert verify(tmp_path) == 2
     EventLog(tmp_path, Rotation(), source=SOURCE, window=10).close()
