@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import resource
 import signal
 import sys
@@ -40,6 +41,8 @@ def main() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two descriptors a stream
     try:
+        gc.freeze()  # what is there now stays; the collector need not look at it again and again
+        gc.set_threshold(20_000, 20, 50)
         uvloop.run(_serve(settings, routes))
     except OSError as error:
         print(f"gateway: {error}", file=sys.stderr)

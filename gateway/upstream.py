@@ -157,16 +157,17 @@ def attach(response: aiohttp.ClientResponse, receiver: Receiver) -> bool:
     False when that cannot be, because the response is not aiohttp's usual arrangement: then the caller has to read it.
     """
     content = response.content
-    if content.exception() is not None:
-        return False
-    if content.is_eof():
+    protocol = response.connection.protocol if response.connection is not None else None
+    lost = content.exception()
+    if content.is_eof() or lost is not None or protocol is None or protocol.transport is None:  # it is over already
         received = _take_buffer(content)
         if received:
             receiver.feed(received)
-        receiver.upstream_ended()
+        if content.is_eof():
+            receiver.upstream_ended()
+        else:
+            receiver.upstream_lost(str(lost) if lost else "connection closed before the end of the response")
         return True
-    connection = response.connection
-    protocol = connection.protocol if connection is not None else None
     if not isinstance(protocol, UpstreamProtocol) or type(content) is not StreamReader:
         return False
     protocol.attach(content, receiver)
