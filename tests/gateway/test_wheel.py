@@ -1,0 +1,172 @@
+"""One timer for all streams."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable
+
+import pytest
+
+from gateway.wheel import TimerWheel
+
+TICK_SECONDS = 0.02
+GUARD_SECONDS = 10.0
+
+
+class Entry:
+    """Notes when it rang, and asks to be rung again as `again` says."""
+
+    def __init__(self, again: Callable[[int], int] = lambda now: 0) -> None:
+        self.slot = 0
+        self.rung = asyncio.Event()
+        self.rings: list[tuple[int, float]] = []
+        self._again = again
+
+    def ring(self, now: int) -> int:
+        self.rings.append((now, time.monotonic()))
+        self.rung.set()
+        return self._again(now)
+
+
+async def until_rung(entry: Entry, count: int = 1) -> None:
+    async with asyncio.timeout(GUARD_SECONDS):
+        while len(entry.rings) < count:
+            entry.rung.clear()
+            await entry.rung.wait()
+
+
+def timers_waiting() -> int:
+    """How many timers the event loop holds that nobody has cancelled."""
+    loop = asyncio.get_running_loop()
+    return sum(not handle.cancelled() for handle in loop._scheduled)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("seconds", "ticks"), [(0, 0), (0.001, 1), (0.25, 1), (0.26, 2), (0.5, 2), (15, 60), (15.1, 61)])
+async def test_interval_takes_the_least_number_of_ticks_that_lasts_it(seconds: float, ticks: int) -> None:
+    assert TimerWheel(0.25).ticks(seconds) == ticks
+
+
+@pytest.mark.parametrize("ticks", [1, 2, 5])
+async def test_entry_rings_once_when_due_and_not_a_tick_early(ticks: int) -> None:
+    wheel = TimerWheel(TICK_SECONDS)
+    entry = Entry()
+    added_at = time.monotonic()
+    wheel.add(entry, wheel.now)  # starts the wheel's clock
+    wheel.remove(entry)
+    wheel.add(entry, wheel.now + ticks)
+    due = entry.slot
+    await until_rung(entry)
+    ((now, rung_at),) = entry.rings
+    assert now >= due
+    assert rung_at - added_at >= (ticks - 1) * TICK_SECONDS
+    assert entry.slot == 0
+
+
+async def test_entries_ring_in_the_order_in_which_they_are_due() -> None:
+    wheel = TimerWheel(TICK_SECONDS)
+    entries = {number: Entry() for number in (7, 2, 5)}
+    wheel.add(entries[7], wheel.now)
+    wheel.remove(entries[7])
+    for number, entry in entries.items():
+        wheel.add(entry, wheel.now + number)
+    await until_rung(entries[7])
+    rang_at = {number: entry.rings[0][1] for number, entry in entries.items()}
+    assert sorted(rang_at, key=rang_at.__getitem__) == [2, 5, 7]
+
+
+async def test_entry_that_is_late_to_be_added_rings_at_the_next_tick() -> None:
+    wheel = TimerWheel(TICK_SECONDS)
+    entry = Entry()
+    wheel.add(entry, wheel.now - 100)
+    assert entry.slot == wheel.now + 1
+    await until_rung(entry)
+
+
+async def test_entry_rings_again_as_often_as_it_asks() -> None:
+    wheel = TimerWheel(TICK_SECONDS)
+    entry = Entry(lambda now: now + 2 if len(entry.rings) < 4 else 0)
+    wheel.add(entry, wheel.now)
+    await until_rung(entry, 4)
+    ticks = [now for now, _ in entry.rings]
+    assert all(later - earlier >= 2 for earlier, later in itertools.pairwise(ticks))
+    assert timers_waiting() == 0
+
+
+async def test_removed_entry_does_not_ring() -> None:
+    wheel = TimerWheel(TICK_SECONDS)
+    removed, kept = Entry(), Entry()
+    wheel.add(removed, wheel.now + 1)
+    wheel.add(kept, wheel.now + 2)
+    wheel.remove(removed)
+    await until_rung(kept)
+    assert removed.rings == []
+
+
+async def test_entry_that_is_not_in_the_wheel_may_be_removed() -> None:
+    wheel = TimerWheel(TICK_SECONDS)
+    stranger, entry = Entry(), Entry()
+    wheel.add(entry, wheel.now)
+    wheel.remove(stranger)
+    wheel.remove(entry)
+    wheel.remove(entry)
+    assert "waiting=0" in repr(wheel)
+
+
+async def test_nothing_is_scheduled_for_an_empty_wheel() -> None:
+    before = timers_waiting()
+    wheel = TimerWheel(TICK_SECONDS)
+    assert timers_waiting() == before
+    entry = Entry()
+    wheel.add(entry, wheel.now)
+    assert timers_waiting() == before + 1
+    await until_rung(entry)
+    assert timers_waiting() == before
+
+
+async def test_wheel_whose_last_entry_was_removed_comes_to_rest() -> None:
+    wheel = TimerWheel(TICK_SECONDS)
+    entry = Entry()
+    wheel.add(entry, wheel.now + 1000)
+    wheel.remove(entry)
+    async with asyncio.timeout(GUARD_SECONDS):
+        while timers_waiting() > 1:  # beside the guard's own
+            await asyncio.sleep(0)
+    assert entry.rings == []
+
+
+async def test_wheel_that_has_rested_rings_not_early() -> None:
+    wheel = TimerWheel(TICK_SECONDS)
+    first, second = Entry(), Entry()
+    wheel.add(first, wheel.now)
+    await until_rung(first)
+    await asyncio.sleep(5 * TICK_SECONDS)  # ticks that nobody counts
+    added_at = time.monotonic()
+    wheel.add(second, wheel.now)  # what a stream does first: its clock reads right from here
+    wheel.remove(second)
+    wheel.add(second, wheel.now + 4)
+    await until_rung(second)
+    assert second.rings[0][1] - added_at >= 3 * TICK_SECONDS
+
+
+async def test_ten_thousand_entries_take_one_timer_and_all_ring() -> None:
+    wheel = TimerWheel(TICK_SECONDS)
+    before = timers_waiting()
+    entries = [Entry() for _ in range(10_000)]
+    for number, entry in enumerate(entries):
+        wheel.add(entry, wheel.now + 1 + number % 5)
+    assert timers_waiting() == before + 1
+    assert "waiting=10000" in repr(wheel)
+    for entry in entries:
+        await until_rung(entry)
+    assert all(len(entry.rings) == 1 for entry in entries)
+    assert timers_waiting() == before
+
+
+async def test_nobody_is_forgotten_when_the_loop_was_busy_for_many_ticks() -> None:
+    wheel = TimerWheel(TICK_SECONDS)
+    entries = [Entry() for _ in range(10)]
+    for number, entry in enumerate(entries):
+        wheel.add(entry, wheel.now + 1 + number)
+    time.sleep(12 * TICK_SECONDS)  # noqa: ASYNC251  the stall is the point
+    for entry in entries:
+        await until_rung(entry)
