@@ -87,7 +87,8 @@ class ScriptedUpstream:
     """Plays one script per request: the n-th request gets the n-th script, the last script serves all further ones.
 
     A script is a sequence of bytes (sent as they are, each in one write), `Pause`, `Flood`, `Silence`, `Act` and `Disconnect`; or a
-    function from `Asked` to such a sequence. After its last step the connection stays open for a next request unless the step was `Disconnect`.
+    function from `Asked` to such a sequence. After its last step the connection stays open for a next request unless the step
+    was `Disconnect`.
     Request bodies are read first, unless `read_body` is False or, asked with the request's head, gives False.
     """
 
@@ -187,6 +188,7 @@ class ScriptedUpstream:
                         writer.write(piece)
                         await writer.drain()
                         self._count(asked, len(piece))
+                        await asyncio.sleep(0)  # drain() alone gives nobody else a turn while the kernel takes all
                         sent += 1
                 case Act(play):
                     await play(reader, writer)

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -93,10 +92,10 @@ async def proxy(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Async
         yield subject
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def fresh_proxy(stage: Stage, tmp_path: Path) -> AsyncIterator[Subject]:
-    """A proxy of one's own, whose memory nobody else has touched."""
-    async with running(stage.url, _routes(stage.url), tmp_path, drain_seconds=2) as subject:
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def fresh_proxy(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Subject]:
+    """A proxy of the module's own, whose memory nobody else has touched."""
+    async with running(stage.url, _routes(stage.url), tmp_path_factory.mktemp("fresh"), drain_seconds=2) as subject:
         yield subject
 
 
@@ -108,7 +107,7 @@ def converse(proxy: Subject, stage: Stage) -> Converse:
 
 @pytest.fixture
 def converse_freshly(fresh_proxy: Subject, stage: Stage) -> Converse:
-    """The same through a proxy of one's own."""
+    """The same through the module's own proxy."""
     return partial(_talk, fresh_proxy, stage)
 
 

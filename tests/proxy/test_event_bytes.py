@@ -8,7 +8,7 @@ from tests.proxy.concurrently import all_hold
 from tests.proxy.conftest import Converse
 from tests.proxy.downstream import End
 from tests.proxy.streams import HEAD, LAST_CHUNK, THREE_EVENTS, numbered_blocks, whole_blocks
-from tests.scripted_upstream import Disconnect, Pause, Step, chunk
+from tests.scripted_upstream import Disconnect, Pause, Silence, Step, chunk
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -137,7 +137,7 @@ async def test_stream_without_a_whole_block_ends_cleanly_and_empty(converse: Con
 
 @STYLES
 @pytest.mark.parametrize("framing", ["chunked", "length", "close"])
-async def test_unfinished_block_at_a_clean_end_is_dropped(converse: Converse, gateway: None, style: str, framing: str) -> None:
+async def test_unfinished_block_at_a_clean_end_is_dropped(converse: Converse, style: str, framing: str) -> None:
     async def ends_at(cut: int) -> None:
         part = THREE_EVENTS[style][:cut]
         scripts: dict[str, list[Step]] = {
@@ -170,7 +170,7 @@ async def test_block_of_8_mib_passes(converse: Converse) -> None:
 async def test_block_of_8_mib_and_one_byte_ends_the_stream_after_the_blocks_before_it(converse: Converse, gateway: None) -> None:
     stream = b"data: before\n\n" + block_of(8 * MIB + 1) + b"data: after\n\n"
     pieces = [chunk(stream[at : at + 100_000]) for at in range(0, len(stream), 100_000)]
-    async with converse(HEAD, *pieces, LAST_CHUNK) as talk:
+    async with converse(HEAD, *pieces, Silence()) as talk:
         answer = await talk.answer()
         assert await answer.to_end(timeout=30) == b"data: before\n\n"
         assert answer.end in (End.CUT_SHORT, End.RESET)

@@ -8,7 +8,7 @@ from tests.proxy.concurrently import all_hold
 from tests.proxy.conftest import Converse
 from tests.proxy.downstream import Downstream
 from tests.proxy.streams import HEAD
-from tests.scripted_upstream import Flood, Pause, Script, Silence, chunk
+from tests.scripted_upstream import Pause, Script, Silence, chunk
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -22,7 +22,6 @@ SITUATIONS: dict[str, Script] = {
     "between blocks": [HEAD, chunk(b"data: 1\n\n"), Silence()],
     "inside a block": [HEAD, chunk(b"data: 1\n\ndata: 2"), Silence()],
     "in a plain answer": [HEAD.replace(b"text/event-stream", b"text/plain"), chunk(b"part"), Silence()],
-    "while upstream floods": [HEAD, Flood(b"data: flood\n\n" * 1000)],
 }
 
 

@@ -60,7 +60,7 @@ def wire_cuts(style: str) -> dict[int, tuple[bytes, bytes]]:
 @STYLES
 @pytest.mark.parametrize("disconnect", [Disconnect(), Disconnect(reset=True)], ids=["FIN", "RST"])
 async def test_upstream_killed_at_any_offset_aborts_after_the_last_whole_block(
-    converse: Converse, gateway: None, style: str, disconnect: Disconnect
+    converse: Converse, style: str, disconnect: Disconnect
 ) -> None:
     cases = wire_cuts(style).items()
     await all_hold({f"killed after byte {cut}": dies(converse, wire, due, disconnect) for cut, (wire, due) in cases})
@@ -71,7 +71,7 @@ async def test_upstream_killed_between_blocks_never_looks_complete(converse: Con
     await dies(converse, chunk(b"data: 1\n\n"), b"data: 1\n\n", disconnect)
 
 
-async def test_upstream_killed_in_the_same_packet_as_its_last_block_delivers_it(converse: Converse, gateway: None) -> None:
+async def test_upstream_killed_in_the_same_packet_as_its_last_block_delivers_it(converse: Converse) -> None:
     async def one(wire: bytes, due: bytes) -> None:
         async with converse(HEAD + wire, Disconnect()) as talk:
             answer = await talk.answer()
@@ -81,7 +81,7 @@ async def test_upstream_killed_in_the_same_packet_as_its_last_block_delivers_it(
     await all_hold({f"killed after byte {cut}": one(wire, due) for cut, (wire, due) in wire_cuts("LF").items()})
 
 
-async def test_upstream_that_breaks_its_content_length_is_lost(converse: Converse, gateway: None) -> None:
+async def test_upstream_that_breaks_its_content_length_is_lost(converse: Converse) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 500\r\n\r\n"
     async with converse(head, b"data: 1\n\ndata: 2", Disconnect()) as talk:
         answer = await talk.answer()
@@ -89,7 +89,7 @@ async def test_upstream_that_breaks_its_content_length_is_lost(converse: Convers
         assert answer.end in ABORTED
 
 
-async def test_reset_ends_a_stream_that_only_the_connection_delimits(converse: Converse, gateway: None) -> None:
+async def test_reset_ends_a_stream_that_only_the_connection_delimits(converse: Converse) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
     pause = Pause()
     async with converse(head, b"data: 1\n\ndata: 2", pause, Disconnect(reset=True)) as talk:
@@ -115,8 +115,10 @@ async def test_bad_chunk_size_ends_the_stream_aborted(converse: Converse, bad: b
 
 
 async def test_chunk_longer_than_its_size_ends_the_stream_aborted(converse: Converse) -> None:
-    async with converse(HEAD, chunk(b"data: good\n\n"), b"3\r\n:\n\n\n\n\n\n", Silence()) as talk:
+    pause = Pause()
+    async with converse(HEAD, chunk(b"data: good\n\n"), pause, b"3\r\n:\n\n\n\n\n\n", Silence()) as talk:
         answer = await talk.answer()
+        pause.go()
         assert (await answer.to_end()).startswith(b"data: good\n\n")
         assert answer.end in ABORTED
 
