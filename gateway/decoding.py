@@ -59,10 +59,9 @@ class _Brotli:
 
     def decode(self, chunk: bytes) -> Iterator[bytes]:
         try:
-            part = self._stream.process(chunk, output_buffer_limit=_PART_BYTES)
-            while part:
+            while part := self._stream.process(chunk, output_buffer_limit=_PART_BYTES // 2):  # it overshoots by a buffer
                 yield part
-                part = b"" if self._stream.can_accept_more_data() else self._stream.process(b"", output_buffer_limit=_PART_BYTES)
+                chunk = b""  # only when it gives nothing is there nothing left, whatever can_accept_more_data() says
         except brotli.error as error:
             raise UndecodableError(f"upstream's body is not brotli: {error}") from error
 

@@ -1,6 +1,7 @@
 """Mode direct: one upstream request per downstream request."""
 
 import asyncio
+import os
 
 import aiohttp
 import structlog
@@ -55,11 +56,12 @@ class Direct:
                 )
         except TimeoutError as error:
             what = "connecting" if isinstance(error, aiohttp.ServerTimeoutError) else "waiting for the head of its answer"
-            return _failed(exchange, 504, f"upstream {route.upstream}: time-out {what}")
+            return _failed(exchange, 504, f"time-out {what}")
         except (aiohttp.ClientError, ValueError) as error:
             if body.too_large:
-                return _failed(exchange, 413, f"the body passed {self._max_body} bytes, which is the limit")
-            return _failed(exchange, 502, f"upstream {route.upstream}: {_explain(error)}")
+                exchange.status, exchange.failed = 413, True
+                return problem(413, f"the body passed {self._max_body} bytes, which is the limit")
+            return _failed(exchange, 502, _explain(error))
         try:
             exchange.status = upstream.status
             return await self._relay(request, upstream, exchange)
@@ -172,15 +174,15 @@ def _may_end(exchange: Exchange, relay: Relay) -> bool:
 def _failed(exchange: Exchange, status: int, detail: str) -> web.Response:
     exchange.status = status
     exchange.failed = True
-    log.warning("no answer", **exchange.facts(), detail=detail)
-    return problem(status, detail)
+    route = exchange.route
+    log.warning("no answer", **exchange.facts(), upstream=route.upstream, detail=detail)
+    return problem(status, f"the upstream of route {route.path}: {detail}")  # its address is not for everybody
 
 
 def _explain(error: Exception) -> str:
-    """Says what is wrong with an upstream, in words for people outside."""
     match error:
-        case aiohttp.ClientConnectorError():
-            return f"cannot connect: {error.os_error.strerror or error.os_error}"
+        case aiohttp.ClientConnectorError(os_error=cause):
+            return f"cannot connect: {os.strerror(cause.errno) if cause.errno else cause}"
         case aiohttp.ServerDisconnectedError():
             return "closed the connection without an answer"
         case aiohttp.ClientOSError():

@@ -19,4 +19,5 @@ def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> 
     if status in _RETRYABLE:
         fields["Retry-After"] = str(RETRY_AFTER_SECONDS)
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
-    return web.Response(status=status, text=json.dumps(body), content_type="application/problem+json", headers=fields)
+    fields["Content-Type"] = "application/problem+json"
+    return web.Response(status=status, body=json.dumps(body).encode(), headers=fields)
