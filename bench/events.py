@@ -1,0 +1,104 @@
+"""The events of the measurements: they say themselves whether one is missing, late or damaged.
+
+data: <number, 10 digits> <time of sending, CLOCK_MONOTONIC in ns, 20 digits, 0 when it has none> <filler>
+"""
+
+import asyncio
+import functools
+import socket
+import time
+
+SMALLEST = 40
+"""Bytes of an event without filler, its blank line included."""
+_BLANK_LINE = b"\n\n"
+_FILLER = b"abcdefghijklmnopqrstuvwxyz0123456789"
+_SOCKET_BUFFER_BYTES = 128 * 1024
+
+
+def bound_buffer(transport: asyncio.Transport, option: int) -> None:
+    """Keeps the kernel's buffer (`option` is SO_SNDBUF or SO_RCVBUF) from growing to megabytes.
+
+    Flat-out streams would fill them, and read seconds late what was sent long ago; and uvloop reads on while there is something to read.
+    """
+    connection: socket.socket = transport.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BUFFER_BYTES)
+
+
+@functools.cache
+def _template(size: int) -> bytes:
+    """An event of `size` bytes less its blank line, with `%` places for number and time."""
+    if size < SMALLEST:
+        raise ValueError(f"events of {size} bytes asked for, the smallest has {SMALLEST}")
+    length = size - SMALLEST
+    return b"data: %010d %020d " + (_FILLER * (length // len(_FILLER) + 1))[:length]
+
+
+@functools.cache
+def _chunk_template(size: int) -> bytes:
+    return b"%x\r\n" % size + _template(size) + _BLANK_LINE + b"\r\n"
+
+
+def render(number: int, size: int) -> bytes:
+    """Gives event `number`, `size` bytes long, sent now."""
+    return _template(size) % (number, time.monotonic_ns()) + _BLANK_LINE
+
+
+def render_chunks(first: int, count: int, size: int) -> bytes:
+    """Gives `count` events from number `first`, each an HTTP chunk of its own; only the first says when it was sent."""
+    return _chunk_template(size) % (first, time.monotonic_ns()) + _render_rest(first + 1, count - 1, size)
+
+
+@functools.lru_cache(maxsize=1024)
+def _render_rest(first: int, count: int, size: int) -> bytes:
+    template = _chunk_template(size)
+    return b"".join([template % (number, 0) for number in range(first, first + count)])
+
+
+class Checker:
+    """Checks the body of one response: events of `size` bytes, numbered from 0. Heartbeats (`:` lines) between them are no fault."""
+
+    def __init__(self, size: int) -> None:
+        self._unstamped = _template(size).replace(b"%020d", b"0" * 20)
+        self._length = size - len(_BLANK_LINE)
+        self._filler = _template(size)[len(b"data: %010d %020d ") :]
+        self._rest = b""
+        self._next = 0
+        self.events = 0
+        self.lost = 0
+        self.repeated = 0
+        self.corrupt = 0
+
+    @property
+    def within_event(self) -> bool:
+        """Whether what came so far ends within an event."""
+        return bool(self._rest.removeprefix(b":\n"))
+
+    def feed(self, body: bytes) -> list[int]:
+        """Takes body bytes, cut anywhere; gives the times of sending that the events in them tell."""
+        blocks = (self._rest + body).split(_BLANK_LINE)
+        self._rest = blocks.pop()
+        times = []
+        unstamped = self._unstamped
+        for block in blocks:
+            if block == unstamped % self._next:
+                self._next += 1
+            elif (sent := self._check(block.removeprefix(b":\n"))) > 0:
+                times.append(sent)
+        self.events += len(blocks)
+        return times
+
+    def _check(self, block: bytes) -> int:
+        """Gives the time of sending, 0 when it has none or the event is damaged."""
+        number, sent = block[6:16], block[17:37]
+        well_formed = block[:6] == b"data: " and block[16:17] == block[37:38] == b" " and number.isdigit() and sent.isdigit()
+        if len(block) != self._length or block[38:] != self._filler or not well_formed:
+            self.corrupt += 1
+            self._next += 1
+            return 0
+        distance = int(number) - self._next
+        if distance < 0:
+            self.repeated += 1
+        else:
+            self.lost += distance
+            self._next = int(number) + 1
+        return int(sent)

@@ -1,0 +1,115 @@
+"""The servers under test, each cut to one worker and told not to buffer: how to find, configure and start them."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import peer_files
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a server is to run."""
+
+    port: int
+    upstream_port: int
+    spare_port: int
+    """For a server that insists on a second one."""
+    folder: Path
+    """Temporary, for its files."""
+
+    def write(self, name: str, text: str) -> str:
+        """Writes the file `name` and gives its path."""
+        path = self.folder / name
+        path.write_text(text)
+        return str(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What the program is started with."""
+
+    arguments: list[str]
+    environ: dict[str, str] = field(default_factory=dict)
+
+
+def python() -> str:
+    """The interpreter of gateway and naive proxy: GATEWAY_PYTHON, by default this one."""
+    return os.environ.get("GATEWAY_PYTHON") or sys.executable
+
+
+def program(name: str) -> str | None:
+    """The path of what runs server `name`: of a peer in the folder BENCH_PEERS or on PATH; None when it is not installed."""
+    if name in ("gateway", "naive"):
+        return python()
+    folders = (os.environ.get("BENCH_PEERS", ""), os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin")  # off users' PATH
+    return shutil.which(name, path=os.pathsep.join(filter(None, folders)))
+
+
+def environment() -> dict[str, str]:
+    """The environment of this process without settings of the gateway."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+
+
+def _gateway(place: Place) -> Launch:
+    settings = {
+        "HOST": "127.0.0.1",
+        "PORT": str(place.port),
+        "ADMIN_HOST": "127.0.0.1",
+        "ADMIN_PORT": str(place.spare_port),
+        "UPSTREAM": f"http://127.0.0.1:{place.upstream_port}",
+        "DATA_DIR": str(place.folder / "data"),
+        "MAX_STREAMS": "100000",
+        "MAX_STREAMS_PER_CLIENT": "100000",
+    }
+    return Launch(["-m", "gateway"], {f"GATEWAY_{name}": value for name, value in settings.items()})
+
+
+def _naive(place: Place) -> Launch:
+    return Launch(["-m", "bench.naive_proxy", str(place.upstream_port), str(place.port)])
+
+
+def _nginx(place: Place) -> Launch:
+    config = place.write("nginx.conf", peer_files.nginx(place.port, place.upstream_port))
+    return Launch(["-p", str(place.folder), "-c", config, "-e", "stderr"])
+
+
+def _haproxy(place: Place) -> Launch:
+    return Launch(["-db", "-f", place.write("haproxy.cfg", peer_files.haproxy(place.port, place.upstream_port))])
+
+
+def _envoy(place: Place) -> Launch:
+    config = place.write("envoy.json", peer_files.envoy(place.port, place.upstream_port))
+    return Launch(["-c", config, "--concurrency", "1", "--disable-hot-restart", "-l", "error"])
+
+
+def _caddy(place: Place) -> Launch:
+    config = place.write("Caddyfile", peer_files.caddy(place.port, place.upstream_port))
+    home = str(place.folder)
+    return Launch(
+        ["run", "--config", config, "--adapter", "caddyfile"],
+        {"GOMAXPROCS": "1", "HOME": home, "XDG_CONFIG_HOME": home, "XDG_DATA_HOME": home},
+    )
+
+
+def _traefik(place: Place) -> Launch:
+    routes = place.write("routes.yaml", peer_files.traefik_routes(place.upstream_port))
+    config = place.write("traefik.yaml", peer_files.traefik(place.port, routes))
+    return Launch([f"--configFile={config}"], {"GOMAXPROCS": "1"})
+
+
+SERVERS: dict[str, Callable[[Place], Launch]] = {
+    "gateway": _gateway,
+    "naive": _naive,
+    "nginx": _nginx,
+    "haproxy": _haproxy,
+    "envoy": _envoy,
+    "caddy": _caddy,
+    "traefik": _traefik,
+}
+"""What each server is started with. `gateway` is this repository's in mode direct, `naive` is `bench.naive_proxy`."""

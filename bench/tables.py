@@ -1,0 +1,69 @@
+"""Writes the results as Markdown."""
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from .measure import Measurement, Workload
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Gives a Markdown table; the columns behind the first stand right."""
+    lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    lines += ("| " + " | ".join(row) + " |" for row in rows)
+    return "\n".join(lines)
+
+
+def workload_table(workload: Workload, results: Mapping[str, Sequence[Measurement]]) -> str:
+    """Gives the medians of each server's measurements, beside those of nginx or, without nginx, of the first server."""
+    unit = "request" if workload.count else "event"
+    reference = "nginx" if results.get("nginx") else next((name for name, runs in results.items() if runs), "")
+    medians = {name: statistics.median(run.cpu_us_per_unit for run in runs) for name, runs in results.items() if runs}
+    head = [
+        "server",
+        f"CPU µs/{unit}",
+        f"× {reference}" if reference else "×",
+        "user share",
+        "KB/stream",
+        "p50 ms",
+        "p99 ms",
+        f"{unit}s/s",
+        "defects",
+    ]
+    rows = []
+    for name, runs in results.items():
+        if not runs:
+            rows.append([name, *["–"] * (len(head) - 2), "not measured"])
+            continue
+        rows.append(
+            [
+                name,
+                _number(medians[name]),
+                f"{medians[name] / medians[reference]:.2f}",
+                f"{statistics.median(run.user_share for run in runs):.0%}",
+                _number(statistics.median(run.kb_per_stream for run in runs)),
+                _median_of_known(run.p50_ms for run in runs),
+                _median_of_known(run.p99_ms for run in runs),
+                f"{statistics.median(run.units_per_second for run in runs):.0f}",
+                _defects(runs),
+            ]
+        )
+    return f"### {workload.title}\n\n{table(head, rows)}"
+
+
+def _defects(runs: Sequence[Measurement]) -> str:
+    found: Counter[str] = sum((run.defects for run in runs), Counter())
+    return ", ".join(f"{number} {defect}" for defect, number in sorted(found.items())) or "none"
+
+
+def _median_of_known(values: Iterable[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return _number(statistics.median(known)) if known else "–"
+
+
+def _number(value: float) -> str:
+    """Three significant digits."""
+    if not math.isfinite(value):
+        return "–"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
