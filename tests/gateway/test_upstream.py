@@ -1,0 +1,347 @@
+"""The guard for what gateway/upstream.py takes for granted of aiohttp: its real client against scripted upstreams."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+
+from gateway.upstream import UpstreamProtocol, attach, open_session
+from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Disconnect, Flood, Pause, ScriptedUpstream, Silence, Step, chunk
+
+GUARD_SECONDS = 10.0
+LENGTH_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n"
+CLOSE_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+EVENTS = [b"data: %d\n\n" % number for number in range(5)]
+BROKEN = "attach() refuses a plain response: aiohttp's internals have moved, gateway/upstream.py has to follow"
+
+
+class Recorder:
+    """A receiver that keeps what it gets; paused by the test, or by itself after `pause_after` bytes."""
+
+    def __init__(self, pause_after: int | None = None) -> None:
+        self.paused = False
+        self.upstream: UpstreamProtocol | None = None
+        self.chunks: list[bytes] = []
+        self.ends: list[str] = []
+        self._pause_after = pause_after
+        self._news = asyncio.Event()
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.chunks)
+
+    def feed(self, chunk: bytes) -> None:
+        assert not self.ends, "fed after the end"
+        self.chunks.append(chunk)
+        if self._pause_after is not None and sum(map(len, self.chunks)) >= self._pause_after:
+            self.pause()
+        self._news.set()
+
+    def upstream_ended(self) -> None:
+        self.ends.append("ended")
+        self._news.set()
+
+    def upstream_lost(self, reason: str) -> None:
+        assert reason
+        self.ends.append("lost")
+        self._news.set()
+
+    def pause(self) -> None:
+        self.paused = True
+        assert self.upstream is not None
+        self.upstream.pause()
+
+    def resume(self) -> None:
+        self.paused, self._pause_after = False, None
+        if self.upstream is not None:
+            self.upstream.resume()
+
+    async def until(self, fact: Callable[[], bool]) -> None:
+        """Returns when `fact` holds; it is asked again whenever something has come."""
+        async with asyncio.timeout(GUARD_SECONDS):
+            while not fact():
+                self._news.clear()
+                await self._news.wait()
+
+    async def until_over(self) -> str:
+        await self.until(lambda: bool(self.ends))
+        await settle()
+        (end,) = self.ends
+        return end
+
+
+async def settle() -> None:
+    """Lets the loop do what is ready, connection_lost included."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def response_to(*script: Step) -> AsyncIterator[tuple[aiohttp.ClientResponse, ScriptedUpstream]]:
+    """The gateway's own client session has asked an upstream that plays `script`, and has the head of its response."""
+    async with (
+        ScriptedUpstream(script) as upstream,
+        open_session(keepalive_seconds=4, max_header_bytes=16_384) as session,
+        asyncio.timeout(2 * GUARD_SECONDS),
+        session.get(upstream.url) as response,
+    ):
+        yield response, upstream
+
+
+def attached(response: aiohttp.ClientResponse, receiver: Recorder) -> Recorder:
+    assert attach(response, receiver), BROKEN
+    return receiver
+
+
+async def test_plain_chunked_stream_is_attached_and_its_connection_is_ours() -> None:
+    pause = Pause()
+    async with response_to(EVENT_STREAM_HEAD, pause, chunk(EVENTS[0]), LAST_CHUNK) as (response, _):
+        assert type(response.content) is aiohttp.StreamReader
+        assert response.connection is not None
+        assert isinstance(response.connection.protocol, UpstreamProtocol), BROKEN
+        receiver = attached(response, Recorder())
+        assert receiver.upstream is response.connection.protocol
+        pause.go()
+        assert await receiver.until_over() == "ended"
+        assert receiver.chunks == [EVENTS[0]]
+
+
+async def test_http_chunks_of_one_read_come_joined_in_the_call_that_read_them_and_not_through_the_stream_reader() -> None:
+    pause = Pause()
+    async with response_to(EVENT_STREAM_HEAD, pause, b"".join(map(chunk, EVENTS)), Silence()) as (response, _):
+        receiver = attached(response, Recorder())
+        assert receiver.upstream is not None
+        receiver.upstream.data_received(b"".join(map(chunk, EVENTS)))  # as the transport calls it: no turn of the loop between
+        assert receiver.chunks == [b"".join(EVENTS)]
+        pause.go()
+        await receiver.until(lambda: len(receiver.chunks) == 2)
+        assert receiver.chunks == [b"".join(EVENTS)] * 2
+        assert (response.content.total_bytes, response.content._buffer) == (0, type(response.content._buffer)())
+
+
+async def test_http_chunk_that_comes_in_pieces_is_handed_over_piece_by_piece() -> None:
+    wire = chunk(b"data: 1\n\n")
+    async with response_to(EVENT_STREAM_HEAD, Silence()) as (response, _):
+        receiver = attached(response, Recorder())
+        assert receiver.upstream is not None
+        for at in range(len(wire)):
+            receiver.upstream.data_received(wire[at : at + 1])
+        assert receiver.chunks == [b"%c" % byte for byte in b"data: 1\n\n"]
+
+
+BODY = b"".join(EVENTS)
+WHOLE = {
+    "chunked": EVENT_STREAM_HEAD + b"".join(map(chunk, EVENTS)) + LAST_CHUNK,
+    "length": LENGTH_HEAD % len(BODY) + BODY,
+}
+
+
+@pytest.mark.parametrize("framing", WHOLE)
+async def test_body_that_came_whole_with_its_head_is_received_and_ended_at_once(framing: str) -> None:
+    async with response_to(WHOLE[framing]) as (response, _):
+        receiver = attached(response, Recorder())
+        assert (receiver.body, receiver.ends) == (BODY, ["ended"])
+
+
+@pytest.mark.parametrize("framing", ["chunked", "length", "close"])
+async def test_body_that_comes_after_its_head_is_received_to_its_end(framing: str) -> None:
+    pause = Pause()
+    scripts: dict[str, list[Step]] = {
+        "chunked": [EVENT_STREAM_HEAD, pause, *map(chunk, EVENTS), LAST_CHUNK],
+        "length": [LENGTH_HEAD % len(BODY), pause, *EVENTS],
+        "close": [CLOSE_HEAD, pause, *EVENTS, Disconnect()],
+    }
+    async with response_to(*scripts[framing]) as (response, _):
+        receiver = attached(response, Recorder())
+        pause.go()
+        assert await receiver.until_over() == "ended"
+        assert receiver.body == BODY
+
+
+async def test_empty_body_is_ended() -> None:
+    pause = Pause()
+    async with response_to(EVENT_STREAM_HEAD, pause, LAST_CHUNK) as (response, _):
+        receiver = attached(response, Recorder())
+        pause.go()
+        assert await receiver.until_over() == "ended"
+        assert receiver.chunks == []
+
+
+LOSSES: dict[str, list[Step]] = {
+    "between chunks": [EVENT_STREAM_HEAD, chunk(EVENTS[0])],
+    "in a chunk": [EVENT_STREAM_HEAD, b"64\r\n" + EVENTS[0]],
+    "before the last chunk's end": [EVENT_STREAM_HEAD, chunk(EVENTS[0]) + b"0\r\n"],
+    "short of its length": [LENGTH_HEAD % 100, EVENTS[0]],
+}
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("place", LOSSES)
+async def test_connection_that_ends_before_its_body_is_lost_once(place: str, reset: bool) -> None:
+    begin, end = Pause(), Pause()
+    head, *rest = LOSSES[place]
+    async with response_to(head, begin, *rest, end, Disconnect(reset)) as (response, _):
+        receiver = attached(response, Recorder())
+        begin.go()
+        await receiver.until(lambda: receiver.body == EVENTS[0])
+        end.go()
+        assert await receiver.until_over() == "lost"
+        assert receiver.body == EVENTS[0]
+
+
+async def test_reset_loses_a_body_that_only_the_connection_delimits() -> None:
+    pause = Pause()
+    async with response_to(CLOSE_HEAD, EVENTS[0], pause, Disconnect(reset=True)) as (response, _):
+        receiver = attached(response, Recorder())
+        await receiver.until(lambda: receiver.body == EVENTS[0])
+        pause.go()
+        assert await receiver.until_over() == "lost"
+
+
+async def test_connection_that_ends_after_a_complete_body_is_told_as_nothing_but_its_end() -> None:
+    first, second = Pause(), Pause()
+    async with response_to(EVENT_STREAM_HEAD, first, chunk(BODY) + LAST_CHUNK, second, Disconnect(reset=True)) as (response, _):
+        receiver = attached(response, Recorder())
+        first.go()
+        assert await receiver.until_over() == "ended"
+        second.go()
+        await settle()
+        assert receiver.ends == ["ended"]
+
+
+async def test_connection_is_used_again_after_a_body_that_ended() -> None:
+    begin = [Pause(), Pause()]
+    scripts: list[list[Step]] = [
+        [EVENT_STREAM_HEAD, pause, chunk(b"data: %d\n\n" % number) + LAST_CHUNK] for number, pause in enumerate(begin)
+    ]
+    async with (
+        ScriptedUpstream(*scripts) as upstream,
+        open_session(keepalive_seconds=4, max_header_bytes=16_384) as session,
+        asyncio.timeout(2 * GUARD_SECONDS),
+    ):
+        protocols = []
+        for number, pause in enumerate(begin):
+            async with session.get(upstream.url) as response:
+                receiver = attached(response, Recorder())
+                protocols.append(receiver.upstream)
+                pause.go()
+                assert await receiver.until_over() == "ended"
+                assert receiver.body == b"data: %d\n\n" % number
+        assert protocols[0] is protocols[1]
+        assert not upstream.requests[0].left.is_set()
+
+
+async def test_pause_stops_the_upstream_and_resume_goes_on_without_loss() -> None:
+    count, block = 2000, b"data: " + b"x" * 16_376 + b"\n\n"  # 32 MiB: more than the kernel keeps between the two
+    async with response_to(EVENT_STREAM_HEAD, Flood(block, count), LAST_CHUNK) as (response, upstream):
+        receiver = attached(response, Recorder(pause_after=1))
+        await receiver.until(lambda: receiver.paused)
+        chunks = len(receiver.chunks)
+        sent = -1
+        while sent != upstream.sent_bytes:  # until nothing moves any more
+            sent = upstream.sent_bytes
+            await asyncio.sleep(0.1)
+        assert sent < count * len(block) / 2
+        assert len(receiver.chunks) == chunks
+        receiver.resume()
+        assert await receiver.until_over() == "ended"
+        assert receiver.body == block * count
+
+
+async def overflowed(response: aiohttp.ClientResponse) -> None:
+    """Returns when the stream reader has more than it wants, so that aiohttp has stopped reading."""
+    connection = response.connection
+    assert connection is not None
+    assert connection.protocol is not None
+    async with asyncio.timeout(GUARD_SECONDS):
+        while not connection.protocol._reading_paused:
+            await asyncio.sleep(0.01)
+
+
+MANY = [b"data: %07d %s\n\n" % (number, b"." * 1000) for number in range(8000)]  # 8 MB
+LARGE = b"".join(MANY)
+LARGE_SCRIPTS: dict[str, list[Step]] = {
+    "chunked": [EVENT_STREAM_HEAD + chunk(LARGE) + LAST_CHUNK],
+    "small chunks": [EVENT_STREAM_HEAD + b"".join(map(chunk, MANY)) + LAST_CHUNK],
+    "length": [LENGTH_HEAD % len(LARGE) + LARGE],
+    "close": [CLOSE_HEAD + LARGE, Disconnect()],
+}
+
+
+@pytest.mark.parametrize("framing", LARGE_SCRIPTS)
+async def test_body_that_overflowed_the_stream_reader_before_it_was_attached_loses_nothing(framing: str) -> None:
+    async with response_to(*LARGE_SCRIPTS[framing]) as (response, _):
+        await overflowed(response)
+        receiver = attached(response, Recorder())
+        assert await receiver.until_over() == "ended"
+        assert receiver.body == LARGE
+
+
+@pytest.mark.parametrize("framing", LARGE_SCRIPTS)
+async def test_receiver_that_pauses_while_it_is_attached_to_an_overflowed_body_stays_paused(framing: str) -> None:
+    async with response_to(*LARGE_SCRIPTS[framing]) as (response, _):
+        await overflowed(response)
+        receiver = attached(response, Recorder(pause_after=1))
+        assert receiver.paused
+        received = len(receiver.body)
+        for _ in range(20):
+            await asyncio.sleep(0.005)
+        assert len(receiver.body) == received < len(LARGE)
+        receiver.resume()
+        assert await receiver.until_over() == "ended"
+        assert receiver.body == LARGE
+
+
+async def test_flat_out_upstream_gives_up_its_turn_after_a_large_read() -> None:
+    async with response_to(EVENT_STREAM_HEAD, Silence()) as (response, _):
+        receiver = attached(response, Recorder())
+        protocol = receiver.upstream
+        assert protocol is not None
+        assert protocol.transport is not None
+        protocol.data_received(chunk(bytes(64 * 1024)))
+        assert not protocol.transport.is_reading()
+        await settle()
+        assert protocol.transport.is_reading()
+        receiver.pause()
+        protocol.data_received(chunk(bytes(64 * 1024)))
+        await settle()
+        assert not protocol.transport.is_reading()
+
+
+async def test_detached_receiver_gets_nothing_more() -> None:
+    async with response_to(EVENT_STREAM_HEAD, Silence()) as (response, upstream):
+        receiver = attached(response, Recorder())
+        protocol = receiver.upstream
+        assert protocol is not None
+        assert protocol.transport is not None
+        protocol.data_received(chunk(EVENTS[0]))
+        protocol.detach()
+        assert not protocol.transport.is_reading()
+        protocol.data_received(chunk(EVENTS[1]))
+        response.close()
+        async with asyncio.timeout(GUARD_SECONDS):
+            await upstream.requests[0].left.wait()
+        assert (receiver.chunks, receiver.ends) == ([EVENTS[0]], [])
+
+
+async def test_what_came_before_a_connection_was_lost_is_received_though_attached_later() -> None:
+    async with response_to(EVENT_STREAM_HEAD + chunk(EVENTS[0]), Disconnect()) as (response, _):
+        async with asyncio.timeout(GUARD_SECONDS):
+            while response.content.exception() is None:
+                await asyncio.sleep(0.001)
+        receiver = attached(response, Recorder())
+        assert (receiver.body, receiver.ends) == (EVENTS[0], ["lost"])
+
+
+async def test_response_of_another_client_is_refused() -> None:
+    async with (
+        ScriptedUpstream([EVENT_STREAM_HEAD, Silence()]) as upstream,
+        aiohttp.ClientSession() as session,
+        asyncio.timeout(GUARD_SECONDS),
+        session.get(upstream.url) as response,
+    ):
+        receiver = Recorder()
+        assert not attach(response, receiver)
+        assert (receiver.chunks, receiver.ends, receiver.upstream) == ([], [], None)
