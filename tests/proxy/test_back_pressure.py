@@ -141,8 +141,7 @@ async def test_stalled_reader_outlives_the_idle_timeout(converse: Converse, gate
 
 
 async def test_upstream_connections_serve_again_after_streams_that_ended_while_their_readers_stalled(converse: Converse) -> None:
-    async def stall_at_the_end(size: int) -> None:
-        stream = numbered_blocks(0, size // 256)
+    async def stall_at_the_end(stream: bytes) -> None:
         async with converse(HEAD, chunk(stream), LAST_CHUNK, receive_buffer=4096) as talk:
             answer = await talk.answer()
             await stops(partial(getattr, await talk.scene.asked(), "sent_bytes"))
@@ -157,9 +156,11 @@ async def test_upstream_connections_serve_again_after_streams_that_ended_while_t
             await answer.to_end()
 
     sizes = [100_000, 300_000, 600_000, 1_000_000, 3_000_000, 5_000_000]
-    await all_hold({f"{size} bytes": stall_at_the_end(size) for size in sizes})
+    many = {f"blocks of {size} bytes in all": stall_at_the_end(numbered_blocks(0, size // 256)) for size in sizes}
+    one = {f"one block of {size} bytes": stall_at_the_end(b"data: " + b"x" * size + b"\n\n") for size in sizes}
+    await all_hold(many | one)
     pause = Pause()
-    await all_hold({f"request {number}": ask_again() for number in range(len(sizes))})
+    await all_hold({f"request {number}": ask_again() for number in range(2 * len(sizes))})
 
 
 async def test_what_comes_together_with_the_head_is_not_lost(converse: Converse) -> None:
