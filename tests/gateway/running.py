@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -77,10 +77,11 @@ class GatewayProcess:
             text = (await http.get(f"{self.admin}/metrics")).raise_for_status().text
         return {family.name: family for family in text_string_to_metric_families(text)}
 
-    async def meter(self, name: str, **labels: str) -> float:
-        """The sum of the samples called `name` that carry `labels`."""
-        samples = [sample for family in (await self.metrics()).values() for sample in family.samples if sample.name == name]
-        return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
+
+def meter(metrics: Mapping[str, Metric], name: str, **labels: str) -> float:
+    """The sum of the samples called `name` that carry `labels`."""
+    samples = [sample for family in metrics.values() for sample in family.samples if sample.name == name]
+    return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
 
 
 @asynccontextmanager

@@ -1,0 +1,322 @@
+"""One body on its way to a real connection, with a real timer wheel."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import brotli
+import pytest
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http_writer import StreamWriter
+
+from eventstream import Framer, Parser
+from gateway.decoding import find_decoder
+from gateway.relay import COMPLETE, CUT, DRAINED, LEFT, Relay
+from gateway.wheel import TimerWheel
+
+GUARD_SECONDS = 10.0
+TICK_SECONDS = 0.01
+HEARTBEAT = b":\n"
+
+
+class Downstream:
+    """Both ends of a connection on the loopback interface: the gateway's writer, and the subscriber, who reads when he is asked to."""
+
+    def __init__(self, writer: StreamWriter, transport: asyncio.Transport, subscriber: asyncio.StreamReader) -> None:
+        self.writer = writer
+        self.transport = transport
+        self.subscriber = subscriber
+
+    async def read(self, size: int) -> bytes:
+        async with asyncio.timeout(GUARD_SECONDS):
+            return await self.subscriber.readexactly(size)
+
+
+@asynccontextmanager
+async def connected() -> AsyncIterator[Downstream]:
+    loop = asyncio.get_running_loop()
+    accepted: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = loop.create_future()
+    server = await asyncio.start_server(lambda *ends: accepted.set_result(ends), "127.0.0.1", 0, limit=1024)
+    transport, protocol = await loop.create_connection(lambda: BaseProtocol(loop), *server.sockets[0].getsockname())
+    subscriber, closer = await accepted
+    try:
+        yield Downstream(StreamWriter(protocol, loop), transport, subscriber)
+    finally:
+        transport.abort()
+        closer.close()
+        server.close()
+
+
+class Upstream:
+    """Notes what the relay wants of its upstream."""
+
+    def __init__(self) -> None:
+        self.wishes: list[str] = []
+        self.resumed = asyncio.Event()
+
+    def pause(self) -> None:
+        self.wishes.append("pause")
+
+    def resume(self) -> None:
+        self.wishes.append("resume")
+        self.resumed.set()
+
+    def detach(self) -> None:
+        self.wishes.append("detach")
+
+
+def open_relay(downstream: Downstream, **options: Any) -> tuple[Relay, Upstream]:
+    options.setdefault("framer", Framer())
+    relay = Relay(downstream.writer, downstream.transport, TimerWheel(TICK_SECONDS), **options)
+    upstream = Upstream()
+    relay.upstream = upstream  # type: ignore[assignment]  # only its three verbs are used
+    return relay, upstream
+
+
+async def until(fact: Callable[[], bool]) -> None:
+    async with asyncio.timeout(GUARD_SECONDS):
+        while not fact():
+            await asyncio.sleep(TICK_SECONDS / 2)
+
+
+async def test_block_leaves_in_the_call_that_brings_its_last_byte() -> None:
+    async with connected() as downstream:
+        relay, _ = open_relay(downstream)
+        relay.feed(b"data: 1\n\ndata:")
+        assert relay.bytes_out == 9
+        relay.feed(b" 2\n")
+        assert relay.bytes_out == 9
+        relay.feed(b"\n")
+        assert await downstream.read(18) == b"data: 1\n\ndata: 2\n\n"
+        assert (relay.bytes_in, relay.bytes_out, relay.blocks_out) == (18, 18, 2)
+
+
+async def test_http_chunks_are_made_where_the_response_needs_them_and_do_not_count() -> None:
+    async with connected() as downstream:
+        relay, _ = open_relay(downstream, chunked=True)
+        relay.feed(b"data: 1\n\ndata: 2\n\nda")
+        assert await downstream.read(24) == b"12\r\ndata: 1\n\ndata: 2\n\n\r\n"
+        assert (relay.bytes_in, relay.bytes_out, relay.blocks_out) == (20, 18, 2)
+
+
+async def test_body_that_is_no_event_stream_passes_as_it_comes() -> None:
+    async with connected() as downstream:
+        relay, _ = open_relay(downstream, framer=None)
+        relay.feed(b"any")
+        relay.feed(b"\x00thing")
+        assert await downstream.read(9) == b"any\x00thing"
+        assert (relay.bytes_in, relay.bytes_out, relay.blocks_out) == (9, 9, 0)
+
+
+async def test_coded_stream_is_decoded_and_cut_at_its_blocks() -> None:
+    compressor = brotli.Compressor()
+    coded = [bytes(compressor.process(piece) + compressor.flush()) for piece in (b"data: 1\n\nda", b"ta: 2\n\n")]
+    async with connected() as downstream:
+        relay, _ = open_relay(downstream, decoder=find_decoder("br"))
+        relay.feed(coded[0])
+        assert await downstream.read(9) == b"data: 1\n\n"
+        relay.feed(coded[1])
+        assert await downstream.read(9) == b"data: 2\n\n"
+        assert relay.bytes_in == sum(map(len, coded))
+
+
+async def test_undecodable_stream_is_cut() -> None:
+    async with connected() as downstream:
+        relay, upstream = open_relay(downstream, decoder=find_decoder("gzip"))
+        relay.feed(b"not gzip")
+        assert (relay.verdict, relay.bytes_out, upstream.wishes) == (CUT, 0, ["detach"])
+        assert relay.reason.startswith("upstream's body is not gzip or deflate: ")
+
+
+async def test_block_over_the_limit_cuts_the_stream_after_the_blocks_before_it() -> None:
+    async with connected() as downstream:
+        relay, upstream = open_relay(downstream, framer=Framer(20))
+        relay.feed(b"data: 1\n\ndata: 2\n\ndata: " + b"x" * 20)
+        assert await downstream.read(18) == b"data: 1\n\ndata: 2\n\n"
+        assert (relay.verdict, relay.reason, relay.blocks_out) == (CUT, "event block reached 26 bytes, limit is 20", 2)
+        assert upstream.wishes == ["detach"]
+        relay.feed(b"\n\ndata: 3\n\n")
+        assert relay.bytes_out == 18
+
+
+async def test_heartbeat_comes_whenever_nothing_has_left_for_its_interval() -> None:
+    async with connected() as downstream:
+        relay, _ = open_relay(downstream, heartbeat_ticks=10)
+        relay.feed(b"data: 1\n\n")
+        began_at = time.monotonic()
+        assert await downstream.read(9 + 2 * 3) == b"data: 1\n\n" + HEARTBEAT * 3
+        assert time.monotonic() - began_at >= 3 * 9 * TICK_SECONDS
+        assert (relay.heartbeats, relay.blocks_out, relay.bytes_out) == (3, 1, 15)
+
+
+async def test_heartbeat_comes_while_a_block_is_held_back_and_not_inside_it() -> None:
+    async with connected() as downstream:
+        relay, _ = open_relay(downstream, heartbeat_ticks=4)
+        relay.feed(b"data: 1\n")
+        await until(lambda: relay.heartbeats == 1)
+        relay.feed(b"data: 2\n")
+        await until(lambda: relay.heartbeats == 2)
+        relay.feed(b"\n")
+        sent = await downstream.read(relay.bytes_out)
+        assert sent.replace(HEARTBEAT, b"") == b"data: 1\ndata: 2\n\n"
+        assert sent.startswith(HEARTBEAT * 2)
+
+
+async def test_stream_that_sends_within_its_interval_gets_no_heartbeat() -> None:
+    async with connected() as downstream:
+        relay, _ = open_relay(downstream, heartbeat_ticks=1000)
+        for _ in range(50):
+            relay.feed(b"data: 1\n\n")
+            await asyncio.sleep(TICK_SECONDS)
+        assert relay.heartbeats == 0
+
+
+async def test_silent_upstream_is_given_up_after_the_idle_time_though_heartbeats_leave() -> None:
+    async with connected() as downstream:
+        relay, upstream = open_relay(downstream, heartbeat_ticks=4, idle_ticks=25)
+        began_at = time.monotonic()
+        async with asyncio.timeout(GUARD_SECONDS):
+            await relay.ended()
+        assert time.monotonic() - began_at >= 24 * TICK_SECONDS
+        assert (relay.verdict, relay.reason, upstream.wishes) == (CUT, "upstream sent nothing for 0.25 s", ["detach"])
+        assert relay.heartbeats >= 1
+
+
+async def test_bytes_of_an_unfinished_block_show_that_upstream_is_not_idle() -> None:
+    async with connected() as downstream:
+        relay, _ = open_relay(downstream, idle_ticks=100)
+        for _ in range(150):
+            relay.feed(b"x")
+            await asyncio.sleep(TICK_SECONDS)
+        assert (relay.verdict, relay.bytes_in) == ("", 150)
+
+
+async def stalled(downstream: Downstream, relay: Relay) -> int:
+    """Feeds blocks until the subscriber, who does not read, makes the relay pause; gives the bytes that it takes to catch up."""
+    block = b"data: " + b"x" * 65_528 + b"\n\n"
+    async with asyncio.timeout(GUARD_SECONDS):
+        while not relay.paused:
+            relay.feed(block)
+            await asyncio.sleep(0)
+    return relay.bytes_out
+
+
+async def test_subscriber_that_does_not_read_pauses_its_upstream_until_he_has_caught_up() -> None:
+    async with connected() as downstream:
+        relay, upstream = open_relay(downstream)
+        size = await stalled(downstream, relay)
+        assert upstream.wishes == ["pause"]
+        await downstream.read(size)
+        async with asyncio.timeout(GUARD_SECONDS):
+            await upstream.resumed.wait()
+        assert (relay.paused, upstream.wishes) == (False, ["pause", "resume"])
+        relay.feed(b"data: 1\n\n")
+        assert await downstream.read(9) == b"data: 1\n\n"
+
+
+async def test_paused_relay_sends_no_heartbeat_and_is_not_idle_and_both_clocks_begin_anew_when_it_goes_on() -> None:
+    async with connected() as downstream:
+        relay, upstream = open_relay(downstream, heartbeat_ticks=3, idle_ticks=30)
+        size = await stalled(downstream, relay)
+        before = relay.heartbeats
+        await asyncio.sleep(60 * TICK_SECONDS)
+        assert (relay.verdict, relay.heartbeats) == ("", before)
+        await downstream.read(size)
+        await upstream.resumed.wait()
+        resumed_at = time.monotonic()
+        await until(lambda: relay.heartbeats > before)
+        async with asyncio.timeout(GUARD_SECONDS):
+            await relay.ended()
+        assert time.monotonic() - resumed_at >= 28 * TICK_SECONDS
+        assert relay.verdict == CUT
+
+
+async def test_relay_that_ends_while_it_is_paused_does_not_resume_its_upstream() -> None:
+    async with connected() as downstream:
+        relay, upstream = open_relay(downstream)
+        size = await stalled(downstream, relay)
+        relay.end(DRAINED)
+        await downstream.read(size)
+        assert upstream.wishes == ["pause", "detach"]
+
+
+ENDS: dict[str, tuple[Callable[[Relay], None], str, str]] = {
+    "complete": (Relay.upstream_ended, COMPLETE, ""),
+    "lost": (lambda relay: relay.upstream_lost("gone"), CUT, "gone"),
+    "left": (lambda relay: relay.end(LEFT), LEFT, ""),
+    "drained": (lambda relay: relay.end(DRAINED), DRAINED, ""),
+}
+
+
+@pytest.mark.parametrize("later", ENDS)
+@pytest.mark.parametrize("first", ENDS)
+async def test_first_verdict_stands(first: str, later: str) -> None:
+    async with connected() as downstream:
+        relay, upstream = open_relay(downstream, heartbeat_ticks=1)
+        end, verdict, reason = ENDS[first]
+        end(relay)
+        ENDS[later][0](relay)
+        assert (relay.verdict, relay.reason) == (verdict, reason)
+        assert (upstream.wishes, relay.upstream) == (["detach"], None)
+
+
+async def test_nothing_leaves_after_the_end() -> None:
+    async with connected() as downstream:
+        relay, _ = open_relay(downstream, heartbeat_ticks=1)
+        relay.feed(b"data: 1\n\ndata: unfinished")
+        relay.upstream_ended()
+        relay.feed(b"\n\n")
+        await asyncio.sleep(10 * TICK_SECONDS)
+        assert (relay.bytes_out, relay.heartbeats) == (9, 0)
+
+
+async def test_whoever_waits_for_the_end_is_told_of_it() -> None:
+    async with connected() as downstream:
+        relay, _ = open_relay(downstream)
+        waiting = asyncio.create_task(relay.ended())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        relay.upstream_ended()
+        async with asyncio.timeout(GUARD_SECONDS):
+            await waiting
+            await relay.ended()  # and again, at once
+
+
+async def test_subscriber_that_has_left_gets_nothing_and_costs_nothing() -> None:
+    async with connected() as downstream:
+        relay, upstream = open_relay(downstream)
+        downstream.transport.abort()
+        relay.feed(b"data: 1\n\n")
+        assert (relay.bytes_out, relay.verdict, upstream.wishes) == (0, "", [])
+
+
+async def test_error_event_is_one_block_of_json_that_says_what_happened() -> None:
+    async with connected() as downstream:
+        relay, _ = open_relay(downstream)
+        relay.feed(b"data: 1\n\ndata: half")
+        relay.upstream_lost("line one\nline two")
+        relay.tell_error()
+        first, error = Parser().feed(await downstream.read(relay.bytes_out))
+        assert (first.data, error.type) == ("1", "error")
+        assert json.loads(error.data) == {"title": "Upstream lost", "status": 502, "detail": "line one\nline two"}
+
+
+async def test_subscriber_is_told_when_to_come_back() -> None:
+    async with connected() as downstream:
+        relay, _ = open_relay(downstream)
+        relay.feed(b"data: 1\n\ndata: half")
+        relay.tell_retry(1234)
+        relay.end(DRAINED)
+        assert await downstream.read(relay.bytes_out) == b"data: 1\n\nretry: 1234\n\n"
+
+
+async def test_representation_shows_the_state() -> None:
+    async with connected() as downstream:
+        relay, _ = open_relay(downstream)
+        relay.feed(b"data: 1\n\nda")
+        assert repr(relay) == "<Relay open in=11 out=9>"
+        relay.end(LEFT)
+        assert repr(relay) == "<Relay left in=11 out=9>"
