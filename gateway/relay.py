@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from aiohttp.http_writer import StreamWriter
@@ -13,6 +14,8 @@ from .wheel import TimerWheel
 
 if TYPE_CHECKING:
     from .upstream import UpstreamProtocol
+
+_COPY_BYTES = 16 * 1024  # below this, copying once into one buffer is cheaper than handing over three
 
 COMPLETE = "complete"
 """Upstream ended its response, and the subscriber got all of it."""
@@ -29,6 +32,9 @@ class Sink(Protocol):
 
     def write(self, data: bytes) -> object:
         """Takes `data`."""
+
+    def writelines(self, data: Iterable[bytes]) -> object:
+        """Takes them all."""
 
     def is_closing(self) -> bool:
         """Tells whether it takes no more."""
@@ -142,7 +148,12 @@ class Relay:
             return  # the subscriber has left, and aiohttp is about to say so
         self._last_write = self._wheel.now
         self.bytes_out += len(data)
-        sink.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        if not self._chunked:
+            sink.write(data)
+        elif len(data) < _COPY_BYTES:
+            sink.write(b"%x\r\n%b\r\n" % (len(data), data))
+        else:
+            sink.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
         if self._protocol.writing_paused and not self.paused and not self.verdict:
             self._pause()
 

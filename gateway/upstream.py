@@ -118,7 +118,9 @@ class UpstreamProtocol(ResponseHandler):
         """Forgets the receiver. Unless the body has ended nothing more is read, and the response has to be closed."""
         self.receiver = None
         self.body.clear()
-        if not self.body_ended:
+        if self.body_ended:
+            self.resume()  # for the next request on this connection
+        else:
             self.pause()
 
     def pause(self) -> None:
@@ -133,10 +135,18 @@ class UpstreamProtocol(ResponseHandler):
 
     def _hand_over(self, receiver: Receiver) -> None:
         body = self.body
-        if body:
-            chunk = body[0] if len(body) == 1 else b"".join(body)
-            body.clear()
-            receiver.feed(chunk)
+        if len(body) == 1:
+            receiver.feed(body.pop())
+        while body:
+            size = count = 0
+            for chunk in body:
+                size += len(chunk)
+                count += 1
+                if size >= FAIR_READ_BYTES:
+                    break
+            joined = b"".join(body[:count])
+            del body[:count]  # a large read is not in memory three times over
+            receiver.feed(joined)
 
     def _next_turn(self) -> None:
         if self.receiver is not None and not self.receiver.paused:
