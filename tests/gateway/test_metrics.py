@@ -91,6 +91,8 @@ class Told:
     log: list[dict[str, Any]]
     """What it logged beside them."""
     metrics: dict[str, Metric]
+    exit_status: int
+    """After SIGTERM."""
 
     def meter(self, name: str, **labels: str) -> float:
         return meter(self.metrics, name, **labels)
@@ -118,13 +120,18 @@ async def told(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Told]:
             assert answer.status_code == status
         metrics = await gateway.metrics()
         gateway.terminate()
-        assert await gateway.exit_status() == 0
-        yield Told({line["path"]: line for line in lines}, await gateway.rest_of_log(), metrics)
+        status = await gateway.exit_status()
+        yield Told({line["path"]: line for line in lines}, await gateway.rest_of_log(), metrics, status)
 
 
 def test_log_has_one_line_for_each_stream_that_has_closed(told: Told) -> None:
     assert list(told.lines) == ["/whole", "/cut", "/left", "/quiet"]
     assert "stream closed" not in [fact["event"] for fact in told.log]
+
+
+def test_sigterm_ends_it_with_status_0(told: Told) -> None:
+    assert told.exit_status == 0
+    assert [fact["event"] for fact in told.log][-2:] == ["draining", "stopped"]
 
 
 def test_line_of_a_complete_stream_has_route_verdict_and_counts(told: Told) -> None:

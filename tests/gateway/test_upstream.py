@@ -300,12 +300,13 @@ async def test_flat_out_upstream_gives_up_its_turn_after_a_large_read() -> None:
         protocol = receiver.upstream
         assert protocol is not None
         assert protocol.transport is not None
-        protocol.data_received(chunk(bytes(64 * 1024)))
+        head = b"20000\r\n"
+        protocol.data_received(head + bytes(64 * 1024 - len(head)))
         assert not protocol.transport.is_reading()
         await settle()
         assert protocol.transport.is_reading()
         receiver.pause()
-        protocol.data_received(chunk(bytes(64 * 1024)))
+        protocol.data_received(bytes(64 * 1024))
         await settle()
         assert not protocol.transport.is_reading()
 
