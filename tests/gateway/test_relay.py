@@ -3,51 +3,20 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import brotli
 import pytest
-from aiohttp.base_protocol import BaseProtocol
-from aiohttp.http_writer import StreamWriter
 
 from eventstream import Framer, Parser
 from gateway.decoding import find_decoder
 from gateway.relay import COMPLETE, CUT, DRAINED, LEFT, Relay
 from gateway.wheel import TimerWheel
+from tests.gateway.subscribing import GUARD_SECONDS, Downstream, connected
 
-GUARD_SECONDS = 10.0
 TICK_SECONDS = 0.01
 HEARTBEAT = b":\n"
-
-
-class Downstream:
-    """Both ends of a connection on the loopback interface: the gateway's writer, and the subscriber, who reads when he is asked to."""
-
-    def __init__(self, writer: StreamWriter, transport: asyncio.Transport, subscriber: asyncio.StreamReader) -> None:
-        self.writer = writer
-        self.transport = transport
-        self.subscriber = subscriber
-
-    async def read(self, size: int) -> bytes:
-        async with asyncio.timeout(GUARD_SECONDS):
-            return await self.subscriber.readexactly(size)
-
-
-@asynccontextmanager
-async def connected() -> AsyncIterator[Downstream]:
-    loop = asyncio.get_running_loop()
-    accepted: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = loop.create_future()
-    server = await asyncio.start_server(lambda *ends: accepted.set_result(ends), "127.0.0.1", 0, limit=1024)
-    transport, protocol = await loop.create_connection(lambda: BaseProtocol(loop), *server.sockets[0].getsockname())
-    subscriber, closer = await accepted
-    try:
-        yield Downstream(StreamWriter(protocol, loop), transport, subscriber)
-    finally:
-        transport.abort()
-        closer.close()
-        server.close()
 
 
 class Upstream:

@@ -1,0 +1,91 @@
+"""A receiver that notes what it gets, and responses for it from scripted upstreams."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import aiohttp
+
+from gateway.upstream import UpstreamProtocol, attach, open_session
+from tests.scripted_upstream import ScriptedUpstream, Step
+
+GUARD_SECONDS = 10.0
+BROKEN = "attach() refuses a plain response: aiohttp's internals have moved, gateway/upstream.py has to follow"
+
+
+class Recorder:
+    """A receiver that keeps what it gets; paused by the test, or by itself after `pause_after` bytes."""
+
+    def __init__(self, pause_after: int | None = None) -> None:
+        self.paused = False
+        self.upstream: UpstreamProtocol | None = None
+        self.chunks: list[bytes] = []
+        self.ends: list[str] = []
+        self._pause_after = pause_after
+        self._news = asyncio.Event()
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.chunks)
+
+    def feed(self, chunk: bytes) -> None:
+        assert not self.ends, "fed after the end"
+        self.chunks.append(chunk)
+        if self._pause_after is not None and sum(map(len, self.chunks)) >= self._pause_after:
+            self.pause()
+        self._news.set()
+
+    def upstream_ended(self) -> None:
+        self.ends.append("ended")
+        self._news.set()
+
+    def upstream_lost(self, reason: str) -> None:
+        assert reason
+        self.ends.append("lost")
+        self._news.set()
+
+    def pause(self) -> None:
+        self.paused = True
+        assert self.upstream is not None
+        self.upstream.pause()
+
+    def resume(self) -> None:
+        self.paused, self._pause_after = False, None
+        if self.upstream is not None:
+            self.upstream.resume()
+
+    async def until(self, fact: Callable[[], bool]) -> None:
+        """Returns when `fact` holds; it is asked again whenever something has come."""
+        async with asyncio.timeout(GUARD_SECONDS):
+            while not fact():
+                self._news.clear()
+                await self._news.wait()
+
+    async def until_over(self) -> str:
+        await self.until(lambda: bool(self.ends))
+        await settle()
+        (end,) = self.ends
+        return end
+
+
+async def settle() -> None:
+    """Lets the loop do what is ready, connection_lost included."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def response_to(*script: Step) -> AsyncIterator[tuple[aiohttp.ClientResponse, ScriptedUpstream]]:
+    """The gateway's own client session has asked an upstream that plays `script`, and has the head of its response."""
+    async with (
+        ScriptedUpstream(script) as upstream,
+        open_session(keepalive_seconds=4, max_header_bytes=16_384) as session,
+        asyncio.timeout(2 * GUARD_SECONDS),
+        session.get(upstream.url) as response,
+    ):
+        yield response, upstream
+
+
+def attached(response: aiohttp.ClientResponse, receiver: Recorder) -> Recorder:
+    assert attach(response, receiver), BROKEN
+    return receiver
