@@ -1,6 +1,9 @@
 """`python -m bench`: measures, prints Markdown tables on stdout and progress on stderr.
 
 Exits 0 whatever the figures are, 1 when a server that is installed could not be measured.
+
+Only figures of one call compare, as ratios. A p50 of `paced` beyond some milliseconds says that others kept the machine busy: then events
+come in bursts, which makes each cheaper, and the servers look more alike than they are.
 """
 
 import argparse

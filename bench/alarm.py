@@ -24,6 +24,8 @@ class Alarm:
         self._fd = self._libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
         if self._fd < 0:
             raise OSError(ctypes.get_errno(), "timerfd_create failed")
+        self._times = _Times()
+        self._reference = ctypes.byref(self._times)
         self._calls: list[tuple[int, int, Callable[[], None]]] = []
         self._number = 0
         asyncio.get_running_loop().add_reader(self._fd, self._ring)
@@ -37,18 +39,14 @@ class Alarm:
             self._set(due_ns)
 
     def _set(self, due_ns: int) -> None:
-        seconds, rest = divmod(max(due_ns, 1), 1_000_000_000)
-        if self._libc.timerfd_settime(self._fd, _TFD_TIMER_ABSTIME, ctypes.byref(_Times(0, 0, seconds, rest)), None) < 0:
+        """Has the timer ring at `due_ns`, at once when that is over, never for 0."""
+        self._times.value_s, self._times.value_ns = divmod(due_ns, 1_000_000_000)
+        if self._libc.timerfd_settime(self._fd, _TFD_TIMER_ABSTIME, self._reference, None) < 0:
             raise OSError(ctypes.get_errno(), "timerfd_settime failed")
 
     def _ring(self) -> None:
-        try:
-            os.read(self._fd, 8)
-        except BlockingIOError:  # set anew since it rang
-            return
         calls = self._calls
         now = time.monotonic_ns()
         while calls and calls[0][0] <= now:
             heapq.heappop(calls)[2]()
-        if calls:
-            self._set(calls[0][0])
+        self._set(calls[0][0] if calls else 0)  # which also takes the ring back

@@ -41,6 +41,7 @@ class Stream(asyncio.Protocol):
         self._tally = tally
         self._checker = Checker(size)
         self._complete = True
+        self._refused = False
         self.begun = asyncio.get_running_loop().create_future()
         self.events_before = 0
 
@@ -71,12 +72,15 @@ class Stream(asyncio.Protocol):
             self.send_request()
 
     def on_headers_complete(self) -> None:
-        """httptools: the head is here."""
-        if self._parser.get_status_code() != 200:
+        """httptools: the head is here. What is not 200 has no events to check."""
+        self._refused = self._parser.get_status_code() != 200
+        if self._refused:
             self._tally.defects[f"status {self._parser.get_status_code()}"] += 1
 
     def on_body(self, body: bytes) -> None:
         """httptools: body bytes, the HTTP chunking undone."""
+        if self._refused:
+            return
         sent = self._checker.feed(body)
         if sent:
             now = time.monotonic_ns()
@@ -89,7 +93,7 @@ class Stream(asyncio.Protocol):
         self._complete = True
         self._tally.requests += 1
         self._tally.request_ns.append(time.monotonic_ns() - self._asked)
-        if self._checker.events != self._count:
+        if self._checker.events != self._count and not self._refused:
             self._tally.defects["wrong count"] += 1
         self.events_before += self._checker.events
         self._report()
@@ -147,11 +151,11 @@ async def _open(options: argparse.Namespace, request: bytes, tally: Tally) -> li
     return streams
 
 
-def _request(path: str, post: bool) -> bytes:
+def _request(port: int, path: str, post: bool) -> bytes:
+    head = f"{'POST' if post else 'GET'} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: text/event-stream\r\n"
     if not post:
-        return f"GET {path} HTTP/1.1\r\nHost: bench\r\nAccept: text/event-stream\r\n\r\n".encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {len(_BODY)}\r\n\r\n"
-    return head.encode() + _BODY
+        return f"{head}\r\n".encode()
+    return f"{head}Content-Type: application/json\r\nContent-Length: {len(_BODY)}\r\n\r\n".encode() + _BODY
 
 
 def _percentiles(nanoseconds: list[int]) -> dict[str, float]:
@@ -162,7 +166,7 @@ def _percentiles(nanoseconds: list[int]) -> dict[str, float]:
 
 async def _measure(options: argparse.Namespace) -> dict[str, object]:
     tally = Tally()
-    streams = await _open(options, _request(options.path, post=bool(options.count)), tally)
+    streams = await _open(options, _request(options.port, options.path, post=bool(options.count)), tally)
     await asyncio.sleep(options.warm_up)
     tally.latencies_ns.clear()
     tally.request_ns.clear()

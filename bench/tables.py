@@ -40,7 +40,7 @@ def workload_table(workload: Workload, results: Mapping[str, Sequence[Measuremen
             [
                 name,
                 _number(medians[name]),
-                f"{medians[name] / medians[reference]:.2f}",
+                _number(medians[name] / medians[reference]),
                 f"{statistics.median(run.user_share for run in runs):.0%}",
                 _number(statistics.median(run.kb_per_stream for run in runs)),
                 _median_of_known(run.p50_ms for run in runs),
