@@ -1,21 +1,24 @@
 # Needs make and Python 3.11 or newer; `make` alone lists the targets.
 PYTHON ?= python3
 BIN := .venv/bin
-ENVIRONMENT := .venv/.complete
+# A copy of the lock that is installed there: the environment is made anew when the lock has changed.
+ENVIRONMENT := .venv/requirements.txt
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 	--custom-compile-command "make lock"
 
-.PHONY: help run test lint format lock bench clean
+.PHONY: help run test lint format lock bench clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 16
 
-$(ENVIRONMENT): tests/requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, {sys.executable} is {sys.version}; set PYTHON=")'
-	@echo "making the environment .venv"
-	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/requirements.txt
-	touch $@
+$(ENVIRONMENT): FORCE
+	@cmp -s tests/requirements.txt $@ || { \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, {sys.executable} is {sys.version}; set PYTHON=")' && \
+	echo "making the environment .venv" && \
+	$(PYTHON) -m venv --clear .venv && \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/requirements.txt && \
+	cp tests/requirements.txt $@; }
+FORCE:
 
 run: $(ENVIRONMENT) ## run producer, gateway and consumer here until Ctrl-C; data goes below ./data
 	@PYTHONUNBUFFERED=1 $(BIN)/honcho start
