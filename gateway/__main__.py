@@ -42,7 +42,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two descriptors a stream
     try:
         gc.freeze()  # what is there now stays; the collector need not look at it again and again
-        gc.set_threshold(20_000, 20, 50)
+        gc.set_threshold(5_000, 20, 50)
         uvloop.run(_serve(settings, routes))
     except OSError as error:
         print(f"gateway: {error}", file=sys.stderr)

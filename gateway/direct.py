@@ -74,7 +74,8 @@ class Direct:
         assert isinstance(writer, StreamWriter)
         if request.method == "HEAD" or upstream.status in (204, 304):
             return response
-        if upstream.content.is_eof():
+        coded = exchange.event_stream and "Content-Encoding" in upstream.headers  # it may be much larger than what is here
+        if upstream.content.is_eof() and not coded:
             return await self._relay_whole(request, response, writer, upstream, exchange)
         writer.send_headers()
         assert writer.transport is not None

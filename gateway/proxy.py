@@ -11,8 +11,6 @@ from .metrics import Metrics
 from .problems import problem
 from .routes import Route, RouteTable
 
-log = structlog.get_logger()
-
 
 class Proxy:
     """Answers every request of the public port."""
@@ -30,6 +28,7 @@ class Proxy:
         self._admission = admission
         self._metrics = metrics
         self._max_body = max_request_body_bytes
+        self._log = structlog.get_logger().bind()  # bound once, because it writes a line for every stream
         self.exchanges: set[Exchange] = set()
         """The open ones."""
         self.draining = False
@@ -75,7 +74,7 @@ class Proxy:
     def _close(self, exchange: Exchange) -> None:
         self._metrics.closed(exchange)
         if exchange.event_stream and exchange.relay is not None:
-            log.info("stream closed", **exchange.facts())
+            self._log.info("stream closed", **exchange.facts())
 
 
 def _origin_form(target: str) -> str:

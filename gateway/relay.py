@@ -1,8 +1,9 @@
 """One upstream body on its way to one downstream connection."""
 
 import asyncio
+import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from aiohttp.http_writer import StreamWriter
@@ -59,9 +60,11 @@ class Relay:
         "_idle_ticks",
         "_last_read",
         "_last_write",
+        "_parts",
         "_protocol",
         "_sink",
         "_waiter",
+        "_waiting_end",
         "_wheel",
         "_writer",
         "blocks_out",
@@ -99,6 +102,8 @@ class Relay:
         self._waiter: asyncio.Future[None] | None = None
         self._drainer: asyncio.Task[None] | None = None
         self.upstream: UpstreamProtocol | None = None
+        self._parts: Iterator[bytes] | None = None  # being decoded
+        self._waiting_end: tuple[str, str] | None = None  # how it ends when they are forwarded
         self.paused = False
         self.verdict = ""
         """How it ended; empty while it has not."""
@@ -124,18 +129,33 @@ class Relay:
         self.bytes_in += len(chunk)
         if self._framer is None:
             self._forward(chunk)
-            return
+        elif self._decoder is None:
+            self._frame((chunk,))
+        else:
+            self._parts = self._decoder.decode(chunk) if self._parts is None else itertools.chain(self._parts, self._decoder.decode(chunk))
+            self._decode_on()
+
+    def _frame(self, chunks: Iterable[bytes]) -> None:
+        assert self._framer is not None
         try:
-            if self._decoder is None:
+            for chunk in chunks:
                 self._forward_blocks(self._framer.feed(chunk))
-            else:
-                for part in self._decoder.decode(chunk):
-                    self._forward_blocks(self._framer.feed(part))
+                if self.paused or self.verdict:
+                    return
         except BlockTooLarge as error:
             self._forward_blocks(error.complete)
             self.end(CUT, str(error))
         except UndecodableError as error:
             self.end(CUT, str(error))
+
+    def _decode_on(self) -> None:
+        """Decodes and forwards until the subscriber is to be waited for: a small chunk may become gigabytes."""
+        assert self._parts is not None
+        self._frame(self._parts)
+        if not self.paused and not self.verdict:
+            self._parts = None
+            if self._waiting_end is not None:
+                self.end(*self._waiting_end)
 
     def _forward_blocks(self, blocks: bytes) -> None:
         if blocks:
@@ -170,16 +190,30 @@ class Relay:
             return  # the subscriber has left, and aiohttp is about to say so
         self.paused = False
         self._last_read = self._last_write = self._wheel.now  # neither side was silent
-        if self.upstream is not None:
+        if self._parts is not None:
+            self._decode_on()
+        if self.upstream is not None and not self.paused:
             self.upstream.resume()
 
     def upstream_ended(self) -> None:
         """Upstream said that its response is complete; an unfinished block is discarded."""
-        self.end(COMPLETE)
+        self._end_of_input(COMPLETE)
 
     def upstream_lost(self, reason: str) -> None:
         """Upstream is gone before its response was complete."""
-        self.end(CUT, reason)
+        self._end_of_input(CUT, reason)
+
+    def _end_of_input(self, verdict: str, reason: str = "") -> None:
+        self._let_go()
+        if self._parts is None:
+            self.end(verdict, reason)
+        else:
+            self._waiting_end = (verdict, reason)
+
+    def _let_go(self) -> None:
+        if self.upstream is not None:
+            self.upstream.detach()
+            self.upstream = None
 
     def end(self, verdict: str, reason: str = "") -> None:
         """Ends the relay; the first verdict stands."""
@@ -189,10 +223,8 @@ class Relay:
         self.reason = reason
         if self.slot:
             self._wheel.remove(self)
-        if self.upstream is not None:
-            self.upstream.detach()
-            self.upstream = None
-        if self._drainer is not None:
+        self._let_go()
+        if self._drainer is not None and self._drainer is not asyncio.current_task():
             self._drainer.cancel()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

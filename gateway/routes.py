@@ -1,6 +1,7 @@
 """Routes: which upstream serves a path, and how."""
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable
 from functools import cached_property
@@ -13,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from eventstream import DEFAULT_MAX_BLOCK_BYTES
 
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
+
 
 class RouteError(ValueError):
     """The routes make no sense; the message names file, route and key, and says what is allowed."""
@@ -21,7 +24,7 @@ class RouteError(ValueError):
 class Route(BaseModel):
     """One `[[routes]]` table."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     path: str
     """Path prefix that this route serves. `/api` serves `/api` and `/api/…`, `/api/` only what is below it, `/` everything."""
@@ -51,13 +54,15 @@ class Route(BaseModel):
     @field_validator("path")
     @classmethod
     def _path_is_absolute(cls, path: str) -> str:
-        if not path.startswith("/") or any(character in path for character in "?# "):
-            raise ValueError("must begin with / and contain no ?, # or blank")
+        if not re.fullmatch(r"/[!-~]*", path) or "?" in path or "#" in path:
+            raise ValueError("must begin with / and contain no ?, # or blank; other characters than ASCII are percent-encoded")
         return path
 
     @field_validator("upstream")
     @classmethod
     def _upstream_is_a_url(cls, upstream: str) -> str:
+        if not re.fullmatch(r"[!-~]+", upstream):
+            raise ValueError("must be a URL like http://host:port, without blanks, other characters than ASCII percent-encoded")
         parts = urlsplit(upstream)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("must be a URL like http://host:port or https://host/prefix")
@@ -71,7 +76,20 @@ class Route(BaseModel):
     @field_validator("methods")
     @classmethod
     def _methods_are_upper_case(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
+        for method in methods:
+            if not _TOKEN.fullmatch(method):
+                raise ValueError(f"{method!r} is not a method")
         return tuple(method.upper() for method in methods)
+
+    @field_validator("request_headers", "response_headers")
+    @classmethod
+    def _headers_are_fields(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name, value in headers.items():
+            if not _TOKEN.fullmatch(name):
+                raise ValueError(f"{name!r} is not a field name")
+            if not re.fullmatch(r"[\t -~\x80-\U0010ffff]*", value):
+                raise ValueError(f"the value of {name} contains a control character")
+        return headers
 
     @cached_property
     def timeout(self) -> aiohttp.ClientTimeout:
@@ -145,4 +163,6 @@ def _describe(problem: Any, number: int, table: dict[str, Any]) -> str:
         return f"{where}: unknown key {key!r}, the nearest is {nearest!r}; allowed are {', '.join(Route.model_fields)}"
     if problem["type"] == "missing":
         return f"{where}: key {key!r} is missing"
-    return f"{where}: {key} = {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}"
+    got = re.sub(r"//[^/@]*@", "//***@", repr(problem["input"]))  # credentials stay out of logs
+    message = problem["msg"].removeprefix("Value error, ").replace("valid tuple", "array").replace("valid dictionary", "table")
+    return f"{where}: {key} = {got}: {message}"

@@ -15,9 +15,13 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.streams import StreamReader
 
-FAIR_READ_BYTES = 64 * 1024
-"""After a read of this size a connection gives up its turn, so that a flat-out upstream starves no other (uvloop would read 32 times)."""
+READ_BYTES = 64 * 1024
+"""One read brings at most this much. uvloop by itself reads 256 kB, up to 32 times in a row."""
 
+_TURN_BYTES = 512 * 1024  # what all flat-out connections together may bring in one turn of the loop: some ten milliseconds of work
+_LEAST_READ_BYTES = 4 * 1024
+
+_CLOSED_EARLY = "connection closed before the end of the response"
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
 
 
@@ -59,14 +63,41 @@ class _ReceivedBody(StreamReader):
         super().feed_eof()
 
 
-class UpstreamProtocol(ResponseHandler):
-    """aiohttp's client protocol, which can bypass the stream reader."""
+class ReadBuffer:
+    """Where all connections of a session read into, one after the other.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    The more connections are flat out, filling whatever they are offered, the less each may read in a turn of the event loop. So the
+    loop stays quick for the others, and for those who are just connecting.
+    """
+
+    def __init__(self) -> None:
+        self.memory = memoryview(bytearray(READ_BYTES))
+        self.flat_out = 0
+        """How many connections filled the buffer with their newest read."""
+
+    def offer(self) -> memoryview:
+        """Gives the part of the buffer that one read may fill."""
+        if self.flat_out * READ_BYTES <= _TURN_BYTES:
+            return self.memory
+        return self.memory[: max(_LEAST_READ_BYTES, _TURN_BYTES // self.flat_out)]
+
+
+class UpstreamProtocol(ResponseHandler, asyncio.BufferedProtocol):
+    """aiohttp's client protocol, which reads into a buffer that all connections share and can bypass the stream reader."""
+
+    # The instance's dict is full: with more attributes it would no longer share its keys, and take four times the memory.
+    __slots__ = ("_flat_out", "_offered", "_read_buffer", "body", "body_ended", "lost", "receiver")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, buffer: ReadBuffer) -> None:
         super().__init__(loop)
+        self._read_buffer = buffer
+        self._offered = READ_BYTES
+        self._flat_out = False
         self.receiver: Receiver | None = None
         self.body: list[bytes] = []
         self.body_ended = False
+        self.lost: BaseException | None = None
+        """What broke the connection, None while it is open and when it was closed in order."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -75,6 +106,20 @@ class UpstreamProtocol(ResponseHandler):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for option, value in _KEEPALIVE:
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        offer = self._read_buffer.offer()
+        self._offered = len(offer)
+        return offer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._flat_out is not (nbytes == self._offered):
+            self._set_flat_out(not self._flat_out)
+        self.data_received(bytes(self._read_buffer.memory[:nbytes]))
+
+    def _set_flat_out(self, flat_out: bool) -> None:
+        self._flat_out = flat_out
+        self._read_buffer.flat_out += 1 if flat_out else -1
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -85,12 +130,15 @@ class UpstreamProtocol(ResponseHandler):
         if self.body_ended:
             self.receiver = None
             receiver.upstream_ended()
-        elif len(data) >= FAIR_READ_BYTES and self.receiver is not None:
+        elif self._flat_out and self.receiver is not None:
             self.pause()
             self._loop.call_soon(self._next_turn)
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        self.lost = exc
         super().connection_lost(exc)
+        if self._flat_out:
+            self._set_flat_out(False)
         receiver, self.receiver = self.receiver, None
         if receiver is None:
             return
@@ -98,7 +146,7 @@ class UpstreamProtocol(ResponseHandler):
         if self.body_ended and exc is None:
             receiver.upstream_ended()
         else:
-            receiver.upstream_lost(f"connection lost: {exc}" if exc else "connection closed before the end of the response")
+            receiver.upstream_lost(f"connection lost: {exc}" if exc else _CLOSED_EARLY)
 
     def attach(self, content: StreamReader, receiver: Receiver) -> None:
         """Sends the rest of the response's body to `receiver`, starting with what has already come."""
@@ -111,7 +159,7 @@ class UpstreamProtocol(ResponseHandler):
             receiver.feed(pending)
         if self._reading_paused:  # the stream reader was full; its parser holds the rest of what was read
             self.resume_reading()
-            if receiver.paused:
+            if receiver.paused and self.receiver is receiver:  # else the body has ended and the connection may serve another request
                 self.pause()
 
     def detach(self) -> None:
@@ -135,18 +183,10 @@ class UpstreamProtocol(ResponseHandler):
 
     def _hand_over(self, receiver: Receiver) -> None:
         body = self.body
-        if len(body) == 1:
-            receiver.feed(body.pop())
-        while body:
-            size = count = 0
-            for chunk in body:
-                size += len(chunk)
-                count += 1
-                if size >= FAIR_READ_BYTES:
-                    break
-            joined = b"".join(body[:count])
-            del body[:count]  # a large read is not in memory three times over
-            receiver.feed(joined)
+        if body:
+            chunk = body[0] if len(body) == 1 else b"".join(body)
+            body.clear()
+            receiver.feed(chunk)
 
     def _next_turn(self) -> None:
         if self.receiver is not None and not self.receiver.paused:
@@ -167,18 +207,20 @@ def attach(response: aiohttp.ClientResponse, receiver: Receiver) -> bool:
     False when that cannot be, because the response is not aiohttp's usual arrangement: then the caller has to read it.
     """
     content = response.content
-    protocol = response.connection.protocol if response.connection is not None else None
-    lost = content.exception()
-    if content.is_eof() or lost is not None or protocol is None or protocol.transport is None:  # it is over already
+    protocol = response._protocol  # `response.connection` is gone when the body has ended
+    if not isinstance(protocol, UpstreamProtocol):
+        return False
+    lost = content.exception() or protocol.lost
+    if content.is_eof() or lost is not None or protocol.transport is None:  # it is over already
         received = _take_buffer(content)
         if received:
             receiver.feed(received)
-        if content.is_eof():
+        if content.is_eof() and lost is None:
             receiver.upstream_ended()
         else:
-            receiver.upstream_lost(str(lost) if lost else "connection closed before the end of the response")
+            receiver.upstream_lost(f"connection lost: {lost}" if lost else _CLOSED_EARLY)
         return True
-    if not isinstance(protocol, UpstreamProtocol) or type(content) is not StreamReader:
+    if type(content) is not StreamReader:
         return False
     protocol.attach(content, receiver)
     return True
@@ -189,7 +231,7 @@ def open_session(*, keepalive_seconds: float, max_header_bytes: int) -> aiohttp.
     loop = asyncio.get_running_loop()
     pooling: dict[str, Any] = {"keepalive_timeout": keepalive_seconds} if keepalive_seconds else {"force_close": True}
     connector = aiohttp.TCPConnector(limit=0, **pooling)
-    connector._factory = functools.partial(UpstreamProtocol, loop)  # type: ignore[assignment]
+    connector._factory = functools.partial(UpstreamProtocol, loop, ReadBuffer())  # type: ignore[assignment]
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),

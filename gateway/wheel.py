@@ -55,12 +55,19 @@ class TimerWheel:
 
     def _turn(self) -> None:
         before, self.now = self.now, self._elapsed()
-        self._timer = None
         for tick in range(before + 1, self.now + 1):
-            for timed in self._slots.pop(tick, ()):
-                timed.slot = 0
-                due = timed.ring(self.now)
-                if due:
-                    self.add(timed, due)
-        if self._slots and self._timer is None:
-            self._timer = self._loop.call_later(self.tick_seconds, self._turn)
+            slot = self._slots.get(tick)
+            while slot:  # a ring may remove others
+                self._ring(slot.pop())
+            self._slots.pop(tick, None)
+        self._timer = self._loop.call_later(self.tick_seconds, self._turn) if self._slots else None
+
+    def _ring(self, timed: Timed) -> None:
+        timed.slot = 0
+        try:
+            due = timed.ring(self.now)
+        except Exception as error:  # noqa: BLE001  # reported, and the others still ring
+            self._loop.call_exception_handler({"message": f"{timed!r} failed to ring", "exception": error})
+            return
+        if due:
+            self.add(timed, due)

@@ -18,7 +18,7 @@ _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)|_PORT_\d+_(TCP|UDP)")
 class ServiceSettings(BaseSettings):
     """Fields are environment variables with the service's prefix; an empty variable counts as not set."""
 
-    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
     others_variables: ClassVar[frozenset[str]] = frozenset()
     """Variables with the service's prefix that are meant for somebody else, and therefore no mistake."""

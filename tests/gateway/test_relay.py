@@ -1,6 +1,7 @@
 """One body on its way to a real connection, with a real timer wheel."""
 
 import asyncio
+import gzip
 import json
 import time
 from collections.abc import Callable
@@ -289,3 +290,18 @@ async def test_representation_shows_the_state() -> None:
         assert repr(relay) == "<Relay open in=11 out=9>"
         relay.end(LEFT)
         assert repr(relay) == "<Relay left in=11 out=9>"
+
+
+async def test_small_coded_chunk_that_becomes_much_waits_for_the_subscriber() -> None:
+    block = b"data: " + b"x" * 1000 + b"\n\n"
+    async with connected() as downstream:
+        relay, upstream = open_relay(downstream, decoder=find_decoder("gzip"))
+        relay.feed(gzip.compress(block * 20_000))
+        relay.upstream_ended()
+        assert relay.paused
+        assert downstream.transport.get_write_buffer_size() < 2**20
+        assert relay.verdict == ""
+        assert upstream.wishes[-1] == "detach"
+        assert await downstream.read(len(block) * 20_000) == block * 20_000
+        await relay.ended()
+        assert relay.verdict == COMPLETE

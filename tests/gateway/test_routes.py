@@ -125,6 +125,16 @@ def one_route(*lines: str) -> str:
 
 
 BAD_FILES = {
+    "endless heartbeat": (one_route('path = "/a"', UPSTREAM, "heartbeat_seconds = inf"), ["heartbeat_seconds = inf", "finite"]),
+    "endless idle time-out": (one_route('path = "/a"', UPSTREAM, "idle_timeout_seconds = inf"), ["idle_timeout_seconds = inf", "finite"]),
+    "blank in a field name": (one_route('path = "/a"', UPSTREAM, 'request_headers = { "X Y" = "1" }'), ["'X Y' is not a field name"]),
+    "line end in a field": (
+        one_route('path = "/a"', UPSTREAM, 'response_headers = { X = "a\\nb" }'),
+        ["the value of X contains"],
+    ),
+    "blank in a URL": (one_route('path = "/a"', 'upstream = "http://ho st"'), ["upstream = 'http://ho st'", "without blanks"]),
+    "blank in a method": (one_route('path = "/a"', UPSTREAM, 'methods = ["G ET"]'), ["'G ET' is not a method"]),
+    "letter beyond ASCII in a path": (one_route('path = "/ä"', UPSTREAM), ["path = '/ä'", "percent-encoded"]),
     "unknown key": (
         one_route('path = "/a"', UPSTREAM, "heartbeat_second = 5"),
         ["route 2 (/a)", "unknown key 'heartbeat_second'", "the nearest is 'heartbeat_seconds'", *Route.model_fields],
@@ -170,6 +180,14 @@ BAD_FILES = {
     "no routes": ("", ["there is no route", "[[routes]]", "path and upstream"]),
     "duplicate paths": (one_route('path = "/ok"', UPSTREAM), ["two routes have the path '/ok'"]),
 }
+
+
+def test_password_in_a_url_is_refused_without_repeating_it(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text('[[routes]]\npath = "/"\nupstream = "http://me:hunter2@h"')
+    with pytest.raises(RouteError, match="credentials") as refusal:
+        read_routes(file)
+    assert "hunter2" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("fault", BAD_FILES)

@@ -5,8 +5,11 @@ import asyncio
 import aiohttp
 import pytest
 
-from gateway.upstream import UpstreamProtocol, attach, open_session
+from gateway.relay import Relay
+from gateway.upstream import READ_BYTES, ReadBuffer, UpstreamProtocol, attach, open_session
+from gateway.wheel import TimerWheel
 from tests.gateway.receiving import BROKEN, GUARD_SECONDS, Recorder, attached, response_to, settle
+from tests.gateway.subscribing import connected
 from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Disconnect, Flood, Pause, ScriptedUpstream, Silence, Step, chunk
 
 LENGTH_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n"
@@ -213,21 +216,52 @@ async def test_receiver_that_pauses_while_it_is_attached_to_an_overflowed_body_s
         assert receiver.body == LARGE
 
 
+def read(protocol: UpstreamProtocol, data: bytes) -> None:
+    """Does what the event loop does when `data` has come."""
+    buffer = protocol.get_buffer(-1)
+    buffer[: len(data)] = data
+    protocol.buffer_updated(len(data))
+
+
 async def test_flat_out_upstream_gives_up_its_turn_after_a_large_read() -> None:
     async with response_to(EVENT_STREAM_HEAD, Silence()) as (response, _):
         receiver = attached(response, Recorder())
         protocol = receiver.upstream
         assert protocol is not None
         assert protocol.transport is not None
-        head = b"20000\r\n"
-        protocol.data_received(head + bytes(64 * 1024 - len(head)))
+        read(protocol, b"20000\r\n".ljust(READ_BYTES, b"x"))
         assert not protocol.transport.is_reading()
         await settle()
         assert protocol.transport.is_reading()
         receiver.pause()
-        protocol.data_received(bytes(64 * 1024))
+        read(protocol, bytes(READ_BYTES))
         await settle()
         assert not protocol.transport.is_reading()
+
+
+def test_many_flat_out_connections_share_a_turn_of_the_loop() -> None:
+    buffer = ReadBuffer()
+    offers = []
+    for buffer.flat_out in (0, 1, 8, 16, 100, 1_000_000):
+        offers.append(len(buffer.offer()))
+    assert offers == [READ_BYTES, READ_BYTES, READ_BYTES, 32 * 1024, 5242, 4096]
+
+
+async def test_connection_counts_as_flat_out_while_it_fills_what_it_is_offered() -> None:
+    async with response_to(EVENT_STREAM_HEAD, Silence()) as (response, _):
+        protocol = attached(response, Recorder()).upstream
+        assert protocol is not None
+        buffer = protocol._read_buffer
+        read(protocol, b"20000\r\n".ljust(READ_BYTES, b"x"))
+        assert buffer.flat_out == 1
+        read(protocol, bytes(READ_BYTES))
+        assert buffer.flat_out == 1
+        read(protocol, b"x")
+        assert buffer.flat_out == 0
+        read(protocol, bytes(READ_BYTES))
+        response.close()
+        await settle()
+        assert buffer.flat_out == 0
 
 
 async def test_detached_receiver_gets_nothing_more() -> None:
@@ -265,3 +299,33 @@ async def test_response_of_another_client_is_refused() -> None:
         receiver = Recorder()
         assert not attach(response, receiver)
         assert (receiver.chunks, receiver.ends, receiver.upstream) == ([], [], None)
+
+
+async def test_reset_before_attaching_is_no_end_for_a_body_that_only_the_connection_delimits() -> None:
+    pause = Pause()
+    async with response_to(CLOSE_HEAD + EVENTS[0], pause, Disconnect(reset=True)) as (response, _):
+        pause.go()
+        async with asyncio.timeout(GUARD_SECONDS):
+            while not response.content.is_eof() and response.content.exception() is None:
+                await asyncio.sleep(0.001)
+        receiver = attached(response, Recorder())
+        assert receiver.body == EVENTS[0]
+        assert receiver.ends == ["lost"]
+
+
+async def test_connection_reads_again_after_a_relay_that_was_paused_when_its_body_ended_while_it_was_attached() -> None:
+    size = 530_000
+    async with (
+        connected() as downstream,
+        ScriptedUpstream([LENGTH_HEAD % size, b"x" * size], [LENGTH_HEAD % 5, b"hello"]) as upstream,
+        open_session(keepalive_seconds=4, max_header_bytes=16_384) as session,
+        asyncio.timeout(GUARD_SECONDS),
+    ):
+        downstream.transport.set_write_buffer_limits(1000)
+        async with session.get(upstream.url) as response:
+            await overflowed(response)
+            relay = Relay(downstream.writer, downstream.transport, TimerWheel(0.1))
+            attached(response, relay)
+            await relay.ended()
+        async with session.get(upstream.url) as response:
+            assert await response.content.read() == b"hello"

@@ -170,3 +170,54 @@ async def test_nobody_is_forgotten_when_the_loop_was_busy_for_many_ticks() -> No
     time.sleep(12 * TICK_SECONDS)  # noqa: ASYNC251  the stall is the point
     for entry in entries:
         await until_rung(entry)
+
+
+async def test_nobody_is_forgotten_when_a_ring_takes_longer_than_a_tick() -> None:
+    wheel = TimerWheel(TICK_SECONDS)
+
+    def slow(now: int) -> int:
+        if len(first.rings) > 1:
+            return 0
+        time.sleep(1.5 * TICK_SECONDS)  # holds the event loop up, as a slow callback would
+        return now + 1
+
+    first = Entry(slow)
+    wheel.add(first, wheel.now)
+    others = [Entry() for _ in range(6)]
+    for number, other in enumerate(others):
+        wheel.add(other, wheel.now + 2 + number)
+    for other in others:
+        await until_rung(other)
+
+
+async def test_entry_that_another_removes_while_both_are_due_does_not_ring() -> None:
+    wheel = TimerWheel(TICK_SECONDS)
+
+    def remove_other(now: int) -> int:
+        wheel.remove(second if first.rings else first)
+        return 0
+
+    first, second, last = Entry(remove_other), Entry(remove_other), Entry()
+    wheel.add(first, wheel.now + 1)
+    wheel.add(second, wheel.now + 1)
+    wheel.add(last, wheel.now + 3)
+    await until_rung(last)
+    assert len(first.rings) + len(second.rings) == 1
+
+
+async def test_failure_of_one_is_reported_and_the_others_ring() -> None:
+    wheel = TimerWheel(TICK_SECONDS)
+    reports: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, report: reports.append(report))
+
+    def fail(now: int) -> int:
+        raise RuntimeError("broken")
+
+    broken = [Entry(fail) for _ in range(3)]
+    last = Entry()
+    for entry in broken:
+        wheel.add(entry, wheel.now + 1)
+    wheel.add(last, wheel.now + 2)
+    await until_rung(last)
+    assert all(entry.rings for entry in broken)
+    assert [str(report["exception"]) for report in reports] == ["broken"] * 3
