@@ -54,6 +54,8 @@ class Framer:
         """
         if self._head is not None:
             chunk = self._drop_byte_order_mark(self._head + chunk)
+        if chunk[-2:] == b"\n\n" and not self._pending and len(chunk) <= self.max_block_bytes:
+            return chunk  # the usual case: whole blocks, nothing to look for
         if not chunk:
             return b""
         cut = self._last_boundary(chunk)

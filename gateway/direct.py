@@ -14,7 +14,7 @@ from eventstream import Framer
 
 from .body import RequestBody
 from .decoding import find_decoder
-from .downstream import ResponseHead, WholeBody, end_unfinished
+from .downstream import DownstreamProtocol, ResponseHead, WholeBody, end_unfinished
 from .exchange import Exchange
 from .headers import announce_client, apply_rules, end_to_end
 from .problems import problem
@@ -78,13 +78,19 @@ class Direct:
         if upstream.content.is_eof() and not coded:
             return await self._relay_whole(request, response, writer, upstream, exchange)
         writer.send_headers()
-        assert writer.transport is not None
-        relay = self._open_relay(writer, writer.transport, writer.chunked, upstream, exchange)
+        protocol = request.protocol
+        assert isinstance(protocol, DownstreamProtocol)
+        assert protocol.transport is not None
+        relay = self._open_relay(protocol.transport, writer.chunked, upstream, exchange)
+        protocol.writing = relay
+        if protocol.writing_paused:
+            relay.pause()
         pump = None if attach(upstream, relay) else asyncio.create_task(_pump(upstream, relay, writer))
         try:
             await relay.ended()
         finally:
             relay.end(LEFT)  # stands only when the wait was cancelled
+            protocol.writing = None
             if pump is not None:
                 pump.cancel()
         if not _may_end(exchange, relay):
@@ -101,7 +107,7 @@ class Direct:
     ) -> web.StreamResponse:
         """Relays a body that came with its head, in one write with it."""
         body = WholeBody()
-        relay = self._open_relay(writer, body, False, upstream, exchange)
+        relay = self._open_relay(body, False, upstream, exchange)
         if not attach(upstream, relay):
             await _pump(upstream, relay, writer)
         if _may_end(exchange, relay):
@@ -112,7 +118,7 @@ class Direct:
             end_unfinished(request, response)
         return response
 
-    def _open_relay(self, writer: StreamWriter, sink: Sink, chunked: bool, upstream: aiohttp.ClientResponse, exchange: Exchange) -> Relay:
+    def _open_relay(self, sink: Sink, chunked: bool, upstream: aiohttp.ClientResponse, exchange: Exchange) -> Relay:
         route = exchange.route
         framer = decoder = None
         heartbeat_ticks = 0
@@ -124,7 +130,6 @@ class Direct:
                 heartbeat_ticks = self._wheel.ticks(route.heartbeat_seconds)
             log.debug("stream opened", **exchange.facts())
         exchange.relay = Relay(
-            writer,
             sink,
             self._wheel,
             chunked=chunked,

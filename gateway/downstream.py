@@ -4,6 +4,7 @@ import asyncio
 import io
 import socket
 import struct
+from typing import Any, Protocol
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -11,14 +12,38 @@ from aiohttp.web_protocol import RequestHandler
 _FLUSH_SECONDS = 10.0
 
 
+class Writing(Protocol):
+    """Who writes to a transport past aiohttp."""
+
+    def pause(self) -> None:
+        """The transport's buffer is over its high-water mark."""
+
+    def resume(self) -> None:
+        """It has drained."""
+
+
 class DownstreamProtocol(RequestHandler):
-    """aiohttp's server protocol, for which a client that half-closes has left.
+    """aiohttp's server protocol, which tells whoever writes past aiohttp to pause, and for which a client that half-closes has left.
 
     An orderly leave and a half-close look the same, and waiting for the difference would keep the upstream request of a client that does
     not read for ever.
     """
 
-    __slots__ = ()
+    __slots__ = ("writing",)
+
+    def __init__(self, manager: web.Server, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self.writing: Writing | None = None
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.writing is not None:
+            self.writing.pause()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.writing is not None:
+            self.writing.resume()
 
     def eof_received(self) -> None:
         if self.transport is not None:

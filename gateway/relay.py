@@ -6,8 +6,6 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from aiohttp.http_writer import StreamWriter
-
 from eventstream import HEARTBEAT, BlockTooLarge, Framer, count_blocks, encode
 
 from .decoding import Decoder, UndecodableError
@@ -44,29 +42,27 @@ class Sink(Protocol):
 class Relay:
     """Forwards body bytes as they come: no task, queue or timer per chunk.
 
-    `sink` takes the bytes: the transport of `writer`, or what gathers a whole body. `chunked` tells whether HTTP chunks are made here.
+    `sink` takes the bytes: a transport, or what gathers a whole body. `chunked` tells whether HTTP chunks are made here.
 
     With a framer (event streams) only whole blocks leave, each in the call that brought its last byte, and a heartbeat when nothing left
-    for `heartbeat_ticks`. When the downstream transport's buffer is over its high-water mark the upstream is paused until it has drained.
-    So at most one read and one transport buffer are in memory, plus the unfinished block.
+    for `heartbeat_ticks`. Whoever owns the transport calls `pause` when its buffer is over the high-water mark and `resume` when it
+    has drained; meanwhile the upstream is paused. So at most one read and one transport buffer are in memory, plus the unfinished
+    block.
     """
 
     __slots__ = (
         "_chunked",
         "_decoder",
-        "_drainer",
         "_framer",
         "_heartbeat_ticks",
         "_idle_ticks",
         "_last_read",
         "_last_write",
         "_parts",
-        "_protocol",
         "_sink",
         "_waiter",
         "_waiting_end",
         "_wheel",
-        "_writer",
         "blocks_out",
         "bytes_in",
         "bytes_out",
@@ -80,7 +76,6 @@ class Relay:
 
     def __init__(
         self,
-        writer: StreamWriter,
         sink: Sink,
         wheel: TimerWheel,
         *,
@@ -90,8 +85,6 @@ class Relay:
         heartbeat_ticks: int = 0,
         idle_ticks: int = 0,
     ) -> None:
-        self._writer = writer
-        self._protocol = writer.protocol
         self._sink = sink
         self._chunked = chunked
         self._framer = framer
@@ -100,7 +93,6 @@ class Relay:
         self._heartbeat_ticks = heartbeat_ticks
         self._idle_ticks = idle_ticks
         self._waiter: asyncio.Future[None] | None = None
-        self._drainer: asyncio.Task[None] | None = None
         self.upstream: UpstreamProtocol | None = None
         self._parts: Iterator[bytes] | None = None  # being decoded
         self._waiting_end: tuple[str, str] | None = None  # how it ends when they are forwarded
@@ -127,40 +119,40 @@ class Relay:
             return
         self._last_read = self._wheel.now
         self.bytes_in += len(chunk)
-        if self._framer is None:
-            self._forward(chunk)
-        elif self._decoder is None:
-            self._frame((chunk,))
-        else:
-            self._parts = self._decoder.decode(chunk) if self._parts is None else itertools.chain(self._parts, self._decoder.decode(chunk))
+        if self._decoder is not None:
+            parts = self._decoder.decode(chunk)
+            self._parts = parts if self._parts is None else itertools.chain(self._parts, parts)
             self._decode_on()
+        elif self._framer is None:
+            self._forward(chunk)
+        else:
+            self._frame(chunk)
 
-    def _frame(self, chunks: Iterable[bytes]) -> None:
+    def _frame(self, chunk: bytes) -> None:
         assert self._framer is not None
         try:
-            for chunk in chunks:
-                self._forward_blocks(self._framer.feed(chunk))
-                if self.paused or self.verdict:
-                    return
+            blocks = self._framer.feed(chunk)
         except BlockTooLarge as error:
-            self._forward_blocks(error.complete)
+            blocks = error.complete
             self.end(CUT, str(error))
-        except UndecodableError as error:
-            self.end(CUT, str(error))
+        if blocks:
+            self.blocks_out += count_blocks(blocks)
+            self._forward(blocks)
 
     def _decode_on(self) -> None:
         """Decodes and forwards until the subscriber is to be waited for: a small chunk may become gigabytes."""
         assert self._parts is not None
-        self._frame(self._parts)
-        if not self.paused and not self.verdict:
-            self._parts = None
-            if self._waiting_end is not None:
-                self.end(*self._waiting_end)
-
-    def _forward_blocks(self, blocks: bytes) -> None:
-        if blocks:
-            self.blocks_out += count_blocks(blocks)
-            self._forward(blocks)
+        try:
+            for part in self._parts:
+                self._frame(part)
+                if self.paused or self.verdict:
+                    return
+        except UndecodableError as error:
+            self.end(CUT, str(error))
+            return
+        self._parts = None
+        if self._waiting_end is not None:
+            self.end(*self._waiting_end)
 
     def _forward(self, data: bytes) -> None:
         sink = self._sink
@@ -174,23 +166,18 @@ class Relay:
             sink.write(b"%x\r\n%b\r\n" % (len(data), data))
         else:
             sink.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
-        if self._protocol.writing_paused and not self.paused and not self.verdict:
-            self._pause()
 
-    def _pause(self) -> None:
+    def pause(self) -> None:
+        """Takes note that the sink's buffer is full."""
         self.paused = True
         if self.upstream is not None:
             self.upstream.pause()
-        self._drainer = asyncio.get_running_loop().create_task(self._drain())
 
-    async def _drain(self) -> None:
-        try:
-            await self._writer.drain()
-        except ConnectionError:
-            return  # the subscriber has left, and aiohttp is about to say so
+    def resume(self) -> None:
+        """Goes on after the sink has drained."""
         self.paused = False
         self._last_read = self._last_write = self._wheel.now  # neither side was silent
-        if self._parts is not None:
+        if self._parts is not None and not self.verdict:
             self._decode_on()
         if self.upstream is not None and not self.paused:
             self.upstream.resume()
@@ -224,8 +211,6 @@ class Relay:
         if self.slot:
             self._wheel.remove(self)
         self._let_go()
-        if self._drainer is not None and self._drainer is not asyncio.current_task():
-            self._drainer.cancel()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 

@@ -9,7 +9,7 @@ module, is guarded by a test, and why the caller has the documented way, reading
 import asyncio
 import functools
 import socket
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -18,8 +18,8 @@ from aiohttp.streams import StreamReader
 READ_BYTES = 64 * 1024
 """One read brings at most this much. uvloop by itself reads 256 kB, up to 32 times in a row."""
 
-_TURN_BYTES = 512 * 1024  # what all flat-out connections together may bring in one turn of the loop: some ten milliseconds of work
-_LEAST_READ_BYTES = 4 * 1024
+_TURN_BYTES = 1024 * 1024  # what all flat-out connections together may bring in one turn of the loop: some ten milliseconds of work
+_LEAST_READ_BYTES = 8 * 1024
 
 _CLOSED_EARLY = "connection closed before the end of the response"
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
@@ -72,27 +72,63 @@ class ReadBuffer:
 
     def __init__(self) -> None:
         self.memory = memoryview(bytearray(READ_BYTES))
-        self.flat_out = 0
-        """How many connections filled the buffer with their newest read."""
+        self.share = READ_BYTES
+        """How many bytes one read may bring now."""
+        self._flat_out = 0
 
-    def offer(self) -> memoryview:
-        """Gives the part of the buffer that one read may fill."""
-        if self.flat_out * READ_BYTES <= _TURN_BYTES:
-            return self.memory
-        return self.memory[: max(_LEAST_READ_BYTES, _TURN_BYTES // self.flat_out)]
+    def count(self, change: int) -> None:
+        """Notes that a connection has begun (1) or ceased (-1) to fill what it is offered."""
+        self._flat_out += change
+        self.share = max(_LEAST_READ_BYTES, min(READ_BYTES, _TURN_BYTES // max(1, self._flat_out)))
 
 
-class UpstreamProtocol(ResponseHandler, asyncio.BufferedProtocol):
-    """aiohttp's client protocol, which reads into a buffer that all connections share and can bypass the stream reader."""
+class _BoundedReads(asyncio.BufferedProtocol):
+    """What the transport of an UpstreamProtocol talks to: bounds its reads, passes on all else.
+
+    It stands between because an event loop lets only those choose the buffer that are no `asyncio.Protocol`.
+    """
+
+    __slots__ = ("_buffer", "_offered", "_owner")
+
+    def __init__(self, owner: "UpstreamProtocol", buffer: ReadBuffer) -> None:
+        self._owner = owner
+        self._buffer = buffer
+        self._offered = 0
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        buffer = self._buffer
+        self._offered = buffer.share
+        return buffer.memory if buffer.share == READ_BYTES else buffer.memory[: buffer.share]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        owner = self._owner
+        if owner.flat_out is not (nbytes == self._offered):
+            owner.set_flat_out(not owner.flat_out)
+        owner.data_received(self._buffer.memory[:nbytes].tobytes())
+
+    def eof_received(self) -> None:
+        self._owner.eof_received()
+
+    def pause_writing(self) -> None:
+        self._owner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._owner.resume_writing()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._owner.connection_lost(exc)
+
+
+class UpstreamProtocol(ResponseHandler):
+    """aiohttp's client protocol, which can bypass the stream reader."""
 
     # The instance's dict is full: with more attributes it would no longer share its keys, and take four times the memory.
-    __slots__ = ("_flat_out", "_offered", "_read_buffer", "body", "body_ended", "lost", "receiver")
+    __slots__ = ("_read_buffer", "body", "body_ended", "flat_out", "lost", "receiver")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, buffer: ReadBuffer) -> None:
         super().__init__(loop)
         self._read_buffer = buffer
-        self._offered = READ_BYTES
-        self._flat_out = False
+        self.flat_out = False
         self.receiver: Receiver | None = None
         self.body: list[bytes] = []
         self.body_ended = False
@@ -101,44 +137,46 @@ class UpstreamProtocol(ResponseHandler, asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        cast(asyncio.Transport, transport).set_protocol(_BoundedReads(self, self._read_buffer))
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for option, value in _KEEPALIVE:
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        offer = self._read_buffer.offer()
-        self._offered = len(offer)
-        return offer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        if self._flat_out is not (nbytes == self._offered):
-            self._set_flat_out(not self._flat_out)
-        self.data_received(bytes(self._read_buffer.memory[:nbytes]))
-
-    def _set_flat_out(self, flat_out: bool) -> None:
-        self._flat_out = flat_out
-        self._read_buffer.flat_out += 1 if flat_out else -1
-
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
         receiver = self.receiver
         if receiver is None:
+            super().data_received(data)
             return
+        assert self._parser is not None
+        try:
+            messages, _, _ = self._parser.feed_data(data)
+        except Exception:  # noqa: BLE001  # whatever it is, the bytes make no sense; connection_lost says so to the receiver
+            self._should_close = True
+            if self.transport is not None:
+                self.transport.abort()
+        else:
+            if messages:
+                self._should_close = True  # an answer that nobody asked for
         self._hand_over(receiver)
         if self.body_ended:
             self.receiver = None
             receiver.upstream_ended()
-        elif self._flat_out and self.receiver is not None:
+        elif self.flat_out and self.receiver is not None:
             self.pause()
             self._loop.call_soon(self._next_turn)
+
+    def set_flat_out(self, flat_out: bool) -> None:
+        """Notes whether the newest read filled what it was offered."""
+        self.flat_out = flat_out
+        self._read_buffer.count(1 if flat_out else -1)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.lost = exc
         super().connection_lost(exc)
-        if self._flat_out:
-            self._set_flat_out(False)
+        if self.flat_out:
+            self.set_flat_out(False)
         receiver, self.receiver = self.receiver, None
         if receiver is None:
             return
@@ -155,6 +193,8 @@ class UpstreamProtocol(ResponseHandler, asyncio.BufferedProtocol):
         self.receiver = receiver
         self.body_ended = False
         receiver.upstream = self
+        if receiver.paused:
+            self.pause()
         if pending:
             receiver.feed(pending)
         if self._reading_paused:  # the stream reader was full; its parser holds the rest of what was read

@@ -4,35 +4,52 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from aiohttp.base_protocol import BaseProtocol
-from aiohttp.http_writer import StreamWriter
+from aiohttp import web
+
+from gateway.downstream import DownstreamProtocol, DownstreamServer, Writing
 
 GUARD_SECONDS = 10.0
 
 
 class Downstream:
-    """Both ends of a connection on the loopback interface: the gateway's writer, and the subscriber, who reads when he is asked to."""
+    """Both ends of a connection on the loopback interface: the gateway's transport, and the subscriber, who reads when asked to."""
 
-    def __init__(self, writer: StreamWriter, transport: asyncio.Transport, subscriber: asyncio.StreamReader) -> None:
-        self.writer = writer
-        self.transport = transport
+    def __init__(self, protocol: DownstreamProtocol, subscriber: asyncio.StreamReader) -> None:
+        assert protocol.transport is not None
+        self.protocol = protocol
+        self.transport: asyncio.Transport = protocol.transport
         self.subscriber = subscriber
+
+    def written_by(self, writing: Writing) -> None:
+        """Lets `writing` hear of pauses, as the gateway does."""
+        self.protocol.writing = writing
 
     async def read(self, size: int) -> bytes:
         async with asyncio.timeout(GUARD_SECONDS):
             return await self.subscriber.readexactly(size)
 
 
+async def _refuse(request: web.BaseRequest) -> web.StreamResponse:
+    raise AssertionError("nobody asks here")
+
+
 @asynccontextmanager
 async def connected() -> AsyncIterator[Downstream]:
     loop = asyncio.get_running_loop()
-    accepted: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = loop.create_future()
-    server = await asyncio.start_server(lambda *ends: accepted.set_result(ends), "127.0.0.1", 0, limit=1024)
-    transport, protocol = await loop.create_connection(lambda: BaseProtocol(loop), *server.sockets[0].getsockname())
-    subscriber, closer = await accepted
+    manager = DownstreamServer(_refuse)
+    server = await loop.create_server(manager, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    subscriber, closer = await asyncio.open_connection(host, port, limit=1024)
+    async with asyncio.timeout(GUARD_SECONDS):
+        while not manager.connections:
+            await asyncio.sleep(0)
+    [protocol] = manager.connections
+    assert isinstance(protocol, DownstreamProtocol)
     try:
-        yield Downstream(StreamWriter(protocol, loop), transport, subscriber)
+        yield Downstream(protocol, subscriber)
     finally:
-        transport.abort()
         closer.close()
+        if protocol.transport is not None:
+            protocol.transport.abort()
         server.close()
+        await manager.shutdown(1)

@@ -40,7 +40,8 @@ class Upstream:
 
 def open_relay(downstream: Downstream, **options: Any) -> tuple[Relay, Upstream]:
     options.setdefault("framer", Framer())
-    relay = Relay(downstream.writer, downstream.transport, TimerWheel(TICK_SECONDS), **options)
+    relay = Relay(downstream.transport, TimerWheel(TICK_SECONDS), **options)
+    downstream.written_by(relay)
     upstream = Upstream()
     relay.upstream = upstream  # type: ignore[assignment]  # only its three verbs are used
     return relay, upstream

@@ -4,6 +4,7 @@ import asyncio
 
 import aiohttp
 import pytest
+import uvloop
 
 from gateway.relay import Relay
 from gateway.upstream import READ_BYTES, ReadBuffer, UpstreamProtocol, attach, open_session
@@ -218,9 +219,12 @@ async def test_receiver_that_pauses_while_it_is_attached_to_an_overflowed_body_s
 
 def read(protocol: UpstreamProtocol, data: bytes) -> None:
     """Does what the event loop does when `data` has come."""
-    buffer = protocol.get_buffer(-1)
+    assert protocol.transport is not None
+    reads = protocol.transport.get_protocol()
+    assert isinstance(reads, asyncio.BufferedProtocol)
+    buffer = reads.get_buffer(-1)
     buffer[: len(data)] = data
-    protocol.buffer_updated(len(data))
+    reads.buffer_updated(len(data))
 
 
 async def test_flat_out_upstream_gives_up_its_turn_after_a_large_read() -> None:
@@ -241,27 +245,41 @@ async def test_flat_out_upstream_gives_up_its_turn_after_a_large_read() -> None:
 
 def test_many_flat_out_connections_share_a_turn_of_the_loop() -> None:
     buffer = ReadBuffer()
-    offers = []
-    for buffer.flat_out in (0, 1, 8, 16, 100, 1_000_000):
-        offers.append(len(buffer.offer()))
-    assert offers == [READ_BYTES, READ_BYTES, READ_BYTES, 32 * 1024, 5242, 4096]
+    shares = [buffer.share]
+    for joining in (1, 7, 8, 16, 68, 1_000_000):
+        buffer.count(joining)
+        shares.append(buffer.share)
+    kib = 1024
+    assert shares == [64 * kib, 64 * kib, 64 * kib, 64 * kib, 32 * kib, 10485, 8 * kib]
+
+
+async def test_reads_are_bounded_on_the_loop_that_the_gateway_runs_on() -> None:
+    def follow() -> list[int]:
+        async def largest() -> list[int]:
+            async with response_to(EVENT_STREAM_HEAD, Flood(b"x" * 500_000, count=8), LAST_CHUNK) as (response, _):
+                receiver = attached(response, Recorder())
+                assert await receiver.until_over() == "ended"
+                return [len(chunk) for chunk in receiver.chunks[1:]]
+
+        return uvloop.run(largest())
+
+    assert max(await asyncio.to_thread(follow)) <= READ_BYTES
 
 
 async def test_connection_counts_as_flat_out_while_it_fills_what_it_is_offered() -> None:
     async with response_to(EVENT_STREAM_HEAD, Silence()) as (response, _):
         protocol = attached(response, Recorder()).upstream
         assert protocol is not None
-        buffer = protocol._read_buffer
-        read(protocol, b"20000\r\n".ljust(READ_BYTES, b"x"))
-        assert buffer.flat_out == 1
-        read(protocol, bytes(READ_BYTES))
-        assert buffer.flat_out == 1
-        read(protocol, b"x")
-        assert buffer.flat_out == 0
-        read(protocol, bytes(READ_BYTES))
+        flat_out = []
+        for data in (b"20000\r\n".ljust(READ_BYTES, b"x"), bytes(READ_BYTES), b"x"):
+            read(protocol, data)
+            flat_out.append(protocol.flat_out)
+        assert flat_out == [True, True, False]
+        read(protocol, bytes(READ_BYTES - 20_000))
+        read(protocol, bytes(10))
         response.close()
         await settle()
-        assert buffer.flat_out == 0
+        assert not protocol.flat_out
 
 
 async def test_detached_receiver_gets_nothing_more() -> None:
@@ -324,7 +342,8 @@ async def test_connection_reads_again_after_a_relay_that_was_paused_when_its_bod
         downstream.transport.set_write_buffer_limits(1000)
         async with session.get(upstream.url) as response:
             await overflowed(response)
-            relay = Relay(downstream.writer, downstream.transport, TimerWheel(0.1))
+            relay = Relay(downstream.transport, TimerWheel(0.1))
+            downstream.written_by(relay)
             attached(response, relay)
             await relay.ended()
         async with session.get(upstream.url) as response:
