@@ -18,8 +18,8 @@ from aiohttp.streams import StreamReader
 READ_BYTES = 64 * 1024
 """One read brings at most this much. uvloop by itself reads 256 kB, up to 32 times in a row."""
 
-_TURN_BYTES = 1024 * 1024  # what all flat-out connections together may bring in one turn of the loop: some ten milliseconds of work
-_LEAST_READ_BYTES = 8 * 1024
+_TURN_BYTES = 2 * 1024 * 1024  # what all flat-out connections together may bring in one turn of the loop: some twenty milliseconds
+_LEAST_READ_BYTES = 16 * 1024
 
 _CLOSED_EARLY = "connection closed before the end of the response"
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
