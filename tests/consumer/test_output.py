@@ -85,6 +85,7 @@ async def test_stalled_reader_does_not_hold_up_the_end(pipe: tuple[int, int]) ->
     output.close(0.1)
     assert time.monotonic() - begun < 5
     os.close(pipe[0])
+    await eventually(lambda: True if output.gone else None)  # its thread holds a descriptor whose number the next test gets
 
 
 async def test_reader_that_is_gone_costs_lines_and_nothing_else(pipe: tuple[int, int], capfd: pytest.CaptureFixture[str]) -> None:
@@ -108,6 +109,7 @@ async def test_facts_never_wait(pipe: tuple[int, int]) -> None:
     assert time.monotonic() - begun < 5
     assert output.left_out > 100
     os.close(pipe[0])
+    await eventually(lambda: True if output.gone else None)
 
 
 async def test_descriptor_that_does_not_block_is_waited_for(pipe: tuple[int, int]) -> None:
