@@ -406,7 +406,8 @@ async def test_segments_are_compressed_and_removed_while_events_come(tmp_path: P
     async with replaying(Replay(2000, interval=0.0001)) as replay, consuming(tmp_path, replay.url, **settings) as consumer:
         consumer.read_in_background()
         await eventually(lambda: True if len(consumer.events) == 2000 else None)
-        await eventually(lambda: True if sum(path.stat().st_size for path in tmp_path.iterdir()) < 20_000 else None)
+        # Upkeep comes when a segment is closed; the newest one may have grown to its full size since.
+        await eventually(lambda: True if sum(path.stat().st_size for path in tmp_path.iterdir()) <= 25_000 else None)
         assert await consumer.stop() == 0
     kept = ids(tmp_path)
     assert kept == numbers(2000)[-len(kept) :]
