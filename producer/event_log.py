@@ -26,7 +26,7 @@ class KeyReused(LogError):
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """Makes an append happen once: the same `name` for the same topic with the same `fingerprint` (a digest of the content) finds the first."""
+    """Makes an append happen once: the same `name` on a topic with an equal `fingerprint` (a digest of the content) finds the first."""
 
     name: str
     fingerprint: bytes
