@@ -61,6 +61,9 @@ class Settings(ServiceSettings):
     cors_credentials: bool | None = None
     """Whether those pages may send credentials (cookies). Not set means: yes with named origins, no with `*`."""
 
+    demo: bool = True
+    """Whether the topics `demo.host` (CPU, memory and network of the machine) and `demo.clock` are published to each second."""
+
     @field_validator("cors_origins")
     @classmethod
     def _origins_make_sense(cls, value: str) -> str:

@@ -161,7 +161,7 @@ def run_stack(directory: Path, source_path: str = "/plain?ids=true", **variables
     producer_port, gateway_port, admin_port, consumer_port = free_ports(4)
     url = f"http://127.0.0.1:{gateway_port}"
     environs = {
-        "producer": {"PRODUCER_PORT": str(producer_port), "PRODUCER_LOG_DIR": str(directory / "producer")},
+        "producer": {"PRODUCER_PORT": str(producer_port), "PRODUCER_LOG_DIR": str(directory / "producer"), "PRODUCER_DEMO": "false"},
         "gateway": {
             "GATEWAY_PORT": str(gateway_port),
             "GATEWAY_ADMIN_PORT": str(admin_port),

@@ -1,0 +1,84 @@
+"""Publishes something to see: `demo.host`, what the machine does, and `demo.clock`, the time, each second."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from eventstream import encode
+
+from .drain import Drain
+from .event_log import EventLog, LogError
+from .host import UNREADABLE, HostReader
+
+HOST_TOPIC = "demo.host"
+CLOCK_TOPIC = "demo.clock"
+
+_log = structlog.get_logger()
+
+
+async def publish_demo(
+    log: EventLog, drain: Drain, *, period_seconds: float = 1.0, read_host: Callable[[], dict[str, Any] | None] | None = None
+) -> None:
+    """Appends an event to each demo topic whenever the clock has gone through another `period_seconds`, until the drain begins.
+
+    A log that takes nothing, full perhaps, is tried again each time: one line says that this began, and one that it is over. The same
+    goes for a machine that cannot be read; then there is the clock alone.
+    """
+    loop = asyncio.get_running_loop()
+    read_host = read_host or HostReader().read
+    storing, reading = _Attempts("demo events are not stored"), _Attempts("the machine cannot be read for the demo")
+    tick = 0
+    with ThreadPoolExecutor(1, "demo-host") as thread:  # on a large machine reading takes milliseconds
+        while True:
+            tick = _next_tick(tick, time.time() / period_seconds)
+            if await drain.wait(tick * period_seconds - time.time()):
+                return
+            events = [(CLOCK_TOPIC, _write_time(tick * period_seconds))]
+            try:
+                host = await loop.run_in_executor(thread, read_host)
+                reading.succeeded()
+            except UNREADABLE as error:
+                host = None
+                reading.failed(error)
+            if host is not None:
+                events.append((HOST_TOPIC, json.dumps(host, separators=(",", ":"))))
+            try:
+                for topic, data in events:
+                    await log.append(topic, [encode(data)])
+                storing.succeeded()
+            except LogError as error:
+                storing.failed(error)
+
+
+def _next_tick(last: int, now: float) -> int:
+    """Gives the number of the period that comes next: never `last` again when a timer woke too early, but wherever the clock is set to."""
+    tick = int(now) + 1
+    return tick + 1 if tick == last else tick
+
+
+def _write_time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+
+
+class _Attempts:
+    """Logs when something begins to fail and when that is over, and nothing in between."""
+
+    def __init__(self, failure: str) -> None:
+        self._failure = failure
+        self._failed = 0
+
+    def failed(self, error: Exception) -> None:
+        if not self._failed:
+            _log.warning(self._failure, reason=f"{type(error).__name__}: {error}")
+        self._failed += 1
+
+    def succeeded(self) -> None:
+        if self._failed:
+            _log.info(f"{self._failure}: over", attempts=self._failed)
+            self._failed = 0

@@ -1,0 +1,150 @@
+"""The demo topics: what is published, when, and what happens when the log takes nothing."""
+
+import asyncio
+import json
+import re
+import threading
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from eventstream import Parser
+from producer.demo import publish_demo
+from producer.drain import Drain
+from producer.event_log import Appended, IdempotencyKey, LogError, LogFull
+from producer.host import HostReader
+from tests.producer.serving import GUARD_SECONDS
+
+PERIOD = 0.02
+HOST = {"cpu_percent": 1.5}
+
+
+class ScriptedLog:
+    """Takes appends, except those whose number (from 1) is among `refused`."""
+
+    def __init__(self, refused: Collection[int] = (), error: LogError | None = None) -> None:
+        self.appends = 0
+        self.taken: list[tuple[str, str]] = []
+        self._refused = refused
+        self._error = error or LogFull("there is no room left on the device")
+        self._grown = asyncio.Event()
+
+    async def append(self, topic: str, blocks: Sequence[bytes], key: IdempotencyKey | None = None) -> Appended:
+        self.appends += 1
+        self._grown.set()
+        if self.appends in self._refused:
+            raise self._error
+        assert key is None
+        [event] = Parser().feed(*blocks)
+        assert (event.type, event.id) == ("message", None)
+        self.taken.append((topic, event.data))
+        return Appended(len(self.taken), len(self.taken))
+
+    async def has(self, appends: int) -> None:
+        """Returns when so many appends were asked for."""
+        async with asyncio.timeout(GUARD_SECONDS):
+            while self.appends < appends:
+                self._grown.clear()
+                await self._grown.wait()
+
+    def data(self, topic: str) -> list[str]:
+        return [data for name, data in self.taken if name == topic]
+
+
+def read_host() -> dict[str, Any]:
+    return HOST
+
+
+async def run_demo(log: ScriptedLog, appends: int, read: Any = read_host, period: float = PERIOD) -> list[Any]:
+    """Runs the demo until so many appends were asked for, drains, and gives what was logged meanwhile."""
+    drain = Drain()
+    with capture_logs() as lines:
+        demo = asyncio.create_task(publish_demo(log, drain, period_seconds=period, read_host=read))  # type: ignore[arg-type]
+        await log.has(appends)
+        drain.begin()
+        async with asyncio.timeout(GUARD_SECONDS):
+            await demo
+    return lines
+
+
+async def test_clock_and_host_are_published_once_a_period_until_the_drain() -> None:
+    log = ScriptedLog()
+    assert await run_demo(log, 20) == []
+    assert [topic for topic, _ in log.taken] == ["demo.clock", "demo.host"] * (len(log.taken) // 2)
+    assert [json.loads(data) for data in log.data("demo.host")] == [HOST] * (len(log.taken) // 2)
+    times = log.data("demo.clock")
+    assert times == sorted(set(times)), "a period twice, or the clock went back"
+
+
+async def test_clock_tells_the_second_that_has_begun() -> None:
+    log = ScriptedLog()
+    await run_demo(log, 1, period=1.0)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", log.data("demo.clock")[0])
+
+
+async def test_drain_ends_the_wait_for_the_next_period() -> None:
+    drain = Drain()
+    demo = asyncio.create_task(publish_demo(ScriptedLog(), drain, period_seconds=3600.0, read_host=read_host))  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    drain.begin()
+    async with asyncio.timeout(GUARD_SECONDS):
+        await demo
+
+
+@pytest.mark.parametrize("error", [LogFull("no room"), LogError("the disk answers no more")])
+async def test_log_that_takes_nothing_is_tried_again_with_one_line_at_either_end(error: LogError) -> None:
+    log = ScriptedLog(range(3, 9), error)
+    lines = await run_demo(log, 16)
+    assert [(line["log_level"], line["event"]) for line in lines] == [
+        ("warning", "demo events are not stored"),
+        ("info", "demo events are not stored: over"),
+    ]
+    assert lines[0]["reason"] == f"{type(error).__name__}: {error}"
+    assert lines[1]["attempts"] == 6  # one a period: what the clock was refused, the host need not try
+    assert log.data("demo.host")
+
+
+async def test_machine_that_cannot_be_read_leaves_the_clock_alone() -> None:
+    readings = 0
+
+    def read() -> dict[str, Any]:
+        nonlocal readings
+        readings += 1
+        if 2 <= readings <= 4:
+            raise PermissionError("/proc/stat is hidden")
+        return HOST
+
+    log = ScriptedLog()
+    lines = await run_demo(log, 20, read)
+    assert [line["event"] for line in lines] == ["the machine cannot be read for the demo", "the machine cannot be read for the demo: over"]
+    assert len(log.data("demo.clock")) - len(log.data("demo.host")) == 3
+
+
+async def test_machine_is_read_in_a_thread_of_its_own() -> None:
+    threads = set()
+
+    def read() -> None:
+        threads.add(threading.current_thread())
+
+    await run_demo(ScriptedLog(), 5, read)
+    assert len(threads) == 1
+    assert threading.main_thread() not in threads
+
+
+def test_host_gives_figures_of_the_time_since_the_reading_before() -> None:
+    host = HostReader()
+    assert host.read() is None
+    reading = host.read()
+    assert reading is not None
+    assert {name: type(value) for name, value in reading.items()} == {
+        "cpu_percent": float,
+        "memory_percent": float,
+        "memory_total_bytes": int,
+        "network_received_bytes_per_second": int,
+        "network_sent_bytes_per_second": int,
+    }
+    assert 0 <= reading["cpu_percent"] <= 100
+    assert 0 < reading["memory_percent"] <= 100
+    assert reading["network_sent_bytes_per_second"] >= 0
