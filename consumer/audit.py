@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .log import is_owned
-from .record import Position, Record, RecordError, decode
+from .record import GAP_FACTS, Position, Record, RecordError, decode
 from .segment import Segment, SegmentUnreadable, list_segments
 
 WINDOW = 500_000
@@ -133,5 +133,5 @@ class Audit:
 
 def _describe_gap(record: Record) -> str:
     gap = record.gap or {}
-    parts = [f"{name} {gap[name]}" for name in ("after", "before", "missed", "reason") if gap.get(name) is not None]
+    parts = [f"{name} {gap[name]}" for name in GAP_FACTS if gap.get(name) is not None]
     return ", ".join(parts) or "the source did not say of what"

@@ -8,7 +8,7 @@ import structlog
 
 from eventstream import Event
 
-from .record import Clock, Position, Record, utc_now, write_time
+from .record import GAP_FACTS, Clock, Position, Record, utc_now, write_time
 from .recovery import Recovered
 from .repeats import RepeatWindow
 from .sequence import IdSequence
@@ -127,7 +127,7 @@ class Intake:
         missed = gap.get("missed")
         if isinstance(missed, int) and missed > 0:
             self.tally.missed += missed
-        _log.warning("events are missing", **{name: str(gap.get(name))[:200] for name in ("after", "before", "missed", "reason")})
+        _log.warning("events are missing", **{name: str(gap[name])[:200] for name in GAP_FACTS if gap.get(name) is not None})
 
     def _report_dropped(self) -> None:
         if self._dropped:

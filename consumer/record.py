@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+GAP_FACTS = ("asked", "first_retained", "after", "before", "missed", "reason")
+"""What a gap is described by, as far as it has it: the first two are those of the producer's topics, the next three our own."""
+
 
 class RecordError(ValueError):
     """A line of the log is not a record; the message says why."""

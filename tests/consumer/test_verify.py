@@ -59,6 +59,10 @@ def test_clean_log_is_summarized_with_status_0(tmp_path: Path) -> None:
     ("lines", "problem"),
     [
         ([record(1).encode(), gap(2, after="1", before="9", missed=7, reason="why")], "2: gap: after 1, before 9, missed 7, reason why"),
+        (
+            [record(1).encode(), gap(2, asked="e-1", first_retained="e-7", reason="why")],
+            "2: gap: asked e-1, first_retained e-7, reason why",
+        ),
         ([record(1).encode(), gap(2)], "2: gap: the source did not say of what"),
         ([*lines_of([1, 2]), record(3, "1").encode()], "3: duplicate: ID '1' is in line 1 already"),
         ([*lines_of([1, 2]), record(3).encode()[:-1]], "3: torn line: "),
