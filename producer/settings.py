@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from service.settings import ServiceSettings
 
 from .origins import ANY_ORIGIN, parse_origins
+from .publish_keys import PublishKeys
 
 
 class Settings(ServiceSettings):
@@ -55,6 +56,21 @@ class Settings(ServiceSettings):
     drain_seconds: Annotated[int, Field(ge=1, le=3600)] = 8
     """Seconds from SIGTERM in which open streams end; what is open then is cut off. Keep below the container's stop timeout."""
 
+    publish_keys: SecretStr = SecretStr("")
+    """Keys, separated by commas, of which a publisher must send one as `Authorization: Bearer KEY`; empty: anyone may publish."""
+
+    max_event_bytes: Annotated[int, Field(ge=1, le=64 * 1024 * 1024)] = 1024 * 1024
+    """Longest data that an event of a topic may have, in bytes of UTF-8."""
+
+    max_batch_events: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    """Most events that are published as one, all or none of them: by a JSON array, and per piece of a longer NDJSON body."""
+
+    max_batch_bytes: Annotated[int, Field(ge=1, le=1024 * 1024 * 1024)] = 8 * 1024 * 1024
+    """Longest JSON body, and longest piece of an NDJSON body that is published as one, in bytes."""
+
+    topic_retry_ms: Annotated[int, Field(ge=0, le=86_400_000)] = 3000
+    """Reconnection time that every subscriber of topics is told (`retry:`), in milliseconds."""
+
     cors_origins: str = ANY_ORIGIN
     """Origins whose pages may read the streams: `*`, or origins separated by commas, or a JSON list of them; `[]` for none."""
 
@@ -70,10 +86,21 @@ class Settings(ServiceSettings):
         parse_origins(value)
         return value
 
+    @field_validator("publish_keys")
+    @classmethod
+    def _keys_can_be_sent(cls, value: SecretStr) -> SecretStr:
+        PublishKeys.parse(value.get_secret_value())
+        return value
+
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if self.interval_ms > self.max_interval_ms:
             raise ValueError(f"PRODUCER_INTERVAL_MS is {self.interval_ms}, PRODUCER_MAX_INTERVAL_MS allows {self.max_interval_ms}")
+        if self.max_batch_bytes < self.max_event_bytes:
+            raise ValueError(
+                f"PRODUCER_MAX_BATCH_BYTES is {self.max_batch_bytes}, which has no room for an event of PRODUCER_MAX_EVENT_BYTES, "
+                f"{self.max_event_bytes}"
+            )
         if self.cors_credentials and ANY_ORIGIN in self.allowed_origins:
             raise ValueError(
                 "PRODUCER_CORS_CREDENTIALS is true while PRODUCER_CORS_ORIGINS is *: any page could read as its visitor; name the origins"

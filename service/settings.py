@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, TypeVar
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)|_PORT_\d+_(TCP|UDP)")
@@ -51,7 +51,9 @@ def read_settings(settings: type[S], environ: Mapping[str, str] = os.environ) ->
         lines = []
         for problem in error.errors():
             name = prefix + "_".join(str(part) for part in problem["loc"]).upper()
-            lines.append(f"{name}={problem['input']!r}: {problem['msg']}" if problem["loc"] else problem["msg"])
+            secret = any(settings.model_fields[part].annotation is SecretStr for part in problem["loc"] if part in settings.model_fields)
+            shown = "" if secret else f"={problem['input']!r}"
+            lines.append(f"{name}{shown}: {problem['msg']}" if problem["loc"] else problem["msg"])
         raise SettingsError("\n".join(lines)) from error
 
 
@@ -61,7 +63,7 @@ def describe_settings(settings: type[ServiceSettings]) -> str:
     lines = []
     for field, info in settings.model_fields.items():
         default = info.get_default(call_default_factory=True)
-        shown = "" if default is None or default == "" else f" (default {default})"
+        shown = "" if default is None or str(default) == "" else f" (default {default})"
         lines.append(f"  {prefix}{field.upper()}{shown}\n      {info.description}")
     return "\n".join(lines)
 
