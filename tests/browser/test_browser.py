@@ -8,24 +8,16 @@ import tarfile
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from tests.browser.page_server import serve_pages
+from tests.browser.pages import launch
 from tests.stack import DEMO_TEXT, SentCount, Stack, run_stack
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 FETCH_EVENT_SOURCE = "@microsoft/fetch-event-source@2.0.1"
 FETCH_EVENT_SOURCE_SHA512 = "W6CLUJ2eBMw3Rec70qrsEW0jOm/3twwJv21mrmj2yORiaVmVYGS4sSS5yUwvQc1ZlDLYGPnClVWmUUMagKNsfA=="
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 PAGE = """<!doctype html>
 <meta charset="utf-8">
 <title>reader</title>
@@ -96,10 +88,8 @@ def stack(origin: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sta
 
 @pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS, timeout=120_000)
+    with launch(chromium) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
