@@ -130,6 +130,7 @@ def _options(settings: ConsumerSettings) -> WorkerOptions:
         ),
         Retention(settings.retain_max_bytes, settings.retain_max_age_seconds),
         repeat_window=settings.repeat_window,
+        gaps_from_ids=settings.gaps_from_ids,
         max_pending_bytes=settings.max_pending_bytes,
         write_retry_seconds=settings.write_retry_seconds,
         drain_seconds=settings.drain_seconds,

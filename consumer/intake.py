@@ -37,11 +37,14 @@ class Intake:
     The order of its records must be the order of the lines in the log. A repeat is an event whose ID, type and content all equal one of
     the newest `window` records from before the present connection; it is dropped, once per connection. The same event again on one
     connection is the source's own doing: it is logged, marked `repeat`.
+
+    A gap is what the source says is one (an event of type `gap`), and, unless `gaps_from_ids` is False, what `IdSequence` concludes.
     """
 
-    def __init__(self, source: str, recovered: Recovered, *, window: int, clock: Clock = utc_now) -> None:
+    def __init__(self, source: str, recovered: Recovered, *, window: int, gaps_from_ids: bool = True, clock: Clock = utc_now) -> None:
         self.tally = Tally()
         self._source = source
+        self._gaps_from_ids = gaps_from_ids
         self._clock = clock
         self._epoch = recovered.epoch
         self._number = recovered.next_number
@@ -100,7 +103,8 @@ class Intake:
         self._report_dropped()
         self._resuming = False
         id = record.id or ""
-        missed = 0 if record.gap is not None else self._sequence.missed(id, asked=self._asked)
+        conclude = self._gaps_from_ids and record.gap is None
+        missed = self._sequence.missed(id, asked=self._asked) if conclude else 0
         self._sequence.reconnect(id)
         if not missed:
             return [record]

@@ -48,6 +48,9 @@ class ConsumerSettings(ServiceSettings):
     """Segments whose newest event is older than this are removed; 0: no limit. The newest one stays."""
     repeat_window: Annotated[int, Field(ge=1)] = 100_000
     """The number of newest events with an ID that are remembered, across restarts too, so that a repeat of one of them is dropped."""
+    gaps_from_ids: bool = True
+    """Whether IDs that counted one by one and jump at a reconnection are logged as a gap. Not right for some topics of many: the IDs count
+    all of them, and the producer tells of gaps itself."""
     max_pending_bytes: Count = 8 * 1024 * 1024
     """Nothing more is read while this much waits to be durable (one event may be larger)."""
     max_block_bytes: Count = 8 * 1024 * 1024

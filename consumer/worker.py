@@ -28,6 +28,7 @@ class WorkerOptions:
     rotation: Rotation = field(default_factory=Rotation)
     retention: Retention = field(default_factory=Retention)
     repeat_window: int = 100_000
+    gaps_from_ids: bool = True
     max_pending_bytes: int = 8 * 1024 * 1024
     write_retry_seconds: float = 1.0
     drain_seconds: float = 5.0
@@ -67,7 +68,7 @@ class Worker:
             return True
         options = self._options
         recovered = log.recovered
-        self.intake = Intake(options.source.name, recovered, window=options.repeat_window)
+        self.intake = Intake(options.source.name, recovered, window=options.repeat_window, gaps_from_ids=options.gaps_from_ids)
         self.writer = Writer(
             log,
             self.output,

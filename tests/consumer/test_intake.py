@@ -16,8 +16,9 @@ from tests.consumer.consuming import record
 class Talk:
     """An intake, and what it made of the events so far."""
 
-    def __init__(self, *recent: Seen, window: int = 100) -> None:
-        self.intake = Intake("s", Recovered("e", len(recent) + 1, recent=list(recent)), window=window)
+    def __init__(self, *recent: Seen, window: int = 100, gaps_from_ids: bool = True) -> None:
+        recovered = Recovered("e", len(recent) + 1, recent=list(recent))
+        self.intake = Intake("s", recovered, window=window, gaps_from_ids=gaps_from_ids)
         self.lines: list[dict[str, Any]] = []
 
     def connect(self, asked: str = "") -> "Talk":
@@ -114,6 +115,12 @@ def test_jump_of_consecutive_ids_at_a_reconnection_is_a_gap(prefix: str) -> None
     assert gap["gap"] == {"after": f"{prefix}2", "before": f"{prefix}5", "missed": 2, "reason": "the IDs jumped at a reconnection"}
     assert (gap["id"], gap["last_event_id"]) == (None, f"{prefix}2")
     assert (talk.intake.tally.gaps, talk.intake.tally.missed, talk.intake.tally.events) == (1, 2, 4)
+
+
+def test_jump_of_the_ids_of_some_topics_of_many_is_no_gap_and_what_the_source_tells_still_is() -> None:
+    talk = Talk(gaps_from_ids=False).connect().say("7f-1", "7f-2").connect("7f-2").say("7f-5").connect("7f-5").say("7f-8", type="gap")
+    assert talk.ids == ["7f-1", "7f-2", "7f-5", "gap"]
+    assert talk.intake.tally.gaps == 1
 
 
 def test_jump_after_a_restart_is_a_gap() -> None:
