@@ -20,6 +20,10 @@ class LogDamaged(LogError):
     """The log's files are not what this log wrote; the message says how to recover."""
 
 
+class LogInUse(LogError):
+    """Another process has the log open; the message names its directory."""
+
+
 class KeyReused(LogError):
     """An idempotency key came again with other content."""
 

@@ -1,0 +1,189 @@
+"""The embedded event log: one SQLite file, one thread that writes, a few that read, and the event loop waits for none of them."""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self, TypeVar
+
+from .event_log import Appended, Batch, IdempotencyKey, LogError, Stored, Topic
+from .retention import Retention, upkeep
+from .sqlite_group import Entry
+from .sqlite_reader import Reader
+from .sqlite_removal import drop, sweep, trim
+from .sqlite_store import Committed, Store
+from .sqlite_writer import Outcome, Writer
+
+_READERS = 3
+
+T = TypeVar("T")
+
+
+class SqliteEventLog:
+    """An EventLog in a directory of its own; `open` it, and `close` it in the same event loop, or use it with `async with`."""
+
+    def __init__(
+        self, store: Store, *, sync_interval_ms: int, retention: Retention, key_retention_seconds: float, upkeep_seconds: float
+    ) -> None:
+        """Takes over an open store; use `open`."""
+        self.epoch = store.epoch
+        self.last = store.next - 1
+        self.topics = {row.name: Topic(row.name, row.count, row.bytes, row.last, row.gone_through) for row in store.rows.values()}
+        self._path = store.path
+        self._retention = retention
+        self._key_seconds = key_retention_seconds
+        self._announce: list[Callable[[Sequence[Stored]], None]] = []
+        self._writer = Writer(store, self._deliver, sync_seconds=sync_interval_ms / 1000, key_seconds=key_retention_seconds)
+        self._readers = deque(Reader(store.path, store.names) for _ in range(_READERS))
+        self._threads = ThreadPoolExecutor(_READERS, "event-log-reader")
+        self._closing: asyncio.Task[None] | None = None
+        self._upkeep = asyncio.create_task(upkeep((self.sweep, self.trim), pause_seconds=upkeep_seconds))
+
+    @classmethod
+    async def open(
+        cls,
+        directory: Path,
+        *,
+        sync: Literal["always", "interval"] = "always",
+        sync_interval_ms: int = 100,
+        retention: Retention = Retention(),  # noqa: B008 - frozen
+        key_retention_seconds: float = 86_400,
+        upkeep_seconds: float = 1.0,
+    ) -> Self:
+        """Opens the log of a directory, which is made if need be. Raises LogInUse, LogDamaged, LogError, OSError.
+
+        `sync` says when an append is acknowledged: `always`, when it is on the disk; `interval`, when it has been given to the kernel,
+        which a crash of the process cannot undo; a power failure takes back what was not synced yet, of `sync_interval_ms` at most.
+        """
+        opening = asyncio.create_task(asyncio.to_thread(Store, directory, always=sync == "always"))
+        try:
+            store = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            (await opening).close()
+            raise
+        return cls(
+            store,
+            sync_interval_ms=sync_interval_ms,
+            retention=retention,
+            key_retention_seconds=key_retention_seconds,
+            upkeep_seconds=upkeep_seconds,
+        )
+
+    def __repr__(self) -> str:
+        return f"<SqliteEventLog {self._path} epoch={self.epoch} last={self.last} topics={len(self.topics)}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    def watch(self, announce: Callable[[Sequence[Stored]], None]) -> None:
+        """See EventLog.watch."""
+        self._announce.append(announce)
+
+    async def append(self, topic: str, blocks: Sequence[bytes], key: IdempotencyKey | None = None) -> Appended:
+        """See EventLog.append. Being cancelled does not undo it."""
+        self._check_open()
+        if not blocks or not all(block.endswith(b"\n\n") for block in blocks):
+            raise ValueError("an append takes one event block or more, each with LF line ends and the blank line at its end")
+        if topic not in self.topics:
+            topic.encode()  # what UTF-8 does not have cannot be stored
+        return await self._writer.append(Entry(topic, blocks, key))  # type: ignore[no-any-return]
+
+    async def read(
+        self, after: int, upto: int, topics: Collection[str] | None = None, *, max_events: int = 1000, max_bytes: int = 256 * 1024
+    ) -> Batch:
+        """See EventLog.read."""
+        return await self._read(lambda reader: reader.read(after, upto, topics, max_events, max_bytes))
+
+    async def get(self, offset: int) -> Stored | None:
+        """See EventLog.get."""
+        return await self._read(lambda reader: reader.get(offset))
+
+    async def first(self, topics: Collection[str] | None = None) -> int:
+        """See EventLog.first."""
+        return await self._read(lambda reader: reader.first(topics))
+
+    async def offset_before(self, time_ms: int) -> int:
+        """See EventLog.offset_before."""
+        last = self.last
+        return await self._read(lambda reader: reader.offset_before(time_ms, last))
+
+    async def drop(self, topic: str) -> int:
+        """See EventLog.drop."""
+        return await self._remove(lambda store: drop(store, topic))
+
+    async def trim(self) -> int:
+        """See EventLog.trim. The log does so by itself, too."""
+        return await self._remove(lambda store: trim(store, self._retention))
+
+    async def sweep(self) -> bool:
+        """Removes a bounded part of what no reader sees any more; whether there was something. The log does so by itself, too."""
+        self._check_open()
+        return await self._writer.run(lambda store: sweep(store, key_seconds=self._key_seconds)) is not None
+
+    async def close(self) -> None:
+        """See EventLog.close."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        self._upkeep.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._upkeep
+        try:
+            await self._writer.close()
+        finally:
+            await asyncio.to_thread(self._threads.shutdown)
+            for reader in self._readers:
+                reader.close()
+
+    async def _read(self, call: Callable[[Reader], T]) -> T:
+        self._check_open()
+
+        def run() -> T:
+            reader = self._readers.pop()  # as many as threads
+            try:
+                return call(reader)
+            finally:
+                self._readers.append(reader)
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+
+    async def _remove(self, call: Callable[[Store], Committed]) -> int:
+        self._check_open()
+        committed: Committed = await self._writer.run(call)
+        return committed.removed
+
+    def _check_open(self) -> None:
+        if self._closing is not None:
+            raise LogError(f"{self._path}: the log is closed")
+
+    def _deliver(self, committed: Committed | None, outcomes: Sequence[Outcome]) -> None:
+        """Takes over what was committed, tells of it, and then lets those go on who wait for it."""
+        if committed is not None:
+            self._take(committed)
+        for waiter, outcome in outcomes:
+            if waiter.done():
+                continue  # cancelled
+            if isinstance(outcome, Exception):
+                waiter.set_exception(outcome)
+            else:
+                waiter.set_result(outcome)
+
+    def _take(self, committed: Committed) -> None:
+        self.last = committed.last
+        for name, row in committed.rows.items():
+            if row is None:
+                del self.topics[name]
+                continue
+            topic = self.topics.get(name) or self.topics.setdefault(name, Topic(name))
+            topic.count, topic.bytes, topic.last, topic.gone_through = row.count, row.bytes, row.last, row.gone_through
+        if committed.events:
+            for announce in self._announce:
+                announce(committed.events)

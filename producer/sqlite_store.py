@@ -1,0 +1,219 @@
+"""The writing half of the embedded event log: its state, its transactions, and how it is opened and closed."""
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .event_log import LogError, LogInUse, Stored
+from .sqlite_schema import FILE, check_schema, connect, create, damaged, explain, recognise
+
+LOCK = "producer.lock"
+AHEAD = 1_000_000
+"""So many offsets may be given out before it is written down, durably, that they were: what a power failure makes the log skip at most."""
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_CHECKPOINT_PAGES = 2000
+_LARGEST_WAL_BYTES = 64 * 1024 * 1024
+_LOCK_ATTEMPTS = 5  # `is_owned` holds the lock for a moment, which must not keep a producer from starting
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the file knows of a topic."""
+
+    id: int
+    name: str
+    count: int = 0
+    bytes: int = 0
+    last: int = 0
+    gone_through: int = 0
+
+
+@dataclass(slots=True)
+class Committed:
+    """What one transaction changed."""
+
+    last: int
+    """The newest offset that was given out."""
+    events: list[Stored] = field(default_factory=list)
+    rows: dict[str, Row | None] = field(default_factory=dict)
+    """The topics that changed, by name; None: forgotten."""
+    removed: int = 0
+    """Events that were removed."""
+
+
+class Store:
+    """A log directory, owned by one process and used by one thread at a time; every method may block on the disk.
+
+    Its attributes are what the last committed transaction left; whoever writes changes them behind the transaction.
+    """
+
+    connection: sqlite3.Connection
+
+    def __init__(self, directory: Path, *, always: bool) -> None:
+        """Opens the log and makes it if need be; `always`: every append is synced. Raises LogInUse, LogError, OSError."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self.path = directory / FILE
+        self.always = always
+        self.unsynced = False
+        """Whether something that was committed may be lost by a power failure."""
+        self._lock = _lock(directory)
+        self._wal = -1
+        try:
+            _find_or_create(self.path)
+            self.connection = connect(self.path)
+        except BaseException:
+            os.close(self._lock)
+            raise
+        try:
+            self._open()
+        except BaseException:
+            self._let_go()
+            raise
+
+    def __repr__(self) -> str:
+        return f"<Store {self.path} next={self.next} topics={len(self.rows)} count={self.count}>"
+
+    def _open(self) -> None:
+        try:
+            self.connection.execute("PRAGMA synchronous = FULL")
+            self._full = True
+            self.connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}").fetchone()
+            self.connection.execute("PRAGMA cache_size = -16384")
+            check_schema(self.connection, self.path)
+            self._load()
+            self._begin()
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from error
+        except (TypeError, ValueError) as error:
+            raise damaged(self.path, f"its tables make no sense ({error})") from error
+        self._wal = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)
+        self._large_wal_bytes = _LARGEST_WAL_BYTES
+
+    def _load(self) -> None:
+        [state] = self.connection.execute("SELECT * FROM state").fetchall()
+        self.epoch: str
+        self.time_ms: int
+        self.epoch, self._boot_id, self.reserved, begin, self.gone_through, self.gone_ms, self.forgotten_through = state
+        self.rows = {name: Row(id, name, *rest) for id, name, *rest in self.connection.execute("SELECT * FROM topics")}
+        self.names = {row.id: row.name for row in self.rows.values()}
+        """Every id that a reader may come across; readers use it too."""
+        self.dropped: list[int] = [id for (id,) in self.connection.execute("SELECT id FROM dropped ORDER BY id")]
+        made = self.connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'topics'").fetchone()
+        self.next_id: int = made[0] + 1 if made else 1
+        self.count = sum(row.count for row in self.rows.values())
+        self.bytes = sum(row.bytes for row in self.rows.values())
+        newest, self.time_ms = self.connection.execute("SELECT offset, time_ms FROM events ORDER BY offset DESC LIMIT 1").fetchone() or (
+            0,
+            0,
+        )
+        if newest < (last := max((row.last for row in self.rows.values()), default=0)):
+            raise damaged(self.path, f"its newest event is {newest}, and should be {last}")
+        self.next = max(begin, newest + 1, self.gone_through + 1)
+        self.time_ms = max(self.time_ms, self.gone_ms)
+
+    def _begin(self) -> None:
+        """Writes down that the log is open, and skips the offsets that a power failure may have taken back."""
+        boot_id = _read_boot_id()
+        if self.reserved >= self.next and self._boot_id and self._boot_id != boot_id:
+            self.next = self.reserved + 1
+            self.gone_through = self.forgotten_through = self.reserved
+        self.reserved = 0 if self.always else self.next - 1 + AHEAD
+        with self.transaction(durable=True):
+            self.connection.execute(
+                "UPDATE state SET boot_id = ?, reserved = ?, begin = ?, gone_through = ?, forgotten_through = ?",
+                (boot_id, self.reserved, self.next, self.gone_through, self.forgotten_through),
+            )
+
+    @contextlib.contextmanager
+    def transaction(self, *, durable: bool) -> Iterator[None]:
+        """Commits at the end, or rolls back. Raises LogError."""
+        try:
+            if durable != self._full:
+                self.connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._full = durable
+            self.connection.execute("BEGIN IMMEDIATE")
+            yield
+            self.connection.execute("COMMIT")
+        except BaseException as error:
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise explain(error, self.path) from error
+            raise
+        self.unsynced = not durable
+
+    def sync(self) -> None:
+        """Makes all that was committed durable. Raises LogError."""
+        try:
+            os.fsync(self._wal)
+        except OSError as error:
+            # What the kernel could not write it may have forgotten, so that another fsync proves nothing. A checkpoint copies what it has.
+            if not self._checkpoint():
+                raise LogError(f"{self.path}: cannot sync: {error}") from error
+        self.unsynced = False
+
+    def keep_wal_small(self) -> None:
+        """Begins the write-ahead log anew when readers have long kept SQLite from doing so by itself. Raises LogError."""
+        size = os.fstat(self._wal).st_size
+        if size >= self._large_wal_bytes:
+            self._large_wal_bytes = _LARGEST_WAL_BYTES if self._checkpoint() else 2 * size
+
+    def _checkpoint(self) -> bool:
+        try:
+            [(busy, _, _)] = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from error
+        return not busy
+
+    def close(self) -> None:
+        """Makes all durable and lets go of the directory. Raises LogError."""
+        try:
+            try:
+                with self.transaction(durable=True):
+                    self.connection.execute("UPDATE state SET boot_id = '', reserved = 0, begin = ?", (self.next,))
+            except LogError:  # no room for a word of farewell: the next start takes this for a crash
+                self.sync()
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self.connection.close()
+        for handle in (self._wal, self._lock):
+            if handle >= 0:
+                os.close(handle)
+
+
+def _find_or_create(path: Path) -> None:
+    if path.exists():
+        recognise(path)
+        return
+    if path.with_name(path.name + "-wal").exists():  # SQLite would take it for the new file's
+        raise damaged(path, "it is gone, while its write-ahead log is there")
+    create(path)
+
+
+def _read_boot_id() -> str:
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return f"unknown since {time.time_ns()}"  # so that every crash counts as a power failure
+
+
+def _lock(directory: Path) -> int:
+    handle = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    for attempts_left in reversed(range(_LOCK_ATTEMPTS)):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if not attempts_left:
+                os.close(handle)
+                raise LogInUse(f"{directory}: another producer has this log open; stop it or choose another PRODUCER_LOG_DIR") from None
+        time.sleep(0.1)
+    return handle
