@@ -1,21 +1,23 @@
-"""The gateway as a whole: two ports, one upstream session, and an orderly end."""
+"""The gateway as a whole: a public and an admin surface, one upstream session, and an orderly end."""
 
 import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from prometheus_client import generate_latest
 
 from service.status import add_status_routes
 
-from .admission import Admission
+from .admission import Admission, OpenCounts
 from .direct import Direct
 from .downstream import DownstreamServer
 from .exchange import Exchange
+from .listeners import Listeners
 from .metrics import Metrics
 from .proxy import Proxy
 from .relay import DRAINED
@@ -28,7 +30,6 @@ log = structlog.get_logger()
 
 _COARSEST_TICK_SECONDS = 1.0
 _TICKS_PER_INTERVAL = 16  # a heartbeat is at most this part of its interval late
-_BACKLOG = 4096
 _FLUSHING_PART = 0.2
 _POLL_SECONDS = 0.02
 _RETURN_AFTER_MS = 1000
@@ -50,11 +51,16 @@ class _OneLine(logging.Filter):
 class Gateway:
     """A running gateway."""
 
-    def __init__(self, settings: Settings, proxy: Proxy, server: DownstreamServer, public: web.TCPSite) -> None:
+    def __init__(self, settings: Settings, proxy: Proxy, server: DownstreamServer, listeners: Listeners, metrics: Metrics) -> None:
         self._settings = settings
         self._proxy = proxy
         self._server = server
-        self._public = public
+        self._listeners = listeners
+        self._metrics = metrics
+
+    def figures(self) -> str:
+        """Gives what `/metrics` says, also when that is closed already."""
+        return generate_latest(self._metrics.registry).decode()
 
     async def drain(self) -> None:
         """Stops accepting and ends what is open, within `drain_seconds`.
@@ -67,7 +73,8 @@ class Gateway:
         grace = self._settings.drain_seconds
         log.info("draining", open=len(proxy.exchanges), seconds=grace)
         end = asyncio.get_running_loop().time() + grace
-        await self._public.stop()
+        await self._listeners.close()
+        await asyncio.sleep(_POLL_SECONDS)  # what was accepted last gets its answer
         spread = max(_RETURN_SPREAD_MS, len(proxy.exchanges) * _RETURN_SPREAD_MS_PER_STREAM)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(end - grace * _FLUSHING_PART):
@@ -95,15 +102,21 @@ def _end_streams(exchanges: list[Exchange], spread: int) -> None:
 
 
 @contextlib.asynccontextmanager
-async def run_gateway(settings: Settings, routes: RouteTable) -> AsyncIterator[Gateway]:
+async def run_gateway(
+    settings: Settings,
+    routes: RouteTable,
+    listeners: Listeners,
+    open_admin: Callable[[web.BaseRunner], web.BaseSite],
+    counts: OpenCounts | None = None,
+) -> AsyncIterator[Gateway]:
     """Serves while the context is open; closes what `Gateway.drain` left when it ends.
 
-    Raises OSError when a port cannot be had.
+    `open_admin` says where the admin surface is served, `counts` what other workers have open. Raises OSError when a port cannot be had.
     """
     metrics = Metrics()
     intervals = [seconds for route in routes.routes for seconds in (route.heartbeat_seconds, route.idle_timeout_seconds) if seconds]
     wheel = TimerWheel(min([_COARSEST_TICK_SECONDS, *(seconds / _TICKS_PER_INTERVAL for seconds in intervals)]))
-    admission = Admission(settings.max_streams, settings.max_streams_per_client)
+    admission = Admission(settings.max_streams, settings.max_streams_per_client, counts)
     async with (
         open_session(keepalive_seconds=settings.upstream_keepalive_seconds, max_header_bytes=settings.max_header_bytes) as session,
         contextlib.AsyncExitStack() as stack,
@@ -121,18 +134,13 @@ async def run_gateway(settings: Settings, routes: RouteTable) -> AsyncIterator[G
             max_line_size=settings.max_header_bytes,
             max_field_size=settings.max_header_bytes,
         )
-        public = await _listen(stack, web.ServerRunner(server, shutdown_timeout=1.0), settings.host, settings.port)
         status = web.Application()
         add_status_routes(status, metrics.registry, lambda: "draining" if proxy.draining else None)
-        admin = await _listen(stack, web.AppRunner(status, access_log=None, shutdown_timeout=1.0), settings.admin_host, settings.admin_port)
-        log.info("listening", url=public.name, admin=admin.name, routes={route.path: route.upstream for route in routes.routes})
-        yield Gateway(settings, proxy, server, public)
-    log.info("stopped")
-
-
-async def _listen(stack: contextlib.AsyncExitStack, runner: web.BaseRunner, host: str, port: int) -> web.TCPSite:
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    site = web.TCPSite(runner, host, port, backlog=_BACKLOG)
-    await site.start()
-    return site
+        public = web.ServerRunner(server, shutdown_timeout=1.0)
+        admin = web.AppRunner(status, access_log=None, shutdown_timeout=1.0)
+        for runner in (public, admin):
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+        await open_admin(admin).start()
+        await listeners.open(public)
+        yield Gateway(settings, proxy, server, listeners, metrics)

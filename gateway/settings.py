@@ -23,6 +23,8 @@ class Settings(ServiceSettings):
     """Address of the admin port: health and metrics. Keep it off the internet."""
     admin_port: int = Field(8081, ge=0, le=65535)
     """Port of the admin surface; 0 takes a free one."""
+    workers: int = Field(1, ge=1, le=1024)
+    """Processes that serve the public port, each on a core of its own, with its own upstream connections. Limits hold for all together."""
     upstream: str = "http://127.0.0.1:8000"
     """Where all requests go when there is no GATEWAY_CONFIG: an http or https URL; its path is kept as a prefix."""
     config: Path | None = None

@@ -10,17 +10,18 @@ import structlog
 _encode = json.JSONEncoder(default=str).encode  # json.dumps would make an encoder each time, which takes longer than encoding
 
 
-def configure_logs(service: str, level: str = "info") -> None:
+def configure_logs(service: str, level: str = "info", **facts: object) -> None:
     """Sends structlog and the standard library's loggers alike to stdout as JSON with `time`, `level`, `service` and `event`.
 
-    `level` is one of debug, info, warning, error. Library access logs stay off: services log a stream once when it ends.
+    `level` is one of debug, info, warning, error; `facts` stand in every line.
+    Library access logs stay off: services log a stream once when it ends.
     """
 
     def render(logger: object, method: str, event: structlog.typing.EventDict) -> str:
         if "exc_info" in event:
             event = structlog.processors.format_exc_info(logger, method, event)
         time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        return _encode({"time": time, "level": method, "service": service, "event": event.pop("event"), **event})
+        return _encode({"time": time, "level": method, "service": service, **facts, "event": event.pop("event"), **event})
 
     structlog.configure(
         processors=[render],

@@ -1,0 +1,51 @@
+"""Figures of several workers as those of one gateway."""
+
+from collections.abc import Iterable, Iterator
+from typing import TypeAlias
+
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
+_Key: TypeAlias = tuple[str, str, tuple[tuple[str, str], ...]]
+"""Family, sample and labels."""
+
+_GROWING = ("counter", "histogram", "summary")
+
+
+class Totals(Collector):
+    """Adds up what workers said last, and keeps the counters of those that are gone, so that no sum ever falls because of that."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, tuple[str, str]] = {}
+        self._latest: dict[int, dict[_Key, float]] = {}
+        self._gone: dict[_Key, float] = {}
+
+    def take(self, worker: int, text: str) -> None:
+        """Keeps the newest figures of a worker, in Prometheus' text format."""
+        figures: dict[_Key, float] = {}
+        for family in text_string_to_metric_families(text):
+            self._kinds[family.name] = (family.documentation, family.type)
+            for sample in family.samples:
+                figures[family.name, sample.name, tuple(sorted(sample.labels.items()))] = sample.value
+        self._latest[worker] = figures
+
+    def retire(self, worker: int) -> None:
+        """Keeps the counters of a worker that is gone; its gauges go with it."""
+        figures = self._latest.pop(worker, {})
+        _add(self._gone, ((key, value) for key, value in figures.items() if self._kinds[key[0]][1] in _GROWING))
+
+    def collect(self) -> Iterator[Metric]:
+        """Gives the sums to a registry."""
+        sums = dict(self._gone)
+        for figures in self._latest.values():
+            _add(sums, figures.items())
+        families = {name: Metric(name, *kind) for name, kind in self._kinds.items()}
+        for (family, sample, labels), value in sums.items():
+            families[family].add_sample(sample, dict(labels), value)
+        yield from families.values()
+
+
+def _add(sums: dict[_Key, float], figures: Iterable[tuple[_Key, float]]) -> None:
+    for key, value in figures:
+        sums[key] = sums.get(key, 0) + value

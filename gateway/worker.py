@@ -1,0 +1,190 @@
+"""A process that serves: the only one, or (`python -m gateway.worker`, which `gateway.workers` starts) one of several on one port."""
+
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import structlog
+import uvloop
+from aiohttp import web
+
+from service.logs import configure_logs
+from service.settings import settings_or_exit
+
+from .admission import OpenCounts
+from .app import run_gateway
+from .listeners import BACKLOG, Listeners, bind_listeners, url_of
+from .routes import Route, RouteTable
+from .settings import Settings
+
+log = structlog.get_logger()
+
+_MAX_MESSAGE_BYTES = 2**24
+
+T = TypeVar("T")
+
+
+def run(serving: Coroutine[Any, Any, T]) -> T:
+    """Runs the loop of a process that has many connections and lives long."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two descriptors a stream
+    gc.freeze()  # what is there now stays; the collector need not look at it again and again
+    gc.set_threshold(5_000, 20, 50)
+    return uvloop.run(serving)
+
+
+def stop_at_signal() -> asyncio.Event:
+    """Gives an event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+def listening_facts(url: str, admin: str, routes: RouteTable) -> dict[str, object]:
+    """Gives what the log says when everything can be served."""
+    return {"url": url, "admin": admin, "routes": {route.path: route.upstream for route in routes.routes}}
+
+
+async def serve_alone(settings: Settings, routes: RouteTable) -> None:
+    """Serves as the only process until a signal, then drains. Raises OSError when a port cannot be had."""
+    stop = stop_at_signal()
+    sets = bind_listeners(settings.host, settings.port)
+    url = url_of(settings.host, sets[0])
+    sites: list[web.BaseSite] = []
+
+    def open_admin(runner: web.BaseRunner) -> web.BaseSite:
+        sites.append(web.TCPSite(runner, settings.admin_host, settings.admin_port, backlog=BACKLOG))
+        return sites[0]
+
+    async with run_gateway(settings, routes, Listeners(sets), open_admin) as gateway:
+        log.info("listening", **listening_facts(url, sites[0].name, routes))
+        await stop.wait()
+        await gateway.drain()
+    log.info("stopped")
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a worker is told by its command line: which it is, and what it has inherited."""
+
+    number: int
+    directory: str
+    """Where workers serve their admin surfaces, each on a Unix socket."""
+    channel: int
+    """Descriptor of the connection to the parent."""
+    counts: int
+    """Descriptor of the memory for `OpenCounts`."""
+    sets: list[list[int]]
+    """Descriptors of the listening sockets of all workers."""
+
+    @property
+    def admin_path(self) -> str:
+        """The path of the admin surface's socket."""
+        return f"{self.directory}/{self.number}"
+
+
+class Channel:
+    """The connection between parent and worker, a line of JSON a message."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def open(cls, sock: socket.socket) -> "Channel":
+        """Gives the channel over one end of a socket pair, and owns that end."""
+        sock.setblocking(False)
+        return cls(*await asyncio.open_unix_connection(sock=sock, limit=_MAX_MESSAGE_BYTES))
+
+    def tell(self, **message: object) -> None:
+        """Sends a message, if there is still somebody to read it."""
+        if not self._writer.is_closing():
+            self._writer.write(json.dumps(message).encode() + b"\n")
+
+    async def hear(self) -> dict[str, Any] | None:
+        """Gives the next message; None when the other process is gone."""
+        try:
+            line = await self._reader.readline()
+        except ConnectionError:
+            return None
+        return dict(json.loads(line)) if line.endswith(b"\n") else None
+
+    async def close(self) -> None:
+        """Sends what was told and closes."""
+        self._writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()
+
+
+async def _serve_among_others(settings: Settings, place: Place) -> None:
+    signalled = stop_at_signal()
+    channel = await Channel.open(socket.socket(fileno=place.channel))
+    plan = await channel.hear()
+    if plan is None:
+        return  # the parent ended before it began
+    routes = RouteTable(Route(**table) for table in plan["routes"])
+    counts = OpenCounts(place.counts, bytes.fromhex(plan["key"]), len(place.sets), place.number)
+    listeners = Listeners([[_inherited(number) for number in numbers] for numbers in place.sets], place.number)
+    obeying = asyncio.create_task(_obey(channel, listeners))
+    async with run_gateway(settings, routes, listeners, partial(web.UnixSite, path=place.admin_path), counts) as gateway:
+        channel.tell(state="ready")
+        leaving = asyncio.create_task(signalled.wait())
+        await asyncio.wait((obeying, leaving), return_when=asyncio.FIRST_COMPLETED)
+        leaving.cancel()
+        if not obeying.done():  # the signal was for this worker: the others take over at once, and the parent starts a new one
+            await listeners.leave()
+            channel.tell(state="leaving")
+        await gateway.drain()
+    channel.tell(figures=gateway.figures())
+    await channel.close()
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(place.admin_path)
+    if obeying.done() and not obeying.result():
+        with contextlib.suppress(OSError):  # not empty: other workers are still draining
+            os.rmdir(place.directory)
+    obeying.cancel()
+
+
+async def _obey(channel: Channel, listeners: Listeners) -> bool:
+    """Does what the parent says until all workers are to drain; tells whether the parent is still there then."""
+    while (message := await channel.hear()) is not None:
+        if "drain" in message:
+            return True
+        try:
+            await listeners.adopt(message["adopt"])
+        except OSError as error:  # too many open files; what it has goes on
+            log.error("cannot accept for other workers", reason=str(error))
+    log.warning("the parent is gone, draining")
+    return False
+
+
+def _inherited(descriptor: int) -> socket.socket:
+    sock = socket.socket(fileno=descriptor)
+    sock.setblocking(False)
+    return sock
+
+
+def main() -> None:
+    """Serves as one of several workers; the command line is a `Place` as JSON, and the rest comes over its channel."""
+    place = Place(**json.loads(sys.argv[1]))
+    settings = settings_or_exit(Settings)
+    configure_logs("gateway", settings.log_level, worker=place.number)
+    try:
+        run(_serve_among_others(settings, place))
+    except OSError as error:
+        raise SystemExit(f"gateway: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

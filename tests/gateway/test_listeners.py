@@ -1,0 +1,132 @@
+"""Listening sockets that several workers hold."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import uvloop
+from aiohttp import web
+
+from gateway.listeners import Listeners, bind_listeners, close_listeners, url_of
+
+GUARD_SECONDS = 10.0
+
+
+class Counting:
+    """A runner whose server only counts who comes."""
+
+    def __init__(self) -> None:
+        self._runner = web.ServerRunner(web.Server(self._never))
+        self._server: web.Server | None = None
+
+    @staticmethod
+    async def _never(_request: web.BaseRequest) -> web.StreamResponse:
+        raise AssertionError("nobody asks here")
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[web.BaseRunner]:
+        await self._runner.setup()
+        yield self._runner
+        await self._runner.cleanup()
+
+    async def until(self, count: int) -> None:
+        """Returns when `count` connections have been accepted."""
+        server = self._runner.server
+        assert server is not None
+        async with asyncio.timeout(GUARD_SECONDS):
+            while len(server.connections) < count:
+                await asyncio.sleep(0.01)
+        assert len(server.connections) == count
+
+
+def connect(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), GUARD_SECONDS)
+
+
+def test_all_workers_get_the_same_free_port() -> None:
+    sets = bind_listeners("127.0.0.1", 0, 3)
+    ports = {sock.getsockname()[1] for addresses in sets for sock in addresses}
+    assert len(sets) == 3
+    assert len(ports) == 1
+    assert url_of("127.0.0.1", sets[0]) == f"http://127.0.0.1:{ports.pop()}"
+    close_listeners(sets)
+
+
+def test_each_address_of_a_host_is_listened_on_with_one_port() -> None:
+    sets = bind_listeners("", 0, 2)
+    assert {len(addresses) for addresses in sets} == {len({sock.family for sock in sets[0]})}
+    assert len({sock.getsockname()[1] for addresses in sets for sock in addresses}) == 1
+    assert url_of("", sets[0]).startswith("http://0.0.0.0:")
+    close_listeners(sets)
+
+
+def test_url_of_an_ipv6_address_has_brackets() -> None:
+    sets = bind_listeners("127.0.0.1", 0)
+    assert url_of("::1", sets[0]) == f"http://[::1]:{sets[0][0].getsockname()[1]}"
+    close_listeners(sets)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_port_of_somebody_else_is_refused_though_he_would_share_it(count: int) -> None:
+    taken = bind_listeners("127.0.0.1", 0, 2)
+    port = taken[0][0].getsockname()[1]
+    with pytest.raises(OSError, match=rf"address \('127.0.0.1', {port}\): address already in use"):
+        bind_listeners("127.0.0.1", port, count)
+    close_listeners(taken)
+
+
+async def test_what_was_queued_for_one_who_is_away_is_accepted_by_who_adopts_it() -> None:
+    sets = bind_listeners("127.0.0.1", 0, 2)
+    own, counting = Listeners(sets, own=0), Counting()
+    clients = [connect(sets[0][0].getsockname()[1]) for _ in range(40)]
+    async with counting.running() as runner:
+        await own.open(runner)
+        assert repr(own) == "<Listeners own=0 accepting=[0]>"
+        await own.adopt([1])
+        await counting.until(40)
+        await own.adopt([])
+        assert repr(own) == "<Listeners own=0 accepting=[0]>"
+        await own.leave()
+    for client in clients:
+        client.close()
+
+
+async def test_who_leaves_accepts_no_more_and_the_queue_stays_for_others() -> None:
+    sets = bind_listeners("127.0.0.1", 0)
+    copies = [[sock.dup() for sock in addresses] for addresses in sets]
+    port = sets[0][0].getsockname()[1]
+    first, second = Counting(), Counting()
+    async with first.running() as runner, second.running() as successor:
+        leaving, staying = Listeners(sets), Listeners(copies)
+        await leaving.open(runner)
+        await leaving.leave()
+        await leaving.adopt([0])
+        with connect(port):
+            await staying.open(successor)
+            await second.until(1)
+            await first.until(0)
+        await staying.leave()
+
+
+def test_close_accepts_what_is_queued_and_ends_the_port_for_all_who_hold_it() -> None:
+    uvloop.run(_accept_and_close())  # as the gateway does; asyncio's own loop takes a turn more to serve what it accepted
+
+
+async def _accept_and_close() -> None:
+    sets = bind_listeners("127.0.0.1", 0)
+    copies = [[sock.dup() for sock in addresses] for addresses in sets]
+    port = sets[0][0].getsockname()[1]
+    counting = Counting()
+    async with counting.running() as runner:
+        listeners = Listeners(sets)
+        await listeners.open(runner)
+        clients = [connect(port) for _ in range(100)]  # the loop had no turn to accept one
+        await listeners.close()
+        await counting.until(100)
+        with pytest.raises(ConnectionRefusedError):
+            connect(port)
+    close_listeners(copies)
+    for client in clients:
+        client.close()
