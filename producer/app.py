@@ -4,32 +4,42 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from .body_limit import BodyLimit
+from .closed_log import ClosedLog
 from .descriptions import API_DESCRIPTION
 from .drain import Drain
+from .event_log import EventLog
 from .meters import Meters
 from .problems import answer_with_problems
 from .routes import stream_routes
 from .settings import Settings
 from .status import status_routes
+from .topic_paths import TOPICS_PATH
+from .topic_routes import topic_routes
 
 _LONGEST_ESCAPE = len(r"\ud83d\ude00")  # the most bytes that JSON needs for one character
 _BODY_OVERHEAD_BYTES = 1024  # for `{"message": ""}` and generous white space
 
 
-def create_app(settings: Settings, drain: Drain | None = None) -> FastAPI:
-    """Gives the application. Who runs it begins `drain` when the process shall stop: then streams end and none is opened."""
+def create_app(settings: Settings, drain: Drain | None = None, log: EventLog | None = None) -> FastAPI:
+    """Gives the application. Who runs it begins `drain` when the process shall stop: then streams end and none is opened.
+
+    Topics are kept in `log`, which who runs it opens before and closes after; without one there are none, and none can be made.
+    """
     drain = drain or Drain()
+    log = log or ClosedLog()
     meters = Meters()
     app = FastAPI(title="Producer", version="1", description=API_DESCRIPTION, redirect_slashes=False)
-    answer_with_problems(app)
-    app.include_router(stream_routes(settings, meters, drain))
-    app.include_router(status_routes(meters, drain))
-    app.add_middleware(BodyLimit, max_bytes=settings.max_message_chars * _LONGEST_ESCAPE + _BODY_OVERHEAD_BYTES)
+    routers = [stream_routes(settings, meters, drain), topic_routes(settings, meters, drain, log), status_routes(meters, drain, log)]
+    for router in routers:
+        app.include_router(router)
+    answer_with_problems(app, routers)
+    app.add_middleware(BodyLimit, not_below=TOPICS_PATH, max_bytes=settings.max_message_chars * _LONGEST_ESCAPE + _BODY_OVERHEAD_BYTES)
     app.add_middleware(  # added last, so it is outermost: errors carry CORS headers too
         CORSMiddleware,
         allow_origins=settings.allowed_origins,
         allow_credentials=settings.credentials_allowed,
-        allow_methods=["GET", "HEAD", "POST"],
-        allow_headers=["*"],
+        allow_methods=["GET", "HEAD", "POST", "DELETE"],
+        allow_headers=["*"],  # Authorization, Idempotency-Key and Last-Event-ID among them: a preflight is answered with what it asks for
+        expose_headers=["Location"],
     )
     return app

@@ -11,15 +11,17 @@ from .problems import Problem
 class BodyLimit:
     """ASGI middleware: a POST route that reads more than `max_bytes` of body, or is announced more, gets a 413 `Problem` raised in it.
 
-    Place it outside of what turns a Problem into an answer. Other methods' bodies are read by nobody and dropped as they come.
+    Place it outside of what turns a Problem into an answer. Other methods' bodies are read by nobody and dropped as they come. Routes
+    below the path `not_below` have limits of their own.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, not_below: str) -> None:
         self._app = app
+        self._not_below = not_below + "/"
         self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST":
+        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"].startswith(self._not_below):
             await self._app(scope, receive, send)
             return
         announced = Headers(scope=scope).get("content-length", "0")

@@ -1,6 +1,7 @@
 """The end of service: begun once, seen by every open stream."""
 
 import asyncio
+from collections.abc import Callable
 
 
 class Drain:
@@ -8,6 +9,7 @@ class Drain:
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
+        self._watchers: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
         return f"<Drain begun={self.begun}>"
@@ -18,7 +20,14 @@ class Drain:
 
     def begin(self) -> None:
         """Tells all who wait. Call it in the event loop; a second call changes nothing."""
-        self._event.set()
+        if not self.begun:
+            self._event.set()
+            for begin in self._watchers:
+                begin()
+
+    def watch(self, begin: Callable[[], None]) -> None:
+        """Lets `begin` be called when the drain begins."""
+        self._watchers.append(begin)
 
     async def wait(self, seconds: float) -> bool:
         """Returns after `seconds`, or as soon as the drain begins; says whether it has begun. Always lets other tasks run."""

@@ -1,13 +1,18 @@
 """Counts what streams do, for `/metrics` and for the one log line that each stream gets when it ends."""
 
+import math
 import time
+from collections.abc import Sized
 from typing import Literal
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-Reason = Literal["completed", "left", "drained"]
-"""Why a stream ended: all was sent, the client left (or was cut off), the process stops."""
+from .event_log import EventLog
+
+Reason = Literal["completed", "left", "stalled", "drained", "failed"]
+"""Why a stream ended: all was sent, the client left (or was cut off), it was cut off because it did not read, the process stops, the event
+log could not be read."""
 
 _log = structlog.get_logger()
 
@@ -22,6 +27,39 @@ class Meters:
         self.ended = Counter("producer_streams_ended", "Streams ended, by reason.", ["route", "reason"], registry=self.registry)
         self.events = Counter("producer_events_sent", "Events handed to the transport.", ["route"], registry=self.registry)
         self.bytes = Counter("producer_bytes_sent", "Body bytes of streams handed to the transport.", ["route"], registry=self.registry)
+        self.gaps = Counter("producer_gaps", "Gaps that subscribers of topics met, by reason.", ["reason"], registry=self.registry)
+        published = Counter("producer_published_events", "Events that publishers sent, by result.", ["result"], registry=self.registry)
+        self.stored_events = published.labels("stored")
+        self.repeated_events = published.labels("repeated")
+        self.stored_bytes = Counter("producer_published_bytes", "Bytes of the blocks of stored events.", registry=self.registry)
+        self.append_seconds = Histogram(
+            "producer_append_seconds",
+            "Time until the log had stored what was published.",
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+            registry=self.registry,
+        )
+        self.log_writable = Gauge("producer_log_writable", "0 since the event log last failed to store events.", registry=self.registry)
+        self.log_events = Gauge("producer_log_events", "Events that the event log has.", registry=self.registry)
+        self.log_bytes = Gauge("producer_log_bytes", "Bytes of the blocks that the event log has.", registry=self.registry)
+        self.log_topics = Gauge("producer_log_topics", "Topics that have events.", registry=self.registry)
+        self.log_first = Gauge(
+            "producer_log_first_offset", "Offset of the oldest event, NaN when it cannot be read.", registry=self.registry
+        )
+        self.log_last = Gauge("producer_log_last_offset", "Offset of the newest event.", registry=self.registry)
+        self._feeds = Gauge("producer_feeds_open", "Sets of patterns that somebody is subscribed to.", registry=self.registry)
+
+    def watch_feeds(self, feeds: Sized) -> None:
+        """Shows how many feeds there are."""
+        self._feeds.set_function(lambda: len(feeds))
+
+    def note_log(self, log: EventLog, first: int | None) -> None:
+        """Takes over what there is to say about the log now, with the offset of its first event if that is known."""
+        topics = log.topics.values()
+        self.log_events.set(sum(topic.count for topic in topics))
+        self.log_bytes.set(sum(topic.bytes for topic in topics))
+        self.log_topics.set(sum(topic.count > 0 for topic in topics))
+        self.log_first.set(math.nan if first is None else first)
+        self.log_last.set(log.last)
 
 
 class StreamCount:

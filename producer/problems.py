@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 PROBLEM_JSON = "application/problem+json"
 
@@ -20,11 +21,12 @@ class Problem(HTTPException):
 
     def __init__(self, status: int, detail: str, *, headers: Mapping[str, str] | None = None, **facts: object) -> None:
         super().__init__(status, detail, dict(headers) if headers else None)
-        self.facts = facts
+        self.facts: Mapping[str, object] = facts
 
 
-def answer_with_problems(app: FastAPI) -> None:
-    """Makes `app` answer every error with a problem document."""
+def answer_with_problems(app: FastAPI, routers: Sequence[APIRouter]) -> None:
+    """Makes `app`, which has the routes of `routers`, answer every error with a problem document."""
+    app.state.routers = routers
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid_request)
     app.add_exception_handler(Exception, _answer_failure)
@@ -48,17 +50,29 @@ async def _answer_http_error(request: Request, error: Exception) -> JSONResponse
     assert isinstance(error, HTTPException)
     if isinstance(error, Problem):
         return _document(error.status_code, error.detail, error.facts, error.headers)
-    path = _shorten(request.scope["path"])  # not request.url, which believes the Host header
+    path = describe_value(request.scope["path"])  # not request.url, which believes the Host header
     if isinstance(error.__cause__, ValueError | RecursionError):  # FastAPI's 400 for a body that the JSON parser fails on
         entry = {"in": "body", "field": "body", "detail": f"cannot be read as JSON: {error.__cause__}"}
         return _document(HTTPStatus.UNPROCESSABLE_ENTITY, f"body: {entry['detail']}", {"errors": [entry]})
     if error.status_code == HTTPStatus.NOT_FOUND:
         detail = f"there is nothing at {path}; /docs lists what there is"
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        detail = f"{path} does not take {request.method}, allowed is {(error.headers or {}).get('Allow')}"
+        allowed = _find_methods(request)
+        detail = f"{path} does not take {request.method}, allowed is {allowed}"
+        return _document(error.status_code, detail, headers={"Allow": allowed})
     else:
         detail = error.detail
     return _document(error.status_code, detail, headers=error.headers)
+
+
+def _find_methods(request: Request) -> str:
+    """Gives the methods of all routes at the request's path: Starlette names those of the first."""
+    found: dict[str, None] = {}
+    for router in request.app.state.routers:
+        for route in router.routes:
+            if route.matches(request.scope)[0] is not Match.NONE:
+                found |= dict.fromkeys(sorted(route.methods))
+    return ", ".join(found)
 
 
 async def _answer_invalid_request(request: Request, error: Exception) -> JSONResponse:
@@ -89,11 +103,11 @@ def _describe(problem: Mapping[str, Any]) -> dict[str, object]:
     elif problem["type"] == "string_too_long":
         described |= {"got": len(problem["input"]), "allowed": problem["ctx"]["max_length"]}
     elif problem["type"] != "missing":
-        described["got"] = _shorten(problem["input"])
+        described["got"] = describe_value(problem["input"])
     return described
 
 
-def _shorten(value: object) -> object:
+def describe_value(value: object) -> object:
     """Gives what can be repeated to the client: the value, or its start when it is long, never a whole document."""
     if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value

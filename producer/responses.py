@@ -11,14 +11,20 @@ EVENT_STREAM = "text/event-stream"
 STREAM_HEADERS = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 """Nobody on the way may keep, compress or collect what is live."""
 
+_BEHIND_SERVER_SECONDS = 1
 
-def respond_by_sse_starlette(blocks: AsyncGenerator[bytes, None], drain_seconds: float) -> EventSourceResponse:
+
+def respond_by_sse_starlette(
+    blocks: AsyncGenerator[bytes, None], drain_seconds: float, send_timeout_seconds: float | None = None
+) -> EventSourceResponse:
     """Sends `blocks` as they are: sse-starlette passes bytes through.
 
     Its pings are off (they would be blocks without data, which some SDKs fail on; `blocks` has its own heartbeats), and its watch for
-    SIGTERM gets the whole drain time, because the stream ends by itself.
+    SIGTERM gets the whole drain time, because the stream ends by itself. A send that takes longer than `send_timeout_seconds` ends it with
+    an error; our server gives such a client up before that, in good order.
     """
-    return EventSourceResponse(blocks, headers=STREAM_HEADERS, ping=0, shutdown_grace_period=drain_seconds)
+    timeout = None if send_timeout_seconds is None else send_timeout_seconds + _BEHIND_SERVER_SECONDS
+    return EventSourceResponse(blocks, headers=STREAM_HEADERS, ping=0, shutdown_grace_period=drain_seconds, send_timeout=timeout)
 
 
 class PlainEventStream(StreamingResponse):

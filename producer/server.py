@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import cast
 
 import structlog
@@ -15,6 +16,9 @@ _log = structlog.get_logger()
 
 _KEEP_ALIVE_SECONDS = 75
 """Longer than proxies keep idle connections to us (aiohttp 15 s, nginx 60 s), so that none reuses one that we are just closing."""
+
+_LAST_CHANCE_SECONDS = 10
+"""How long a peer that was given up may still read what was sent to it before."""
 
 
 class Server(uvicorn.Server):
@@ -54,9 +58,10 @@ class Server(uvicorn.Server):
 
 
 class StallLimitedProtocol(HttpToolsProtocol):
-    """HTTP/1.1 that aborts a connection whose peer has let the write buffer stand above its low-water mark for too long.
+    """HTTP/1.1 that gives up a connection whose peer has let the write buffer stand above its low-water mark for too long.
 
-    uvicorn itself would wait for ever, also after the response has been given up: a transport closes only when its buffer is empty.
+    First the response ends as if the peer had left: what is in the buffer ends where a block does, and who reads on now gets that whole.
+    If it still does not read, the connection is aborted. uvicorn itself would wait for ever: a transport closes when its buffer is empty.
     """
 
     stall_seconds: float
@@ -65,11 +70,11 @@ class StallLimitedProtocol(HttpToolsProtocol):
     stall_seconds_in_drain: float
     """The same when the server stops."""
 
-    _abort_timer: asyncio.TimerHandle | None = None
+    _timer: asyncio.TimerHandle | None = None
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._abort_in(self.stall_seconds)
+        self._time(self.stall_seconds, self._give_up)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -77,21 +82,29 @@ class StallLimitedProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         super().shutdown()
-        if self._abort_timer is not None:
-            self._abort_in(min(self.stall_seconds, self.stall_seconds_in_drain))
+        if self._timer is not None:
+            self._time(min(self.stall_seconds, self.stall_seconds_in_drain), self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_timer()
         super().connection_lost(exc)
 
-    def _abort_in(self, seconds: float) -> None:
+    def _give_up(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.flow.resume_writing()  # whoever waits to send sees that nobody takes it
+        self.transport.close()
+        self._time(min(self.stall_seconds, _LAST_CHANCE_SECONDS), self.transport.abort)
+
+    def _time(self, seconds: float, end: Callable[[], None]) -> None:
         self._forget_timer()
-        self._abort_timer = self.loop.call_later(seconds, self.transport.abort)
+        self._timer = self.loop.call_later(seconds, end)
 
     def _forget_timer(self) -> None:
-        if self._abort_timer is not None:
-            self._abort_timer.cancel()
-            self._abort_timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 def _limit_stalls(seconds: float, seconds_in_drain: float) -> type[asyncio.Protocol]:

@@ -6,11 +6,15 @@ from prometheus_client import disable_created_metrics, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from .drain import Drain
+from .event_log import EventLog, LogError
 from .meters import Meters
 
 
-def status_routes(meters: Meters, drain: Drain) -> APIRouter:
-    """Gives `/livez`, `/readyz` (503 while draining) and `/metrics`."""
+def status_routes(meters: Meters, drain: Drain, log: EventLog) -> APIRouter:
+    """Gives `/livez`, `/readyz` (503 while draining) and `/metrics`.
+
+    A log that cannot be written leaves the producer ready: subscribers go on, publishers are told, and `producer_log_writable` says so.
+    """
     disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody asks for
     router = APIRouter(tags=["status"])
 
@@ -26,6 +30,10 @@ def status_routes(meters: Meters, drain: Drain) -> APIRouter:
 
     @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
     async def metrics() -> Response:
+        try:
+            meters.note_log(log, await log.first())
+        except LogError:
+            meters.note_log(log, None)
         return Response(generate_latest(meters.registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     return router

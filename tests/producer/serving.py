@@ -8,6 +8,8 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -15,10 +17,13 @@ import httpx
 from eventstream import Event, Parser
 from producer.app import create_app
 from producer.drain import Drain
+from producer.retention import Retention
 from producer.server import Server
 from producer.settings import Settings
+from producer.sqlite_log import SqliteEventLog
 
 GUARD_SECONDS = 20.0
+NO_RETENTION = Retention()
 
 
 @dataclass
@@ -29,6 +34,7 @@ class Producer:
     drain: Drain
     server: Server
     http: httpx.AsyncClient
+    log: SqliteEventLog
 
     async def meter(self, name: str) -> float:
         """The sum of one metric over its labels."""
@@ -55,10 +61,18 @@ class Producer:
 
 
 @asynccontextmanager
-async def serve(settings: Settings, *, drain_seconds: int = 5) -> AsyncIterator[Producer]:
-    """Serves the app on a free port of the loopback interface, in the test's own event loop."""
+async def serve(settings: Settings, *, drain_seconds: int = 5, retention: Retention = NO_RETENTION) -> AsyncIterator[Producer]:
+    """Serves the app on a free port of the loopback interface, in the test's own event loop; its log is new, unless `log_dir` is set."""
+    with TemporaryDirectory(prefix="producer-") as folder:
+        directory = settings.log_dir if "log_dir" in settings.model_fields_set else Path(folder)
+        async with await SqliteEventLog.open(directory, retention=retention) as log, _serve(settings, log, drain_seconds) as producer:
+            yield producer
+
+
+@asynccontextmanager
+async def _serve(settings: Settings, log: SqliteEventLog, drain_seconds: int) -> AsyncIterator[Producer]:
     drain = Drain()
-    app = create_app(settings, drain)
+    app = create_app(settings, drain, log)
     send_timeout = settings.send_timeout_seconds
     server = Server(app, drain, host="127.0.0.1", port=0, send_timeout_seconds=send_timeout, drain_seconds=drain_seconds)
     serving = asyncio.create_task(server.serve())
@@ -68,7 +82,7 @@ async def serve(settings: Settings, *, drain_seconds: int = 5) -> AsyncIterator[
                 await asyncio.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=GUARD_SECONDS) as http:
-            yield Producer(port, drain, server, http)
+            yield Producer(port, drain, server, http, log)
     finally:
         server.should_exit = True
         async with asyncio.timeout(drain_seconds + GUARD_SECONDS):
@@ -116,12 +130,19 @@ def environment(settings: dict[str, str]) -> dict[str, str]:
 
 @asynccontextmanager
 async def start_producer(**settings: str) -> AsyncIterator[ProducerProcess]:
-    """Runs `python -m producer`, configured by the environment, until the block ends."""
+    """Runs `python -m producer`, configured by the environment, until the block ends; its log is new and its own, unless LOG_DIR is set."""
+    with TemporaryDirectory(prefix="producer-") as folder:
+        async with _start_process({"PORT": "0", "DEMO": "false", "LOG_DIR": folder} | settings) as producer:
+            yield producer
+
+
+@asynccontextmanager
+async def _start_process(settings: dict[str, str]) -> AsyncIterator[ProducerProcess]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "producer",
-        env=environment({"PORT": "0"} | settings),
+        env=environment(settings),
         stdout=asyncio.subprocess.PIPE,
         limit=2**20,
     )

@@ -44,4 +44,32 @@ def test_message_is_described_with_its_limits(openapi: dict[str, Any]) -> None:
 
 
 def test_there_is_nothing_but_what_is_described(openapi: dict[str, Any]) -> None:
-    assert set(openapi["paths"]) == {"/", "/sse", "/plain", "/livez", "/readyz", "/metrics"}
+    topics = {"/topics", "/topics/{topic}", "/topics/{topic}/events", "/topics/{topic}/events/{event_id}", "/events"}
+    assert set(openapi["paths"]) == {"/", "/sse", "/plain", "/livez", "/readyz", "/metrics"} | topics
+
+
+def test_publishing_is_described_with_its_bodies_headers_and_answers(openapi: dict[str, Any]) -> None:
+    publish = openapi["paths"]["/topics/{topic}/events"]["post"]
+    assert set(publish["requestBody"]["content"]) == {"application/json", "text/plain", "application/x-ndjson"}
+    assert [parameter["name"] for parameter in publish["parameters"]] == ["topic", "Idempotency-Key", "Authorization"]
+    assert set(publish["responses"]) == {"200", "201", "401", "403", "413", "415", "422", "503", "507"}
+    assert publish["responses"]["201"]["headers"]["Location"]
+
+
+@pytest.mark.parametrize("path", ["/topics/{topic}/events", "/events"])
+def test_subscribing_is_described_with_its_parameters_and_an_example(openapi: dict[str, Any], path: str) -> None:
+    subscribe = openapi["paths"][path]["get"]
+    parameters = {parameter["name"]: parameter for parameter in subscribe["parameters"]}
+    assert set(parameters) == {"topic", "last_event_id", "Last-Event-ID", "from", "since", "limit", "follow", "gap"}
+    assert all(parameter["description"] for parameter in parameters.values())
+    example = subscribe["responses"]["200"]["content"]["text/event-stream"]["example"]
+    assert example.startswith("retry: 3000\nid: ")
+
+
+def test_every_answer_about_topics_is_described(openapi: dict[str, Any]) -> None:
+    for path, methods in openapi["paths"].items():
+        for operation in methods.values() if "topic" in path or path == "/events" else ():
+            assert operation["summary"]
+            assert all(answer["description"] for answer in operation["responses"].values())
+            problems = {status: answer for status, answer in operation["responses"].items() if status >= "400"}
+            assert all(list(answer["content"]) == ["application/problem+json"] for answer in problems.values())

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 
@@ -122,8 +123,8 @@ def test_value_out_of_bounds_stops_the_start_with_what_is_allowed() -> None:
     assert answer.stderr == "producer: PRODUCER_PORT='70000': Input should be less than or equal to 65535\n"
 
 
-async def test_port_in_use_ends_the_start_with_status_3() -> None:
+async def test_port_in_use_ends_the_start_with_status_3(tmp_path: Path) -> None:
     async with start_producer() as producer:
-        answer = await asyncio.to_thread(run, PORT=str(producer.port))
+        answer = await asyncio.to_thread(run, PORT=str(producer.port), LOG_DIR=str(tmp_path))
     assert answer.returncode == 3
     assert "address already in use" in answer.stdout

@@ -1,0 +1,146 @@
+"""Puts events into the log for publishers, once for each idempotency key, and says where they are."""
+
+import hashlib
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+import structlog
+
+from .event_bodies import Limits, RefusedEvent, decode_json, encode_event, split_lines
+from .event_ids import format_event_id
+from .event_log import Appended, EventLog, IdempotencyKey, KeyReused, LogError, LogFull
+from .meters import Meters
+from .problems import Problem
+
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Published:
+    """What has been published of one request."""
+
+    count: int = 0
+    pieces: list[Appended] = field(default_factory=list)
+
+    def add(self, appended: Appended) -> None:
+        """Takes in one batch more."""
+        self.pieces.append(appended)
+        self.count += appended.last - appended.first + 1
+
+    @property
+    def repeated(self) -> bool:
+        """Whether all of it had been there before."""
+        return all(piece.repeated for piece in self.pieces)
+
+    def describe(self, epoch: str) -> dict[str, object]:
+        """Gives count and ids; every single id when it was one batch, whose ids have no holes."""
+        ids = {"first_id": format_event_id(epoch, self.pieces[0].first), "last_id": format_event_id(epoch, self.pieces[-1].last)}
+        if len(self.pieces) > 1:
+            return {"count": self.count, **ids}
+        [piece] = self.pieces
+        return {"count": self.count, **ids, "ids": [format_event_id(epoch, offset) for offset in range(piece.first, piece.last + 1)]}
+
+
+class Publisher:
+    """Appends to the event log, counts, and turns what the log says into answers."""
+
+    def __init__(self, log: EventLog, meters: Meters, limits: Limits) -> None:
+        self._log = log
+        self._meters = meters
+        self._limits = limits
+        meters.log_writable.set(1)
+        self._writable = True
+
+    def __repr__(self) -> str:
+        return f"<Publisher writable={self._writable}>"
+
+    async def publish(self, topic: str, blocks: Sequence[bytes], key_name: str | None, *, more: bool = False) -> Appended:
+        """Appends `blocks`, all or none. `more` says that the same request goes on, which makes it other content under an idempotency key.
+
+        Raises Problem: 422 for a key that came with other content, 507 when there is no room, 503 when the log fails.
+        """
+        key = None if key_name is None else IdempotencyKey(key_name, _fingerprint(blocks, more))
+        began = time.perf_counter()
+        try:
+            appended = await self._log.append(topic, blocks, key)
+        except KeyReused:
+            detail = "Idempotency-Key: this key came before with another body; send the same body, or a new key"
+            found = {"in": "header", "field": "Idempotency-Key", "detail": "came before with another body"}
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=[found]) from None
+        except LogError as error:
+            raise self.fail(error) from None
+        self._count(appended, blocks, time.perf_counter() - began)
+        return appended
+
+    async def publish_lines(self, topic: str, body: AsyncIterator[bytes], key_name: str | None) -> Published:
+        """Publishes each line of JSON as it comes, in batches that are as large as the limits allow, each all or none.
+
+        Raises Problem, which says what was stored before.
+        """
+        published = Published()
+        blocks: list[bytes] = []
+        size = 0
+
+        async def flush(more: bool) -> None:
+            name = key_name if key_name is None or not published.pieces else f"{key_name}\n{len(published.pieces)}"  # no key has an LF
+            published.add(await self.publish(topic, blocks, name, more=more))
+
+        try:
+            async for number, line in split_lines(body, self._limits):
+                try:
+                    block = encode_event(decode_json(line), self._limits)
+                except RefusedEvent as error:
+                    raise error.problem(line=number) from None
+                if len(blocks) == self._limits.batch_events or size + len(line) > self._limits.batch_bytes:
+                    await flush(more=True)
+                    blocks, size = [], 0
+                blocks.append(block)
+                size += len(line)
+            if not blocks:
+                raise RefusedEvent("body", "has no event").problem()
+            await flush(more=False)
+        except Problem as problem:
+            if published.pieces:
+                stored = published.describe(self._log.epoch)
+                raise Problem(
+                    problem.status_code,
+                    f"{problem.detail}; the first {published.count} events of the body are stored already",
+                    headers=problem.headers,
+                    **{**problem.facts, "stored": stored},
+                ) from None
+            raise
+        return published
+
+    def _count(self, appended: Appended, blocks: Sequence[bytes], seconds: float) -> None:
+        if not self._writable:
+            self._writable = True
+            self._meters.log_writable.set(1)
+            _log.info("event log can be written again")
+        self._meters.append_seconds.observe(seconds)
+        if appended.repeated:
+            self._meters.repeated_events.inc(len(blocks))
+        else:
+            self._meters.stored_events.inc(len(blocks))
+            self._meters.stored_bytes.inc(sum(map(len, blocks)))
+
+    def fail(self, error: LogError) -> Problem:
+        """Gives the answer to who wanted something written, and notes that it could not be."""
+        if self._writable:
+            self._writable = False
+            self._meters.log_writable.set(0)
+            _log.error("event log cannot be written", error=str(error))
+        if isinstance(error, LogFull):
+            detail = "there is no room left to store events; nothing was stored, try again when there is"
+            return Problem(HTTPStatus.INSUFFICIENT_STORAGE, detail, headers={"Retry-After": "30"})
+        detail = "the event log could not store this; the producer's own log says why"
+        return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
+
+
+def _fingerprint(blocks: Sequence[bytes], more: bool) -> bytes:
+    """Gives a digest of content: blocks say themselves where they end, so joining them makes no two contents one."""
+    digest = hashlib.blake2b(b"more" if more else b"all", digest_size=16)
+    for block in blocks:
+        digest.update(block)
+    return digest.digest()

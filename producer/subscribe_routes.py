@@ -1,0 +1,127 @@
+"""Subscribing over HTTP, and looking at what there is."""
+
+from functools import partial
+from heapq import nsmallest
+from http import HTTPStatus
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import JSONResponse, Response
+
+from eventstream import Parser
+
+from .event_ids import format_event_id, parse_event_id
+from .event_log import EventLog, LogError, Topic
+from .problems import Problem, describe_value
+from .responses import EVENT_STREAM, STREAM_HEADERS, respond_by_sse_starlette
+from .subscription import Subscriptions
+from .topic_descriptions import EVENT, LIST, SUBSCRIBE, SUBSCRIBE_SEVERAL
+from .topic_paths import EVENT_PATH, EVENTS_PATH, TOPICS_PATH, read_segment, read_topic
+from .topics import Patterns
+from .wishes import Asked, make_wish, read_asked, read_patterns
+
+SEVERAL_PATH = "/events"
+_MOST_LISTED = 1000
+
+
+class SubscribeRoutes:
+    """What readers may do: subscribe, look at one event, list topics."""
+
+    def __init__(self, log: EventLog, subscriptions: Subscriptions, drain_seconds: float) -> None:
+        self._log = log
+        self._subscriptions = subscriptions
+        timeout = subscriptions.send_timeout_seconds
+        self._respond = partial(respond_by_sse_starlette, drain_seconds=drain_seconds, send_timeout_seconds=timeout)
+
+    def __repr__(self) -> str:
+        return f"<SubscribeRoutes {self._subscriptions.feeds!r}>"
+
+    def add_to(self, router: APIRouter) -> None:
+        """Adds `GET /topics/{topic}/events`, `GET /events`, `GET /topics/{topic}/events/{event_id}` and `GET /topics`."""
+        for path, endpoint, description in (
+            (EVENTS_PATH, self.subscribe, SUBSCRIBE),
+            (SEVERAL_PATH, self.subscribe_several, SUBSCRIBE_SEVERAL),
+        ):
+            router.add_api_route(path, endpoint, methods=["GET"], response_class=Response, **description)
+            router.add_api_route(path, endpoint, methods=["HEAD"], response_class=Response, include_in_schema=False)
+        router.add_api_route(EVENT_PATH, self.show_event, methods=["GET"], response_class=JSONResponse, **EVENT)
+        router.add_api_route(TOPICS_PATH, self.list_topics, methods=["GET"], response_class=JSONResponse, **LIST)
+
+    async def subscribe(self, request: Request, asked: Annotated[Asked, Depends(read_asked)]) -> Response:
+        """Streams the events of the topics that the path's pattern matches."""
+        patterns = read_patterns([read_segment(request, EVENTS_PATH)], "path")
+        return await self._open(request, patterns, asked, "GET /topics/{topic}/events")
+
+    async def subscribe_several(
+        self,
+        request: Request,
+        asked: Annotated[Asked, Depends(read_asked)],
+        topic: Annotated[list[str] | None, Query(description="A topic or a pattern; several times for several.")] = None,
+    ) -> Response:
+        """Streams the events of all topics that one of the patterns matches."""
+        return await self._open(request, read_patterns(topic or [], "query"), asked, "GET /events")
+
+    async def show_event(self, request: Request, event_id: str) -> Response:
+        """Gives one event as JSON. Raises Problem: 404 when there never was one of this id in the topic, 410 when it is gone."""
+        topic = read_topic(request, EVENT_PATH)
+        found = parse_event_id(event_id)
+        if found is None or found[0] != self._log.epoch or not 0 < found[1] <= self._log.last:
+            raise Problem(
+                HTTPStatus.NOT_FOUND, f"{describe_value(event_id)!r} is not the id of an event of this log", got=describe_value(event_id)
+            )
+        try:
+            stored = await self._log.get(found[1])
+        except LogError as error:
+            raise _cannot_read(error) from None
+        known = self._log.topics.get(topic)
+        if stored is None and known is not None and found[1] <= known.gone_through:
+            raise Problem(HTTPStatus.GONE, "the event is no longer retained, or is of another topic of which it is not")
+        if stored is None or stored.topic != topic:
+            raise Problem(HTTPStatus.NOT_FOUND, f"topic {topic} has no event {event_id}")
+        [event] = Parser().feed(stored.block)
+        event_type = event.type if b"\nevent: " in stored.block else None
+        return JSONResponse({"id": event_id, "topic": topic, "type": event_type, "data": event.data, "retry": event.retry})
+
+    async def list_topics(
+        self,
+        after: Annotated[str, Query(description="Begin behind the topic of this name.")] = "",
+        limit: Annotated[int, Query(ge=1, le=_MOST_LISTED, description="How many at most.")] = 100,
+    ) -> Response:
+        """Gives a page of the topics that have events, sorted by name, and where the next page is."""
+        names = nsmallest(limit + 1, (topic.name for topic in self._log.topics.values() if topic.count and topic.name > after))
+        try:
+            topics = [await self._describe(self._log.topics[name]) for name in names[:limit] if name in self._log.topics]
+        except LogError as error:
+            raise _cannot_read(error) from None
+        following = f"{TOPICS_PATH}?{urlencode({'after': names[limit - 1], 'limit': limit})}" if len(names) > limit else None
+        return JSONResponse({"topics": topics, "next": following})
+
+    async def _describe(self, topic: Topic) -> dict[str, Any]:
+        first = await self._log.first([topic.name])
+        return {
+            "topic": topic.name,
+            "count": topic.count,
+            "first_id": format_event_id(self._log.epoch, first) if first else None,
+            "last_id": format_event_id(self._log.epoch, topic.last) if topic.last else None,
+            "bytes": topic.bytes,
+            "subscribers": self._subscriptions.feeds.subscribers(topic.name),
+        }
+
+    async def _open(self, request: Request, patterns: Patterns, asked: Asked, route: str) -> Response:
+        if self._subscriptions.drain.begun:
+            detail = "the producer is stopping; come back in a few seconds"
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
+        try:
+            wish = await make_wish(self._log, patterns, asked)
+            if not asked.follow and asked.last_event_id and not await self._subscriptions.has_anything(wish):
+                return Response(status_code=HTTPStatus.NO_CONTENT, headers={"Cache-Control": "no-store"})
+        except LogError as error:
+            raise _cannot_read(error) from None
+        if request.method == "HEAD":
+            return Response(headers=STREAM_HEADERS, media_type=EVENT_STREAM)
+        return self._respond(self._subscriptions.send(wish, route))
+
+
+def _cannot_read(error: LogError) -> Problem:
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the event log cannot be read: {error}", headers={"Retry-After": "5"})

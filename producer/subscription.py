@@ -1,0 +1,101 @@
+"""One subscriber's event stream: what was, what comes, and how it ends."""
+
+import random
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+import structlog
+
+from eventstream import HEARTBEAT, encode
+
+from .cursor import Cursor, GapBlock, Start
+from .drain import Drain
+from .event_log import EventLog, LogError
+from .feeds import Feed, Feeds
+from .meters import Meters, Reason, StreamCount
+from .topics import Patterns
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a subscriber asks for."""
+
+    patterns: Patterns
+    start: Start
+    upto: int | None = None
+    """The offset of the last event that it wants, None: all that will come."""
+    limit: int | None = None
+    """How many events it wants."""
+    tell_gaps: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Subscriptions:
+    """How event streams of topics leave this process; one for all of an app."""
+
+    log: EventLog
+    feeds: Feeds
+    meters: Meters
+    drain: Drain
+    heartbeat_seconds: float
+    send_timeout_seconds: float
+    retry_ms: int
+
+    async def has_anything(self, wish: Wish) -> bool:
+        """Says whether the stream would have an event or a gap, now. Raises LogError."""
+        with self.feeds.subscribe(wish.patterns) as feed:
+            return await self._cursor(feed, wish).advance() is not None
+
+    async def send(self, wish: Wish, route: str) -> AsyncGenerator[bytes, None]:
+        """Yields whole event blocks, joined, and heartbeats between them; first a `retry` line, which the first block takes in.
+
+        When the drain begins, a block with a jittered `retry` is the last. Closing the generator means that the client left.
+        """
+        count = StreamCount(self.meters, route)
+        reason: Reason = "left"
+        sending_since = time.monotonic()
+        try:
+            retry = b"retry: %d\n" % self.retry_ms
+            yield retry
+            count.add(retry)
+            with self.feeds.subscribe(wish.patterns) as feed:
+                cursor = self._cursor(feed, wish)
+                while not self.drain.begun:
+                    sending_since = 0.0
+                    found = await cursor.advance()
+                    if found is None:
+                        if cursor.ended:
+                            reason = "completed"
+                            return
+                        if await feed.wait(self.heartbeat_seconds):
+                            continue
+                        body, events = HEARTBEAT, 0
+                    elif isinstance(found, GapBlock):
+                        self.meters.gaps.labels(found.reason).inc()
+                        if not wish.tell_gaps:
+                            continue
+                        body, events = found.body, 0
+                    else:
+                        body, events = found.body, found.events
+                    sending_since = time.monotonic()
+                    yield body
+                    count.add(body, events=events)
+            farewell = encode(retry=round(self.retry_ms * random.uniform(0.5, 1.5)))
+            yield farewell
+            count.add(farewell)
+            reason = "drained"
+        except LogError as error:
+            _log.error("subscriber lost the log", route=route, error=str(error))
+            reason = "failed"  # it comes back by itself, and goes on where it was
+        finally:
+            count.close(self._specify(reason, sending_since))
+
+    def _specify(self, reason: Reason, sending_since: float) -> Reason:
+        stalled = sending_since and time.monotonic() - sending_since >= self.send_timeout_seconds
+        return "stalled" if reason == "left" and stalled else reason
+
+    def _cursor(self, feed: Feed, wish: Wish) -> Cursor:
+        return Cursor(feed, self.log.epoch, wish.start, upto=wish.upto, limit=wish.limit)

@@ -1,0 +1,206 @@
+"""What `/docs` says about topics: arguments for the routes."""
+
+from typing import Any
+
+from eventstream import encode
+
+from .event_bodies import LONGEST_RETRY_MS, LONGEST_TYPE
+from .problems import describe_problem
+from .responses import EVENT_STREAM
+from .topics import LONGEST_NAME, MOST_PATTERNS, MOST_SEGMENTS
+
+_ID = "k3v9x0q2m7-42"
+
+_STOPPING = {503: describe_problem("The producer is stopping, or the event log fails.", title="Service Unavailable", status=503)}
+_WRONG = {
+    422: describe_problem(
+        "The topic, a parameter, a header or the body is not allowed; `errors` says where. Nothing was stored but what `stored` says.",
+        title="Unprocessable Content",
+        status=422,
+    )
+}
+_KEYS = {
+    401: describe_problem("There is no bearer key, and the producer wants one.", title="Unauthorized", status=401),
+    403: describe_problem("The bearer key is not one of the producer's.", title="Forbidden", status=403),
+}
+
+_AUTHORIZATION = {
+    "name": "Authorization",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "`Bearer KEY` with one of `PRODUCER_PUBLISH_KEYS`, if there are any.",
+}
+
+_IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    "description": "Makes it happen once: sent again with the same body, the answer is the first one, with the status 200.",
+}
+
+_TOPIC = {
+    "name": "topic",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST_NAME},
+    "description": f"Up to {MOST_SEGMENTS} segments between dots, of letters, digits, `-`, `_`, `~` and `%XX`.",
+}
+
+_PATTERN = _TOPIC | {
+    "description": "A topic, or a pattern: `*` stands for any one segment, `>` at the end for one or more (`orders.*`, `orders.>`)."
+}
+
+_EVENT_SCHEMA = {
+    "type": "object",
+    "required": ["data"],
+    "additionalProperties": False,
+    "properties": {
+        "data": {"description": "A string is sent as it is, anything else as JSON."},
+        "type": {"type": "string", "minLength": 1, "maxLength": LONGEST_TYPE, "description": "No line end, no NUL, not `gap`."},
+        "retry": {"type": "integer", "minimum": 0, "maximum": LONGEST_RETRY_MS, "description": "Reconnection time in milliseconds."},
+    },
+}
+
+_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {"oneOf": [_EVENT_SCHEMA, {"type": "array", "minItems": 1, "items": _EVENT_SCHEMA}]},
+            "examples": {
+                "one event": {"value": {"type": "order", "data": {"number": 7}}},
+                "several, all or none": {"value": [{"data": "first"}, {"data": "second"}]},
+            },
+        },
+        "text/plain": {"schema": {"type": "string"}, "example": "the data of one event"},
+        "application/x-ndjson": {"schema": {"type": "string"}, "example": '{"data": "first"}\n{"data": "second"}\n'},
+    },
+}
+
+_PUBLISHED = {
+    "application/json": {
+        "schema": {
+            "type": "object",
+            "properties": {
+                "id": {"type": "string", "description": "Of the one event."},
+                "count": {"type": "integer", "description": "Of several events."},
+                "first_id": {"type": "string"},
+                "last_id": {"type": "string"},
+                "ids": {"type": "array", "items": {"type": "string"}, "description": "When all were stored as one."},
+            },
+        },
+        "example": {"id": _ID},
+    }
+}
+
+PUBLISH: dict[str, Any] = {
+    "summary": "Publish one event, or several",
+    "description": (
+        "Answers when the events are durable, as `PRODUCER_LOG_SYNC` says. A JSON array is stored as one, all or none of it. Lines of "
+        "JSON (`application/x-ndjson`) are stored as they come in, each `PRODUCER_MAX_BATCH_EVENTS` lines as one: a body of any length. "
+        "When a line is wrong, what stood before its batch is stored, and the answer says which ids that has."
+    ),
+    "status_code": 201,
+    "responses": {
+        200: {"description": "The same was published before with this Idempotency-Key; nothing new was stored.", "content": _PUBLISHED},
+        201: {
+            "description": "The events are stored.",
+            "content": _PUBLISHED,
+            "headers": {"Location": {"schema": {"type": "string"}, "description": "Where the one event can be looked at."}},
+        },
+        413: describe_problem(
+            "An event, a batch or the body is too large; `got` and `allowed` say how much.", title="Content Too Large", status=413
+        ),
+        415: describe_problem("The body is in a media type that is not taken.", title="Unsupported Media Type", status=415),
+        507: describe_problem("There is no room left; nothing was stored.", title="Insufficient Storage", status=507),
+        **_WRONG,
+        **_KEYS,
+        **_STOPPING,
+    },
+    "openapi_extra": {"parameters": [_TOPIC, _IDEMPOTENCY_KEY, _AUTHORIZATION], "requestBody": _BODY},
+}
+
+DROP: dict[str, Any] = {
+    "summary": "Drop a topic with all its events",
+    "description": "Subscribers that had not seen all of it are told by a `gap` event.",
+    "responses": {
+        200: {
+            "description": "How many events were dropped.",
+            "content": {"application/json": {"example": {"topic": "orders.eu", "dropped": 42}}},
+        },
+        404: describe_problem("There is no such topic.", title="Not Found", status=404),
+        507: describe_problem("There is no room left to note that.", title="Insufficient Storage", status=507),
+        **_WRONG,
+        **_KEYS,
+        **_STOPPING,
+    },
+    "openapi_extra": {"parameters": [_TOPIC, _AUTHORIZATION]},
+}
+
+_STREAM = {
+    200: {
+        "description": (
+            "First a `retry` line, then the events, and comment lines (`:`) while there are none. An event of type `gap` says that events "
+            "are missing: its data is JSON with `asked`, `first_retained` and `reason`."
+        ),
+        "content": {
+            EVENT_STREAM: {
+                "schema": {"type": "string"},
+                "example": "retry: 3000\n" + encode('{"number":7}', type="order", id=_ID).decode(),
+            }
+        },
+    },
+    204: {"description": "With `follow=false`: there is nothing after your Last-Event-ID. An `EventSource` stops."},
+    **_WRONG,
+    **_STOPPING,
+}
+
+SUBSCRIBE: dict[str, Any] = {
+    "summary": "Subscribe to a topic, or to all that match a pattern",
+    "description": "Begins where Last-Event-ID, `last_event_id`, `from` or `since` says, in this order; else with what comes from now on.",
+    "responses": _STREAM,
+    "openapi_extra": {"parameters": [_PATTERN]},
+}
+
+SUBSCRIBE_SEVERAL: dict[str, Any] = {
+    "summary": "Subscribe to several topics or patterns at once",
+    "description": f"As `/topics/{{topic}}/events`, for up to {MOST_PATTERNS} patterns on one connection, in one order.",
+    "responses": _STREAM,
+}
+
+EVENT: dict[str, Any] = {
+    "summary": "Look at one event",
+    "responses": {
+        200: {
+            "description": "The event.",
+            "content": {
+                "application/json": {"example": {"id": _ID, "topic": "orders.eu", "type": "order", "data": '{"number":7}', "retry": None}}
+            },
+        },
+        404: describe_problem("The topic never had an event of this id.", title="Not Found", status=404),
+        410: describe_problem("The event is no longer retained.", title="Gone", status=410),
+        **_WRONG,
+        **_STOPPING,
+    },
+    "openapi_extra": {"parameters": [_TOPIC]},
+}
+
+LIST: dict[str, Any] = {
+    "summary": "List the topics that have events",
+    "responses": {
+        200: {
+            "description": "A page of topics, and in `next` where the next one is, or null.",
+            "content": {
+                "application/json": {
+                    "example": {
+                        "topics": [{"topic": "orders.eu", "count": 1, "first_id": _ID, "last_id": _ID, "bytes": 61, "subscribers": 2}],
+                        "next": "/topics?after=orders.eu&limit=1",
+                    }
+                }
+            },
+        },
+        **_WRONG,
+        **_STOPPING,
+    },
+}

@@ -1,0 +1,38 @@
+"""Topics over HTTP."""
+
+from fastapi import APIRouter
+
+from .drain import Drain
+from .event_bodies import Limits
+from .event_log import EventLog
+from .feeds import Feeds
+from .meters import Meters
+from .publish_keys import PublishKeys
+from .publish_routes import PublishRoutes
+from .publishing import Publisher
+from .settings import Settings
+from .subscribe_routes import SubscribeRoutes
+from .subscription import Subscriptions
+
+
+def topic_routes(settings: Settings, meters: Meters, drain: Drain, log: EventLog) -> APIRouter:
+    """Gives the routes that publish to the topics of `log` and subscribe to them."""
+    router = APIRouter(tags=["topics"])
+    limits = Limits(settings.max_event_bytes, settings.max_batch_events, settings.max_batch_bytes)
+    feeds = Feeds(log)
+    drain.watch(feeds.call)
+    meters.watch_feeds(feeds)
+    publisher = Publisher(log, meters, limits)
+    keys = PublishKeys.parse(settings.publish_keys.get_secret_value())
+    PublishRoutes(log, feeds, publisher, keys, drain, limits).add_to(router)
+    subscriptions = Subscriptions(
+        log,
+        feeds,
+        meters,
+        drain,
+        heartbeat_seconds=settings.heartbeat_seconds,
+        send_timeout_seconds=settings.send_timeout_seconds,
+        retry_ms=settings.topic_retry_ms,
+    )
+    SubscribeRoutes(log, subscriptions, settings.drain_seconds).add_to(router)
+    return router

@@ -1,0 +1,94 @@
+"""What a subscriber asks for, read from its request."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Annotated, Literal
+
+from fastapi import Header, Query
+
+from .cursor import Start, start_after_id
+from .event_log import EventLog
+from .moments import parse_moment
+from .problems import Problem, describe_value
+from .subscription import Wish
+from .topics import Patterns, TopicError
+
+_LONGEST_ID = 200
+
+_RESUME = """The id of the last event that you have: the stream goes on right after it, at once or years later.
+
+When events after it are gone, or the id is not of this log, an event of type `gap` says so, and all that is retained follows."""
+
+_SINCE = """A time (`2026-03-01T12:00:00Z`) or a duration (`15m`, `1h30m`, `7d`): begin with the first event that was stored since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The query and headers of a request for events."""
+
+    last_event_id: str
+    from_start: bool
+    since: str
+    limit: int | None
+    follow: bool
+    gap: bool
+
+
+async def read_asked(
+    last_event_id: Annotated[str, Query(description=_RESUME)] = "",
+    last_event_id_header: Annotated[
+        str, Header(alias="Last-Event-ID", description="As `last_event_id`, and stronger: an `EventSource` sends it on reconnection.")
+    ] = "",
+    from_: Annotated[Literal["", "start"], Query(alias="from", description="`start`: everything that is retained, from the first.")] = "",
+    since: Annotated[str, Query(description=_SINCE)] = "",
+    limit: Annotated[int | None, Query(ge=1, description="End after so many events.")] = None,
+    follow: Annotated[bool, Query(description="`false`: end after what there is now.")] = True,
+    gap: Annotated[bool, Query(description="`false`: no `gap` events, for clients that cannot take them.")] = True,
+) -> Asked:
+    """A FastAPI dependency. Raises Problem (422)."""
+    if from_ and since:
+        detail = "since: says where to begin, and so does from=start; send one of them"
+        found = {"in": "query", "field": "since", "detail": "cannot be combined with from=start", "got": describe_value(since)}
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=[found])
+    return Asked(last_event_id_header or last_event_id, from_ == "start", since, limit, follow, gap)
+
+
+def read_patterns(texts: Sequence[str], place: str) -> Patterns:
+    """Gives the patterns, which were in the `path` or the `query`. Raises Problem (422)."""
+    try:
+        if not texts:
+            raise TopicError("is missing; say which topics, such as topic=orders.*&topic=news")
+        return Patterns.parse(texts)
+    except TopicError as error:
+        raise refuse_topic(error, texts[0] if len(texts) == 1 else f"{len(texts)} patterns", place) from None
+
+
+def refuse_topic(error: TopicError, text: str, place: str) -> Problem:
+    """Gives the answer to a name or pattern that is none."""
+    found = {"in": place, "field": "topic", "detail": str(error), "got": describe_value(text)}
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"topic: {error}", errors=[found])
+
+
+async def make_wish(log: EventLog, patterns: Patterns, asked: Asked) -> Wish:
+    """Finds where the subscriber begins. Raises Problem (422), LogError."""
+    upto = None if asked.follow else log.last
+    return Wish(patterns, await _find_start(log, asked), upto, asked.limit, asked.gap)
+
+
+async def _find_start(log: EventLog, asked: Asked) -> Start:
+    if asked.last_event_id:
+        return start_after_id(log, asked.last_event_id[:_LONGEST_ID])
+    if asked.from_start:
+        return Start(0, "")
+    if not asked.since:
+        return Start(log.last, "now")
+    try:
+        moment = parse_moment(asked.since, time.time_ns() // 1_000_000)
+    except (ValueError, OverflowError) as error:
+        found = {"in": "query", "field": "since", "detail": str(error), "got": describe_value(asked.since)}
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"since: {error}", errors=[found]) from None
+    before, first = await log.offset_before(moment), await log.first()
+    # Before the first retained event nobody knows when those were that are gone: then the reader is told of a gap, if any are.
+    return Start(before if first and before >= first else 0, asked.since)
