@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 import aiohttp
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from .errors import BlockTooLarge, ConnectionFailed
 from .framer import DEFAULT_MAX_BLOCK_BYTES, Framer, split_blocks
@@ -42,6 +43,8 @@ class EventSource:
     - `max_block_bytes`: the limit of one event block.
     - `on_comment`: is called with each comment when its block is given, just before its event. A heartbeat that is no block by itself
       comes with the next block; `bytes_received` shows it at once.
+    - `on_change`: is called with the event source when it has opened a stream, when an attempt or a stream has failed or ended, and
+      when it has closed; `state`, `last_error` and `last_status` tell which. The blocks read before are given afterwards.
 
     Raises ValueError for a URL, header or last event ID that cannot be sent.
     """
@@ -60,6 +63,7 @@ class EventSource:
         read_timeout_seconds: float | None = None,
         max_block_bytes: int = DEFAULT_MAX_BLOCK_BYTES,
         on_comment: Callable[[str], None] | None = None,
+        on_change: Callable[["EventSource"], None] | None = None,
     ) -> None:
         self.connections = 0
         """How many times an event stream was opened."""
@@ -67,6 +71,10 @@ class EventSource:
         """Bytes of event stream in all, unfinished blocks and comments included."""
         self.last_error: str | None = None
         """Why the newest attempt or connection ended, None while one is open or none was tried."""
+        self.last_status: int | None = None
+        """The status of the newest answer, None when the newest attempt got none."""
+        self.response_headers: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
+        """The header fields of the newest event stream's response."""
         self._request = StreamRequest.build(url, method, headers, body)
         refuse_control_characters("Last-Event-ID", last_event_id)
         self._session = session
@@ -76,6 +84,7 @@ class EventSource:
         self._max_block_bytes = max_block_bytes
         self._framer = Framer(max_block_bytes)
         self._parser = Parser(last_event_id, on_comment=on_comment)
+        self._on_change = on_change
         self._state: State = "connecting"
         self._response: aiohttp.ClientResponse | None = None
         self._blocks: deque[bytes] = deque()  # framed, not yet given
@@ -117,9 +126,14 @@ class EventSource:
         Joined they are the stream without its byte order marks and unfinished blocks: blank lines that belong to no block
         come as an item of their own.
         """
-        while (block := await self._next_block()) is not None:
-            self._parser.feed(block)
+        async for block, _ in self.parsed_blocks():
             yield block
+
+    async def parsed_blocks(self) -> AsyncIterator[tuple[bytes, Event | None]]:
+        """Gives the event blocks like `blocks()`, each with the event that it is, None when it has no data."""
+        while (block := await self._next_block()) is not None:
+            events = self._parser.feed(block)
+            yield block, events[0] if events else None
 
     def restart(self) -> None:
         """Drops the connection and connects again at once, also out of a waiting back-off; no effect once closed.
@@ -180,10 +194,15 @@ class EventSource:
             response = await self._request.open(self._session, self.last_event_id, self._timeout)
         except Unavailable as error:
             if not self._interrupted():
+                self.last_status = error.status
                 self._reconnection.failed()
                 self._lose(str(error), error.retry_after_seconds)
             return
+        except ConnectionFailed as error:
+            self.last_status = error.status or None
+            raise
         if response is None:
+            self.last_status = 204
             self._end("the server answered 204 No Content")
         elif self._interrupted():
             response.close()
@@ -197,7 +216,10 @@ class EventSource:
         self._reconnection.succeeded()
         self._state = "open"
         self.last_error = None
+        self.last_status = response.status
+        self.response_headers = response.headers
         self.connections += 1
+        self._tell()
 
     async def _read(self, response: aiohttp.ClientResponse) -> None:
         reason = ""
@@ -228,6 +250,7 @@ class EventSource:
         if self._parser.reconnection_time is not None:
             self._reconnection.retry(self._parser.reconnection_time)
         self._due = asyncio.get_running_loop().time() + max(self._reconnection.next_delay(), least_delay)
+        self._tell()
 
     def _drop(self, reason: str) -> None:
         if self._response is not None:
@@ -241,6 +264,11 @@ class EventSource:
             self._drop(reason)
             self.last_error = reason
             self._state = "closed"
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._on_change is not None:
+            self._on_change(self)
 
 
 def _take_rest(content: aiohttp.StreamReader) -> bytes:

@@ -3,11 +3,14 @@
 import email.utils
 import io
 import re
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import aiohttp
+from aiohttp import AddrInfoType
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 from yarl import URL
@@ -19,6 +22,7 @@ NETWORK_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError)
 
 _READ_AHEAD_BYTES = 64 * 1024  # aiohttp pauses the socket at twice this; enough for full speed, little enough to be back-pressure
 _MOST_REDIRECTS = 20  # Fetch standard 4.4 step 7
+_KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
 _REDIRECTS = {301, 302, 303, 307, 308}
 _TOO_MANY_REQUESTS = 429
 _DECODED = {"", "identity", "gzip", "deflate", "br", "zstd"}  # aiohttp hands anything else on as it came
@@ -32,12 +36,13 @@ _FORBIDDEN_IN_HEADER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 class Unavailable(Exception):
     """No event stream this time, but perhaps the next: a network error, a 5xx, a 429.
 
-    `retry_after_seconds` is the least time to wait, 0 when the server named none.
+    `retry_after_seconds` is the least time to wait, 0 when the server named none; `status` is None when there was no answer.
     """
 
-    def __init__(self, reason: str, retry_after_seconds: float = 0.0) -> None:
+    def __init__(self, reason: str, retry_after_seconds: float = 0.0, status: int | None = None) -> None:
         super().__init__(reason)
         self.retry_after_seconds = retry_after_seconds
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +164,7 @@ def _judge(url: str, response: aiohttp.ClientResponse) -> aiohttp.ClientResponse
         return None
     # 429 is the only 4xx that says "later" instead of "no": whoever gave up on it would never come back to a server that recovers.
     if status >= 500 or status == _TOO_MANY_REQUESTS:
-        raise Unavailable(f"{url}: the server answered {status}", _retry_after(status, response.headers.get("Retry-After", "")))
+        raise Unavailable(f"{url}: the server answered {status}", _retry_after(status, response.headers.get("Retry-After", "")), status)
     if status != 200:
         reason = f"the server answered {status}, an event stream needs 200"
     elif encoding in _DECODED:
@@ -190,13 +195,24 @@ def refuse_control_characters(header: str, value: str) -> None:
     (header + value).encode()  # a lone surrogate: UnicodeEncodeError, a ValueError
 
 
-def open_session() -> aiohttp.ClientSession:
-    """Gives a session in which one attempt is one request, on a connection of its own.
+def open_session(max_connections: int = 100, **options: Any) -> aiohttp.ClientSession:
+    """Gives a session in which one attempt is one request, on a connection of its own; 0 for any number of connections at once.
 
-    aiohttp repeats an idempotent request at once when the server hangs up, for the sake of stale kept-alive connections. Here there are
-    none, and a server in trouble would get twice the requests that the back-off means it to get.
+    TCP keep-alive finds hosts that are gone without a word in about 90 s. `options` are those of `aiohttp.ClientSession`. aiohttp repeats
+    an idempotent request at once when the server hangs up, for the sake of stale kept-alive connections. Here there are none, and a
+    server in trouble would get twice the requests that the back-off means it to get.
     """
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True), middlewares=(_send_once,))
+    connector = aiohttp.TCPConnector(limit=max_connections, force_close=True, socket_factory=_open_socket)
+    return aiohttp.ClientSession(connector=connector, middlewares=(_send_once,), **options)
+
+
+def _open_socket(address: AddrInfoType) -> socket.socket:
+    family, kind, protocol, *_ = address
+    sock = socket.socket(family, kind, protocol)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE:
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    return sock
 
 
 async def _send_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:

@@ -6,23 +6,27 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable
 
+import aiohttp
 import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import generate_latest
 
+from eventstream.request import open_session as open_following_session
 from service.status import add_status_routes
 
 from .admission import Admission, OpenCounts
 from .direct import Direct
 from .downstream import DownstreamServer
 from .exchange import Exchange
+from .fan_out import Memory
 from .listeners import Listeners
 from .metrics import Metrics
 from .proxy import Proxy
 from .relay import DRAINED
 from .routes import RouteTable
 from .settings import Settings
+from .shared import Shared
 from .upstream import open_session
 from .wheel import TimerWheel
 
@@ -119,10 +123,15 @@ async def run_gateway(
     admission = Admission(settings.max_streams, settings.max_streams_per_client, counts)
     async with (
         open_session(keepalive_seconds=settings.upstream_keepalive_seconds, max_header_bytes=settings.max_header_bytes) as session,
+        open_following_session(0, cookie_jar=aiohttp.DummyCookieJar(), headers={"User-Agent": "gateway"}) as following,
         contextlib.AsyncExitStack() as stack,
     ):
         direct = Direct(session, wheel, settings.max_request_body_bytes)
-        proxy = Proxy(routes, direct, admission, metrics, settings.max_request_body_bytes)
+        memory = Memory(settings.max_history_bytes)
+        shared = Shared(following, wheel, memory, direct, metrics)
+        stack.push_async_callback(shared.close)
+        metrics.watch_shared(lambda: len(shared), lambda: memory.bytes)
+        proxy = Proxy(routes, direct, shared, admission, metrics, settings.max_request_body_bytes)
         metrics.count_open(lambda: admission.open)
         logging.getLogger("aiohttp.server").addFilter(_OneLine())
         server = DownstreamServer(

@@ -129,7 +129,7 @@ class Direct:
                 framer = Framer(route.max_block_bytes)
                 heartbeat_ticks = self._wheel.ticks(route.heartbeat_seconds)
             log.debug("stream opened", **exchange.facts())
-        exchange.relay = Relay(
+        relay = exchange.relay = Relay(
             sink,
             self._wheel,
             chunked=chunked,
@@ -138,7 +138,7 @@ class Direct:
             heartbeat_ticks=heartbeat_ticks,
             idle_ticks=self._wheel.ticks(route.idle_timeout_seconds),
         )
-        return exchange.relay
+        return relay
 
 
 def _request_fields(request: web.BaseRequest, route: Route) -> CIMultiDict[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from .relay import Relay
 from .routes import Route
+from .subscriber import Subscriber
 
 
 @dataclass(slots=True, eq=False)
@@ -18,7 +19,8 @@ class Exchange:
     client: str
     opened_at: float = field(default_factory=time.monotonic)
     status: int = 0
-    relay: Relay | None = None
+    relay: Relay | Subscriber | None = None
+    """What sends the answer's body."""
     event_stream: bool = False
     failed: bool = False
     """Whether the gateway answered with an error of its own."""

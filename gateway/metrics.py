@@ -33,10 +33,34 @@ class Metrics:
             "gateway_heartbeats_total", "Heartbeats sent, counted when their stream ends.", ["route"], registry=self.registry
         )
         self._open = Gauge("gateway_open_requests", "Requests that are open, event streams included.", registry=self.registry)
+        self._subscribed = Counter(
+            "gateway_subscriptions_total",
+            "Subscriptions to shared streams, by where they began: live, history, catch-up or gap.",
+            ["route", "begin"],
+            registry=self.registry,
+        )
+        self._reconnections = Counter(
+            "gateway_upstream_reconnections_total", "Upstreams of shared streams found again.", ["route"], registry=self.registry
+        )
+        self._shared = Gauge("gateway_shared_streams", "Shared streams that are followed.", registry=self.registry)
+        self._history = Gauge("gateway_history_bytes", "What the histories of shared streams hold, about.", registry=self.registry)
 
     def count_open(self, count: Callable[[], int]) -> None:
         """Lets `count` say how many requests are open."""
         self._open.set_function(count)
+
+    def watch_shared(self, streams: Callable[[], int], history_bytes: Callable[[], int]) -> None:
+        """Lets these say how many shared streams there are and what their histories hold."""
+        self._shared.set_function(streams)
+        self._history.set_function(history_bytes)
+
+    def subscribed(self, route: str, begin: str) -> None:
+        """Counts a subscription to a shared stream."""
+        self._child(self._subscribed, route, begin).inc()
+
+    def reconnected(self, route: str) -> None:
+        """Counts an upstream that was lost and is followed again."""
+        self._child(self._reconnections, route).inc()
 
     def rejected(self, status: int) -> None:
         """Counts an error answer of the gateway's own."""

@@ -1,7 +1,11 @@
 """The public port: which route serves a request, and whether it may be opened."""
 
+import random
+
 import structlog
 from aiohttp import web
+
+from eventstream import encode
 
 from .admission import Admission
 from .direct import Direct
@@ -10,6 +14,10 @@ from .exchange import Exchange
 from .metrics import Metrics
 from .problems import problem
 from .routes import Route, RouteTable
+from .shared import Shared
+
+_RETURN_AFTER_MS = 5_000
+_RETURN_SPREAD_MS = 20_000  # they come back at a few per second when thousands were refused
 
 
 class Proxy:
@@ -19,12 +27,13 @@ class Proxy:
         self,
         routes: RouteTable,
         direct: Direct,
+        shared: Shared,
         admission: Admission,
         metrics: Metrics,
         max_request_body_bytes: int,
     ) -> None:
         self._routes = routes
-        self._direct = direct
+        self._modes: dict[str, Direct | Shared] = {"direct": direct, "shared": shared}
         self._admission = admission
         self._metrics = metrics
         self._max_body = max_request_body_bytes
@@ -40,7 +49,17 @@ class Proxy:
         path, _, _ = target.partition("?")
         client = request.remote or "unknown"
         route = self._routes.find(path)
-        refusal = self._refuse(request, route, path) or self._admission.refusal(client)
+        refusal = self._refuse(request, route, path)
+        overload = None if refusal else self._admission.refusal(client)
+        if (
+            overload is not None
+            and route is not None
+            and route.mode == "shared"
+            and "text/event-stream" in request.headers.get("Accept", "")
+        ):
+            self._metrics.rejected(overload[0])
+            return _come_back_later()
+        refusal = refusal or overload
         if refusal is not None or route is None:
             status, detail = refusal or (404, "")
             self._metrics.rejected(status)
@@ -50,7 +69,7 @@ class Proxy:
         self._admission.enter(client)
         self.exchanges.add(exchange)
         try:
-            return await self._direct.answer(request, exchange)
+            return await self._modes[route.mode].answer(request, exchange)
         finally:
             self.exchanges.discard(exchange)
             self._admission.leave(client)
@@ -75,6 +94,13 @@ class Proxy:
         self._metrics.closed(exchange)
         if exchange.event_stream and exchange.relay is not None:
             self._log.info("stream closed", **exchange.facts())
+
+
+def _come_back_later() -> web.Response:
+    """Gives an event stream that only says when to come back: an EventSource gives up for good on any other answer."""
+    milliseconds = random.randint(_RETURN_AFTER_MS, _RETURN_AFTER_MS + _RETURN_SPREAD_MS)
+    headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "Server": "gateway"}
+    return web.Response(body=encode(retry=milliseconds), headers=headers)
 
 
 def _origin_form(target: str) -> str:

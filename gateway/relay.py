@@ -26,6 +26,11 @@ DRAINED = "drained"
 """The gateway shut down."""
 
 
+def error_block(reason: str) -> bytes:
+    """Gives the block that ends a stream which upstream cut, where the route wants that said."""
+    return encode(json.dumps({"title": "Upstream lost", "status": 502, "detail": reason}), type="error")
+
+
 class Sink(Protocol):
     """Takes bytes without waiting: a transport, or what gathers a body that is already whole."""
 
@@ -216,8 +221,7 @@ class Relay:
 
     def tell_error(self) -> None:
         """Writes one `event: error` block that says what happened to the stream."""
-        problem = {"title": "Upstream lost", "status": 502, "detail": self.reason}
-        self._forward(encode(json.dumps(problem), type="error"))
+        self._forward(error_block(self.reason))
 
     def tell_retry(self, milliseconds: int) -> None:
         """Writes a block that tells the subscriber when to come back. Only when the stream is at a boundary, which it always is."""

@@ -6,14 +6,26 @@ import tomllib
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 import aiohttp
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from eventstream import DEFAULT_MAX_BLOCK_BYTES
 
+_SHARED_KEYS = (
+    "share_by",
+    "public",
+    "linger_seconds",
+    "initial",
+    "history_max_blocks",
+    "history_max_bytes",
+    "history_max_age_seconds",
+    "ids",
+    "gap_events",
+    "max_connection_seconds",
+)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 
 
@@ -30,8 +42,8 @@ class Route(BaseModel):
     """Path prefix that this route serves. `/api` serves `/api` and `/api/…`, `/api/` only what is below it, `/` everything."""
     upstream: str
     """An http or https URL. The request's path and query are appended to its path, as they came."""
-    mode: Literal["direct"] = "direct"
-    """`direct`: one upstream request per downstream request."""
+    mode: Literal["direct", "shared"] = "direct"
+    """`direct`: one upstream request per downstream request. `shared`: one for all GETs of the same URL, whoever asks."""
     methods: tuple[str, ...] = ()
     """Allowed methods, all when empty. Others are answered 405."""
     connect_timeout_seconds: float = Field(5.0, gt=0)
@@ -46,6 +58,27 @@ class Route(BaseModel):
     """Largest event block in bytes; a larger one ends the stream as an upstream loss does."""
     on_upstream_loss: Literal["abort", "error-event"] = "abort"
     """What a cut event stream ends with: an aborted connection, or an `event: error` block and a clean end."""
+    share_by: tuple[str, ...] = ()
+    """shared: request header fields that say who asks, such as `authorization`. They are forwarded, and only requests that agree in them
+    share a stream."""
+    public: bool = False
+    """shared: everybody gets the same whoever they are. `Authorization` and `Cookie` are not forwarded, unless `share_by` names them."""
+    linger_seconds: float = Field(30.0, ge=0)
+    """shared: how long the upstream is still followed when the last subscriber has left."""
+    initial: Literal["live", "history"] = "live"
+    """shared: where a subscriber without `Last-Event-ID` begins: now, or with the oldest block that is kept."""
+    history_max_blocks: int = Field(10_000, ge=1)
+    """shared: how many blocks of a stream are kept."""
+    history_max_bytes: int = Field(8 * 2**20, ge=1)
+    """shared: how many bytes of a stream are kept, the index by event ID included (about 160 bytes an event)."""
+    history_max_age_seconds: float = Field(3600.0, gt=0)
+    """shared: for how long blocks are kept."""
+    ids: Literal["upstream", "assign"] = "upstream"
+    """shared: `assign` gives blocks that have data and no ID one of the gateway's own, `<epoch>-<offset>`."""
+    gap_events: bool = True
+    """shared: whether a subscriber that may have missed something is told by an event of type `gap`."""
+    max_connection_seconds: float = Field(0.0, ge=0)
+    """shared: a subscriber is told to come back after about so long, give or take a tenth. 0: never."""
     request_headers: dict[str, str] = {}
     """Header fields that every upstream request gets; an empty value removes the field."""
     response_headers: dict[str, str] = {}
@@ -81,6 +114,14 @@ class Route(BaseModel):
                 raise ValueError(f"{method!r} is not a method")
         return tuple(method.upper() for method in methods)
 
+    @field_validator("share_by")
+    @classmethod
+    def _share_by_names_fields(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not _TOKEN.fullmatch(name):
+                raise ValueError(f"{name!r} is not a field name")
+        return tuple(name.lower() for name in names)
+
     @field_validator("request_headers", "response_headers")
     @classmethod
     def _headers_are_fields(cls, headers: dict[str, str]) -> dict[str, str]:
@@ -90,6 +131,13 @@ class Route(BaseModel):
             if not re.fullmatch(r"[\t -~\x80-\U0010ffff]*", value):
                 raise ValueError(f"the value of {name} contains a control character")
         return headers
+
+    @model_validator(mode="after")
+    def _keys_fit_the_mode(self) -> Self:
+        for name in _SHARED_KEYS:
+            if self.mode != "shared" and name in self.model_fields_set:
+                raise ValueError(f"{name} is for mode = 'shared', this route's mode is {self.mode!r}")
+        return self
 
     @cached_property
     def timeout(self) -> aiohttp.ClientTimeout:
@@ -158,6 +206,8 @@ def _read_route(table: dict[str, Any], number: int) -> Route:
 def _describe(problem: Any, number: int, table: dict[str, Any]) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     where = f"route {number} ({table.get('path', 'without path')!s})"
+    if not key:  # the keys do not fit together
+        return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
     if problem["type"] == "extra_forbidden":
         nearest = difflib.get_close_matches(key, Route.model_fields, n=1, cutoff=0)[0]
         return f"{where}: unknown key {key!r}, the nearest is {nearest!r}; allowed are {', '.join(Route.model_fields)}"

@@ -39,6 +39,8 @@ class Settings(ServiceSettings):
     """Requests that one client address may have open at once; more are answered 429. Behind a load balancer all share one address."""
     max_request_body_bytes: int = Field(2**30, ge=0)
     """Longest request body in bytes; longer ones are answered 413. Bodies are streamed, not kept."""
+    max_history_bytes: int = Field(256 * 2**20, ge=1)
+    """What the histories of all shared streams together may hold, in bytes; the largest give way."""
     max_header_bytes: int = Field(16_384, ge=1024)
     """Longest request line, and longest header field, in bytes, from either side."""
     keepalive_seconds: float = Field(75.0, gt=0)

@@ -91,14 +91,24 @@ def test_every_key_of_a_route_is_documented_and_read(tmp_path: Path) -> None:
         [[routes]]
         path = "/llm"
         upstream = "https://llm.example/v1"
-        mode = "direct"
-        methods = ["post"]
+        mode = "shared"
+        methods = ["get"]
         connect_timeout_seconds = 1
         first_byte_timeout_seconds = 2.5
         idle_timeout_seconds = 3
         heartbeat_seconds = 0
         max_block_bytes = 1024
         on_upstream_loss = "error-event"
+        share_by = ["Authorization"]
+        public = true
+        linger_seconds = 4
+        initial = "history"
+        history_max_blocks = 5
+        history_max_bytes = 6
+        history_max_age_seconds = 7
+        ids = "assign"
+        gap_events = false
+        max_connection_seconds = 8
         request_headers = { Authorization = "Bearer x", Cookie = "" }
         [routes.response_headers]
         Server = ""
@@ -107,17 +117,34 @@ def test_every_key_of_a_route_is_documented_and_read(tmp_path: Path) -> None:
     assert route.model_dump() == {
         "path": "/llm",
         "upstream": "https://llm.example/v1",
-        "mode": "direct",
-        "methods": ("POST",),
+        "mode": "shared",
+        "methods": ("GET",),
         "connect_timeout_seconds": 1,
         "first_byte_timeout_seconds": 2.5,
         "idle_timeout_seconds": 3,
         "heartbeat_seconds": 0,
         "max_block_bytes": 1024,
         "on_upstream_loss": "error-event",
+        "share_by": ("authorization",),
+        "public": True,
+        "linger_seconds": 4,
+        "initial": "history",
+        "history_max_blocks": 5,
+        "history_max_bytes": 6,
+        "history_max_age_seconds": 7,
+        "ids": "assign",
+        "gap_events": False,
+        "max_connection_seconds": 8,
         "request_headers": {"Authorization": "Bearer x", "Cookie": ""},
         "response_headers": {"Server": ""},
     }
+
+
+def test_keys_of_another_mode_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text("[[routes]]\npath = '/'\nupstream = 'http://a'\nlinger_seconds = 1")
+    with pytest.raises(RouteError, match="route 1 \\(/\\): linger_seconds is for mode = 'shared', this route's mode is 'direct'"):
+        read_routes(file)
 
 
 def one_route(*lines: str) -> str:

@@ -1,0 +1,269 @@
+"""One history, many subscribers."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+
+from .cohort import MOST_MEMBERS, Cohort
+from .history import History, Limits
+from .subscriber import BEHIND, Subscriber
+from .wheel import TimerWheel
+
+_LAGGING_SECONDS = 0.002  # of a turn of the event loop for those who catch up, so that those who are live do not wait
+_MOST_UNSENT_BYTES = 256 * 1024
+_STALLED_SECONDS = 2.0
+
+
+class Memory:
+    """What all histories together may hold."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._fan_outs: set[FanOut] = set()
+        self.bytes = 0
+        """What they hold, about."""
+
+    def __repr__(self) -> str:
+        return f"<Memory bytes={self.bytes} of {self._limit}>"
+
+    def enter(self, fan_out: "FanOut") -> None:
+        """Counts a history in."""
+        self._fan_outs.add(fan_out)
+
+    def leave(self, fan_out: "FanOut") -> None:
+        """Counts it out."""
+        self._fan_outs.discard(fan_out)
+        self.bytes -= fan_out.counted
+        fan_out.counted = 0
+
+    def count(self, fan_out: "FanOut") -> None:
+        """Takes note that a history has changed; the largest ones give way when there is too much."""
+        if fan_out not in self._fan_outs:
+            return
+        self.bytes += fan_out.history.cost - fan_out.counted
+        fan_out.counted = fan_out.history.cost
+        while self.bytes > self._limit:
+            largest = max(self._fan_outs, key=lambda each: each.counted)
+            if not largest.give_way():
+                return
+            self.bytes += largest.history.cost - largest.counted
+            largest.counted = largest.history.cost
+
+
+class FanOut:
+    """Brings each block of one history to each subscriber, in order, once, and never waits for one of them.
+
+    `append` takes the blocks. What comes in one turn of the event loop leaves in one write per subscriber, in the next turn; there is no
+    timer. `moved` is called after each turn.
+    """
+
+    def __init__(
+        self, limits: Limits, wheel: TimerWheel, memory: Memory, *, heartbeat_ticks: int, moved: Callable[[], None] | None = None
+    ) -> None:
+        self.history = History(limits, clock=time.monotonic)
+        self.counted = 0
+        """What `memory` knows of."""
+        self.subscribers: set[Subscriber] = set()
+        self._limits = limits
+        self._wheel = wheel
+        self._memory = memory
+        self._heartbeat_ticks = heartbeat_ticks
+        self._moved = moved
+        self._cohorts: list[Cohort] = []
+        self._next_cohort = 0
+        self._alone: set[Subscriber] = set()
+        self._lagging: deque[Subscriber] = deque()  # of those alone who are not paused
+        self._scheduled = False
+        self._loop = asyncio.get_running_loop()
+        self._last_progress = 0.0
+        self._room: asyncio.Future[None] | None = None
+        memory.enter(self)
+
+    def __repr__(self) -> str:
+        return f"<FanOut {self.history} subscribers={len(self.subscribers)} lagging={len(self._lagging)}>"
+
+    def append(self, block: bytes, id: str | None = None) -> None:
+        """Takes the next block; `id` as in `History.append`."""
+        self.history.append(block, id)
+        self._schedule()
+
+    def join(self, subscriber: Subscriber, cursor: int | None = None) -> None:
+        """Takes a subscriber in who wants what comes after `cursor`, or from now on."""
+        subscriber.fan_out = self
+        self.subscribers.add(subscriber)
+        if cursor is not None and cursor < self.history.first:
+            subscriber.send_away(BEHIND, "what follows is no longer kept")
+            return
+        cohort = self._cohort_for(subscriber)
+        subscriber.cursor = cohort.cursor if cursor is None else cursor
+        self._alone.add(subscriber)
+        if not subscriber.paused:
+            self._place(subscriber, cohort)
+        self._schedule()
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """Forgets a subscriber."""
+        self.subscribers.discard(subscriber)
+        self._alone.discard(subscriber)
+        self._schedule()
+
+    def paused(self, subscriber: Subscriber) -> None:
+        """Takes note that a subscriber has stopped taking and is alone now."""
+        self._alone.add(subscriber)
+
+    def resumed(self, subscriber: Subscriber) -> None:
+        """Takes note that it goes on."""
+        self._last_progress = self._loop.time()
+        self._queue(subscriber)
+
+    def at_end(self) -> list[Subscriber]:
+        """Gives those who have had everything and wait for more."""
+        end = self.history.end
+        return [member for cohort in self._cohorts if cohort.cursor == end for member in cohort.members]
+
+    def give_way(self) -> bool:
+        """Forgets a part of the history for the sake of others; gives whether there was one to spare."""
+        if not self.history.drop_oldest(self._least_cursor()):
+            return False
+        self._close_behind()
+        return True
+
+    def expire(self) -> None:
+        """Forgets what is too old. Called from time to time, for streams where nothing happens."""
+        self._trim()
+
+    def close(self) -> None:
+        """Lets go of the memory. Subscribers have been ended or have joined another."""
+        self._memory.leave(self)
+
+    async def room(self, *, for_whom: bool = False) -> None:
+        """Returns when the next block may come: at once, unless nobody could take it yet.
+
+        Reading goes as fast as the fastest subscriber takes, and waits for no other. Those who all stall are not waited for either,
+        unless `for_whom` is true, which is for what is read for these subscribers alone.
+        """
+        while self._crowded(for_whom):
+            self._room = self._loop.create_future()
+            patience = None if for_whom else self._loop.call_later(_STALLED_SECONDS, self._wake)
+            try:
+                await self._room
+            finally:
+                self._room = None
+                if patience is not None:
+                    patience.cancel()
+
+    def _crowded(self, for_whom: bool) -> bool:
+        history = self.history
+        unsent = None
+        for cohort in self._cohorts:
+            if cohort:
+                sent = history.position(cohort.cursor)
+                unsent = min(history.end_bytes - sent, unsent) if unsent is not None else history.end_bytes - sent
+        if unsent is not None:
+            return unsent > _MOST_UNSENT_BYTES
+        if not self.subscribers:
+            return for_whom
+        if not for_whom and self._loop.time() - self._last_progress > _STALLED_SECONDS:
+            return False
+        best = max(subscriber.cursor for subscriber in self.subscribers)
+        if best < history.first:
+            return False
+        return (
+            history.end_bytes - history.position(best) > min(_MOST_UNSENT_BYTES, self._limits.bytes // 2)
+            or (history.end - best) * 2 > self._limits.blocks
+        )
+
+    def _wake(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    def _cohort_for(self, subscriber: Subscriber) -> Cohort:
+        for cohort in self._cohorts:
+            if cohort.chunked == subscriber.chunked and len(cohort) < MOST_MEMBERS:
+                return cohort
+        cohort = Cohort(self.history, self._wheel, self._heartbeat_ticks, chunked=subscriber.chunked)
+        self._cohorts.append(cohort)
+        return cohort
+
+    def _place(self, subscriber: Subscriber, cohort: Cohort) -> None:
+        """Lets a subscriber go on with the cohort if it is there, else catch up by itself."""
+        if subscriber.cursor == cohort.cursor:
+            self._alone.discard(subscriber)
+            subscriber.enter(cohort)
+        else:
+            self._queue(subscriber)
+
+    def _queue(self, subscriber: Subscriber) -> None:
+        if not subscriber.queued:
+            subscriber.queued = True
+            self._lagging.append(subscriber)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Serves one cohort and some of those who catch up, then lets the event loop turn."""
+        self._scheduled = False
+        end = self.history.end
+        for _ in range(len(self._cohorts)):
+            cohort = self._cohorts[self._next_cohort % len(self._cohorts)]
+            self._next_cohort += 1
+            if cohort.cursor < end:
+                cohort.flush()
+                if cohort:
+                    break
+        self._serve_lagging()
+        if self.history.full:
+            self._trim()
+        self._memory.count(self)
+        if self._lagging or any(cohort.cursor < end for cohort in self._cohorts):
+            self._schedule()
+        self._wake()
+        if self._moved is not None:
+            self._moved()
+
+    def _serve_lagging(self) -> None:
+        lagging = self._lagging
+        if not lagging:
+            return
+        now = time.perf_counter
+        until = now() + _LAGGING_SECONDS
+        for _ in range(len(lagging)):
+            self._catch_up(lagging.popleft())
+            if now() > until:
+                return
+
+    def _catch_up(self, subscriber: Subscriber) -> None:
+        """Sends a subscriber one part of what it has not had yet."""
+        subscriber.queued = False
+        if subscriber.paused or subscriber.fan_out is not self:
+            return
+        cohort = self._cohort_for(subscriber)
+        if subscriber.cursor < cohort.cursor:
+            data, cursor = self.history.read(subscriber.cursor, cohort.cursor)
+            blocks = cursor - subscriber.cursor
+            subscriber.cursor = cursor
+            subscriber.write(data, blocks=blocks)
+            self._last_progress = self._loop.time()
+            if subscriber.paused or subscriber.verdict:
+                return
+        self._place(subscriber, cohort)
+
+    def _least_cursor(self) -> int:
+        return min((cohort.cursor for cohort in self._cohorts if cohort), default=self.history.end)
+
+    def _trim(self) -> None:
+        before = self.history.first
+        self.history.trim(self._least_cursor())
+        if self.history.first > before:
+            self._close_behind()
+        self._memory.count(self)
+
+    def _close_behind(self) -> None:
+        first = self.history.first
+        for subscriber in [subscriber for subscriber in self._alone if subscriber.cursor < first]:
+            subscriber.send_away(BEHIND, "it was too slow for the history")

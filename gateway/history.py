@@ -1,0 +1,210 @@
+"""The newest event blocks of one stream, so that any number of subscribers can be at different places of it."""
+
+from array import array
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+READ_BYTES = 32 * 1024
+"""About as many bytes are read at once: what is read whole is one object, whoever reads it."""
+
+_SEGMENT_BLOCKS = 1024
+_ID_BYTES = 160  # what an ID costs in the index: a string, its number and its place in a dict
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a history keeps."""
+
+    blocks: int
+    bytes: int
+    """Of blocks and of the index by ID together."""
+    age_seconds: float
+
+
+class _Segment:
+    """Consecutive blocks: a list while they come, one `bytes` when it is full."""
+
+    __slots__ = ("base", "blocks", "cost", "data", "ends", "first", "ids", "time")
+
+    def __init__(self, first: int, base: int) -> None:
+        self.first = first
+        """The cursor before its first block."""
+        self.base = base
+        """How many bytes of blocks came before."""
+        self.blocks: list[bytes] | None = []
+        self.data = b""
+        self.ends = array("L")
+        self.ids: dict[str, int] = {}
+        self.cost = 0
+        self.time = 0.0  # of the newest block
+
+    @property
+    def size(self) -> int:
+        return self.ends[-1] if self.ends else 0
+
+    def append(self, block: bytes, id: str | None, now: float) -> int:
+        assert self.blocks is not None
+        self.blocks.append(block)
+        self.ends.append(self.size + len(block))
+        cost = len(block)
+        if id is not None:
+            self.ids[id] = self.first + len(self.ends)
+            cost += _ID_BYTES + len(id)
+        self.cost += cost
+        self.time = now
+        return cost
+
+    def seal(self) -> None:
+        assert self.blocks is not None
+        self.data = b"".join(self.blocks)
+        self.blocks = None
+
+    def start_of(self, index: int) -> int:
+        return self.ends[index - 1] if index else 0
+
+    def join(self, start: int, stop: int) -> bytes:
+        """Gives the blocks from index `start` to before `stop`."""
+        if self.blocks is not None:
+            return self.blocks[start] if stop == start + 1 else b"".join(self.blocks[start:stop])
+        if start == 0 and stop == len(self.ends):
+            return self.data
+        return self.data[self.start_of(start) : self.start_of(stop)]
+
+
+class History:
+    """A run of event blocks without holes, the newest within `limits`.
+
+    A place in it is a cursor: the number of blocks before it, from 0 when the history began. Cursors from `first` to `end` can be read
+    from; one before `first` is behind. `append` only adds; whoever knows which cursors are needed calls `trim`.
+    """
+
+    def __init__(self, limits: Limits, *, clock: Callable[[], float]) -> None:
+        self._limits = limits
+        self._segment_cost = limits.bytes // 8
+        self._clock = clock
+        self._segments: deque[_Segment] = deque()
+        self._open = self._begin_segment(0, 0)
+        self._before: tuple[str, int] | None = None  # the ID that stands for what comes before the first block
+        self._last_read: tuple[int, int, int, bytes] | None = None
+        self.first = 0
+        self.end = 0
+        self.end_bytes = 0
+        """The bytes of all blocks that ever came."""
+        self.cost = 0
+        """Bytes in memory, about."""
+
+    def __repr__(self) -> str:
+        return f"<History {self.first}..{self.end} cost={self.cost}>"
+
+    def append(self, block: bytes, id: str | None = None) -> None:
+        """Takes the next block; `id` when the last event ID became `id` with it, None when it stayed."""
+        segment = self._open
+        if segment.ends and (
+            segment.size + len(block) > READ_BYTES or segment.cost > self._segment_cost or len(segment.ends) >= _SEGMENT_BLOCKS
+        ):
+            segment.seal()
+            segment = self._open = self._begin_segment(self.end, self.end_bytes)
+        self.cost += segment.append(block, id, self._clock())
+        self.end += 1
+        self.end_bytes += len(block)
+
+    def _begin_segment(self, first: int, base: int) -> _Segment:
+        segment = _Segment(first, base)
+        self._segments.append(segment)
+        return segment
+
+    @property
+    def full(self) -> bool:
+        """Whether there are more blocks or bytes than the limits allow, so that `trim` is due."""
+        return self.end - self.first > self._limits.blocks or self.cost > self._limits.bytes
+
+    def trim(self, keep: int) -> None:
+        """Forgets what the limits no longer cover and nothing from the cursor `keep` on."""
+        first = max(self.first, self.end - self._limits.blocks)
+        oldest = self._clock() - self._limits.age_seconds
+        cost = self.cost
+        for segment in self._segments:
+            too_old = segment.time < oldest
+            if cost <= self._limits.bytes and not too_old:
+                break
+            if segment is self._open:
+                first = self.end if too_old else max(first, self.end - 1)
+            else:
+                first = max(first, segment.first + len(segment.ends))
+                cost -= segment.cost
+        self._forget(min(first, keep))
+
+    def drop_oldest(self, keep: int) -> bool:
+        """Forgets the oldest full segment, for the sake of other histories, unless it reaches beyond the cursor `keep`; gives whether it
+        did."""
+        if len(self._segments) == 1 or self._segments[1].first > keep:
+            return False
+        self._forget(self._segments[1].first)
+        return True
+
+    def _forget(self, first: int) -> None:
+        if first <= self.first:
+            return
+        self.first = first
+        self._before = None
+        while self._segments[0] is not self._open and self._segments[0].first + len(self._segments[0].ends) <= first:
+            self.cost -= self._segments.popleft().cost
+        if self._open.ends and first == self.end:  # all of it is too old
+            self.cost -= self._open.cost
+            self._segments.clear()
+            self._open = self._begin_segment(self.end, self.end_bytes)
+
+    def begins_after(self, id: str) -> None:
+        """Notes that the first block is the one that follows event `id`."""
+        self._before = (id, self.first)
+
+    def find(self, id: str) -> int | None:
+        """Gives the cursor after the block with which the last event ID became `id`, the newest one; None when it is not there."""
+        for segment in reversed(self._segments):
+            cursor = segment.ids.get(id)
+            if cursor is not None:
+                return cursor if cursor >= self.first else None
+        if self._before is not None and self._before[0] == id:
+            return self._before[1]
+        return None
+
+    def first_id(self) -> str | None:
+        """Gives the first event ID that is in the history, None when there is none."""
+        for segment in self._segments:
+            for id, cursor in segment.ids.items():
+                if cursor > self.first:
+                    return id
+        return None
+
+    def read(self, cursor: int, upto: int) -> tuple[bytes, int]:
+        """Gives whole blocks from `cursor`, at least one, not beyond the cursor `upto` and about READ_BYTES at most, and the cursor after
+        them. Equal reads in a row give the same object. Both cursors must be within the history, `cursor < upto`."""
+        if self._last_read is not None and self._last_read[:2] == (cursor, upto):
+            return self._last_read[3], self._last_read[2]
+        segment = self._segment_of(cursor)
+        start = cursor - segment.first
+        stop = min(upto - segment.first, len(segment.ends))
+        data = segment.join(start, stop)
+        self._last_read = (cursor, upto, segment.first + stop, data)
+        return data, segment.first + stop
+
+    def block(self, cursor: int) -> bytes:
+        """Gives the block that ends at `cursor`, which must be within the history."""
+        segment = self._segment_of(cursor - 1)
+        index = cursor - 1 - segment.first
+        return segment.join(index, index + 1)
+
+    def position(self, cursor: int) -> int:
+        """Gives how many bytes of blocks came before `cursor`, which must be within the history."""
+        if cursor == self.end:
+            return self.end_bytes
+        segment = self._segment_of(cursor)
+        return segment.base + segment.start_of(cursor - segment.first)
+
+    def _segment_of(self, cursor: int) -> _Segment:
+        """Gives the segment of the block that follows `cursor`."""
+        if cursor >= self._open.first:
+            return self._open
+        return self._segments[bisect_right(self._segments, cursor, key=lambda segment: segment.first) - 1]

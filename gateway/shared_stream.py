@@ -1,0 +1,156 @@
+"""One upstream stream with all that follow it."""
+
+import json
+import secrets
+from collections.abc import Callable
+
+import structlog
+
+from eventstream import Event, encode
+
+from .catch_up import CatchUp
+from .fan_out import FanOut, Memory
+from .following import Following, OpenSource
+from .history import Limits
+from .relay import CUT
+from .routes import Route
+from .subscriber import Subscriber
+from .wheel import TimerWheel
+
+log = structlog.get_logger()
+
+_LOST_WITHOUT_IDS = "the upstream was lost and its events have no IDs, so what came meanwhile cannot be asked for"
+
+
+class SharedStream(Following):
+    """The live stream of one URL, and the catch-ups of those who are further back than its history.
+
+    `done` is called when the upstream has ended or refused; then nobody can join any more. `reconnected` is called each time that the
+    upstream was lost and is back.
+    """
+
+    def __init__(
+        self,
+        route: Route,
+        open_source: OpenSource,
+        wheel: TimerWheel,
+        memory: Memory,
+        *,
+        done: Callable[["SharedStream"], None],
+        reconnected: Callable[[], None],
+    ) -> None:
+        self.route = route
+        self.users = 0
+        """Requests that use it or wait for it."""
+        self.catch_ups: set[CatchUp] = set()
+        self.slot = 0
+        self._wheel = wheel
+        self._memory = memory
+        self._open_source = open_source
+        self._done = done
+        self._reconnected = reconnected
+        self._epoch = secrets.token_hex(4)
+        self._without_ids = True
+        self._resuming = False
+        self._lost = False
+        self._limits = Limits(route.history_max_blocks, route.history_max_bytes, route.history_max_age_seconds)
+        super().__init__(open_source, "", self._open_fan_out(), for_subscribers_alone=False)
+        wheel.add(self, wheel.now + self._expiry_ticks)
+
+    def _open_fan_out(self, moved: Callable[[], None] | None = None) -> FanOut:
+        heartbeat_ticks = self._wheel.ticks(self.route.heartbeat_seconds)
+        return FanOut(self._limits, self._wheel, self._memory, heartbeat_ticks=heartbeat_ticks, moved=moved)
+
+    @property
+    def _expiry_ticks(self) -> int:
+        return max(1, self._wheel.ticks(self.route.history_max_age_seconds / 8))
+
+    def ring(self, now: int) -> int:
+        """Forgets what is too old."""
+        self.fan_out.expire()
+        return now + self._expiry_ticks
+
+    def take(self, block: bytes, event: Event | None, id: str | None) -> None:
+        own = event.id if event is not None and event.id else id
+        if self._resuming and own and self._has(own, block):
+            return  # the upstream sends again what it has sent before the reconnection
+        if own:
+            self._resuming = False
+            self._without_ids = False
+        if self.route.ids == "assign" and event is not None and event.id is None:
+            id = f"{self._epoch}-{self.fan_out.history.end + 1}"
+            block = b"id: %b\n%b" % (id.encode(), block)
+        self.fan_out.append(block, id)
+        if id and self.catch_ups:
+            for catch_up in tuple(self.catch_ups):
+                catch_up.meet(id)
+
+    def _has(self, id: str, block: bytes) -> bool:
+        history = self.fan_out.history
+        cursor = history.find(id)
+        return cursor is not None and cursor > history.first and history.block(cursor) == block
+
+    def connected(self) -> None:
+        if not self._lost:
+            return
+        self._lost = False
+        self._reconnected()
+        self._resuming = not self._without_ids
+        log.info("upstream is back", route=self.route.path, last_event_id=self.source.last_event_id[:100])
+        if self._without_ids and self.route.gap_events:
+            self.fan_out.append(gap_block("", _LOST_WITHOUT_IDS))
+
+    def lost(self) -> None:
+        if self.source.connections:
+            if not self._lost:
+                log.warning("upstream lost", route=self.route.path, upstream=self.route.upstream, reason=self.source.last_error)
+            self._lost = True
+
+    def ended(self, verdict: str, reason: str) -> None:
+        self._done(self)
+        self._wheel.remove(self)
+        for catch_up in tuple(self.catch_ups):
+            catch_up.stop()
+        for follower in (self, *self.catch_ups):
+            for subscriber in tuple(follower.fan_out.subscribers):
+                if verdict == CUT:
+                    subscriber.send_away(CUT, reason)
+                else:
+                    subscriber.end(verdict)
+        self.fan_out.close()
+
+    def find(self, id: str) -> tuple[FanOut, int] | None:
+        """Gives where what follows event `id` can be had at once; None when it cannot."""
+        if (cursor := self.fan_out.history.find(id)) is not None:
+            return self.fan_out, cursor
+        for catch_up in self.catch_ups:
+            if (cursor := catch_up.find(id)) is not None:
+                return catch_up.fan_out, cursor
+        return None
+
+    def why_not(self, id: str) -> str:
+        """Says why the upstream need not even be asked for what follows event `id`; empty when it may have it."""
+        if self.route.ids == "assign":
+            return "the gateway gave this ID, and no longer keeps what followed it"
+        if self._without_ids and self.fan_out.history.end:
+            return "the upstream's events have no IDs"
+        return ""
+
+    def catch_up(self, id: str) -> CatchUp:
+        """Gives the catch-up that asks the upstream for what follows event `id`. Raises ValueError for an ID that cannot be asked for."""
+        for catch_up in self.catch_ups:
+            if catch_up.asked == id and not catch_up.met:
+                return catch_up
+        return CatchUp(self, id, self._open_source, self._open_fan_out)
+
+    def tell_gap(self, subscriber: Subscriber, asked: str, reason: str) -> None:
+        """Tells a subscriber that what follows event `asked` cannot be had, and lets it go on with all that is kept."""
+        history = self.fan_out.history
+        if self.route.gap_events:
+            subscriber.write(gap_block(asked, reason, history.first_id()))
+        self.fan_out.join(subscriber, history.first)
+
+
+def gap_block(asked: str, reason: str, first_retained: str | None = None) -> bytes:
+    """Gives the block that tells a subscriber that it may have missed something."""
+    return encode(json.dumps({"asked": asked or None, "first_retained": first_retained, "reason": reason}), type="gap")

@@ -1,0 +1,39 @@
+"""Who may share a stream with whom."""
+
+from collections.abc import Mapping
+
+from multidict import CIMultiDict
+
+from .headers import VIA, apply_rules
+from .routes import Route
+
+_CREDENTIALS = ("authorization", "cookie")
+_ALLOW_ORIGIN = "access-control-allow-origin"
+
+Identity = tuple[tuple[str, str], ...]
+"""The header fields that tell requests apart, with their values."""
+
+
+def identify(method: str, headers: Mapping[str, str], route: Route) -> Identity | None:
+    """Gives what a request for a shared route must agree in with another to share its stream; None when it must not be shared.
+
+    That is so for other methods than GET, and for credentials that the route says nothing about: what somebody's credentials open is
+    nobody else's. `Origin` tells requests apart too, because an upstream's CORS fields depend on it; not so where the route sets
+    `Access-Control-Allow-Origin` itself.
+    """
+    if method != "GET" or "Range" in headers:
+        return None
+    if not route.public and any(name in headers and name not in route.share_by for name in _CREDENTIALS):
+        return None
+    names = [*route.share_by]
+    if not any(name.lower() == _ALLOW_ORIGIN for name in route.response_headers):
+        names.append("origin")
+    return tuple((name, headers[name]) for name in names if name in headers)
+
+
+def request_fields(identity: Identity, route: Route) -> CIMultiDict[str]:
+    """Gives the header fields of the upstream request, beside those that every event source sends."""
+    fields = CIMultiDict(identity)
+    fields["Via"] = VIA
+    apply_rules(fields, route.request_headers)
+    return fields
