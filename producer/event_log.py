@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class LogError(Exception):
@@ -28,6 +28,17 @@ class KeyReused(LogError):
     """An idempotency key came again with other content."""
 
 
+def is_whole_block(block: bytes) -> bool:
+    """Tells whether this is one event block with LF line ends and without an `id` line, as `eventstream.encode` makes them."""
+    return (
+        block.find(b"\n\n") == len(block) - 2 > 0
+        and block[0] != 10
+        and b"\r" not in block
+        and not block.startswith(b"id:")
+        and b"\nid:" not in block
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
     """Makes an append happen once: the same `name` on a topic with an equal `fingerprint` (a digest of the content) finds the first."""
@@ -46,8 +57,7 @@ class Appended:
     """Whether an earlier append with the same idempotency key stands for this one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):  # of all values the one made by the million, and a frozen dataclass takes twice as long to make
     """One event of the log."""
 
     offset: int
@@ -103,7 +113,7 @@ class EventLog(Protocol):
     async def append(self, topic: str, blocks: Sequence[bytes], key: IdempotencyKey | None = None) -> Appended:
         """Appends event blocks that have no `id` line, all or none of them, and returns when they are durable.
 
-        Raises LogFull, KeyReused, LogError.
+        Being cancelled does not undo it. Raises LogFull, KeyReused, LogError; ValueError for no blocks, or what is no block.
         """
 
     async def read(

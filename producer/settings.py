@@ -24,7 +24,25 @@ class Settings(ServiceSettings):
     """TCP port to listen on; 0 takes a free one, which the log line `listening` names."""
 
     log_dir: Path = Path("./data/producer")
-    """Folder for the durable event log. Reserved: accepted now, but nothing is written there yet."""
+    """Folder of the event log that topics are kept in; made if need be. One producer at a time."""
+
+    log_sync: Literal["always", "interval"] = "always"
+    """When a published event is acknowledged: always: when it is synced to disk; interval: before, a power failure may take it back."""
+
+    log_sync_interval_ms: Annotated[int, Field(ge=1, le=60_000)] = 1000
+    """How long an event may stay unsynced with PRODUCER_LOG_SYNC=interval, in milliseconds. A crash of the process alone loses nothing."""
+
+    retain_max_age_seconds: Annotated[float, Field(ge=0)] = 604_800
+    """Older events are removed, in seconds; 0: no limit."""
+
+    retain_max_events: Annotated[int, Field(ge=0)] = 10_000_000
+    """So many events are kept at most, over all topics; 0: no limit."""
+
+    retain_max_bytes: Annotated[int, Field(ge=0)] = 1024 * 1024 * 1024
+    """So many bytes of events are kept at most; 0: no limit. The file is larger, of short events about half as much again."""
+
+    idempotency_seconds: Annotated[float, Field(gt=0)] = 86_400
+    """How long an Idempotency-Key is known, in seconds; the newest ten million of them at most."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least level that is logged: debug, info, warning or error."""

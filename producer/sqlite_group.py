@@ -1,17 +1,13 @@
 """Group commit: the appends of many publishers in one transaction, each for itself all or nothing."""
 
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from .event_log import Appended, IdempotencyKey, KeyReused, LogError, LogFull, Stored
+from .event_log import Appended, IdempotencyKey, KeyReused, LogError, Stored
 from .sqlite_store import AHEAD, Committed, Row, Store
-
-RESERVE_BYTES = 16 * 1024 * 1024
-"""Appends leave so much of the device free (of a small one, a sixteenth), for what removes events and for checkpoints."""
 
 _ROWS_AT_ONCE = 256
 
@@ -47,7 +43,7 @@ class Group:
         """Raises LogError when nothing was appended; a key that was used for something else is the outcome of its entry alone."""
         store = self._store
         size = sum(len(block) for entry in self._entries for block in entry.blocks)
-        _check_room(store, size)
+        store.check_room(2 * size)
         # Written down durably ahead of time, because a subscriber may see an offset that a power failure takes back.
         reserve = not store.always and store.next - 1 + sum(len(entry.blocks) for entry in self._entries) > store.reserved
         with store.transaction(durable=store.always or reserve):
@@ -136,10 +132,3 @@ def _repeat(entry: Entry, key: IdempotencyKey, fingerprint: bytes, first: int, l
     if fingerprint == key.fingerprint:
         return Appended(first, last, repeated=True)
     return KeyReused(f"idempotency key {key.name!r} was used on topic {entry.topic!r} with other content; take a new one")
-
-
-def _check_room(store: Store, size: int) -> None:
-    device = os.statvfs(store.path.parent)
-    free = device.f_bavail * device.f_frsize
-    if free < min(RESERVE_BYTES, device.f_blocks * device.f_frsize // 16) + 2 * size:
-        raise LogFull(f"{store.path}: only {free} bytes are left on the device; free some, or lower the retention")

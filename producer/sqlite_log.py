@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeVar
 
-from .event_log import Appended, Batch, IdempotencyKey, LogError, Stored, Topic
+from .event_log import Appended, Batch, IdempotencyKey, LogError, Stored, Topic, is_whole_block
 from .retention import Retention, upkeep
 from .sqlite_group import Entry
 from .sqlite_reader import Reader
@@ -86,10 +86,10 @@ class SqliteEventLog:
         self._announce.append(announce)
 
     async def append(self, topic: str, blocks: Sequence[bytes], key: IdempotencyKey | None = None) -> Appended:
-        """See EventLog.append. Being cancelled does not undo it."""
+        """See EventLog.append."""
         self._check_open()
-        if not blocks or not all(block.endswith(b"\n\n") for block in blocks):
-            raise ValueError("an append takes one event block or more, each with LF line ends and the blank line at its end")
+        if not blocks or not all(map(is_whole_block, blocks)):
+            raise ValueError("an append takes one or more whole event blocks, with LF line ends and without an id line")
         if topic not in self.topics:
             topic.encode()  # what UTF-8 does not have cannot be stored
         return await self._writer.append(Entry(topic, blocks, key))  # type: ignore[no-any-return]

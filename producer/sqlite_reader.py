@@ -135,7 +135,7 @@ class Reader:
 def _unpack(packed: tuple[str | None, str | None, str | None]) -> _Found:
     if packed[0] is None:
         return _Found((), (), ())
-    return _Found(*(list(map(int, str(column).split(","))) for column in packed))
+    return _Found(*(json.loads(f"[{column}]") for column in packed))  # the quickest way to many numbers
 
 
 def _run(connection: sqlite3.Connection, after: int, upto: int, rows: int, condition: str = "") -> _Found:

@@ -9,13 +9,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .event_log import LogError, LogInUse, Stored
+from .event_log import LogError, LogFull, LogInUse, Stored
 from .sqlite_schema import FILE, check_schema, connect, create, damaged, explain, recognise
 
 LOCK = "producer.lock"
 AHEAD = 1_000_000
 """So many offsets may be given out before it is written down, durably, that they were: what a power failure makes the log skip at most."""
 
+RESERVE_BYTES = 16 * 1024 * 1024
+"""Appends leave so much of the device free (of a small one, a sixteenth), for what removes events and for checkpoints."""
+
+_ROOM_SECONDS = 0.1
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _CHECKPOINT_PAGES = 2000
 _LARGEST_WAL_BYTES = 64 * 1024 * 1024
@@ -63,6 +67,8 @@ class Store:
         self.unsynced = False
         """Whether something that was committed may be lost by a power failure."""
         self._lock = _lock(directory)
+        self._room = 0
+        self._room_known_until = 0.0
         self._wal = -1
         try:
             _find_or_create(self.path)
@@ -94,6 +100,7 @@ class Store:
             raise damaged(self.path, f"its tables make no sense ({error})") from error
         self._wal = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)
         self._large_wal_bytes = _LARGEST_WAL_BYTES
+        self._wal_looked_at = 0.0
 
     def _load(self) -> None:
         [state] = self.connection.execute("SELECT * FROM state").fetchall()
@@ -114,7 +121,9 @@ class Store:
         )
         if newest < (last := max((row.last for row in self.rows.values()), default=0)):
             raise damaged(self.path, f"its newest event is {newest}, and should be {last}")
-        self.next = max(begin, newest + 1, self.gone_through + 1)
+        if max(newest, self.gone_through) < begin - 1:
+            raise damaged(self.path, f"its newest event is {newest}, and it was opened when there were {begin - 1}")
+        self.next = max(newest, self.gone_through) + 1
         self.time_ms = max(self.time_ms, self.gone_ms)
 
     def _begin(self) -> None:
@@ -148,6 +157,18 @@ class Store:
             raise
         self.unsynced = not durable
 
+    def check_room(self, size: int) -> None:
+        """Raises LogFull when there is no room for `size` bytes beside the reserve. Asks the device only now and then."""
+        self._room -= size
+        if self._room >= 0 and time.monotonic() < self._room_known_until:
+            return
+        device = os.statvfs(self.path.parent)
+        free = device.f_bavail * device.f_frsize
+        self._room = free - min(RESERVE_BYTES, device.f_blocks * device.f_frsize // 16) - size
+        self._room_known_until = time.monotonic() + _ROOM_SECONDS
+        if self._room < 0:
+            raise LogFull(f"{self.path}: only {free} bytes are left on the device; free some, or lower the retention")
+
     def sync(self) -> None:
         """Makes all that was committed durable. Raises LogError."""
         try:
@@ -160,6 +181,9 @@ class Store:
 
     def keep_wal_small(self) -> None:
         """Begins the write-ahead log anew when readers have long kept SQLite from doing so by itself. Raises LogError."""
+        if time.monotonic() < self._wal_looked_at + _ROOM_SECONDS:
+            return
+        self._wal_looked_at = time.monotonic()
         size = os.fstat(self._wal).st_size
         if size >= self._large_wal_bytes:
             self._large_wal_bytes = _LARGEST_WAL_BYTES if self._checkpoint() else 2 * size

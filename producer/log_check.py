@@ -1,0 +1,167 @@
+"""The command that checks an event log."""
+
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .event_log import LogError, is_whole_block
+from .sqlite_schema import FILE, check_schema, explain, recognise
+
+_REDRAW_SECONDS = 0.2
+_MOST_PROBLEMS = 100
+
+
+def check(directory: Path) -> int:
+    """Checks the event log in DIR, also while a producer writes it: prints each problem and a summary.
+
+    Looks at the file's structure, at every event (its id, that it is one whole event block, the order of offsets and times), and whether
+    counts and bytes of topics are right. While it reads, the write-ahead log of a running producer grows.
+    Exit status 0 only when the log is clean, 1 when there are problems, 2 when DIR is no log.
+    """
+    path = directory / FILE
+    if not path.exists() and not path.with_name(path.name + "-wal").exists():
+        sys.stderr.write(f"{directory}: no event log here ({FILE} is missing)\n")
+        return 2
+    audit = LogAudit(path)
+    progress = _Progress(lambda: f"{audit.events} events, {audit.problems} problems")
+    for problem in audit.check():
+        if problem:
+            progress.clear()
+            sys.stdout.write(f"{problem}\n")
+        progress.show()
+    progress.clear()
+    sys.stdout.write("".join(f"{line}\n" for line in _summary(audit)))
+    return 1 if audit.problems else 0
+
+
+@dataclass(slots=True)
+class LogAudit:
+    """The check of one file: iterate `check` to its end, then look at the counts."""
+
+    path: Path
+    events: int = 0
+    bytes: int = 0
+    topics: int = 0
+    dropped_events: int = 0
+    """Of dropped topics, still to be removed from the file."""
+    first: int = 0
+    last: int = 0
+    epoch: str = ""
+    problems: int = 0
+    _counted: dict[int, list[int]] = field(default_factory=dict)
+    """By topic: number of events, their bytes, offset of the first and of the last."""
+
+    def check(self) -> Iterator[str]:
+        """Gives each problem, and an empty text now and then. All is read from one snapshot."""
+        for problem in self._steps():
+            self.problems += bool(problem)
+            yield problem
+            if self.problems >= _MOST_PROBLEMS:
+                yield f"{self.path.name}: that is enough; there may be more"
+                return
+
+    def _steps(self) -> Iterator[str]:
+        try:
+            recognise(self.path)
+            connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=10)
+        except (LogError, OSError, sqlite3.Error) as error:
+            yield str(error)
+            return
+        try:
+            connection.execute("BEGIN")
+            check_schema(connection, self.path)
+            for (line,) in connection.execute(f"PRAGMA integrity_check({_MOST_PROBLEMS})"):
+                yield "" if line == "ok" else f"{self.path.name}: {line}"
+            yield from self._check_events(connection)
+            yield from self._check_topics(connection)
+            yield from self._check_keys(connection)
+        except sqlite3.Error as error:
+            yield str(explain(error, self.path))
+        except LogError as error:
+            yield str(error)
+        finally:
+            connection.close()
+
+    def _check_events(self, connection: sqlite3.Connection) -> Iterator[str]:
+        [self.epoch] = connection.execute("SELECT epoch FROM state").fetchone()
+        prefix = f"id: {self.epoch}-".encode()
+        before_ms = 0
+        for offset, topic, time_ms, block in connection.execute("SELECT offset, topic, time_ms, block FROM events ORDER BY offset"):
+            self.events += 1
+            self.bytes += len(block)
+            self.first, self.last = self.first or offset, offset
+            id = b"%b%d\n" % (prefix, offset)
+            if not block.startswith(id):
+                yield f"event {offset}: it begins with {block[: len(id)]!r}, its id is {id!r}"
+            elif not is_whole_block(block[len(id) :]):
+                yield f"event {offset}: it is not one whole event block"
+            if time_ms < before_ms:
+                yield f"event {offset}: its time is {time_ms}, that of the event before is {before_ms}"
+            before_ms = time_ms
+            counted = self._counted.setdefault(topic, [0, 0, offset, offset])
+            counted[0] += 1
+            counted[1] += len(block)
+            counted[3] = offset
+            if not self.events % 1000:
+                yield ""
+
+    def _check_topics(self, connection: sqlite3.Connection) -> Iterator[str]:
+        dropped = {id for (id,) in connection.execute("SELECT id FROM dropped")}
+        [(begin, gone, forgotten)] = connection.execute("SELECT begin, gone_through, forgotten_through FROM state").fetchall()
+        for id, name, *known, gone_through in connection.execute("SELECT * FROM topics"):
+            self.topics += 1
+            count, size, first, last = self._counted.pop(id, (0, 0, 0, 0))
+            if known != [count, size, last]:
+                written = f"{known[0]} events of {known[1]} bytes up to {known[2]}"
+                yield f"topic {name!r}: {written} are written down, {count} of {size} up to {last} are there"
+            if first and first <= gone_through:
+                yield f"topic {name!r}: all events up to {gone_through} should be gone, {first} is there"
+            forgotten = max(forgotten, gone_through)
+        if forgotten != gone:
+            yield f"log: {gone} is written down as the newest offset that is gone, of topics it is {forgotten}"
+        for id, (count, _, first, _) in self._counted.items():
+            self.dropped_events += count
+            if id not in dropped:
+                yield f"event {first}: it is of topic number {id}, which there is not; {count} events"
+        if max(self.last, gone) < begin - 1 and begin > 1:
+            yield f"log: it began with offset {begin}, and the newest before is {max(self.last, gone)}"
+
+    def _check_keys(self, connection: sqlite3.Connection) -> Iterator[str]:
+        [newest] = connection.execute("SELECT max(?, gone_through) FROM state", (self.last,)).fetchone()
+        topics = "SELECT id FROM topics UNION SELECT id FROM dropped"
+        sql = f"SELECT name, first, last FROM keys WHERE first > last OR last > ? OR topic NOT IN ({topics})"
+        for name, first, last in connection.execute(sql, (newest,)):
+            yield f"idempotency key {name!r}: it stands for the events {first} to {last}, which never were"
+
+
+class _Progress:
+    """A line on the terminal that says how far it is; nothing when standard error is none."""
+
+    def __init__(self, tell: Callable[[], str]) -> None:
+        self._tell = tell
+        self._enabled = sys.stderr.isatty()
+        self._shown_at = 0.0
+
+    def show(self) -> None:
+        if self._enabled and time.monotonic() - self._shown_at >= _REDRAW_SECONDS:
+            sys.stderr.write(f"\r\x1b[K{self._tell()}")
+            sys.stderr.flush()
+            self._shown_at = time.monotonic()
+
+    def clear(self) -> None:
+        if self._enabled:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+def _summary(audit: LogAudit) -> Iterator[str]:
+    yield f"epoch: {audit.epoch}"
+    yield f"events: {audit.events}, {audit.bytes} bytes, of {audit.topics} topics"
+    if audit.events:
+        yield f"offsets: {audit.first} to {audit.last}"
+    if audit.dropped_events:
+        yield f"note: {audit.dropped_events} events of dropped topics are still in the file, no reader sees them"
+    yield "clean" if not audit.problems else f"NOT CLEAN: {audit.problems} problems"
