@@ -29,12 +29,13 @@ def create_app(settings: Settings, drain: Drain | None = None, log: EventLog | N
     log = log or ClosedLog()
     meters = Meters()
     app = FastAPI(title="Producer", version="1", description=API_DESCRIPTION, redirect_slashes=False)
-    routers = [stream_routes(settings, meters, drain), topic_routes(settings, meters, drain, log), status_routes(meters, drain, log)]
+    topics, shortcut = topic_routes(settings, meters, drain, log)
+    routers = [stream_routes(settings, meters, drain), topics, status_routes(meters, drain, log)]
     for router in routers:
         app.include_router(router)
     answer_with_problems(app, routers)
     app.add_middleware(BodyLimit, not_below=TOPICS_PATH, max_bytes=settings.max_message_chars * _LONGEST_ESCAPE + _BODY_OVERHEAD_BYTES)
-    app.add_middleware(  # added last, so it is outermost: errors carry CORS headers too
+    app.add_middleware(  # outside of the others: errors carry CORS headers too
         CORSMiddleware,
         allow_origins=settings.allowed_origins,
         allow_credentials=settings.credentials_allowed,
@@ -42,4 +43,5 @@ def create_app(settings: Settings, drain: Drain | None = None, log: EventLog | N
         allow_headers=["*"],  # Authorization, Idempotency-Key and Last-Event-ID among them: a preflight is answered with what it asks for
         expose_headers=["Location"],
     )
+    app.user_middleware.insert(0, shortcut)
     return app

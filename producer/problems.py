@@ -39,6 +39,16 @@ def describe_problem(description: str, **example: object) -> dict[str, Any]:
     return {"description": description, "content": {PROBLEM_JSON: {"schema": schema, "example": {"type": "about:blank", **example}}}}
 
 
+def nothing_at(path: object) -> str:
+    """Gives the detail of a 404."""
+    return f"there is nothing at {path}; /docs lists what there is"
+
+
+def answer_problem(problem: Problem) -> JSONResponse:
+    """Gives the answer that refuses a request."""
+    return _document(problem.status_code, problem.detail, problem.facts, problem.headers)
+
+
 def _document(
     status: int, detail: str, facts: Mapping[str, object] | None = None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
@@ -49,13 +59,13 @@ def _document(
 async def _answer_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if isinstance(error, Problem):
-        return _document(error.status_code, error.detail, error.facts, error.headers)
+        return answer_problem(error)
     path = describe_value(request.scope["path"])  # not request.url, which believes the Host header
     if isinstance(error.__cause__, ValueError | RecursionError):  # FastAPI's 400 for a body that the JSON parser fails on
         entry = {"in": "body", "field": "body", "detail": f"cannot be read as JSON: {error.__cause__}"}
         return _document(HTTPStatus.UNPROCESSABLE_ENTITY, f"body: {entry['detail']}", {"errors": [entry]})
     if error.status_code == HTTPStatus.NOT_FOUND:
-        detail = f"there is nothing at {path}; /docs lists what there is"
+        detail = nothing_at(path)
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = _find_methods(request)
         detail = f"{path} does not take {request.method}, allowed is {allowed}"

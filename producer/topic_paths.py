@@ -1,8 +1,8 @@
 """Paths that name a topic. They are read as they came: decoded, a `%2F` in a name could not be told from a slash."""
 
 from fastapi import Request
-from starlette.exceptions import HTTPException
 
+from .problems import Problem, describe_value, nothing_at
 from .topics import TopicError, parse_topic
 from .wishes import refuse_topic
 
@@ -13,15 +13,15 @@ EVENT_PATH = "/topics/{topic:path}/events/{event_id}"
 
 
 def read_segment(request: Request, route: str) -> str:
-    """Gives the topic segment of a path that matched `route`. Raises HTTPException (404) for a path with more segments than it."""
+    """Gives the topic segment of a path that matched `route`. Raises Problem (404) for a path with more segments than it."""
     segments: list[str] = request.scope["raw_path"].decode("ascii").split("/")
     if len(segments) != route.count("/") + 1:
-        raise HTTPException(404)
+        raise Problem(404, nothing_at(describe_value(request.scope["path"])))
     return segments[2]
 
 
 def read_topic(request: Request, route: str = EVENTS_PATH) -> str:
-    """Gives the topic that the path names. Raises Problem (422), HTTPException (404)."""
+    """Gives the topic that the path names. Raises Problem (422, 404)."""
     segment = read_segment(request, route)
     try:
         return parse_topic(segment)

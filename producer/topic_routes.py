@@ -1,6 +1,7 @@
 """Topics over HTTP."""
 
 from fastapi import APIRouter
+from starlette.middleware import Middleware
 
 from .drain import Drain
 from .event_bodies import Limits
@@ -11,12 +12,14 @@ from .publish_keys import PublishKeys
 from .publish_routes import PublishRoutes
 from .publishing import Publisher
 from .settings import Settings
+from .shortcut import Shortcut
 from .subscribe_routes import SubscribeRoutes
 from .subscription import Subscriptions
+from .topic_paths import EVENTS_PATH
 
 
-def topic_routes(settings: Settings, meters: Meters, drain: Drain, log: EventLog) -> APIRouter:
-    """Gives the routes that publish to the topics of `log` and subscribe to them."""
+def topic_routes(settings: Settings, meters: Meters, drain: Drain, log: EventLog) -> tuple[APIRouter, Middleware]:
+    """Gives the routes that publish to the topics of `log` and subscribe to them, and the outermost middleware, for fast publishing."""
     router = APIRouter(tags=["topics"])
     limits = Limits(settings.max_event_bytes, settings.max_batch_events, settings.max_batch_bytes)
     feeds = Feeds(log)
@@ -24,7 +27,8 @@ def topic_routes(settings: Settings, meters: Meters, drain: Drain, log: EventLog
     meters.watch_feeds(feeds)
     publisher = Publisher(log, meters, limits)
     keys = PublishKeys.parse(settings.publish_keys.get_secret_value())
-    PublishRoutes(log, feeds, publisher, keys, drain, limits).add_to(router)
+    publishing = PublishRoutes(log, feeds, publisher, keys, drain, limits)
+    publishing.add_to(router)
     subscriptions = Subscriptions(
         log,
         feeds,
@@ -35,4 +39,5 @@ def topic_routes(settings: Settings, meters: Meters, drain: Drain, log: EventLog
         retry_ms=settings.topic_retry_ms,
     )
     SubscribeRoutes(log, subscriptions, settings.drain_seconds).add_to(router)
-    return router
+    prefix, _, suffix = EVENTS_PATH.partition("{topic:path}")
+    return router, Middleware(Shortcut, endpoint=publishing.publish, prefix=prefix, suffix=suffix)
