@@ -132,11 +132,13 @@ async def _serve_among_others(settings: Settings, place: Place) -> None:
     channel = await Channel.open(socket.socket(fileno=place.channel))
     plan = await channel.hear()
     if plan is None:
-        return  # the parent ended before it began
+        _tidy(place)
+        return  # the parent ended before this began
     routes = RouteTable(Route(**table) for table in plan["routes"])
     counts = OpenCounts(place.counts, bytes.fromhex(plan["key"]), len(place.sets), place.number)
     listeners = Listeners([[_inherited(number) for number in numbers] for numbers in place.sets], place.number)
     obeying = asyncio.create_task(_obey(channel, listeners))
+    settings = settings.model_copy(update={"max_history_bytes": max(1, settings.max_history_bytes // len(place.sets))})
     async with run_gateway(settings, routes, listeners, partial(web.UnixSite, path=place.admin_path), counts) as gateway:
         channel.tell(state="ready")
         leaving = asyncio.create_task(signalled.wait())
@@ -148,12 +150,17 @@ async def _serve_among_others(settings: Settings, place: Place) -> None:
         await gateway.drain()
     channel.tell(figures=gateway.figures())
     await channel.close()
+    if obeying.done() and not obeying.result():
+        _tidy(place)
+    obeying.cancel()
+
+
+def _tidy(place: Place) -> None:
+    """Removes what the parent would remove if it were there."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(place.admin_path)
-    if obeying.done() and not obeying.result():
-        with contextlib.suppress(OSError):  # not empty: other workers are still draining
-            os.rmdir(place.directory)
-    obeying.cancel()
+    with contextlib.suppress(OSError):  # not empty, other workers are still draining; or one of them was first
+        os.rmdir(place.directory)
 
 
 async def _obey(channel: Channel, listeners: Listeners) -> bool:

@@ -157,7 +157,7 @@ class Workers:
             if self.draining:
                 return
             pause = 0.0 if loop.time() - began >= _STEADY_SECONDS else min(max(_FIRST_PAUSE_SECONDS, pause * 2), _LONGEST_PAUSE_SECONDS)
-            log.error("worker ended", worker=worker.number, reason=end, starts_again_in_seconds=pause)
+            log.warning("worker ended", worker=worker.number, reason=end, starts_again_in_seconds=pause)
             try:
                 await asyncio.wait_for(self._stopping.wait(), pause)
             except TimeoutError:

@@ -50,6 +50,11 @@ class GatewayProcess:
         self.url = ""
         self.admin = ""
 
+    @property
+    def pid(self) -> int:
+        """Of the process that was started, which is the parent when there are workers."""
+        return self._process.pid
+
     async def log_line(self, event: str) -> dict[str, Any]:
         """The next log line about `event`; every line on the way must be JSON."""
         assert self._process.stdout is not None
@@ -71,10 +76,10 @@ class GatewayProcess:
         async with asyncio.timeout(GUARD_SECONDS):
             return await self._process.wait()
 
-    async def metrics(self) -> dict[str, Metric]:
+    async def metrics(self, path: str = "/metrics") -> dict[str, Metric]:
         """The metric families of the admin port by name, as Prometheus reads them."""
         async with httpx.AsyncClient(trust_env=False) as http:
-            text = (await http.get(f"{self.admin}/metrics")).raise_for_status().text
+            text = (await http.get(f"{self.admin}{path}")).raise_for_status().text
         return {family.name: family for family in text_string_to_metric_families(text)}
 
 
@@ -94,6 +99,7 @@ async def start_gateway(**settings: str) -> AsyncIterator[GatewayProcess]:
         env=environment({"PORT": "0", "ADMIN_PORT": "0"} | settings),
         stdout=asyncio.subprocess.PIPE,
         limit=2**20,
+        start_new_session=True,  # so that a test can signal its process group, as Ctrl-C does
     )
     gateway = GatewayProcess(process)
     try:

@@ -1,0 +1,96 @@
+"""A gateway with workers, as processes that a test can look at and kill one by one."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import httpx
+import psutil
+
+from tests.gateway.running import GUARD_SECONDS, GatewayProcess, meter, start_gateway
+from tests.proxy.downstream import Answer, Downstream
+from tests.scripted_upstream import EVENT_STREAM_HEAD, Asked, Script, ScriptedUpstream, Silence, chunk
+
+EVENT = b"data: 1\n\n"
+
+
+def default_script(asked: Asked) -> Script:
+    """`/stream` is an event and silence; everything else is a short answer."""
+    if asked.target.startswith("/stream"):
+        return [EVENT_STREAM_HEAD, chunk(EVENT), Silence()]
+    return [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"]
+
+
+class Crew:
+    """A running gateway with workers, numbered from 0."""
+
+    def __init__(self, gateway: GatewayProcess) -> None:
+        self.gateway = gateway
+        self.port = urlsplit(gateway.url).port or 0
+
+    def pids(self) -> dict[int, int]:
+        """The process of each worker by its number; one that is just being started may be missing."""
+        found = {}
+        for child in psutil.Process(self.gateway.pid).children():
+            with contextlib.suppress(psutil.Error, IndexError, ValueError):
+                found[json.loads(child.cmdline()[-1])["number"]] = child.pid
+        return found
+
+    def kill(self, number: int, by: signal.Signals = signal.SIGKILL) -> int:
+        """Sends a signal to one worker and gives its pid."""
+        pid = self.pids()[number]
+        os.kill(pid, by)
+        return pid
+
+    async def meter(self, name: str, **labels: str) -> float:
+        """A figure of all workers together."""
+        return meter(await self.gateway.metrics(), name, **labels)
+
+    async def meter_of(self, number: int, name: str) -> float:
+        """A figure of one worker."""
+        return meter(await self.gateway.metrics(f"/workers/{number}/metrics"), name)
+
+    async def readiness(self) -> tuple[int, dict[str, str]]:
+        async with httpx.AsyncClient(trust_env=False, timeout=GUARD_SECONDS) as http:
+            answer = await http.get(f"{self.gateway.admin}/readyz")
+        return answer.status_code, answer.json()
+
+    async def until_ready(self) -> None:
+        async with asyncio.timeout(GUARD_SECONDS):
+            while (await self.readiness())[0] != 200:
+                await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def crew(upstream: ScriptedUpstream | None = None, **settings: str) -> AsyncIterator[Crew]:
+    """Runs a gateway with two workers in front of `upstream` until the block ends."""
+    url = {"UPSTREAM": upstream.url} if upstream else {}
+    async with start_gateway(**{"WORKERS": "2"} | url | settings) as gateway:
+        yield Crew(gateway)
+
+
+@asynccontextmanager
+async def subscribed(port: int, count: int, target: str = "/stream") -> AsyncIterator[list[Answer]]:
+    """Opens `count` streams, each on a connection of its own, and reads their first event."""
+    async with contextlib.AsyncExitStack() as stack:
+        downstreams = [await stack.enter_async_context(Downstream(port)) for _ in range(count)]
+        for downstream in downstreams:
+            await downstream.ask(target)
+        answers = [await downstream.answer() for downstream in downstreams]
+        for answer in answers:
+            await answer.receive(len(EVENT))
+        yield answers
+
+
+def ended(pids: Sequence[int]) -> bool:
+    """Tells whether none of these processes runs any more; who has no parent to bury him counts as ended."""
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                return False
+    return True
