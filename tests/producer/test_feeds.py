@@ -1,0 +1,305 @@
+import asyncio
+import random
+from contextlib import ExitStack
+
+import pytest
+
+from producer.cursor import Cursor, GapBlock, Start, start_after_id
+from producer.event_log import LogError, Stored
+from producer.feeds import Feed, Feeds
+from producer.runs import PIECE_BYTES, Piece, Run
+from producer.topics import Patterns
+from tests.producer.scripted_log import ScriptedLog
+
+FROM_START = Start(0, "")
+
+
+@pytest.fixture
+def log() -> ScriptedLog:
+    return ScriptedLog()
+
+
+@pytest.fixture
+def feeds(log: ScriptedLog) -> Feeds:
+    return Feeds(log)
+
+
+def patterns(*texts: str) -> Patterns:
+    return Patterns.parse(texts)
+
+
+async def take_all(cursor: Cursor) -> list[int]:
+    """The offsets of all events that there are now; there must be no gap."""
+    offsets: list[int] = []
+    while (found := await cursor.advance()) is not None:
+        assert isinstance(found, Piece), found
+        offsets += [int(line[len(b"id: epoch-") :]) for line in found.body.splitlines() if line.startswith(b"id:")]
+        assert (offsets[-1], len(found.body.split(b"\n\n")) - 1) == (found.last, found.events)
+    return offsets
+
+
+async def take_gap(cursor: Cursor) -> bytes:
+    found = await cursor.advance()
+    assert isinstance(found, GapBlock), found
+    return found.body
+
+
+def waiting(feed: Feed) -> "asyncio.Task[bool]":
+    return asyncio.create_task(feed.wait(20))
+
+
+async def test_subscribers_of_one_topic_share_each_block_and_others_are_not_woken(log: ScriptedLog, feeds: Feeds) -> None:
+    with feeds.subscribe(patterns("a")) as one, feeds.subscribe(patterns("b")) as other, ExitStack() as others:
+        for _ in range(1999):
+            assert others.enter_context(feeds.subscribe(patterns("a"))) is one
+        cursors = [Cursor(one, log.epoch, Start(0, "now")) for _ in range(2000)]
+        waiters = [waiting(one) for _ in range(2000)] + [waiting(other)]
+        await asyncio.sleep(0)
+        [block] = log.publish("a")
+        assert await asyncio.gather(*waiters[:-1]) == [True] * 2000
+        pieces = [await cursor.advance() for cursor in cursors]
+        assert {id(piece.body) for piece in pieces if isinstance(piece, Piece)} == {id(block)}
+        assert (feeds.subscribers("a"), one.wakes, other.wakes) == (2000, 2000, 0)
+        assert not waiters[-1].done()
+        waiters[-1].cancel()
+    assert log.reads == []
+
+
+async def test_feed_is_one_for_equal_patterns_and_gone_with_its_last_subscriber(feeds: Feeds) -> None:
+    with feeds.subscribe(patterns("b", "a.*")) as one:
+        with feeds.subscribe(patterns("a.%2A", "b")) as other:
+            assert one is other
+            assert len(feeds) == 1
+        assert len(feeds) == 1
+    assert len(feeds) == 0
+
+
+async def test_event_comes_to_every_feed_that_matches_and_to_no_other(log: ScriptedLog, feeds: Feeds) -> None:
+    asked = [("a.b",), ("a.*",), ("a.>",), (">",), ("*",), ("a.c",), ("x", "a.b"), ("x", "*.b")]
+    expected = [[1], [1, 2], [1, 2, 4], [1, 2, 3, 4], [3], [2], [1], [1]]
+    found = []
+    for texts in asked:
+        with feeds.subscribe(patterns(*texts)) as feed:
+            cursor = Cursor(feed, log.epoch, Start(log.last, "now"))
+            log.publish("a.b", "a.c", "y", "a.b.c")
+            found.append([offset - log.last + 4 for offset in await take_all(cursor)])
+    assert found == expected
+
+
+async def test_cursor_goes_from_the_log_to_what_is_new_without_loss_or_repeat(log: ScriptedLog, feeds: Feeds) -> None:
+    log.publish("a", "b", "a")
+    with feeds.subscribe(patterns("*")) as feed:
+        cursor = Cursor(feed, log.epoch, FROM_START)
+        assert await take_all(cursor) == [1, 2, 3]
+        log.publish("a", "new")
+        assert await take_all(cursor) == [4, 5]
+        assert await take_all(Cursor(feed, log.epoch, FROM_START)) == [1, 2, 3, 4, 5]
+    assert [read[:2] for read in log.reads] == [(0, 3)]  # what was read is in front of what is new, for the next
+
+
+async def test_topics_that_are_new_while_a_feed_is_open_are_read_too(log: ScriptedLog, feeds: Feeds) -> None:
+    with feeds.subscribe(patterns("a.*")) as feed:
+        slow = Cursor(feed, log.epoch, FROM_START)
+        feed.limit_ring(1)
+        for name in ("a.x", "b.x", "a.y", "a.z"):
+            log.publish(name, size=2000)
+            feed.limit_ring(1)
+        feed.call()
+        assert feed.start == 3  # the ring has the newest only
+        assert await take_all(slow) == [1, 3, 4]
+        assert log.reads[0][2] == {"a.x", "a.y", "a.z"}
+
+
+async def test_equal_reads_at_one_time_are_one(log: ScriptedLog, feeds: Feeds) -> None:
+    log.publish(*["a"] * 50)
+    log.held = asyncio.Event()
+    with feeds.subscribe(patterns("a")) as feed:
+        cursors = [Cursor(feed, log.epoch, Start(number % 3 + 5, "x")) for number in range(2000)]
+        tasks = [asyncio.create_task(cursor.advance()) for cursor in [Cursor(feed, log.epoch, FROM_START), *cursors]]
+        await asyncio.sleep(0)
+        tasks[0].cancel()  # who leaves must not take it from the others
+        await asyncio.sleep(0)
+        log.held.set()
+        pieces = await asyncio.gather(*tasks[1:])
+    assert len(log.reads) == 1
+    assert len({id(piece) for piece in pieces}) == 3
+
+
+async def test_failed_read_fails_for_all_who_wait_and_is_tried_again_by_the_next(log: ScriptedLog, feeds: Feeds) -> None:
+    log.publish("a")
+    log.failing, log.held = True, asyncio.Event()
+    with feeds.subscribe(patterns("a")) as feed:
+        tasks = [asyncio.create_task(Cursor(feed, log.epoch, FROM_START).advance()) for _ in range(3)]
+        await asyncio.sleep(0)
+        log.held.set()
+        assert [type(error) for error in await asyncio.gather(*tasks, return_exceptions=True)] == [LogError] * 3
+        log.failing = False
+        assert await take_all(Cursor(feed, log.epoch, FROM_START)) == [1]
+
+
+async def test_wait_ends_after_its_time_and_leaves_nothing(feeds: Feeds) -> None:
+    with feeds.subscribe(patterns("a")) as feed:
+        assert not await feed.wait(0.01)
+        called = waiting(feed)
+        await asyncio.sleep(0)
+        feeds.call()
+        assert await called
+
+
+async def test_memory_of_a_feed_is_bounded_and_a_slow_cursor_reads_what_left_it(log: ScriptedLog, feeds: Feeds) -> None:
+    with feeds.subscribe(patterns("a")) as feed:
+        slow = Cursor(feed, log.epoch, FROM_START)
+        for _ in range(60):
+            log.publish(*["a"] * 10, size=4000)
+        assert 300 < feed.start < 600
+        assert await take_all(slow) == list(range(1, 601))
+
+
+async def test_event_that_was_lost_before_it_was_given_is_told_and_the_rest_follows(log: ScriptedLog, feeds: Feeds) -> None:
+    log.publish(*"abab")
+    log.lose(1, 2)
+    with feeds.subscribe(patterns("*")) as feed:
+        cursor = Cursor(feed, log.epoch, start_after_id(log, "epoch-1"))
+        body = b'id: epoch-2\nevent: gap\ndata: {"asked": "epoch-1", "first_retained": "epoch-3", "reason": "not-retained"}\n\n'
+        assert await take_gap(cursor) == body
+        assert await take_all(cursor) == [3, 4]
+        assert await take_all(Cursor(feed, log.epoch, start_after_id(log, "epoch-2"))) == [3, 4]
+        assert await take_all(Cursor(feed, log.epoch, FROM_START)) == [3, 4]
+
+
+async def test_no_gap_is_told_for_other_topics_or_for_what_was_seen(log: ScriptedLog, feeds: Feeds) -> None:
+    log.publish(*"abab")
+    log.lose(1, 2)
+    with feeds.subscribe(patterns("a")) as feed:
+        assert await take_all(Cursor(feed, log.epoch, start_after_id(log, "epoch-1"))) == [3]
+
+
+async def test_everything_lost_is_a_gap_without_a_first(log: ScriptedLog, feeds: Feeds) -> None:
+    log.publish(*"aab")
+    log.lose(1, 2)
+    with feeds.subscribe(patterns("a")) as feed:
+        body = await take_gap(cursor := Cursor(feed, log.epoch, start_after_id(log, "epoch-1")))
+        assert body.startswith(b'id: epoch-3\nevent: gap\ndata: {"asked": "epoch-1", "first_retained": null, ')
+        assert await take_all(cursor) == []
+        log.publish("a")
+        assert await take_all(cursor) == [4]
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ("other-1", "unknown-epoch"),
+        ("epoch", "malformed-id"),
+        ("1", "malformed-id"),
+        ("epoch-01", "malformed-id"),
+        ("epoch-9", "beyond-end"),
+    ],
+)
+@pytest.mark.parametrize("published", [0, 2])
+async def test_foreign_id_is_a_gap_and_then_everything_follows(
+    log: ScriptedLog, feeds: Feeds, asked: str, reason: str, published: int
+) -> None:
+    log.publish(*"a" * published)
+    with feeds.subscribe(patterns("a")) as feed:
+        cursor = Cursor(feed, log.epoch, start_after_id(log, asked))
+        first = '"epoch-1"' if published else "null"
+        expected = f'id: epoch-0\nevent: gap\ndata: {{"asked": "{asked}", "first_retained": {first}, "reason": "{reason}"}}\n\n'
+        assert await take_gap(cursor) == expected.encode()
+        assert len(await take_all(cursor)) == published
+
+
+async def test_cursor_that_retention_overtakes_is_told(log: ScriptedLog, feeds: Feeds) -> None:
+    log.publish(*["a"] * 3000)
+    with feeds.subscribe(patterns("a")) as feed:
+        cursor = Cursor(feed, log.epoch, FROM_START)
+        seen = 0
+        while seen < 2000:
+            found = await cursor.advance()
+            assert isinstance(found, Piece)
+            seen = found.last
+        log.lose(*range(1, 2501))
+        assert b'"asked": "epoch-2000", "first_retained": "epoch-2501"' in await take_gap(cursor)
+        assert await take_all(cursor) == list(range(2501, 3001))
+
+
+async def test_dropped_topic_leaves_memory_and_only_who_had_not_seen_it_is_told(log: ScriptedLog, feeds: Feeds) -> None:
+    with feeds.subscribe(patterns("a", "b")) as feed:
+        ahead, behind = Cursor(feed, log.epoch, Start(0, "now")), Cursor(feed, log.epoch, Start(0, "now"))
+        log.publish("a", "b")
+        assert await take_all(ahead) == [1, 2]
+        log.lose(1)
+        feeds.forget("a")
+        assert b'"first_retained": "epoch-2"' in await take_gap(behind)
+        assert await take_all(behind) == [2]
+        log.publish("b")
+        assert await take_all(ahead) == [3]
+
+
+async def test_read_that_a_drop_overtook_does_not_come_into_memory(log: ScriptedLog, feeds: Feeds) -> None:
+    log.publish("a")
+    log.held = asyncio.Event()
+    with feeds.subscribe(patterns("a")) as feed:
+        task = asyncio.create_task(Cursor(feed, log.epoch, FROM_START).advance())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        feeds.forget("a")
+        log.held.set()
+        assert isinstance(await task, Piece)
+        assert feed.start == 1
+        assert feed.piece(1) is None
+
+
+@pytest.mark.parametrize("upto", [0, 1, 2, 3])
+async def test_cursor_with_an_end_stops_there_whatever_comes_meanwhile(log: ScriptedLog, feeds: Feeds, upto: int) -> None:
+    log.publish(*"a" * upto)
+    with feeds.subscribe(patterns("a")) as feed:
+        cursors = [Cursor(feed, log.epoch, FROM_START, upto=upto) for _ in range(2)]
+        assert await take_all(cursors[0]) == list(range(1, upto + 1))
+        log.publish("a", "a")
+        assert await take_all(cursors[1]) == list(range(1, upto + 1))
+        assert all(cursor.ended for cursor in cursors)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4])
+async def test_cursor_with_a_limit_stops_after_so_many_events(log: ScriptedLog, feeds: Feeds, limit: int) -> None:
+    log.publish("a", "a")
+    with feeds.subscribe(patterns("a")) as feed:
+        cursor = Cursor(feed, log.epoch, FROM_START, limit=limit)
+        log.publish("a", "a")
+        assert await take_all(cursor) == list(range(1, limit + 1))
+        assert cursor.ended
+
+
+def test_run_is_what_a_list_would_be_whatever_is_done_to_it() -> None:
+    chance = random.Random(7)
+    for _ in range(200):
+        run, model, low, high = Run(), list[Stored](), 5000, 5000
+        for _ in range(chance.randrange(1, 60)):
+            match chance.randrange(4):
+                case 0:
+                    front = [Stored(low - number, "t", bytes(chance.randrange(1, 40_000))) for number in range(chance.randrange(4))][::-1]
+                    run.put_in_front(Run(front), low)
+                    model, low = front + model, low - len(front)
+                case 1 if model:
+                    assert run.evict() == model.pop(0).offset
+                    low = low if model else high
+                case _:
+                    high += chance.randrange(1, 3)
+                    model.append(Stored(high, "t", bytes(chance.randrange(1, 40_000))))
+                    run.append(model[-1])
+            assert (len(run), run.bytes) == (len(model), sum(len(event.block) for event in model))
+            check_run(run, model, chance)
+
+
+def check_run(run: Run, model: list[Stored], chance: random.Random) -> None:
+    """Pieces from a random place on are the model's blocks, none too large, up to a random end."""
+    after = chance.randrange(4900, 5100)
+    upto, most = chance.choice([None, after + 9]), chance.choice([None, 1, 3])
+    left = [event for event in model if event.offset > after and (upto is None or event.offset <= upto)]
+    while piece := run.piece(after, upto, most):
+        taken, left = left[: piece.events], left[piece.events :]
+        assert piece == Piece(b"".join(event.block for event in taken), taken[0].offset, taken[-1].offset, len(taken))
+        assert len(piece.body) <= PIECE_BYTES or piece.events == 1
+        assert most is None or piece.events <= most
+        after = piece.last
+    assert left == []
