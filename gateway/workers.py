@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import secrets
 import signal
 import socket
@@ -28,6 +29,8 @@ _ENDING_SECONDS = 3.0
 _STEADY_SECONDS = 10.0
 """A worker that lived so long is replaced at once when it ends."""
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 30.0
+_LONGEST_DIRECTORY = 98
+"""In bytes: a socket in it adds five, and its path may have 103 on BSDs, 107 on Linux (unix(7))."""
 _ASK_SECONDS = 1.0
 """From one look at the workers' figures to the next: so much of them is lost when one is killed."""
 _ANSWER_SECONDS = 2.0
@@ -244,6 +247,8 @@ async def serve_with_workers(settings: Settings, routes: RouteTable) -> bool:
     sets = bind_listeners(settings.host, settings.port, settings.workers)
     url = url_of(settings.host, sets[0])
     with tempfile.TemporaryDirectory(prefix="gateway-", ignore_cleanup_errors=True) as directory, tempfile.TemporaryFile() as counts:
+        if len(os.fsencode(directory)) > _LONGEST_DIRECTORY:
+            raise OSError(f"{directory} is too long a path for Unix sockets: set TMPDIR to a directory with a shorter one")
         counts.truncate(OpenCounts.size(len(sets)))
         workers = Workers(settings, routes, sets, directory, counts.fileno())
         async with serve_admin(workers, settings.admin_host, settings.admin_port) as admin:

@@ -1,6 +1,7 @@
 """Several workers on one port: how they share it, what the admin port says of them, and how they start and end."""
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -207,3 +208,25 @@ def test_routes_that_make_no_sense_end_the_start_with_status_2(
     monkeypatch.setenv("GATEWAY_WORKERS", "2")
     monkeypatch.setenv("GATEWAY_CONFIG", str(config))
     assert start_refused(monkeypatch, capsys) == (2, f"gateway: {config}: route 1 (/): key 'upstream' is missing\n")
+
+
+def test_directory_for_temporary_files_with_too_long_a_path_is_refused(tmp_path: Path) -> None:
+    directory = tmp_path / ("long" * 20)
+    directory.mkdir()
+    environ = environment({"PORT": "0", "ADMIN_PORT": "0", "WORKERS": "2"}) | {"TMPDIR": str(directory)}
+    answer = subprocess.run([sys.executable, "-m", "gateway"], env=environ, capture_output=True, text=True, timeout=30)
+    assert answer.returncode == 1
+    assert re.fullmatch(rf"gateway: {directory}/\S+ is too long a path for Unix sockets: set TMPDIR to .*\n", answer.stderr)
+    assert [*directory.iterdir()] == []
+
+
+async def test_sigterm_while_workers_start_ends_it_with_status_0(tmp_path: Path) -> None:
+    environ = environment({"PORT": "0", "ADMIN_PORT": "0", "WORKERS": "2"}) | {"TMPDIR": str(tmp_path)}
+    parent = subprocess.Popen([sys.executable, "-m", "gateway"], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pids = await until(lambda: [child.pid for child in psutil.Process(parent.pid).children()], 2)
+    parent.terminate()
+    out, err = await asyncio.to_thread(parent.communicate)
+    assert (parent.returncode, err) == (0, "")
+    assert [json.loads(line)["event"] for line in out.splitlines()] == ["draining", "stopped"]
+    assert ended(pids)
+    assert [*tmp_path.iterdir()] == []

@@ -1,0 +1,80 @@
+"""Figures of several workers as those of one gateway."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, disable_created_metrics, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.totals import Totals
+from tests.gateway.running import meter
+
+
+def exposed(registry: CollectorRegistry) -> str:
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    return generate_latest(registry).decode()
+
+
+def told(requests: dict[str, int], open_now: int = 0, seconds: tuple[float, ...] = ()) -> str:
+    """What a worker says."""
+    registry = CollectorRegistry()
+    counter = Counter("requests_total", 'Requests with a \\ and a "quote".', ["path"], registry=registry)
+    for path, count in requests.items():
+        counter.labels(path).inc(count)
+    Gauge("open_now", "Open now.", registry=registry).set(open_now)
+    histogram = Histogram("taken_seconds", "Time taken.", buckets=(0.1, 1), registry=registry)
+    for value in seconds:
+        histogram.observe(value)
+    return exposed(registry)
+
+
+def read(totals: Totals) -> dict[str, Metric]:
+    """What a gateway that has `totals` says, as Prometheus reads it."""
+    registry = CollectorRegistry()
+    registry.register(totals)
+    return {family.name: family for family in text_string_to_metric_families(exposed(registry))}
+
+
+def test_figures_of_one_worker_are_passed_on_unchanged() -> None:
+    totals, text = Totals(), told({'a"\n\\b': 3}, 2, (0.5,))
+    totals.take(0, text)
+    registry = CollectorRegistry()
+    registry.register(totals)
+    assert exposed(registry) == text
+
+
+def test_figures_add_up_by_name_and_labels() -> None:
+    totals = Totals()
+    totals.take(0, told({"a": 3, "b": 1}, 2, (0.05, 0.5)))
+    totals.take(1, told({"a": 4, "c": 5}, 3, (0.5, 5.0)))
+    figures = read(totals)
+    assert [meter(figures, "requests_total", path=path) for path in "abc"] == [7, 1, 5]
+    assert meter(figures, "open_now") == 5
+    assert [meter(figures, "taken_seconds_bucket", le=le) for le in ("0.1", "1.0", "+Inf")] == [1, 3, 4]
+    assert meter(figures, "taken_seconds_count") == 4
+    assert meter(figures, "taken_seconds_sum") == 6.05
+
+
+def test_newest_figures_of_a_worker_replace_its_older_ones() -> None:
+    totals = Totals()
+    totals.take(0, told({"a": 3}, 2))
+    totals.take(0, told({"a": 4}, 1))
+    figures = read(totals)
+    assert (meter(figures, "requests_total"), meter(figures, "open_now")) == (4, 1)
+
+
+def test_counters_and_histograms_of_a_worker_that_is_gone_stay_and_gauges_go() -> None:
+    totals = Totals()
+    for count in (3, 4):  # one process after the other
+        totals.take(0, told({"a": count}, 2, (0.5,)))
+        totals.retire(0)
+    figures = read(totals)
+    assert meter(figures, "requests_total", path="a") == 7
+    assert meter(figures, "taken_seconds_count") == 2
+    assert figures["open_now"].samples == []
+    totals.take(0, told({"a": 1}, 1))
+    figures = read(totals)
+    assert (meter(figures, "requests_total"), meter(figures, "open_now")) == (8, 1)
+
+
+def test_worker_that_never_said_anything_may_go() -> None:
+    totals = Totals()
+    totals.retire(0)
+    assert read(totals) == {}
