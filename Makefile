@@ -6,7 +6,7 @@ ENVIRONMENT := .venv/requirements.txt
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 	--custom-compile-command "make lock"
 
-.PHONY: help run test lint format lock bench clean FORCE
+.PHONY: help run test soak lint format lock bench clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 16
@@ -25,6 +25,9 @@ run: $(ENVIRONMENT) ## run producer, gateway and consumer here until Ctrl-C; dat
 
 test: lint ## check everything: lint, types, import rules, every test
 	$(BIN)/python -m pytest -rfEs --cov=eventstream --cov-fail-under=100
+
+soak: $(ENVIRONMENT) ## run the tests of endurance for SOAK_SECONDS each (600); SOAK_SEED decides as an earlier run did
+	SOAK_SECONDS=$${SOAK_SECONDS:-600} $(BIN)/python -m pytest -m soak -o log_cli=true -o log_cli_level=INFO
 
 lint: $(ENVIRONMENT) ## check style, types and import rules
 	$(BIN)/ruff check

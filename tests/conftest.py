@@ -52,6 +52,7 @@ def _missing(tool: str) -> str | None:
 def pytest_configure(config: pytest.Config) -> None:
     for tool, (description, _) in _NEEDS.items():
         config.addinivalue_line("markers", f"{tool}: {description}")
+    config.addinivalue_line("markers", "soak: goes on for SOAK_SECONDS, in `make soak` for long")
 
 
 @pytest.hookimpl(tryfirst=True)

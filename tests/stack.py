@@ -20,6 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 REPOSITORY = Path(__file__).parent.parent
 T = TypeVar("T")
 DEMO_TEXT = "七夕情人节即将来临,我们为您准备了精美的鲜花和美味的蛋糕"
+ALL_TOPICS = "/topics/%3E/events?from=start"
+"""What the consumer follows unless it is told otherwise: every event of the producer's log."""
 PREFIXES = ("PRODUCER_", "GATEWAY_", "CONSUMER_")
 
 
@@ -108,6 +110,12 @@ class ServiceProcess:
             raise
 
     @property
+    def pid(self) -> int:
+        """Of the process that was started last."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
@@ -153,7 +161,7 @@ class SentCount:
 
 
 @contextmanager
-def run_stack(directory: Path, source_path: str = "/plain?ids=true", **variables: str) -> Iterator[Stack]:
+def run_stack(directory: Path, source_path: str = ALL_TOPICS, **variables: str) -> Iterator[Stack]:
     """Runs the stack with its files in `directory`; the consumer reads `source_path` from the gateway, `variables` are further settings.
 
     At the end each service that still runs gets SIGTERM and must exit with status 0.

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from tests.stack import DEMO_TEXT, REPOSITORY, clean_environment, run_stack, wait_until
+from tests.publishing import Publisher, assert_log_has_each_event_once
+from tests.stack import ALL_TOPICS, DEMO_TEXT, REPOSITORY, clean_environment, run_stack, wait_until
 
 pytestmark = pytest.mark.timeout(300)
 
+QUICK = {"PRODUCER_TOPIC_RETRY_MS": "100", "PRODUCER_RETRY_MS": "100", "CONSUMER_RECONNECT_INITIAL_SECONDS": "0.1"}
 REPEAT = 20
 LAST = REPEAT * len(DEMO_TEXT)
-SOURCE = f"/?ids=true&interval_ms=5&repeat={REPEAT}"
+TEXT = f"/?ids=true&interval_ms=5&repeat={REPEAT}"
 
 
 def read_log(directory: Path) -> list[dict[str, Any]]:
@@ -23,42 +25,55 @@ def read_log(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in segment.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
 
 
-def wait_for_events(directory: Path, number: int) -> None:
-    """Returns when the event with this number is in the log."""
-    wait_until(lambda: any(int(record["id"]) >= number for record in read_log(directory)), f"event {number} in the log")
+def wait_for_id(directory: Path, id: str) -> None:
+    """Returns when the event with this ID is in the log."""
+    wait_until(lambda: any(record["id"] == id for record in read_log(directory)), f"event {id} in the log")
 
 
-def verify(directory: Path) -> subprocess.CompletedProcess[str]:
+def assert_verifies_clean(directory: Path) -> None:
     command = [sys.executable, "-m", "consumer", "verify", str(directory)]
-    return subprocess.run(command, cwd=REPOSITORY, env=clean_environment(), capture_output=True, text=True, timeout=60)
-
-
-def assert_log_is_complete(directory: Path) -> None:
-    verdict = verify(directory)
+    verdict = subprocess.run(command, cwd=REPOSITORY, env=clean_environment(), capture_output=True, text=True, timeout=60)
     assert verdict.returncode == 0, verdict.stdout + verdict.stderr
-    records = read_log(directory)
+
+
+def more_is_acknowledged(publisher: Publisher, count: int = 30) -> None:
+    enough = publisher.count() + count
+    wait_until(lambda: publisher.count() >= enough, f"{count} more acknowledged events")
+
+
+@pytest.mark.parametrize("names", [[], ["producer"], ["gateway"], ["consumer"], ["consumer", "producer", "gateway"]], ids="+".join)
+def test_log_has_every_acknowledged_event_once_when_services_are_killed(tmp_path: Path, names: list[str]) -> None:
+    with run_stack(tmp_path, ALL_TOPICS, **QUICK) as stack:
+        killed = [service for service in stack.services if service.name in names]
+        with Publisher(stack.url, "orders.new") as new, Publisher(stack.url, "orders.paid") as paid:
+            for _ in range(3):
+                more_is_acknowledged(new)
+                for service in killed:
+                    service.kill()
+                for service in killed:
+                    service.start()
+                for service in killed:
+                    service.wait_until_ready()
+            more_is_acknowledged(paid)
+        for publisher in (new, paid):
+            wait_for_id(stack.log_dir, publisher.acknowledged[-1][0])
+    assert_log_has_each_event_once(read_log(stack.log_dir), [new, paid])
+    assert_verifies_clean(stack.log_dir)
+
+
+def test_log_of_a_text_that_resumes_is_complete_when_every_service_is_killed(tmp_path: Path) -> None:
+    with run_stack(tmp_path, TEXT, **QUICK) as stack:
+        for share in (0.3, 0.6):
+            wait_for_id(stack.log_dir, str(int(share * LAST)))
+            for service in stack.services:
+                service.kill()
+            for service in stack.services:
+                service.start()
+            for service in stack.services:
+                service.wait_until_ready()
+        wait_for_id(stack.log_dir, str(LAST))
+    records = read_log(stack.log_dir)
     assert [record["id"] for record in records] == [str(number) for number in range(1, LAST + 1)]
     assert "".join(record["data"] for record in records) == DEMO_TEXT * REPEAT
     assert {record["type"] for record in records} == {"message"}
-
-
-def test_consumer_logs_every_event_through_the_gateway(tmp_path: Path) -> None:
-    with run_stack(tmp_path, SOURCE, PRODUCER_RETRY_MS="100", CONSUMER_RECONNECT_INITIAL_SECONDS="0.1") as stack:
-        wait_for_events(stack.log_dir, LAST)
-    assert_log_is_complete(stack.log_dir)
-
-
-@pytest.mark.parametrize("names", [["producer"], ["gateway"], ["consumer"], ["consumer", "producer", "gateway"]], ids="+".join)
-def test_log_is_complete_when_services_are_killed(tmp_path: Path, names: list[str]) -> None:
-    with run_stack(tmp_path, SOURCE, PRODUCER_RETRY_MS="100", CONSUMER_RECONNECT_INITIAL_SECONDS="0.1") as stack:
-        killed = [service for service in stack.services if service.name in names]
-        for share in (0.3, 0.6):
-            wait_for_events(stack.log_dir, int(share * LAST))
-            for service in killed:
-                service.kill()
-            for service in killed:
-                service.start()
-            for service in killed:
-                service.wait_until_ready()
-        wait_for_events(stack.log_dir, LAST)
-    assert_log_is_complete(stack.log_dir)
+    assert_verifies_clean(stack.log_dir)

@@ -7,17 +7,20 @@ import signal
 import subprocess
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
-from tests.stack import DEMO_TEXT, REPOSITORY, answers, clean_environment, free_ports, wait_until
+from tests.stack import REPOSITORY, answers, clean_environment, free_ports, wait_until
 
 FILES = ("Makefile", "Procfile", "pyproject.toml", "eventstream", "service", "producer", "gateway", "consumer")
 
 
-def logged_text(directory: Path) -> str:
-    lines = [json.loads(line) for segment in directory.glob("*.jsonl") for line in segment.read_text().splitlines()]
-    return "".join(line["data"] for line in lines)
+def logged(directory: Path) -> list[dict[str, Any]]:
+    """Gives the complete lines of the consumer's log."""
+    lines = (line for segment in directory.glob("*.jsonl") for line in segment.read_text().splitlines(keepends=True))
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def is_ready(make: subprocess.Popen[bytes], port: str) -> bool:
@@ -40,12 +43,10 @@ def test_make_run_runs_the_stack_until_interrupted(tmp_path: Path) -> None:
     producer_port, gateway_port, admin_port, consumer_port = map(str, free_ports(4))
     environ = clean_environment(
         PRODUCER_PORT=producer_port,
-        PRODUCER_INTERVAL_MS="20",
         GATEWAY_PORT=gateway_port,
         GATEWAY_ADMIN_PORT=admin_port,
         GATEWAY_UPSTREAM=f"http://127.0.0.1:{producer_port}",
         CONSUMER_PORT=consumer_port,
-        CONSUMER_SOURCE_URL=f"http://127.0.0.1:{gateway_port}/",
         CONSUMER_RECONNECT_INITIAL_SECONDS="0.2",
     )
     output = tmp_path / "output"
@@ -56,7 +57,13 @@ def test_make_run_runs_the_stack_until_interrupted(tmp_path: Path) -> None:
     try:
         for port in (producer_port, admin_port, consumer_port):
             wait_until(partial(is_ready, make, port), f"port {port} ready; output: {output}")
-        wait_until(lambda: logged_text(tmp_path / "data/consumer").startswith(DEMO_TEXT), "the demo sentence in the log")
+        answer = httpx.post(f"http://127.0.0.1:{gateway_port}/topics/orders/events", json={"data": "roses"}, trust_env=False)
+        published = answer.raise_for_status().json()["id"]
+        log_dir = tmp_path / "data/consumer"
+        wait_until(lambda: published in {record["id"] for record in logged(log_dir)}, "the published event in the log")
+        wait_until(lambda: sum("cpu_percent" in record["data"] for record in logged(log_dir)) > 1, "what the machine does in the log")
+        ids = [record["id"] for record in logged(log_dir)]
+        assert ids == [f"{published.partition('-')[0]}-{offset}" for offset in range(1, len(ids) + 1)]
         os.killpg(make.pid, signal.SIGINT)  # as Ctrl-C does
         make.wait(20)
     finally:
