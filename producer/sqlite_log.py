@@ -136,12 +136,10 @@ class SqliteEventLog:
         self._upkeep.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._upkeep
-        try:
-            await self._writer.close()
-        finally:
-            await asyncio.to_thread(self._threads.shutdown)
-            for reader in self._readers:
-                reader.close()
+        await asyncio.to_thread(self._threads.shutdown)
+        for reader in self._readers:
+            reader.close()
+        await self._writer.close()  # the last connection to go puts the write-ahead log into the file
 
     async def _read(self, call: Callable[[Reader], T]) -> T:
         self._check_open()
