@@ -7,7 +7,7 @@ from .topics import TopicError, parse_topic
 from .wishes import refuse_topic
 
 TOPICS_PATH = "/topics"
-TOPIC_PATH = "/topics/{topic:path}"
+TOPIC_PATH = "/topics/{topic}"
 EVENTS_PATH = "/topics/{topic:path}/events"
 EVENT_PATH = "/topics/{topic:path}/events/{event_id}"
 
