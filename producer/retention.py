@@ -31,9 +31,10 @@ class Retention:
 
 
 async def upkeep(steps: Sequence[Callable[[], Awaitable[object]]], *, pause_seconds: float) -> None:
-    """Takes each step again and again until it gives nothing, then pauses, without end. A LogError is logged, and tried again later."""
+    """Every `pause_seconds`, takes each step again and again until it gives nothing. A LogError is logged, and tried again later."""
     failure = ""
     while True:
+        await asyncio.sleep(pause_seconds)
         try:
             for step in steps:
                 while await step():
@@ -43,4 +44,3 @@ async def upkeep(steps: Sequence[Callable[[], Awaitable[object]]], *, pause_seco
             if str(error) != failure:
                 failure = str(error)
                 structlog.get_logger().warning("event log upkeep failed", reason=failure)
-        await asyncio.sleep(pause_seconds)
