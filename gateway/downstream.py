@@ -21,6 +21,9 @@ class Writing(Protocol):
     def resume(self) -> None:
         """It has drained."""
 
+    def lost(self) -> None:
+        """The connection is gone."""
+
 
 class DownstreamProtocol(RequestHandler):
     """aiohttp's server protocol, which tells whoever writes past aiohttp to pause, and for which a client that half-closes has left.
@@ -44,6 +47,12 @@ class DownstreamProtocol(RequestHandler):
         super().resume_writing()
         if self.writing is not None:
             self.writing.resume()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        writing, self.writing = self.writing, None
+        if writing is not None:
+            writing.lost()  # now: before aiohttp's cancellation gets to the handler, uvloop would raise on a write
+        super().connection_lost(exc)
 
     def eof_received(self) -> None:
         if self.transport is not None:

@@ -187,6 +187,10 @@ class Relay:
         if self.upstream is not None and not self.paused:
             self.upstream.resume()
 
+    def lost(self) -> None:
+        """Takes note that the subscriber has left."""
+        self.end(LEFT)
+
     def upstream_ended(self) -> None:
         """Upstream said that its response is complete; an unfinished block is discarded."""
         self._end_of_input(COMPLETE)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from eventstream import encode
 
-from .relay import error_block
+from .relay import LEFT, error_block
 from .wheel import TimerWheel
 
 if TYPE_CHECKING:
@@ -135,6 +135,10 @@ class Subscriber:
         self.paused = False
         if self.fan_out is not None:
             self.fan_out.resumed(self)
+
+    def lost(self) -> None:
+        """Takes note that the subscriber has left."""
+        self.end(LEFT)
 
     def end(self, verdict: str, reason: str = "") -> None:
         """Ends it; the first verdict stands."""

@@ -90,20 +90,24 @@ class ScriptedUpstream:
     function from `Asked` to such a sequence. After its last step the connection stays open for a next request unless the step
     was `Disconnect`.
     Request bodies are read first, unless `read_body` is False or, asked with the request's head, gives False.
+    It may be opened again after it was closed, on the same port; `port` 0 takes a free one the first time.
     """
 
-    def __init__(self, *scripts: Script | Callable[[Asked], Script], read_body: bool | Callable[[Asked], bool] = True) -> None:
+    def __init__(
+        self, *scripts: Script | Callable[[Asked], Script], read_body: bool | Callable[[Asked], bool] = True, port: int = 0
+    ) -> None:
         self._scripts = scripts
         self._read_body = read_body
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._arrived = asyncio.Condition()
+        self.port = port
         self.requests: list[Asked] = []
         self.sent_bytes = 0
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, limit=2**20)
-        self.port: int = self._server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port, limit=2**20)
+        self.port = self._server.sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         return self
 

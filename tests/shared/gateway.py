@@ -1,0 +1,76 @@
+"""The gateway as a process that can be killed and started again on its port, with routes of mode shared."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.stack import ServiceProcess, free_ports
+
+Route = dict[str, Any]
+
+
+def shared(path: str, upstream: str, **settings: object) -> Route:
+    """A route of mode shared without heartbeats."""
+    return {"path": path, "upstream": upstream, "mode": "shared", "heartbeat_seconds": 0} | settings
+
+
+class Gateway:
+    """A running gateway."""
+
+    def __init__(self, port: int, process: ServiceProcess) -> None:
+        self.port = port
+        self.process = process
+
+    async def start(self) -> None:
+        """Returns when it is ready."""
+        await asyncio.to_thread(self.process.start)
+        await asyncio.to_thread(self.process.wait_until_ready)
+
+    async def stop(self) -> None:
+        """Lets it drain; it must exit 0."""
+        assert await asyncio.to_thread(self.process.stop) == 0
+
+    def memory(self) -> int:
+        """Resident memory in bytes, as the kernel counts it."""
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError("the gateway has no VmRSS: it is gone")
+
+    async def metric(self, name: str, **labels: str) -> float:
+        return await asyncio.to_thread(lambda: self.process.metric(name, **labels))
+
+
+@contextlib.asynccontextmanager
+async def running(routes: Sequence[Route], directory: Path, **settings: object) -> AsyncIterator[Gateway]:
+    """Runs the gateway; in the end it must exit 0 and have logged no stack trace."""
+    port, admin_port = free_ports(2)
+    config, output = directory / "gateway.toml", directory / "gateway.log"
+    config.write_text("\n".join(_table(route) for route in routes))
+    environ = {"PORT": port, "ADMIN_PORT": admin_port, "CONFIG": config, "DATA_DIR": directory / "data", "DRAIN_SECONDS": 2}
+    environ |= {name.upper(): value for name, value in settings.items()}
+    gateway = Gateway(
+        port, ServiceProcess("gateway", admin_port, {f"GATEWAY_{name}": str(value) for name, value in environ.items()}, output)
+    )
+    try:
+        await gateway.start()
+        yield gateway
+        if gateway.process.running:
+            await gateway.stop()
+        log = output.read_text()
+        assert "Traceback" not in log, f"stack trace in {output}:\n{log[max(0, log.find('Traceback') - 500) :][:3500]}"
+    finally:
+        if gateway.process.running:
+            gateway.process.kill()
+
+
+def _table(route: Route) -> str:
+    """One `[[routes]]` table; JSON's strings, numbers, booleans and arrays are TOML's."""
+    tables = {key: value for key, value in route.items() if isinstance(value, dict)}
+    lines = ["[[routes]]", *(f"{key} = {json.dumps(value)}" for key, value in route.items() if key not in tables)]
+    for key, table in tables.items():
+        lines += [f"[routes.{key}]", *(f"{name} = {json.dumps(value)}" for name, value in table.items())]
+    return "\n".join([*lines, ""])

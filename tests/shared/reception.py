@@ -1,0 +1,102 @@
+"""What one subscriber makes of the bytes that it gets, over all its connections."""
+
+import json
+import re
+from typing import Any
+
+from eventstream import HEARTBEAT, Framer, Parser, split_blocks
+from tests.shared.event_log import number_of
+
+_RETRY = re.compile(rb"retry: ?(\d+)\s+")
+_FIRST_LINE_ENDS = re.compile(rb"\A[\r\n]+")
+
+
+class Reception:
+    """Keeps whole blocks, as they came; counts heartbeats, which it takes off them."""
+
+    def __init__(self, last_event_id: str = "") -> None:
+        self.blocks: list[bytes] = []
+        self.events: list[bytes] = []
+        """Those of the blocks that are events of the log."""
+        self.numbers: list[int] = []
+        """Their numbers."""
+        self.gaps: list[dict[str, Any]] = []
+        """What the gap events say."""
+        self.heartbeats = 0
+        self._framer = Framer()
+        self._parser = Parser(last_event_id)
+        self._rest = bytearray()
+
+    def __repr__(self) -> str:
+        return f"<Reception blocks={len(self.blocks)} last_event_id={self.last_event_id!r} rest={self.rest[-100:]!r}>"
+
+    @property
+    def last_event_id(self) -> str:
+        """What the subscriber comes back with."""
+        return self._parser.last_event_id
+
+    @property
+    def rest(self) -> bytes:
+        """The unfinished block, without the heartbeats in front of it."""
+        return self._without_heartbeats(bytes(self._rest))[0]
+
+    @property
+    def beats(self) -> int:
+        """Heartbeats so far, also those that no block has followed yet."""
+        return self.heartbeats + self._without_heartbeats(bytes(self._rest))[1]
+
+    def open(self) -> None:
+        """A new connection: the unfinished block of the one before is discarded."""
+        self.heartbeats = self.beats
+        self._framer = Framer()
+        self._rest.clear()
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """Gives the blocks that `piece` completes; the LF of a CRLF that was cut behind its CR is none."""
+        self._rest += piece
+        whole = self._framer.feed(piece)
+        del self._rest[: len(whole)]
+        self._parser.feed(whole)
+        blocks = []
+        for item in split_blocks(whole):
+            block, beats = self._without_heartbeats(item)
+            self.heartbeats += beats
+            if block.strip(b"\r\n"):
+                blocks.append(block)
+                self._keep(block)
+        return blocks
+
+    def _keep(self, block: bytes) -> None:
+        self.blocks.append(block)
+        if (said := gap_of(block)) is not None:
+            self.gaps.append(said)
+        elif (number := number_of(block)) is not None:
+            self.events.append(block)
+            self.numbers.append(number)
+
+    @staticmethod
+    def _without_heartbeats(block: bytes) -> tuple[bytes, int]:
+        block = _FIRST_LINE_ENDS.sub(b"", block)
+        beats = 0
+        while block.startswith(HEARTBEAT):
+            block = _FIRST_LINE_ENDS.sub(b"", block.removeprefix(HEARTBEAT))
+            beats += 1
+        return block, beats
+
+    @property
+    def retries(self) -> list[int]:
+        """The milliseconds of the blocks that have only `retry`."""
+        return [int(found[1]) for block in self.blocks if (found := _RETRY.fullmatch(block))]
+
+
+def is_gap(block: bytes) -> bool:
+    return re.search(rb"(?:\A|[\r\n])event: gap[\r\n]", block) is not None
+
+
+def gap_of(block: bytes) -> dict[str, Any] | None:
+    """What a gap event says, None for another block."""
+    if not is_gap(block):
+        return None
+    [event] = Parser().feed(block)
+    said: dict[str, Any] = json.loads(event.data)
+    return said

@@ -1,0 +1,143 @@
+"""Subscribers of the gateway over raw sockets: they read when they are told to, leave anywhere and come back."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from tests.proxy.downstream import Answer, Downstream, End
+from tests.shared.reception import Reception
+
+GUARD_SECONDS = 10.0
+"""How long anything may take that should take little time; only a defect reaches it."""
+
+Fields = Sequence[tuple[str, str]]
+ACCEPT = ("Accept", "text/event-stream")
+
+
+class Subscriber:
+    """One client, over any number of connections."""
+
+    def __init__(
+        self,
+        port: int,
+        target: str,
+        *,
+        headers: Fields = (),
+        last_event_id: str = "",
+        receive_buffer: int | None = None,
+        version: str = "1.1",
+    ) -> None:
+        self.received = Reception(last_event_id)
+        self.target = target
+        self._port = port
+        self._headers = list(headers) if any(name == "Accept" for name, _ in headers) else [ACCEPT, *headers]
+        self._receive_buffer = receive_buffer
+        self._version = version
+        self._downstream: Downstream | None = None
+        self._answer: Answer | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.leave()
+
+    @property
+    def downstream(self) -> Downstream:
+        """The connection; raises AssertionError between two."""
+        assert self._downstream is not None
+        return self._downstream
+
+    @property
+    def answer(self) -> Answer:
+        """The response, whose body is always empty: it went to `received`."""
+        assert self._answer is not None
+        return self._answer
+
+    @property
+    def end(self) -> End | None:
+        """How the response ended, None while it has not."""
+        return self.answer.end
+
+    async def ask(self) -> None:
+        """Connects, leaving an older connection, and sends the request, with the last event ID if there is one."""
+        self.leave()
+        self.received.open()
+        self._downstream = await Downstream(self._port, receive_buffer=self._receive_buffer).__aenter__()
+        resuming = [("Last-Event-ID", self.received.last_event_id)] if self.received.last_event_id else []
+        await self._downstream.ask(self.target, "GET", [*self._headers, *resuming], version=self._version)
+
+    async def join(self) -> Self:
+        """Connects and returns when the response's head has come, which must be that of an event stream."""
+        await self.ask()
+        self._answer = await self.downstream.answer()
+        assert self._answer.head.status == 200, self._answer.head
+        assert self._answer.head.value("Content-Type") == "text/event-stream", self._answer.head
+        return self
+
+    async def refused(self) -> tuple[int, bytes]:
+        """Connects and gives status and body of an answer that is no event stream."""
+        await self.ask()
+        self._answer = await self.downstream.answer()
+        return self._answer.head.status, await self._answer.to_end(GUARD_SECONDS)
+
+    async def refused_or_joined(self) -> int:
+        """Connects and gives the status; 200: it has joined."""
+        await self.ask()
+        self._answer = await self.downstream.answer()
+        return self._answer.head.status
+
+    async def read(self) -> list[bytes]:
+        """Waits for some bytes and gives the blocks that they complete; the response has ended if `end` says so."""
+        answer = self.answer
+        await answer.receive(1, timeout=3600)  # the caller sets the guard
+        piece = bytes(answer.body)
+        answer.body.clear()
+        return self.received.feed(piece)
+
+    async def until(self, fact: Callable[[], bool], timeout: float = GUARD_SECONDS) -> Reception:
+        """Reads until `fact` holds, and gives what was received so far; the response must not end before."""
+        try:
+            async with asyncio.timeout(timeout):
+                while not fact():
+                    assert self.end is None, f"the response has ended, {self.end}: {self.received}"
+                    await self.read()
+        except TimeoutError as error:
+            raise AssertionError(f"not within {timeout} s: {self.received}") from error
+        return self.received
+
+    async def until_number(self, number: int, timeout: float = GUARD_SECONDS) -> Reception:
+        """Reads until event `number` has come."""
+        return await self.until(lambda: number in self.received.numbers[-1:], timeout)
+
+    async def until_gap(self, count: int = 1) -> Reception:
+        """Reads until so many gap events have come."""
+        return await self.until(lambda: len(self.received.gaps) >= count)
+
+    async def until_end(self, timeout: float = GUARD_SECONDS) -> End:
+        """Reads to the end of the response and gives how it ended."""
+        try:
+            async with asyncio.timeout(timeout):
+                while self.end is None:
+                    await self.read()
+        except TimeoutError as error:
+            raise AssertionError(f"no end within {timeout} s: {self.received}") from error
+        assert self.end is not None
+        return self.end
+
+    def leave(self, *, reset: bool = False) -> None:
+        """Closes the connection, if there is one; an unfinished block is lost."""
+        if self._downstream is not None:
+            if reset:
+                self._downstream.reset()
+            self._downstream.close()
+            self._downstream = None
+
+
+@contextlib.asynccontextmanager
+async def joined(port: int, target: str, count: int) -> AsyncIterator[list[Subscriber]]:
+    """`count` subscribers that have joined one after the other."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield [await (await stack.enter_async_context(Subscriber(port, target))).join() for _ in range(count)]

@@ -1,0 +1,182 @@
+"""Many subscribers, one upstream request; and who never shares one."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from tests.proxy.downstream import Downstream
+from tests.shared.conftest import Stage
+from tests.shared.subscribing import Fields
+from tests.shared.upstream import Topic
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+ALICE = ("Authorization", "Bearer alice")
+BOB = ("Authorization", "Bearer bob")
+BISCUIT = ("Cookie", "session=biscuit")
+WAFER = ("Cookie", "session=wafer")
+
+
+async def upstream_requests(stage: Stage, topic: Topic, *clients: tuple[str, Fields]) -> int:
+    """How many upstream requests it takes to serve clients with these queries and header fields, all of which get the same events."""
+    subscribers = [stage.subscriber(topic, query, headers=headers) for query, headers in clients]
+    try:
+        for subscriber in subscribers:
+            await subscriber.join()
+        count = len(topic.requests)
+        await topic.until(lambda: topic.open == count)
+        blocks = topic.publish(3)
+        for subscriber in subscribers:
+            assert (await subscriber.until_number(3)).events == blocks
+        assert len(topic.requests) == count
+        return count
+    finally:
+        for subscriber in subscribers:
+            subscriber.leave()
+
+
+async def test_fifty_subscribers_share_one_upstream_request(stage: Stage) -> None:
+    assert await upstream_requests(stage, stage.topic(), *[("", ())] * 50) == 1
+
+
+async def test_subscribers_that_come_at_once_share_one_upstream_request(stage: Stage) -> None:
+    """The upstream has not answered the first when the others come."""
+    topic = stage.topic()
+    topic.speaking.clear()
+    subscribers = [stage.subscriber(topic) for _ in range(20)]
+    joining = asyncio.gather(*(subscriber.join() for subscriber in subscribers))
+    await topic.until(lambda: len(topic.requests) == 1)
+    topic.speaking.set()
+    await joining
+    blocks = topic.publish(2)
+    for subscriber in subscribers:
+        assert (await subscriber.until_number(2)).events == blocks
+        subscriber.leave()
+    assert len(topic.requests) == 1
+
+
+async def test_path_and_query_tell_streams_apart(stage: Stage) -> None:
+    topic, other = stage.topic(), stage.topic()
+    assert await upstream_requests(stage, topic, ("?a=1", ()), ("?a=2", ()), ("?a=1", ())) == 2
+    assert [asked.target for asked in topic.requests] == [f"{topic.path}?a=1", f"{topic.path}?a=2"]
+    assert await upstream_requests(stage, other, ("", ())) == 1
+
+
+NEVER_SHARED: dict[str, tuple[str, Sequence[Fields], int]] = {
+    "two authorizations": ("/live", [[ALICE], [BOB]], 2),
+    "two cookies": ("/live", [[BISCUIT], [WAFER]], 2),
+    "the same authorization twice": ("/live", [[ALICE], [ALICE]], 2),
+    "the same cookie twice": ("/live", [[BISCUIT], [BISCUIT]], 2),
+    "somebody and nobody": ("/live", [[ALICE], [], [BISCUIT], []], 3),
+    "a cookie that the route does not name": ("/by-authorization", [[ALICE, BISCUIT], [ALICE, WAFER], [ALICE, WAFER]], 3),
+    "another of two names": ("/by-both", [[ALICE, BISCUIT], [ALICE, WAFER], [BOB, WAFER]], 3),
+    "two authorizations that the route names": ("/by-authorization", [[ALICE], [BOB], []], 3),
+    "two tenants": ("/by-tenant", [[("X-Tenant", "red")], [("X-Tenant", "blue")], []], 3),
+    "a tenant's two users": ("/by-tenant", [[("X-Tenant", "red"), ALICE], [("X-Tenant", "red"), BOB]], 2),
+    "two origins": ("/live", [[("Origin", "https://a.example")], [("Origin", "https://b.example")]], 2),
+}
+SHARED: dict[str, tuple[str, Sequence[Fields], int]] = {
+    "equal authorizations that the route names": ("/by-authorization", [[ALICE], [ALICE], [("authorization", ALICE[1])]], 1),
+    "equal credentials where the route names both": ("/by-both", [[ALICE, BISCUIT], [BISCUIT, ALICE]], 1),
+    "whoever on a public route": ("/public", [[ALICE], [BOB], [BISCUIT], []], 1),
+    "one tenant": ("/by-tenant", [[("X-Tenant", "red")], [("x-tenant", "red")]], 1),
+    "what says nothing about identity": ("/live", [[("User-Agent", "a")], [("Accept-Language", "de"), ("X-Tenant", "red")]], 1),
+    "origins that get the same answer": ("/everybody", [[("Origin", "https://a.example")], [("Origin", "https://b.example")], []], 1),
+}
+
+
+@pytest.mark.parametrize("case", NEVER_SHARED | SHARED)
+async def test_identity_decides_who_shares(stage: Stage, case: str) -> None:
+    route, clients, expected = (NEVER_SHARED | SHARED)[case]
+    topic = stage.topic(route)
+    assert await upstream_requests(stage, topic, *[("", headers) for headers in clients]) == expected
+
+
+async def test_credentials_go_upstream_only_for_whom_they_are(stage: Stage) -> None:
+    topic, public, by = stage.topic(), stage.topic("/public"), stage.topic("/by-authorization")
+    await upstream_requests(stage, topic, ("", [ALICE]), ("", []), ("", [BISCUIT]))
+    credentials = [(asked.header("Authorization"), asked.header("Cookie")) for asked in topic.requests]
+    assert credentials == [(ALICE[1], None), (None, None), (None, BISCUIT[1])]
+    await upstream_requests(stage, public, ("", [ALICE, BISCUIT]))
+    assert {name.lower() for name, _ in public.requests[0].headers} & {"authorization", "cookie"} == set()
+    await upstream_requests(stage, by, ("", [ALICE]), ("", [ALICE]))
+    assert [asked.header("Authorization") for asked in by.requests] == [ALICE[1]]
+
+
+async def test_upstream_is_asked_as_an_event_source_asks(stage: Stage) -> None:
+    topic = stage.topic("/by-tenant")
+    await upstream_requests(stage, topic, ("?q=%41&r", [("X-Tenant", "red"), ("X-Other", "x"), ("Accept-Encoding", "gzip, br")]))
+    [asked] = topic.requests
+    assert (asked.method, asked.target) == ("GET", f"{topic.path}?q=%41&r")
+    assert asked.header("Accept") == "text/event-stream"
+    assert asked.header("Accept-Encoding") == "identity"
+    assert asked.header("X-Tenant") == "red"
+    assert asked.header("Last-Event-ID") is None
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+async def test_other_methods_go_to_the_upstream_each_by_itself(stage: Stage, method: str) -> None:
+    topic = stage.topic()
+    async with stage.join(topic):
+        topic.answer = b"HTTP/1.1 201 Created\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
+        async with Downstream(stage.gateway.port) as downstream:
+            for body in (b"one", b"two"):
+                await downstream.ask(topic.path, method, body=body)
+                answer = await downstream.answer(method)
+                assert (answer.head.status, await answer.to_end()) == (201, b"ok")
+    assert [(asked.method, asked.body) for asked in topic.requests] == [("GET", b""), (method, b"one"), (method, b"two")]
+
+
+async def test_upstream_is_left_when_the_last_subscriber_has_been_gone_for_the_linger_time(stage: Stage) -> None:
+    topic = stage.topic("/brief")
+    async with stage.join(topic):
+        async with stage.join(topic):
+            pass
+        async with stage.join(topic):  # there was always one
+            pass
+    loop = asyncio.get_running_loop()
+    left = loop.time()
+    await topic.until(lambda: topic.open == 0, timeout=5)
+    assert loop.time() - left > 0.2
+    async with stage.join(topic):
+        assert len(topic.requests) == 2
+
+
+async def test_subscriber_that_comes_while_the_stream_lingers_finds_its_history(stage: Stage) -> None:
+    topic = stage.topic("/history")
+    async with stage.join(topic) as first:
+        topic.publish(3)
+        await first.until_number(3)
+    topic.publish(2)  # nobody is there
+    async with stage.join(topic) as second:
+        assert (await second.until_number(5)).events == topic.log.blocks
+    assert len(topic.requests) == 1
+
+
+async def test_subscriber_that_leaves_before_the_upstream_answers_does_no_harm(stage: Stage) -> None:
+    topic = stage.topic()
+    topic.speaking.clear()
+    async with stage.subscriber(topic) as hasty, stage.subscriber(topic) as patient:
+        await hasty.ask()
+        await topic.until(lambda: len(topic.requests) == 1)
+        joining = asyncio.create_task(patient.join())
+        hasty.leave(reset=True)
+        topic.speaking.set()
+        await joining
+        blocks = topic.publish(2)
+        assert (await patient.until_number(2)).events == blocks
+    assert len(topic.requests) == 1
+
+
+async def test_subscribers_that_leave_while_blocks_are_sent_cost_the_others_nothing(stage: Stage) -> None:
+    topic = stage.topic()
+    async with stage.joined(topic, 5) as staying:
+        for round in range(60):
+            async with stage.joined(topic, 3) as leaving:
+                topic.publish()
+                for subscriber in leaving:
+                    subscriber.leave(reset=round % 2 == 0)
+                topic.publish()
+        for subscriber in staying:
+            assert (await subscriber.until_number(120)).events == topic.log.blocks
