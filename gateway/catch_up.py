@@ -25,8 +25,6 @@ class CatchUp(Following):
         self, live: "SharedStream", asked: str, open_source: OpenSource, open_fan_out: Callable[[Callable[[], None]], FanOut]
     ) -> None:
         self.asked = asked
-        self.users = 0
-        """Requests that wait for its opening."""
         self.met = False
         """Whether an event has been found that the live stream has as well."""
         self._live = live

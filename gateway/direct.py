@@ -94,7 +94,7 @@ class Direct:
             if pump is not None:
                 pump.cancel()
         if not _may_end(exchange, relay):
-            end_unfinished(request, response)
+            end_unfinished(request, response, delimited=_delimited(response))
         return response
 
     async def _relay_whole(
@@ -115,7 +115,7 @@ class Direct:
         else:
             await response.write(body.getvalue())
             writer.send_headers()
-            end_unfinished(request, response)
+            end_unfinished(request, response, delimited=_delimited(response))
         return response
 
     def _open_relay(self, sink: Sink, chunked: bool, upstream: aiohttp.ClientResponse, exchange: Exchange) -> Relay:
@@ -167,6 +167,10 @@ def _response_head(upstream: aiohttp.ClientResponse, exchange: Exchange) -> Resp
     fields.setdefault("Server", "gateway")
     apply_rules(fields, exchange.route.response_headers)
     return ResponseHead(status=upstream.status, reason=upstream.reason, headers=fields)
+
+
+def _delimited(response: web.StreamResponse) -> bool:
+    return "Transfer-Encoding" in response.headers or "Content-Length" in response.headers
 
 
 def _may_end(exchange: Exchange, relay: Relay) -> bool:

@@ -80,17 +80,37 @@ class WholeBody(io.BytesIO):
         return False
 
 
-def end_unfinished(request: web.BaseRequest, response: web.StreamResponse) -> None:
+def occupy(request: web.BaseRequest) -> DownstreamProtocol:
+    """Gives the connection to whoever writes to it past aiohttp for a long time.
+
+    aiohttp keeps a keep-alive timer also while a request is served, which wakes up and does nothing: half a KiB a connection.
+    """
+    protocol = request.protocol
+    assert isinstance(protocol, DownstreamProtocol)
+    if protocol._keepalive_handle is not None:
+        protocol._keepalive_handle.cancel()
+        protocol._keepalive_handle = None
+    return protocol
+
+
+def release(request: web.BaseRequest) -> None:
+    """Ends what `occupy` began."""
+    protocol = request.protocol
+    assert isinstance(protocol, DownstreamProtocol)
+    protocol.writing = None
+
+
+def end_unfinished(request: web.BaseRequest, response: web.StreamResponse, *, delimited: bool) -> None:
     """Ends the connection of a response so that it does not look complete.
 
-    With chunked coding or a length the missing end tells, so what was written may still leave, for ten seconds at most. A response that
-    the end of the connection delimits (HTTP/1.0) needs a reset (RFC 9112 section 8).
+    When it is `delimited`, by chunked coding or a length, the missing end tells, so what was written may still leave, for ten seconds at
+    most. A response that the end of the connection delimits (HTTP/1.0) needs a reset (RFC 9112 section 8).
     """
     response.force_close()
     transport = request.transport
     if transport is None:
         return
-    if "Transfer-Encoding" in response.headers or "Content-Length" in response.headers:
+    if delimited:
         transport.close()
         asyncio.get_running_loop().call_later(_FLUSH_SECONDS, transport.abort)
     else:

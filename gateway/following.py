@@ -14,7 +14,7 @@ from .relay import COMPLETE, CUT
 OpenSource = Callable[[str, Callable[[EventSource], None]], EventSource]
 """Makes an event source that goes on after an event ID (empty: from now) and calls what it is given on each change."""
 
-Outcome = Literal["open", "finished", "refused", "unavailable"]
+Outcome = Literal["open", "finished", "refused", "unavailable", "late"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Opening:
     """What came of the first attempt to follow an upstream."""
 
     outcome: Outcome
-    """An event stream; 204; an answer that is no event stream; no answer."""
+    """An event stream; 204; an answer that is no event stream; no connection; no answer in time."""
     reason: str = ""
 
 
@@ -36,6 +36,8 @@ class Following:
         self.fan_out = fan_out
         self.opening: asyncio.Future[Opening] = asyncio.get_running_loop().create_future()
         """Is set once, in any case."""
+        self.users = 0
+        """Requests that wait for it or use it."""
         self.source = open_source(last_event_id, self._changed)
         self._for_subscribers_alone = for_subscribers_alone
         self._id = self.source.last_event_id

@@ -2,8 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from functools import partial
 
 import aiohttp
@@ -14,9 +13,8 @@ from multidict import CIMultiDict
 
 from eventstream.client import EventSource
 
-from .catch_up import CatchUp
 from .direct import Direct
-from .downstream import DownstreamProtocol, ResponseHead, end_unfinished
+from .downstream import ResponseHead, end_unfinished, occupy, release
 from .exchange import Exchange
 from .fan_out import FanOut, Memory
 from .following import Following, Opening
@@ -31,6 +29,9 @@ from .subscriber import Subscriber
 from .wheel import TimerWheel
 
 log = structlog.get_logger()
+
+Begin = Callable[[Subscriber], None]
+"""Lets a subscriber begin at its place."""
 
 _Key = tuple[str, str, Identity]
 _OWN_FIELDS = ("Set-Cookie", "Content-Length", "Content-Encoding", "ETag", "Last-Modified", "Age", "Date")  # of one response, not of all
@@ -65,89 +66,86 @@ class Shared:
 
     async def answer(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
         """Gives the response, sent except for its end. Cancelling it, as aiohttp does when the client leaves, lets the stream go on."""
-        route = exchange.route
-        identity = identify(request.method, request.headers, route)
+        identity = identify(request.method, request.headers, exchange.route)
         if identity is None:
             return await self._direct.answer(request, exchange)
-        key = (route.path, exchange.target, identity)
-        stream = self._streams.get(key) or self._open(key, route)
-        async with self._use(stream, key):
-            opening = await _opened(stream, route)
-            if opening is None:
-                return self._refuse(exchange, 504, "time-out waiting for the head of its answer")
-            match opening.outcome:
-                case "refused":
-                    return await self._direct.answer(request, exchange)  # which gives the client what the upstream answers to it
-                case "finished":
-                    return _finished(exchange)
-                case "unavailable":
-                    return self._refuse(exchange, 502, opening.reason)
-            return await self._subscribe(request, exchange, stream)
-
-    async def _subscribe(self, request: web.BaseRequest, exchange: Exchange, stream: SharedStream) -> web.StreamResponse:
-        """Finds where the stream begins for this client, and sends it."""
-        id = request.headers.get("Last-Event-ID", "")
-        begin: Callable[[Subscriber], None]
-        while True:
-            if not id:
-                source = "live"
-                begin = partial(_begin, stream.fan_out, stream.fan_out.history.first if stream.route.initial == "history" else None)
-            elif (found := stream.find(id)) is not None:
-                source = "history"
-                begin = partial(_begin, *found)
-            elif reason := stream.why_not(id):
-                source = "gap"
-                begin = partial(stream.tell_gap, asked=id, reason=reason)
-            else:
-                try:
-                    catch_up = stream.catch_up(id)
-                except ValueError:
-                    source = "gap"
-                    begin = partial(stream.tell_gap, asked="", reason="Last-Event-ID cannot be sent")
-                else:
-                    opening = await _catch_up_opened(catch_up)
-                    match opening.outcome:
-                        case "finished":
-                            return _finished(exchange)
-                        case "refused":
-                            source = "gap"
-                            begin = partial(stream.tell_gap, asked=id, reason=opening.reason)
-                        case _ if catch_up.find(id) is None:
-                            continue  # it has come to its end meanwhile, look again
-                        case _:
-                            source = "catch-up"
-                            begin = partial(_begin, catch_up.fan_out, catch_up.find(id))
-            break
-        self._metrics.subscribed(stream.route.path, source)
-        return await self._send(request, exchange, stream, begin)
-
-    async def _send(
-        self, request: web.BaseRequest, exchange: Exchange, stream: SharedStream, begin: Callable[[Subscriber], None]
-    ) -> web.StreamResponse:
-        response = ResponseHead(status=200, headers=_response_fields(stream))
-        writer = await response.prepare(request)
-        assert isinstance(writer, StreamWriter)
-        writer.send_headers()
-        protocol = request.protocol
-        assert isinstance(protocol, DownstreamProtocol)
-        assert protocol.transport is not None
-        subscriber = Subscriber(
-            protocol.transport, self._wheel, chunked=writer.chunked, takes_retry=exchange.wants_retry, expires=self._expiry(stream.route)
-        )
-        exchange.status, exchange.event_stream, exchange.relay = 200, True, subscriber
-        protocol.writing = subscriber
-        subscriber.paused = protocol.writing_paused
-        begin(subscriber)
+        key = (exchange.route.path, exchange.target, identity)
+        stream = self._streams.get(key) or self._open(key, exchange.route)
+        stream.users += 1
         try:
-            await subscriber.ended()
+            begin = await self._find_begin(stream, request.headers.get("Last-Event-ID", ""))
+            if isinstance(begin, Opening):
+                return await self._without_stream(request, exchange, begin)
+            response = ResponseHead(status=200, headers=_response_fields(stream))
+            writer = await response.prepare(request)
+            assert isinstance(writer, StreamWriter)
+            writer.send_headers()
+            subscriber = self._open_subscriber(request, writer.chunked, exchange)
+            begin(subscriber)
+            del begin, identity, writer  # from here on it waits, ten thousand times perhaps: what it holds counts
+            response.headers.clear()
+            try:
+                await subscriber.ended()
+            finally:
+                subscriber.end(LEFT)  # stands only when the wait was cancelled
+                release(request)
+            if subscriber.verdict == CUT and exchange.route.on_upstream_loss == "error-event":
+                subscriber.tell_error()
+            elif subscriber.verdict != COMPLETE:
+                end_unfinished(request, response, delimited=subscriber.chunked)
+            return response
         finally:
-            subscriber.end(LEFT)  # stands only when the wait was cancelled
-            protocol.writing = None
-        if subscriber.verdict == CUT and stream.route.on_upstream_loss == "error-event":
-            subscriber.tell_error()
-        elif subscriber.verdict != COMPLETE:
-            end_unfinished(request, response)
-        return response
+            self._leave(stream, key)
+
+    async def _find_begin(self, stream: SharedStream, id: str) -> Begin | Opening:
+        """Gives how a subscriber who has seen event `id` begins; why there is no stream for it, if so."""
+        opening = await _opened(stream, stream.route.first_byte_timeout_seconds)
+        if opening.outcome != "open":
+            return opening
+        while True:
+            begun, begin = (
+                "live",
+                partial(_join, stream.fan_out, stream.fan_out.history.first if stream.route.initial == "history" else None),
+            )
+            if id and (found := stream.find(id)) is not None:
+                begun, begin = "history", partial(_join, *found)
+            elif id and (reason := stream.why_not(id)):
+                begun, begin = "gap", partial(stream.tell_gap, asked=id, reason=reason)
+            elif id:
+                catch_up = stream.catch_up(id)
+                opening = await _opened(catch_up, stream.route.first_byte_timeout_seconds)
+                if opening.outcome == "finished":
+                    return opening
+                if opening.outcome == "refused":
+                    begun, begin = "gap", partial(stream.tell_gap, asked=id, reason=opening.reason)
+                elif (cursor := catch_up.find(id)) is None:
+                    continue  # it has come to its end meanwhile, look again
+                else:
+                    begun, begin = "catch-up", partial(_join, catch_up.fan_out, cursor)
+            self._metrics.subscribed(stream.route.path, begun)
+            return begin
+
+    async def _without_stream(self, request: web.BaseRequest, exchange: Exchange, opening: Opening) -> web.StreamResponse:
+        """Answers when the upstream gave no event stream."""
+        if opening.outcome == "refused":
+            return await self._direct.answer(request, exchange)  # which gives the client what the upstream answers to it
+        if opening.outcome == "finished":
+            exchange.status = 204
+            return web.Response(status=204, headers={"Cache-Control": "no-store", "Server": "gateway"})
+        exchange.status, exchange.failed = 504 if opening.outcome == "late" else 502, True
+        route = exchange.route
+        log.warning("no answer", **exchange.facts(), upstream=route.upstream, detail=opening.reason)
+        return problem(exchange.status, f"the upstream of route {route.path} gave no event stream")  # its address is not for everybody
+
+    def _open_subscriber(self, request: web.BaseRequest, chunked: bool, exchange: Exchange) -> Subscriber:
+        protocol = occupy(request)
+        assert protocol.transport is not None
+        expires = self._expiry(exchange.route)
+        subscriber = Subscriber(protocol.transport, self._wheel, chunked=chunked, takes_retry=exchange.wants_retry, expires=expires)
+        subscriber.paused = protocol.writing_paused
+        protocol.writing = subscriber
+        exchange.status, exchange.event_stream, exchange.relay = 200, True, subscriber
+        return subscriber
 
     def _expiry(self, route: Route) -> int:
         seconds = route.max_connection_seconds
@@ -179,56 +177,35 @@ class Shared:
         self._streams[key] = stream
         return stream
 
-    @asynccontextmanager
-    async def _use(self, stream: SharedStream, key: _Key) -> AsyncIterator[None]:
-        """Keeps the stream while it is used, and for as long as it may linger after."""
-        stream.users += 1
-        try:
-            yield
-        finally:
-            stream.users -= 1
-            if not stream.users:
-                asyncio.get_running_loop().call_later(stream.route.linger_seconds, self._leave_alone, stream, key)
+    def _leave(self, stream: SharedStream, key: _Key) -> None:
+        """Lets a stream that nobody uses any more linger, and then end."""
+        stream.users -= 1
+        if not stream.users:
+            asyncio.get_running_loop().call_later(stream.route.linger_seconds, self._end_unused, stream, key)
 
-    def _leave_alone(self, stream: SharedStream, key: _Key) -> None:
+    def _end_unused(self, stream: SharedStream, key: _Key) -> None:
         if not stream.users:
             stream.stop()
             if self._streams.get(key) is stream:
                 del self._streams[key]
 
-    def _refuse(self, exchange: Exchange, status: int, detail: str) -> web.Response:
-        exchange.status, exchange.failed = status, True
-        log.warning("no answer", **exchange.facts(), upstream=exchange.route.upstream, detail=detail)
-        return problem(status, f"the upstream of route {exchange.route.path}: no event stream could be had")
 
-
-def _begin(fan_out: FanOut, cursor: int | None, subscriber: Subscriber) -> None:
+def _join(fan_out: FanOut, cursor: int | None, subscriber: Subscriber) -> None:
     fan_out.join(subscriber, cursor)
 
 
-def _finished(exchange: Exchange) -> web.Response:
-    exchange.status = 204
-    return web.Response(status=204, headers={"Cache-Control": "no-store", "Server": "gateway"})
-
-
-async def _opened(following: Following, route: Route) -> Opening | None:
-    """Waits for the outcome of the first attempt; None when it takes too long."""
+async def _opened(following: Following, most_seconds: float) -> Opening:
+    """Waits for the outcome of the first attempt."""
     if following.opening.done():
         return following.opening.result()
+    following.users += 1  # or it might end for want of subscribers
     try:
-        async with asyncio.timeout(route.first_byte_timeout_seconds or None):
+        async with asyncio.timeout(most_seconds or None):
             return await asyncio.shield(following.opening)
     except TimeoutError:
-        return None
-
-
-async def _catch_up_opened(catch_up: CatchUp) -> Opening:
-    """The same for a catch-up, which must not end for want of subscribers meanwhile."""
-    catch_up.users += 1
-    try:
-        return await asyncio.shield(catch_up.opening)
+        return Opening("late", "time-out waiting for the head of its answer")
     finally:
-        catch_up.users -= 1
+        following.users -= 1
 
 
 def _response_fields(stream: SharedStream) -> CIMultiDict[str]:

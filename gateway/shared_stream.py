@@ -40,8 +40,6 @@ class SharedStream(Following):
         reconnected: Callable[[], None],
     ) -> None:
         self.route = route
-        self.users = 0
-        """Requests that use it or wait for it."""
         self.catch_ups: set[CatchUp] = set()
         self.slot = 0
         self._wheel = wheel
@@ -101,10 +99,12 @@ class SharedStream(Following):
             self.fan_out.append(gap_block("", _LOST_WITHOUT_IDS))
 
     def lost(self) -> None:
-        if self.source.connections:
-            if not self._lost:
-                log.warning("upstream lost", route=self.route.path, upstream=self.route.upstream, reason=self.source.last_error)
-            self._lost = True
+        if not self.source.connections:
+            self.stop()  # nobody has joined yet, and those who wait are told; whoever comes next makes a new attempt
+            return
+        if not self._lost:
+            log.warning("upstream lost", route=self.route.path, upstream=self.route.upstream, reason=self.source.last_error)
+        self._lost = True
 
     def ended(self, verdict: str, reason: str) -> None:
         self._done(self)
@@ -130,6 +130,8 @@ class SharedStream(Following):
 
     def why_not(self, id: str) -> str:
         """Says why the upstream need not even be asked for what follows event `id`; empty when it may have it."""
+        if not id.isprintable():
+            return "it cannot be asked for in a header"
         if self.route.ids == "assign":
             return "the gateway gave this ID, and no longer keeps what followed it"
         if self._without_ids and self.fan_out.history.end:
@@ -137,7 +139,7 @@ class SharedStream(Following):
         return ""
 
     def catch_up(self, id: str) -> CatchUp:
-        """Gives the catch-up that asks the upstream for what follows event `id`. Raises ValueError for an ID that cannot be asked for."""
+        """Gives the catch-up that asks the upstream for what follows event `id`."""
         for catch_up in self.catch_ups:
             if catch_up.asked == id and not catch_up.met:
                 return catch_up
