@@ -1,30 +1,25 @@
-"""The stack in containers, as `docker compose up` runs it: locked down, streaming, and complete through crashes."""
+"""The stack in containers, as `docker compose up` runs it: locked down, streaming, and complete through crashes and restarts."""
 
 import json
 import os
 import subprocess
 import time
-import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from itertools import pairwise
 
 import httpx
 import pytest
 
-from tests.stack import DEMO_TEXT, REPOSITORY, clean_environment, free_ports, wait_until
+from tests.compose.project import DEVELOPMENT_KEY, SERVICES, Project, run_project
+from tests.publishing import Publisher, assert_log_has_each_event_once
+from tests.stack import DEMO_TEXT, REPOSITORY, clean_environment, wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 
-SERVICES = ("producer", "gateway", "consumer")
 GRACE_SECONDS = 30
-REPEAT = 60
-LAST = REPEAT * len(DEMO_TEXT)
-KILL_SERVICE = """
-import os, signal
-for child in open("/proc/1/task/1/children").read().split():
-    os.kill(int(child), signal.SIGKILL)
-"""
+DEMO_DATA = ('{"cpu_percent":', "20")
+"""How the data of `demo.host` and `demo.clock` begin."""
 READ_STATUS = """
 import errno, json, pathlib
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
@@ -36,86 +31,69 @@ print(json.dumps({name: value.strip() for name, value in status.items()}))
 """
 
 
-@dataclass(frozen=True)
-class Project:
-    """A Compose project of its own name and published ports."""
-
-    name: str
-    public_port: int
-    admin_port: int
-    environ: dict[str, str]
-
-    def compose(self, *arguments: str, check: bool = True) -> str:
-        """Runs `docker compose` on the project and gives what it wrote to stdout; output of a failure is in the AssertionError."""
-        command = ["docker", "compose", "--project-name", self.name, "--env-file", os.devnull, *arguments]
-        done = subprocess.run(command, cwd=REPOSITORY, env=self.environ, capture_output=True, text=True, timeout=400)
-        assert done.returncode == 0 or not check, f"{' '.join(arguments)}: status {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-
-    def inspect(self, service: str) -> dict[str, Any]:
-        """Gives what the engine knows of the service's container."""
-        container = self.compose("ps", "--all", "--quiet", service).strip()
-        answer = subprocess.run(["docker", "inspect", container], capture_output=True, check=True, timeout=60)
-        [inspected] = json.loads(answer.stdout)
-        return dict(inspected)
-
-    def python(self, service: str, code: str, check: bool = True) -> str:
-        """Runs `code` in the service's container and gives what it printed."""
-        return self.compose("exec", "-T", service, "python", "-c", code, check=check)
-
-    def logged_ids(self) -> list[str]:
-        """Gives the IDs of the events in the consumer's log, in order."""
-        lines = self.compose("exec", "-T", "consumer", "sh", "-c", "cat /data/*.jsonl", check=False).splitlines(keepends=True)
-        return [json.loads(line)["id"] for line in lines if line.endswith("\n")]
-
-    def shown_ids(self) -> set[str]:
-        """Gives the IDs of the events that `docker compose logs consumer` shows."""
-        lines = map(json.loads, self.compose("logs", "--no-log-prefix", "consumer").splitlines())
-        return {line["id"] for line in lines if "data" in line}
+@pytest.fixture(scope="module")
+def project() -> Iterator[Project]:
+    with run_project(PRODUCER_TOPIC_RETRY_MS="200") as project:
+        yield project
 
 
 @pytest.fixture(scope="module")
-def project() -> Iterator[Project]:
-    public_port, admin_port = free_ports(2)
-    environ = clean_environment(
-        PUBLIC_PORT=str(public_port),
-        ADMIN_PORT=str(admin_port),
-        PRODUCER_RETRY_MS="200",
-        CONSUMER_SOURCE_URL=f"http://gateway:8080/?ids=true&interval_ms=20&repeat={REPEAT}",
-    )
-    project = Project(f"eventstream-test-{uuid.uuid4().hex[:8]}", public_port, admin_port, environ)
-    try:
-        project.compose("build", "--quiet")
-        project.compose("up", "--detach", "--wait", "--wait-timeout", "120")
-        yield project
-    finally:
-        project.compose("down", "--volumes", "--rmi", "local", "--remove-orphans")
+def publishers(project: Project) -> Iterator[list[Publisher]]:
+    """Publish without a pause until the test that looks at the log ends them."""
+    publishers = [Publisher(project.url, topic, key=DEVELOPMENT_KEY) for topic in ("orders.new", "orders.paid")]
+    with publishers[0], publishers[1]:
+        yield publishers
 
 
-def test_compose_logs_show_each_event(project: Project) -> None:
-    wait_until(lambda: len(project.logged_ids()) > 50, "events in the log")
-    logged = set(project.logged_ids())
-    wait_until(lambda: logged <= project.shown_ids(), "each of them in the output")
+def test_machine_and_clock_are_in_the_log_although_nobody_publishes(project: Project) -> None:
+    wait_until(lambda: len(project.logged()) > 6, "events in the log")
+    data = [record["data"] for record in project.logged()]
+    hosts = [json.loads(text) for text in data if text.startswith("{")]
+    assert hosts
+    assert all(0 <= host["cpu_percent"] <= 100 and 0 < host["memory_percent"] <= 100 for host in hosts)
+    times = [datetime.fromisoformat(text) for text in data if not text.startswith("{")]
+    assert len(times) > 2
+    assert all(1 <= (later - earlier).total_seconds() <= 5 for earlier, later in pairwise(times))
+
+
+def test_publishing_needs_the_key_of_the_compose_file(project: Project) -> None:
+    url = f"{project.url}/topics/orders/events"
+    refused = [httpx.post(url, json={"data": "x"}, headers=headers, trust_env=False) for headers in ({}, {"Authorization": "Bearer no"})]
+    assert [answer.status_code for answer in refused] == [401, 403]
+    assert DEVELOPMENT_KEY not in "".join(answer.text for answer in refused)
+
+
+def test_compose_logs_show_each_event(project: Project, publishers: list[Publisher]) -> None:
+    wait_until(lambda: publishers[0].count() > 50, "acknowledged events")
+    acknowledged = {id for publisher in publishers for id, _ in publisher.acknowledged}
+    wait_until(lambda: acknowledged <= project.shown_ids(), "each of them in the output")
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_service_that_is_killed_under_load_comes_back_by_itself(project: Project, service: str) -> None:
-    before = len(project.logged_ids())
-    assert before < LAST, "the load is over before the last kill"
-    project.python(service, KILL_SERVICE, check=False)  # the engine may report this very process as killed
-    wait_until(lambda: project.inspect(service)["RestartCount"] == 1, f"{service} restarted")
-    wait_until(lambda: project.inspect(service)["State"]["Health"]["Status"] == "healthy", f"{service} healthy")
-    wait_until(lambda: len(project.logged_ids()) > before, f"events in the log after {service} was killed")
+@pytest.mark.parametrize("ended", ["killed", "stopped"])
+def test_service_that_ends_under_load_goes_on_where_it_was(project: Project, publishers: list[Publisher], service: str, ended: str) -> None:
+    if ended == "killed":
+        project.kill(service)
+    else:
+        project.restart(service)
+    known = [publisher.count() for publisher in publishers]
+    wait_until(lambda: all(publisher.count() > before for publisher, before in zip(publishers, known, strict=True)), "more events")
+    newest = publishers[0].acknowledged[-1][0]
+    wait_until(lambda: newest in {record["id"] for record in project.logged()}, f"event {newest} in the log")
 
 
-def test_log_is_complete_and_verifies_clean_after_the_kills(project: Project) -> None:
-    wait_until(lambda: str(LAST) in project.logged_ids(), "the last event in the log", 120)
-    assert project.logged_ids() == [str(number) for number in range(1, LAST + 1)]
+def test_log_has_every_acknowledged_event_once_and_verifies_clean(project: Project, publishers: list[Publisher]) -> None:
+    for publisher in publishers:
+        publisher.stop()
+    newest = {publisher.acknowledged[-1][0] for publisher in publishers}
+    wait_until(lambda: newest <= {record["id"] for record in project.logged()}, "the last events in the log")
+    assert_log_has_each_event_once(project.logged(), publishers, DEMO_DATA)
     project.compose("run", "--rm", "--no-deps", "-T", "consumer", "python", "-m", "consumer", "verify", "/data")
+    project.compose("exec", "-T", "producer", "python", "-m", "producer", "check")
 
 
 def test_demo_sentence_streams_through_the_published_port(project: Project) -> None:
-    with httpx.stream("GET", f"http://127.0.0.1:{project.public_port}/", trust_env=False) as response:
+    with httpx.stream("GET", project.url + "/", trust_env=False) as response:
         assert response.headers["Content-Type"].startswith("text/event-stream")
         lines = [(time.monotonic(), line) for line in response.iter_lines() if line.startswith("data: ")]
     assert "".join(line.removeprefix("data: ") for _, line in lines) == DEMO_TEXT
@@ -164,7 +142,7 @@ def test_container_has_no_rights_to_spare(project: Project, service: str) -> Non
 
 
 def test_down_ends_every_service_with_status_0_within_the_grace_time(project: Project) -> None:
-    with httpx.stream("GET", f"http://127.0.0.1:{project.public_port}/?repeat=1000", trust_env=False) as response:
+    with httpx.stream("GET", project.url + "/?repeat=1000", trust_env=False) as response:
         next(response.iter_lines())
         begun = time.monotonic()
         project.compose("stop")
