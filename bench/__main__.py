@@ -14,14 +14,14 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import framer
+from . import framer, topics
 from .measure import Measurement, MeasurementError, Workload, measure, run_origin
 from .process_tree import measuring_cpus
 from .servers import SERVERS, program, python
-from .tables import workload_table
+from .tables import topic_table, workload_table
 
 _WARM_UP_SECONDS = 0.5
 
@@ -39,12 +39,13 @@ def workloads(streams: int) -> dict[str, Workload]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "python -m bench",
-        description="Measures the gateway in direct mode beside the proxies that are installed.",
+        description="Measures the gateway in direct mode beside the proxies that are installed, and the producer's topics.",
         epilog="BENCH_PEERS names a folder with programs that are not on PATH; GATEWAY_PYTHON is the interpreter that runs the gateway.",
     )
-    names = ("framer", *workloads(0))
+    names = ("framer", "topics", *workloads(0))
     parser.add_argument("what", nargs="*", metavar="WHAT", help=f"any of {', '.join(names)}; default all")
     parser.add_argument("--streams", type=int, default=300, help="streams of the workload paced (default 300)")
+    parser.add_argument("--events", type=int, default=1_000_000, help="events that are replayed; a tenth is published (default 1000000)")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement (default 3)")
     parser.add_argument("--repeat", type=int, default=3, help="measurements of each server, of which medians are shown (default 3)")
     parser.add_argument("--servers", default=",".join(SERVERS), help="of %(default)s (default all that are installed)")
@@ -55,8 +56,8 @@ def _arguments() -> argparse.Namespace:
         unknown = [name for name in got if name not in allowed]
         if unknown:
             parser.error(f"{unknown[0]!r} is none of {', '.join(allowed)}")
-    if arguments.streams < 1 or arguments.repeat < 1 or arguments.seconds <= 0:
-        parser.error("--streams, --repeat and --seconds must be positive")
+    if arguments.streams < 1 or arguments.repeat < 1 or arguments.seconds <= 0 or arguments.events < 1000:
+        parser.error("--streams, --repeat and --seconds must be positive, --events at least 1000")
     return arguments
 
 
@@ -71,6 +72,20 @@ def _measure_all(workload: Workload, servers: Sequence[str], origin_port: int, s
             except MeasurementError as error:
                 print(f"  {error}", file=sys.stderr, flush=True)
     return results
+
+
+def _measure_topics(events: int, repeat: int) -> list[list[topics.TopicMeasurement]]:
+    measurements: dict[str, Callable[[], topics.TopicMeasurement]] = {
+        "single events": lambda: topics.publish_singly(events // 100),
+        "batches": lambda: topics.publish_batches(events // 1000),
+        "replay": lambda: topics.replay(events // 1000 * 1000),
+    }
+    results: dict[str, list[topics.TopicMeasurement]] = {name: [] for name in measurements}
+    for turn in range(1, repeat + 1):
+        for name, take in measurements.items():
+            print(f"topics {turn}/{repeat}: {name}", file=sys.stderr, flush=True)
+            results[name].append(take())
+    return list(results.values())
 
 
 def _versions() -> str:
@@ -100,6 +115,8 @@ def main() -> None:
     failed = False
     if "framer" in arguments.what:
         print(framer.report(arguments.repeat), end="\n\n", flush=True)
+    if "topics" in arguments.what:
+        print(topic_table(_measure_topics(arguments.events, arguments.repeat)), end="\n\n", flush=True)
     offered = {name: workload for name, workload in workloads(arguments.streams).items() if name in arguments.what}
     if offered:
         installed = [name for name in arguments.servers if program(name)]

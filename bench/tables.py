@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from .measure import Measurement, Workload
+from .topics import TopicMeasurement
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -50,6 +51,22 @@ def workload_table(workload: Workload, results: Mapping[str, Sequence[Measuremen
             ]
         )
     return f"### {workload.title}\n\n{table(head, rows)}"
+
+
+def topic_table(results: Sequence[Sequence[TopicMeasurement]]) -> str:
+    """Gives the medians of several measurements of each thing."""
+    head = ["the producer's topics, 100 bytes of data", "events/s", "CPU µs/event", "p50 ms", "p99 ms"]
+    rows = [
+        [
+            runs[0].title,
+            f"{statistics.median(run.events_per_second for run in runs):,.0f}",
+            _number(statistics.median(run.cpu_us_per_event for run in runs)),
+            _median_of_known(run.p50_ms for run in runs),
+            _median_of_known(run.p99_ms for run in runs),
+        ]
+        for runs in results
+    ]
+    return table(head, rows)
 
 
 def _defects(runs: Sequence[Measurement]) -> str:

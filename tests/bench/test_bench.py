@@ -83,6 +83,16 @@ def test_framer_prints_the_speed_of_each_part(tmp_path: Path) -> None:
     assert all(int(row["speed"].split()[0].replace(",", "")) > 0 for row in printed)
 
 
+def test_topics_are_published_to_and_replayed(tmp_path: Path) -> None:
+    single, batches, replay = rows(run(["topics", "--events", "20000", "--repeat", "1"], tmp_path))
+    for row in (single, batches, replay):
+        assert float(row["events/s"].replace(",", "")) > 0
+        assert float(row["CPU µs/event"]) > 0
+    assert 0 < float(single["p50 ms"]) <= float(single["p99 ms"])
+    assert replay["p50 ms"] == "–"
+    assert replay["the producer's topics, 100 bytes of data"] == "replay of 20000 events"
+
+
 def test_sigterm_ends_everything_that_runs(tmp_path: Path) -> None:
     with started(["paced", "--streams", "5", "--seconds", "60", "--servers", "gateway"], tmp_path) as process:
         wait_until(lambda: {"bench.origin", "gateway", "bench.load"} <= modules_below(process.pid), "origin, gateway and load running")
