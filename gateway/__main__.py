@@ -18,7 +18,7 @@ def main() -> None:
     parse_arguments(parser, Settings)
     settings = settings_or_exit(Settings)
     try:
-        routes = read_routes(settings.config) if settings.config else single_route(settings.upstream)
+        routes = read_routes(settings.config, settings.upstream) if settings.config else single_route(settings.upstream)
     except RouteError as error:
         print(f"gateway: {error}", file=sys.stderr)
         raise SystemExit(2) from None

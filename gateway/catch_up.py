@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class CatchUp(Following):
-    """A second upstream request of a shared stream, which begins after event `asked`, for all that ask for it.
+    """A second upstream request of a shared stream, which begins after event `asked` or where `target` says, for all that ask for it.
 
     When it and the live stream have an event in common, by its ID, it stops reading; each subscriber goes over to the live stream as soon
     as it has had the last block of the catch-up. An upstream that cannot resume, by its answer or because it sends events without IDs,
@@ -22,9 +22,10 @@ class CatchUp(Following):
     """
 
     def __init__(
-        self, live: "SharedStream", asked: str, open_source: OpenSource, open_fan_out: Callable[[Callable[[], None]], FanOut]
+        self, live: "SharedStream", target: str, asked: str, open_source: OpenSource, open_fan_out: Callable[[Callable[[], None]], FanOut]
     ) -> None:
         self.asked = asked
+        self._target = target
         self.met = False
         """Whether an event has been found that the live stream has as well."""
         self._live = live
@@ -32,9 +33,19 @@ class CatchUp(Following):
         self._since = 0  # blocks after the one with that ID
         self._join_at: int | None = None  # where its end is in the live history
         self._refused = ""
-        super().__init__(open_source, asked, open_fan_out(self._moved), for_subscribers_alone=True)
-        self.fan_out.history.begins_after(asked)
+        super().__init__(open_source, target, asked, open_fan_out(self._moved), for_subscribers_alone=True)
+        if asked:
+            self.fan_out.history.begins_after(asked)
         live.catch_ups.add(self)
+
+    def fetches(self, target: str, asked: str) -> bool:
+        """Tells whether somebody who joins now gets all that such a request would bring."""
+        return (self._target, self.asked) == (target, asked) and self.begin is not None
+
+    @property
+    def begin(self) -> int | None:
+        """The cursor of its first block, None when somebody who joins now would come too late for it."""
+        return None if self.met or self._refused or self.fan_out.history.first else 0
 
     def find(self, id: str) -> int | None:
         """Gives the cursor after event `id`, None when it is not here or somebody who joins now would come too late."""
@@ -44,7 +55,7 @@ class CatchUp(Following):
         if self.met or self._refused:
             return  # read before it was known
         if event is not None and not self._last_id:
-            if event.id == self.asked:
+            if self.asked and event.id == self.asked:
                 return  # an upstream that begins with the event that the client has
             if not event.id and id is None:
                 self._refused = "the upstream's events have no IDs"

@@ -4,12 +4,15 @@ import asyncio
 import io
 import socket
 import struct
+import sys
 from typing import Any, Protocol
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 _FLUSH_SECONDS = 10.0
+_MOST_UNSENT_BYTES = 128 * 1024
+_TCP_NOTSENT_LOWAT = 25  # of Linux; Python names it since 3.12
 
 
 class Writing(Protocol):
@@ -83,13 +86,17 @@ class WholeBody(io.BytesIO):
 def occupy(request: web.BaseRequest) -> DownstreamProtocol:
     """Gives the connection to whoever writes to it past aiohttp for a long time.
 
-    aiohttp keeps a keep-alive timer also while a request is served, which wakes up and does nothing: half a KiB a connection.
+    aiohttp keeps a keep-alive timer also while a request is served, which wakes up and does nothing: half a KiB a connection. The kernel
+    would take megabytes for a client that does not read; now it says that the socket is full when 128 KiB are not sent yet.
     """
     protocol = request.protocol
     assert isinstance(protocol, DownstreamProtocol)
     if protocol._keepalive_handle is not None:
         protocol._keepalive_handle.cancel()
         protocol._keepalive_handle = None
+    sock = request.transport.get_extra_info("socket") if request.transport is not None else None
+    if sys.platform == "linux" and sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _MOST_UNSENT_BYTES)
     return protocol
 
 

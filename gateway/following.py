@@ -11,8 +11,9 @@ from eventstream.client import EventSource
 from .fan_out import FanOut
 from .relay import COMPLETE, CUT
 
-OpenSource = Callable[[str, Callable[[EventSource], None]], EventSource]
-"""Makes an event source that goes on after an event ID (empty: from now) and calls what it is given on each change."""
+OpenSource = Callable[[str, str, Callable[[EventSource], None]], EventSource]
+"""Makes an event source for a path with query, which goes on after an event ID (if it is not empty) and calls what it is given on each
+change."""
 
 Outcome = Literal["open", "finished", "refused", "unavailable", "late"]
 
@@ -32,13 +33,13 @@ class Following:
     With `for_subscribers_alone` it reads no faster than they take.
     """
 
-    def __init__(self, open_source: OpenSource, last_event_id: str, fan_out: FanOut, *, for_subscribers_alone: bool) -> None:
+    def __init__(self, open_source: OpenSource, target: str, last_event_id: str, fan_out: FanOut, *, for_subscribers_alone: bool) -> None:
         self.fan_out = fan_out
         self.opening: asyncio.Future[Opening] = asyncio.get_running_loop().create_future()
         """Is set once, in any case."""
         self.users = 0
         """Requests that wait for it or use it."""
-        self.source = open_source(last_event_id, self._changed)
+        self.source = open_source(target, last_event_id, self._changed)
         self._for_subscribers_alone = for_subscribers_alone
         self._id = self.source.last_event_id
         self._task = asyncio.create_task(self._follow())

@@ -17,6 +17,8 @@ from eventstream import DEFAULT_MAX_BLOCK_BYTES
 _SHARED_KEYS = (
     "share_by",
     "public",
+    "begin_parameters",
+    "private_parameters",
     "linger_seconds",
     "initial",
     "history_max_blocks",
@@ -41,7 +43,7 @@ class Route(BaseModel):
     path: str
     """Path prefix that this route serves. `/api` serves `/api` and `/api/…`, `/api/` only what is below it, `/` everything."""
     upstream: str
-    """An http or https URL. The request's path and query are appended to its path, as they came."""
+    """An http or https URL; GATEWAY_UPSTREAM when it is missing. The request's path and query are appended to its path, as they came."""
     mode: Literal["direct", "shared"] = "direct"
     """`direct`: one upstream request per downstream request. `shared`: one for all GETs of the same URL, whoever asks."""
     methods: tuple[str, ...] = ()
@@ -63,6 +65,11 @@ class Route(BaseModel):
     share a stream."""
     public: bool = False
     """shared: everybody gets the same whoever they are. `Authorization` and `Cookie` are not forwarded, unless `share_by` names them."""
+    begin_parameters: tuple[str, ...] = ()
+    """shared: query parameters by which a client says where to begin, such as `from`. They make no stream of their own: what they ask
+    for is fetched by itself and followed by what is shared."""
+    private_parameters: tuple[str, ...] = ()
+    """shared: query parameters, such as `limit`, that make an answer nobody else's; such requests go as in mode direct."""
     linger_seconds: float = Field(30.0, ge=0)
     """shared: how long the upstream is still followed when the last subscriber has left."""
     initial: Literal["live", "history"] = "live"
@@ -167,8 +174,8 @@ class RouteTable:
         return next((route for route in self.routes if route.matches(path)), None)
 
 
-def read_routes(file: Path) -> RouteTable:
-    """Reads the `[[routes]]` of a TOML file.
+def read_routes(file: Path, upstream: str = "") -> RouteTable:
+    """Reads the `[[routes]]` of a TOML file; those without an upstream get `upstream`, unless it is empty.
 
     Raises RouteError, which says file, line or key, what was got and what is allowed.
     """
@@ -183,7 +190,9 @@ def read_routes(file: Path) -> RouteTable:
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise RouteError(f"{file}: routes must be an array of tables, written [[routes]]")
     try:
-        return RouteTable(_read_route(table, number) for number, table in enumerate(tables, 1))
+        return RouteTable(
+            _read_route(({"upstream": upstream} if upstream else {}) | table, number) for number, table in enumerate(tables, 1)
+        )
     except RouteError as error:
         raise RouteError(f"{file}: {error}") from error
 

@@ -26,9 +26,9 @@ class Settings(ServiceSettings):
     workers: int = Field(1, ge=1, le=1024)
     """Processes that serve the public port, each on a core of its own, with its own upstream connections. Limits hold for all together."""
     upstream: str = "http://127.0.0.1:8000"
-    """Where all requests go when there is no GATEWAY_CONFIG: an http or https URL; its path is kept as a prefix."""
+    """Where requests go for which GATEWAY_CONFIG names no other upstream: an http or https URL; its path is kept as a prefix."""
     config: Path | None = None
-    """A TOML file with `[[routes]]`. When it is set, GATEWAY_UPSTREAM is not used."""
+    """A TOML file with `[[routes]]`. Without one, everything goes to GATEWAY_UPSTREAM, in mode direct."""
     data_dir: Path = Path("data/gateway")
     """Where streams are kept that outlive a restart. Mode direct keeps none, so nothing is written yet."""
     drain_seconds: float = Field(10.0, ge=0)

@@ -24,7 +24,7 @@ from .problems import problem
 from .relay import COMPLETE, CUT, LEFT
 from .routes import Route
 from .shared_stream import SharedStream
-from .sharing import Identity, identify, request_fields
+from .sharing import Identity, identify, request_fields, share_target
 from .subscriber import Subscriber
 from .wheel import TimerWheel
 
@@ -54,11 +54,11 @@ class Shared:
 
     def __len__(self) -> int:
         """How many streams there are."""
-        return len(self._streams)
+        return len(set(self._streams.values()))
 
     async def close(self) -> None:
         """Ends all streams."""
-        streams = list(self._streams.values())
+        streams = set(self._streams.values())
         for stream in streams:
             stream.stop()
         for stream in streams:
@@ -67,13 +67,14 @@ class Shared:
     async def answer(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
         """Gives the response, sent except for its end. Cancelling it, as aiohttp does when the client leaves, lets the stream go on."""
         identity = identify(request.method, request.headers, exchange.route)
-        if identity is None:
+        target = share_target(exchange.target, exchange.route)
+        if identity is None or target is None:
             return await self._direct.answer(request, exchange)
-        key = (exchange.route.path, exchange.target, identity)
-        stream = self._streams.get(key) or self._open(key, exchange.route)
+        key = (exchange.route.path, target, identity)
+        stream = self._streams.get(key) or self._streams.get(_for_any_origin(key)) or self._open(key, exchange.route)
         stream.users += 1
         try:
-            begin = await self._find_begin(stream, request.headers.get("Last-Event-ID", ""))
+            begin = await self._find_begin(stream, exchange.target, request.headers.get("Last-Event-ID", ""))
             if isinstance(begin, Opening):
                 return await self._without_stream(request, exchange, begin)
             response = ResponseHead(status=200, headers=_response_fields(stream))
@@ -82,7 +83,7 @@ class Shared:
             writer.send_headers()
             subscriber = self._open_subscriber(request, writer.chunked, exchange)
             begin(subscriber)
-            del begin, identity, writer  # from here on it waits, ten thousand times perhaps: what it holds counts
+            del begin, identity, key, target, writer  # from here on it waits, ten thousand times perhaps: what it holds counts
             response.headers.clear()
             try:
                 await subscriber.ended()
@@ -95,10 +96,10 @@ class Shared:
                 end_unfinished(request, response, delimited=subscriber.chunked)
             return response
         finally:
-            self._leave(stream, key)
+            self._leave(stream)
 
-    async def _find_begin(self, stream: SharedStream, id: str) -> Begin | Opening:
-        """Gives how a subscriber who has seen event `id` begins; why there is no stream for it, if so."""
+    async def _find_begin(self, stream: SharedStream, target: str, id: str) -> Begin | Opening:
+        """Gives how a subscriber who asks for `target` and has seen event `id` begins; why there is no stream for it, if so."""
         opening = await _opened(stream, stream.route.first_byte_timeout_seconds)
         if opening.outcome != "open":
             return opening
@@ -111,15 +112,15 @@ class Shared:
                 begun, begin = "history", partial(_join, *found)
             elif id and (reason := stream.why_not(id)):
                 begun, begin = "gap", partial(stream.tell_gap, asked=id, reason=reason)
-            elif id:
-                catch_up = stream.catch_up(id)
+            elif id or target != stream.target:
+                catch_up = stream.catch_up(stream.target if id else target, id)
                 opening = await _opened(catch_up, stream.route.first_byte_timeout_seconds)
-                if opening.outcome == "finished":
+                if opening.outcome == "finished" or (opening.outcome == "refused" and not id):
                     return opening
                 if opening.outcome == "refused":
                     begun, begin = "gap", partial(stream.tell_gap, asked=id, reason=opening.reason)
-                elif (cursor := catch_up.find(id)) is None:
-                    continue  # it has come to its end meanwhile, look again
+                elif (cursor := catch_up.begin) is None:
+                    continue  # it has gone on without us, look again
                 else:
                     begun, begin = "catch-up", partial(_join, catch_up.fan_out, cursor)
             self._metrics.subscribed(stream.route.path, begun)
@@ -154,9 +155,9 @@ class Shared:
         return self._wheel.now + self._wheel.ticks(seconds * random.uniform(1 - _EXPIRY_SPREAD, 1 + _EXPIRY_SPREAD))
 
     def _open(self, key: _Key, route: Route) -> SharedStream:
-        _, target, identity = key
+        identity = key[2]
 
-        def open_source(last_event_id: str, on_change: Callable[[EventSource], None]) -> EventSource:
+        def open_source(target: str, last_event_id: str, on_change: Callable[[EventSource], None]) -> EventSource:
             return EventSource(
                 route.upstream + target,
                 session=self._session,
@@ -168,26 +169,37 @@ class Shared:
                 on_change=on_change,
             )
 
-        def done(stream: SharedStream) -> None:
-            if self._streams.get(key) is stream:
-                del self._streams[key]
+        def opened(stream: SharedStream) -> None:
+            answered = stream.source.response_headers
+            if answered.get("Access-Control-Allow-Origin") == "*" and "origin" not in answered.get("Vary", "").lower():
+                self._streams.setdefault(_for_any_origin(key), stream)
 
         reconnected = partial(self._metrics.reconnected, route.path)
-        stream = SharedStream(route, open_source, self._wheel, self._memory, done=done, reconnected=reconnected)
+        stream = SharedStream(
+            route, key[1], open_source, self._wheel, self._memory, opened=opened, done=self._forget, reconnected=reconnected
+        )
         self._streams[key] = stream
         return stream
 
-    def _leave(self, stream: SharedStream, key: _Key) -> None:
+    def _leave(self, stream: SharedStream) -> None:
         """Lets a stream that nobody uses any more linger, and then end."""
         stream.users -= 1
         if not stream.users:
-            asyncio.get_running_loop().call_later(stream.route.linger_seconds, self._end_unused, stream, key)
+            asyncio.get_running_loop().call_later(stream.route.linger_seconds, self._end_unused, stream)
 
-    def _end_unused(self, stream: SharedStream, key: _Key) -> None:
+    def _end_unused(self, stream: SharedStream) -> None:
         if not stream.users:
             stream.stop()
-            if self._streams.get(key) is stream:
-                del self._streams[key]
+            self._forget(stream)
+
+    def _forget(self, stream: SharedStream) -> None:
+        self._streams = {key: each for key, each in self._streams.items() if each is not stream}
+
+
+def _for_any_origin(key: _Key) -> _Key:
+    """Gives the key of a stream that its upstream gives to the pages of any origin."""
+    path, target, identity = key
+    return path, target, (*(field for field in identity if field[0] != "origin"), ("origin", "*"))
 
 
 def _join(fan_out: FanOut, cursor: int | None, subscriber: Subscriber) -> None:

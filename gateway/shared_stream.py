@@ -25,26 +25,30 @@ _LOST_WITHOUT_IDS = "the upstream was lost and its events have no IDs, so what c
 class SharedStream(Following):
     """The live stream of one URL, and the catch-ups of those who are further back than its history.
 
-    `done` is called when the upstream has ended or refused; then nobody can join any more. `reconnected` is called each time that the
-    upstream was lost and is back.
+    `opened` is called when the upstream has answered with an event stream for the first time, `reconnected` each time that it was lost
+    and is back, `done` when it has ended or refused; then nobody can join any more.
     """
 
     def __init__(
         self,
         route: Route,
+        target: str,
         open_source: OpenSource,
         wheel: TimerWheel,
         memory: Memory,
         *,
+        opened: Callable[["SharedStream"], None],
         done: Callable[["SharedStream"], None],
         reconnected: Callable[[], None],
     ) -> None:
         self.route = route
+        self.target = target
         self.catch_ups: set[CatchUp] = set()
         self.slot = 0
         self._wheel = wheel
         self._memory = memory
         self._open_source = open_source
+        self._opened_first = opened
         self._done = done
         self._reconnected = reconnected
         self._epoch = secrets.token_hex(4)
@@ -52,7 +56,7 @@ class SharedStream(Following):
         self._resuming = False
         self._lost = False
         self._limits = Limits(route.history_max_blocks, route.history_max_bytes, route.history_max_age_seconds)
-        super().__init__(open_source, "", self._open_fan_out(), for_subscribers_alone=False)
+        super().__init__(open_source, target, "", self._open_fan_out(), for_subscribers_alone=False)
         wheel.add(self, wheel.now + self._expiry_ticks)
 
     def _open_fan_out(self, moved: Callable[[], None] | None = None) -> FanOut:
@@ -90,6 +94,7 @@ class SharedStream(Following):
 
     def connected(self) -> None:
         if not self._lost:
+            self._opened_first(self)
             return
         self._lost = False
         self._reconnected()
@@ -138,12 +143,12 @@ class SharedStream(Following):
             return "the upstream's events have no IDs"
         return ""
 
-    def catch_up(self, id: str) -> CatchUp:
-        """Gives the catch-up that asks the upstream for what follows event `id`."""
+    def catch_up(self, target: str, id: str = "") -> CatchUp:
+        """Gives the catch-up that asks the upstream for what follows event `id`, or for what `target` says if that is empty."""
         for catch_up in self.catch_ups:
-            if catch_up.asked == id and not catch_up.met:
+            if catch_up.fetches(target, id):
                 return catch_up
-        return CatchUp(self, id, self._open_source, self._open_fan_out)
+        return CatchUp(self, target, id, self._open_source, self._open_fan_out)
 
     def tell_gap(self, subscriber: Subscriber, asked: str, reason: str) -> None:
         """Tells a subscriber that what follows event `asked` cannot be had, and lets it go on with all that is kept."""

@@ -1,6 +1,7 @@
 """Who may share a stream with whom."""
 
 from collections.abc import Mapping
+from urllib.parse import unquote_plus
 
 from multidict import CIMultiDict
 
@@ -29,6 +30,22 @@ def identify(method: str, headers: Mapping[str, str], route: Route) -> Identity 
     if not any(name.lower() == _ALLOW_ORIGIN for name in route.response_headers):
         names.append("origin")
     return tuple((name, headers[name]) for name in names if name in headers)
+
+
+def share_target(target: str, route: Route) -> str | None:
+    """Gives the path and query of the stream that a request for `target` shares: without the route's `begin_parameters`, else as it
+    came. None when one of the route's `private_parameters` makes it nobody else's."""
+    path, mark, query = target.partition("?")
+    if not mark or not (route.begin_parameters or route.private_parameters):
+        return target
+    kept = []
+    for parameter in query.split("&"):
+        name = unquote_plus(parameter.partition("=")[0])
+        if name in route.private_parameters:
+            return None
+        if name not in route.begin_parameters:
+            kept.append(parameter)
+    return f"{path}?{'&'.join(kept)}" if kept else path
 
 
 def request_fields(identity: Identity, route: Route) -> CIMultiDict[str]:

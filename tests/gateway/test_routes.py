@@ -101,6 +101,8 @@ def test_every_key_of_a_route_is_documented_and_read(tmp_path: Path) -> None:
         on_upstream_loss = "error-event"
         share_by = ["Authorization"]
         public = true
+        begin_parameters = ["from"]
+        private_parameters = ["limit"]
         linger_seconds = 4
         initial = "history"
         history_max_blocks = 5
@@ -127,6 +129,8 @@ def test_every_key_of_a_route_is_documented_and_read(tmp_path: Path) -> None:
         "on_upstream_loss": "error-event",
         "share_by": ("authorization",),
         "public": True,
+        "begin_parameters": ("from",),
+        "private_parameters": ("limit",),
         "linger_seconds": 4,
         "initial": "history",
         "history_max_blocks": 5,
