@@ -8,6 +8,7 @@ from .closed_log import ClosedLog
 from .descriptions import API_DESCRIPTION
 from .drain import Drain
 from .event_log import EventLog
+from .feeds import Feeds
 from .meters import Meters
 from .problems import answer_with_problems
 from .routes import stream_routes
@@ -29,8 +30,9 @@ def create_app(settings: Settings, drain: Drain | None = None, log: EventLog | N
     log = log or ClosedLog()
     meters = Meters()
     app = FastAPI(title="Producer", version="1", description=API_DESCRIPTION, redirect_slashes=False)
-    topics, shortcut = topic_routes(settings, meters, drain, log)
-    routers = [stream_routes(settings, meters, drain), topics, status_routes(meters, drain, log)]
+    feeds = Feeds(log)
+    topics, shortcut = topic_routes(settings, meters, drain, log, feeds)
+    routers = [stream_routes(settings, meters, drain), topics, status_routes(meters, drain, log, feeds)]
     for router in routers:
         app.include_router(router)
     answer_with_problems(app, routers)

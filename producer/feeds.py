@@ -154,10 +154,22 @@ class Feeds:
         self._by_name: dict[str, set[Feed]] = {}  # those that ask for names only
         self._wild: set[Feed] = set()
         self._matching: dict[str, tuple[Feed, ...]] = {}  # those of `_wild`, by topic
+        self._wakes = 0  # of feeds that are no more
+        self._reads = 0
         log.watch(self._announce)
 
     def __repr__(self) -> str:
         return f"<Feeds {list(self._feeds.values())!r}>"
+
+    @property
+    def wakes(self) -> int:
+        """How many waiting subscribers were woken, in all."""
+        return self._wakes + sum(feed.wakes for feed in self._feeds.values())
+
+    @property
+    def reads(self) -> int:
+        """How often the log was read for subscribers, in all."""
+        return self._reads + sum(feed.reads for feed in self._feeds.values())
 
     def __len__(self) -> int:
         return len(self._feeds)
@@ -200,6 +212,8 @@ class Feeds:
 
     def _close(self, feed: Feed) -> None:
         del self._feeds[feed.patterns]
+        self._wakes += feed.wakes
+        self._reads += feed.reads
         if feed in self._wild:
             self._wild.remove(feed)
             self._matching.clear()

@@ -2,13 +2,13 @@
 
 import math
 import time
-from collections.abc import Sized
 from typing import Literal
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from .event_log import EventLog
+from .feeds import Feeds
 
 Reason = Literal["completed", "left", "stalled", "drained", "failed"]
 """Why a stream ended: all was sent, the client left (or was cut off), it was cut off because it did not read, the process stops, the event
@@ -47,10 +47,16 @@ class Meters:
         )
         self.log_last = Gauge("producer_log_last_offset", "Offset of the newest event.", registry=self.registry)
         self._feeds = Gauge("producer_feeds_open", "Sets of patterns that somebody is subscribed to.", registry=self.registry)
+        self._feed_reads = Counter("producer_feed_reads", "Reads of the event log for subscribers.", registry=self.registry)
+        self._feed_wakes = Counter("producer_feed_wakes", "Waiting subscribers that events woke.", registry=self.registry)
+        self._noted_reads = self._noted_wakes = 0
 
-    def watch_feeds(self, feeds: Sized) -> None:
-        """Shows how many feeds there are."""
-        self._feeds.set_function(lambda: len(feeds))
+    def note_feeds(self, feeds: Feeds) -> None:
+        """Takes over what there is to say about the feeds now."""
+        self._feeds.set(len(feeds))
+        self._feed_reads.inc(feeds.reads - self._noted_reads)
+        self._feed_wakes.inc(feeds.wakes - self._noted_wakes)
+        self._noted_reads, self._noted_wakes = feeds.reads, feeds.wakes
 
     def note_log(self, log: EventLog, first: int | None) -> None:
         """Takes over what there is to say about the log now, with the offset of its first event if that is known."""

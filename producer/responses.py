@@ -11,6 +11,9 @@ EVENT_STREAM = "text/event-stream"
 STREAM_HEADERS = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 """Nobody on the way may keep, compress or collect what is live."""
 
+STALLED = "stalled"
+"""Our server sets this in a request's `state` when it gives its client up."""
+
 _BEHIND_SERVER_SECONDS = 1
 
 

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .drain import Drain
+from .responses import STALLED
 
 _log = structlog.get_logger()
 
@@ -91,6 +92,7 @@ class StallLimitedProtocol(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.scope["state"][STALLED] = True
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.flow.resume_writing()  # whoever waits to send sees that nobody takes it

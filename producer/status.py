@@ -7,10 +7,11 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from .drain import Drain
 from .event_log import EventLog, LogError
+from .feeds import Feeds
 from .meters import Meters
 
 
-def status_routes(meters: Meters, drain: Drain, log: EventLog) -> APIRouter:
+def status_routes(meters: Meters, drain: Drain, log: EventLog, feeds: Feeds) -> APIRouter:
     """Gives `/livez`, `/readyz` (503 while draining) and `/metrics`.
 
     A log that cannot be written leaves the producer ready: subscribers go on, publishers are told, and `producer_log_writable` says so.
@@ -30,6 +31,7 @@ def status_routes(meters: Meters, drain: Drain, log: EventLog) -> APIRouter:
 
     @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
     async def metrics() -> Response:
+        meters.note_feeds(feeds)
         try:
             meters.note_log(log, await log.first())
         except LogError:

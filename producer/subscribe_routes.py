@@ -120,7 +120,7 @@ class SubscribeRoutes:
             raise _cannot_read(error) from None
         if request.method == "HEAD":
             return Response(headers=STREAM_HEADERS, media_type=EVENT_STREAM)
-        return self._respond(self._subscriptions.send(wish, route))
+        return self._respond(self._subscriptions.send(wish, route, request.scope.get("state", {})))
 
 
 def _cannot_read(error: LogError) -> Problem:

@@ -1,8 +1,7 @@
 """One subscriber's event stream: what was, what comes, and how it ends."""
 
 import random
-import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -14,9 +13,12 @@ from .drain import Drain
 from .event_log import EventLog, LogError
 from .feeds import Feed, Feeds
 from .meters import Meters, Reason, StreamCount
+from .responses import STALLED
 from .topics import Patterns
 
 _log = structlog.get_logger()
+
+_LEFT: Reason = "left"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +51,14 @@ class Subscriptions:
         with self.feeds.subscribe(wish.patterns) as feed:
             return await self._cursor(feed, wish).advance() is not None
 
-    async def send(self, wish: Wish, route: str) -> AsyncGenerator[bytes, None]:
+    async def send(self, wish: Wish, route: str, state: Mapping[str, object]) -> AsyncGenerator[bytes, None]:
         """Yields whole event blocks, joined, and heartbeats between them; first a `retry` line, which the first block takes in.
 
-        When the drain begins, a block with a jittered `retry` is the last. Closing the generator means that the client left.
+        When the drain begins, a block with a jittered `retry` is the last. Closing the generator means that the client left,
+        or with STALLED in the request's `state` that the server gave it up.
         """
         count = StreamCount(self.meters, route)
-        reason: Reason = "left"
-        sending_since = time.monotonic()
+        reason = _LEFT
         try:
             retry = b"retry: %d\n" % self.retry_ms
             yield retry
@@ -64,7 +66,6 @@ class Subscriptions:
             with self.feeds.subscribe(wish.patterns) as feed:
                 cursor = self._cursor(feed, wish)
                 while not self.drain.begun:
-                    sending_since = 0.0
                     found = await cursor.advance()
                     if found is None:
                         if cursor.ended:
@@ -80,7 +81,6 @@ class Subscriptions:
                         body, events = found.body, 0
                     else:
                         body, events = found.body, found.events
-                    sending_since = time.monotonic()
                     yield body
                     count.add(body, events=events)
             farewell = encode(retry=round(self.retry_ms * random.uniform(0.5, 1.5)))
@@ -91,11 +91,7 @@ class Subscriptions:
             _log.error("subscriber lost the log", route=route, error=str(error))
             reason = "failed"  # it comes back by itself, and goes on where it was
         finally:
-            count.close(self._specify(reason, sending_since))
-
-    def _specify(self, reason: Reason, sending_since: float) -> Reason:
-        stalled = sending_since and time.monotonic() - sending_since >= self.send_timeout_seconds
-        return "stalled" if reason == "left" and stalled else reason
+            count.close("stalled" if reason == "left" and state.get(STALLED) else reason)
 
     def _cursor(self, feed: Feed, wish: Wish) -> Cursor:
         return Cursor(feed, self.log.epoch, wish.start, upto=wish.upto, limit=wish.limit)

@@ -18,13 +18,11 @@ from .subscription import Subscriptions
 from .topic_paths import EVENTS_PATH
 
 
-def topic_routes(settings: Settings, meters: Meters, drain: Drain, log: EventLog) -> tuple[APIRouter, Middleware]:
+def topic_routes(settings: Settings, meters: Meters, drain: Drain, log: EventLog, feeds: Feeds) -> tuple[APIRouter, Middleware]:
     """Gives the routes that publish to the topics of `log` and subscribe to them, and the outermost middleware, for fast publishing."""
     router = APIRouter(tags=["topics"])
     limits = Limits(settings.max_event_bytes, settings.max_batch_events, settings.max_batch_bytes)
-    feeds = Feeds(log)
     drain.watch(feeds.call)
-    meters.watch_feeds(feeds)
     publisher = Publisher(log, meters, limits)
     keys = PublishKeys.parse(settings.publish_keys.get_secret_value())
     publishing = PublishRoutes(log, feeds, publisher, keys, drain, limits)
