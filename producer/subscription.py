@@ -18,8 +18,6 @@ from .topics import Patterns
 
 _log = structlog.get_logger()
 
-_LEFT: Reason = "left"
-
 
 @dataclass(frozen=True, slots=True)
 class Wish:
@@ -58,7 +56,7 @@ class Subscriptions:
         or with STALLED in the request's `state` that the server gave it up.
         """
         count = StreamCount(self.meters, route)
-        reason = _LEFT
+        reason: Reason | None = None
         try:
             retry = b"retry: %d\n" % self.retry_ms
             yield retry
@@ -91,7 +89,7 @@ class Subscriptions:
             _log.error("subscriber lost the log", route=route, error=str(error))
             reason = "failed"  # it comes back by itself, and goes on where it was
         finally:
-            count.close("stalled" if reason == "left" and state.get(STALLED) else reason)
+            count.close(reason or ("stalled" if state.get(STALLED) else "left"))
 
     def _cursor(self, feed: Feed, wish: Wish) -> Cursor:
         return Cursor(feed, self.log.epoch, wish.start, upto=wish.upto, limit=wish.limit)
