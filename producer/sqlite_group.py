@@ -43,7 +43,7 @@ class Group:
         """Raises LogError when nothing was appended; a key that was used for something else is the outcome of its entry alone."""
         store = self._store
         size = sum(len(block) for entry in self._entries for block in entry.blocks)
-        store.check_room(2 * size)
+        store.check_room(size)
         # Written down durably ahead of time, because a subscriber may see an offset that a power failure takes back.
         reserve = not store.always and store.next - 1 + sum(len(entry.blocks) for entry in self._entries) > store.reserved
         with store.transaction(durable=store.always or reserve):

@@ -1,14 +1,17 @@
 """Removes from the embedded event log, a bounded number of rows at a time."""
 
+import sqlite3
 import time
 from dataclasses import replace
 
 from .retention import Retention
 from .sqlite_group import write_rows
-from .sqlite_store import Committed, Row, Store
+from .sqlite_schema import explain
+from .sqlite_store import RESERVE_BYTES, Committed, Row, Store
 
 STEP_ROWS = 2000
-STEP_PAGES = 256
+STEP_BYTES = 2 * 1024 * 1024
+STEP_PAGES = 64
 MOST_EMPTY_TOPICS = 100_000
 """So many topics without events are known one by one; of the others it is known only that something of one of them is gone."""
 MOST_KEYS = 10_000_000
@@ -64,7 +67,8 @@ class _Oldest:
             for offset, topic, size, time_ms in self._scan():
                 row = store.rows.get(store.names.get(topic, ""))
                 if row is not None and row.id == topic:  # else the topic was dropped
-                    if self._removed >= many and self._removed_bytes >= much and time_ms >= oldest_ms:
+                    covered = self._removed >= many and self._removed_bytes >= much and time_ms >= oldest_ms
+                    if covered or self._removed_bytes >= STEP_BYTES:
                         break
                     self._take(row, offset, size)
                 self.through, self._gone_ms = offset, time_ms
@@ -108,14 +112,21 @@ def sweep(store: Store, *, key_seconds: float) -> Committed | None:
 
 
 def _sweep_dropped(store: Store, id: int) -> None:
+    through = size = 0
+    oldest = "SELECT offset, length(block) FROM events WHERE topic = ? ORDER BY offset LIMIT ?"
+    for offset, length in store.connection.execute(oldest, (id, STEP_ROWS)):
+        through, size = offset, size + length
+        if size >= STEP_BYTES:
+            break
     with store.transaction(durable=False):
-        left = STEP_ROWS
-        for table, number in (("events", "offset"), ("keys", "number")):
-            some = f"SELECT {number} FROM {table} WHERE topic = ? LIMIT ?"
-            left -= store.connection.execute(f"DELETE FROM {table} WHERE {number} IN ({some})", (id, left)).rowcount
-        if left:
+        if through:
+            store.connection.execute("DELETE FROM events WHERE topic = ? AND offset <= ?", (id, through))
+            return
+        some = "SELECT number FROM keys WHERE topic = ? LIMIT ?"
+        keys = store.connection.execute(f"DELETE FROM keys WHERE number IN ({some})", (id, STEP_ROWS)).rowcount
+        if not keys:
             store.connection.execute("DELETE FROM dropped WHERE id = ?", (id,))
-    if left:
+    if not keys:
         store.dropped.remove(id)
 
 
@@ -154,11 +165,16 @@ def _sweep_keys(store: Store, key_seconds: float) -> bool:
 
 
 def _give_back_pages(store: Store) -> bool:
-    """Makes the file smaller when more than a quarter of it is unused; less than that new events will fill soon."""
+    """Makes the file smaller when more than a quarter of it is unused, or the device is nearly full; else new events will fill it."""
     [unused] = store.connection.execute("PRAGMA freelist_count").fetchone()
     [pages] = store.connection.execute("PRAGMA page_count").fetchone()
-    if unused < max(16 * STEP_PAGES, pages // 4):
+    short = store.room() < RESERVE_BYTES // 4
+    if unused < (STEP_PAGES if short else max(64 * STEP_PAGES, pages // 4)):
         return False
-    with store.transaction(durable=False):
-        store.connection.execute(f"PRAGMA incremental_vacuum({STEP_PAGES})").fetchall()
+    try:
+        store.connection.executescript(f"PRAGMA incremental_vacuum({STEP_PAGES})")  # `execute` would stop behind one page
+    except sqlite3.Error as error:
+        raise explain(error, store.path) from error
+    if short:
+        store.checkpoint()  # only now the device has them
     return True

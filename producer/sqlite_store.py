@@ -91,6 +91,7 @@ class Store:
             self._full = True
             self.connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}").fetchone()
             self.connection.execute("PRAGMA cache_size = -16384")
+            self.connection.execute("PRAGMA secure_delete = OFF").fetchone()  # some systems' default is to overwrite all that is removed
             check_schema(self.connection, self.path)
             self._load()
             self._begin()
@@ -158,16 +159,30 @@ class Store:
         self.unsynced = not durable
 
     def check_room(self, size: int) -> None:
-        """Raises LogFull when there is no room for `size` bytes beside the reserve. Asks the device only now and then."""
+        """Raises LogFull when there is no room for so many bytes of events beside the reserve. Asks the device only now and then."""
+        size *= 2  # once in the write-ahead log, once in the file
         self._room -= size
         if self._room >= 0 and time.monotonic() < self._room_known_until:
             return
-        device = os.statvfs(self.path.parent)
-        free = device.f_bavail * device.f_frsize
-        self._room = free - min(RESERVE_BYTES, device.f_blocks * device.f_frsize // 16) - size
+        self._room = self.room() - size
+        if self._room < 0 and time.monotonic() >= self._room_known_until:
+            with contextlib.suppress(LogError):
+                self.checkpoint()
+            self._room = self.room() - size
         self._room_known_until = time.monotonic() + _ROOM_SECONDS
         if self._room < 0:
-            raise LogFull(f"{self.path}: only {free} bytes are left on the device; free some, or lower the retention")
+            raise LogFull(f"{self.path}: no room left on the device but for a reserve; free some, or lower the retention")
+
+    def room(self) -> int:
+        """Bytes that may still be written beside the reserve. Raises LogError."""
+        device = os.statvfs(self.path.parent)
+        reserve = min(RESERVE_BYTES, device.f_blocks * device.f_frsize // 16)
+        try:
+            [(pages,), (page_size,)] = (self.connection.execute(f"PRAGMA {fact}").fetchone() for fact in ("page_count", "page_size"))
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from error
+        unwritten: int = max(0, pages * page_size - self.path.stat().st_size)  # what the file grows by when it is checkpointed
+        return device.f_bavail * device.f_frsize - unwritten - reserve
 
     def sync(self) -> None:
         """Makes all that was committed durable. Raises LogError."""
@@ -175,7 +190,7 @@ class Store:
             os.fsync(self._wal)
         except OSError as error:
             # What the kernel could not write it may have forgotten, so that another fsync proves nothing. A checkpoint copies what it has.
-            if not self._checkpoint():
+            if not self.checkpoint():
                 raise LogError(f"{self.path}: cannot sync: {error}") from error
         self.unsynced = False
 
@@ -186,9 +201,10 @@ class Store:
         self._wal_looked_at = time.monotonic()
         size = os.fstat(self._wal).st_size
         if size >= self._large_wal_bytes:
-            self._large_wal_bytes = _LARGEST_WAL_BYTES if self._checkpoint() else 2 * size
+            self._large_wal_bytes = _LARGEST_WAL_BYTES if self.checkpoint() else 2 * size
 
-    def _checkpoint(self) -> bool:
+    def checkpoint(self) -> bool:
+        """Moves the write-ahead log into the file and empties it, unless a reader is in the way. Raises LogError."""
         try:
             [(busy, _, _)] = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         except sqlite3.Error as error:

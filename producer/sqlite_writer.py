@@ -82,8 +82,17 @@ class Writer:
                 if job.call is None:
                     self._attempt(job.waiter, self._store.close)
                     return
-                self._attempt(job.waiter, partial(job.call, self._store))
+                self._attempt(job.waiter, partial(self._run, job.call))
             self._keep_synced()
+
+    def _run(self, call: Callable[[Store], Committed | None]) -> Committed | None:
+        try:
+            if self._store.room() >= 0:
+                return call(self._store)
+        except LogFull:
+            pass
+        self._store.checkpoint()  # the write-ahead log may be what fills the device, and what removes events must work there
+        return call(self._store)
 
     def _next(self) -> _Append | _Task | None:
         """The next job; None when a sync is due."""
