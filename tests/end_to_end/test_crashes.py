@@ -1,15 +1,18 @@
 """Each service in turn is killed under load; the consumer's log has every event once all the same."""
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.publishing import Publisher, assert_log_has_each_event_once
-from tests.stack import ALL_TOPICS, DEMO_TEXT, REPOSITORY, clean_environment, run_stack, wait_until
+from tests.stack import ALL_TOPICS, DEMO_TEXT, REPOSITORY, Stack, clean_environment, run_stack, wait_until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -30,10 +33,20 @@ def wait_for_id(directory: Path, id: str) -> None:
     wait_until(lambda: any(record["id"] == id for record in read_log(directory)), f"event {id} in the log")
 
 
-def assert_verifies_clean(directory: Path) -> None:
+def verify(directory: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "consumer", "verify", str(directory)]
-    verdict = subprocess.run(command, cwd=REPOSITORY, env=clean_environment(), capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=REPOSITORY, env=clean_environment(), capture_output=True, text=True, timeout=60)
+
+
+def assert_verifies_clean(directory: Path) -> None:
+    verdict = verify(directory)
     assert verdict.returncode == 0, verdict.stdout + verdict.stderr
+
+
+def publish(stack: Stack, topic: str) -> str:
+    """Gives the ID of a new event."""
+    answer = httpx.post(f"{stack.url}/topics/{topic}/events", json={"data": topic}, trust_env=False, timeout=30)
+    return str(answer.raise_for_status().json()["id"])
 
 
 def more_is_acknowledged(publisher: Publisher, count: int = 30) -> None:
@@ -59,6 +72,37 @@ def test_log_has_every_acknowledged_event_once_when_services_are_killed(tmp_path
             wait_for_id(stack.log_dir, publisher.acknowledged[-1][0])
     assert_log_has_each_event_once(read_log(stack.log_dir), [new, paid])
     assert_verifies_clean(stack.log_dir)
+
+
+def lose_a_topic(stack: Stack, directory: Path) -> None:
+    publish(stack, "doomed")
+    httpx.delete(f"{stack.url}/topics/doomed", trust_env=False, timeout=30).raise_for_status()
+
+
+def lose_the_log(stack: Stack, directory: Path) -> None:
+    assert stack.producer.stop() == 0
+    shutil.rmtree(directory / "producer")
+    stack.producer.start()
+    stack.producer.wait_until_ready()
+
+
+@pytest.mark.parametrize(("lose", "reason"), [(lose_a_topic, "not-retained"), (lose_the_log, "unknown-epoch")])
+def test_loss_while_the_consumer_is_away_is_a_gap_in_its_log(tmp_path: Path, lose: Callable[[Stack, Path], None], reason: str) -> None:
+    with run_stack(tmp_path, ALL_TOPICS, **QUICK) as stack:
+        before = [publish(stack, "kept") for _ in range(3)]
+        wait_for_id(stack.log_dir, before[-1])
+        stack.consumer.kill()
+        lose(stack, tmp_path)
+        after = [publish(stack, "kept") for _ in range(3)]
+        stack.consumer.start()
+        wait_for_id(stack.log_dir, after[-1])
+    records = read_log(stack.log_dir)
+    assert [record["id"] for record in records if "gap" not in record] == before + after
+    [gap] = [record["gap"] for record in records if "gap" in record]
+    assert gap == {"asked": before[-1], "first_retained": after[0], "reason": reason}
+    verdict = verify(stack.log_dir)
+    assert verdict.returncode == 1
+    assert f"gap: asked {before[-1]}, first_retained {after[0]}, reason {reason}" in verdict.stdout
 
 
 def test_log_of_a_text_that_resumes_is_complete_when_every_service_is_killed(tmp_path: Path) -> None:
