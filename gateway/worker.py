@@ -30,6 +30,8 @@ from .settings import Settings
 log = structlog.get_logger()
 
 _MAX_MESSAGE_BYTES = 2**24
+_HANDOVER_SECONDS = 0.2
+"""What the requests of connections that were accepted last may take to come, before a worker that leaves refuses them."""
 
 T = TypeVar("T")
 
@@ -147,6 +149,7 @@ async def _serve_among_others(settings: Settings, place: Place) -> None:
         if not obeying.done():  # the signal was for this worker: the others take over at once, and the parent starts a new one
             await listeners.leave()
             channel.tell(state="leaving")
+            await asyncio.sleep(_HANDOVER_SECONDS)
         await gateway.drain()
     channel.tell(figures=gateway.figures())
     await channel.close()
