@@ -64,9 +64,10 @@ class Cursor:
         """Everything up to this offset that matches was given, or is in a gap that was."""
         self._feed = feed
         self._epoch = epoch
-        self._asked = start.asked
+        self._asked = start.asked or format_event_id(epoch, start.after)
         self._takes_what_there_is = not start.asked
         self._gap = start.gap
+        self._gone_through = 0  # what was told, or will be with `_gap`
         self._upto = upto
         self._left = limit
         self._reading: Reading | None = None
@@ -108,7 +109,7 @@ class Cursor:
         if self._gap is not None:
             return self._tell(self._gap, piece.first)
         self.after = piece.last
-        self._asked = ""
+        self._asked = format_event_id(self._epoch, piece.last)
         self._takes_what_there_is = False
         if self._left is not None:
             self._left -= piece.events
@@ -119,15 +120,21 @@ class Cursor:
         self._gap = None
         resume = self.after if first is None else first - 1
         retained = None if first is None else format_event_id(self._epoch, first)
-        data = json.dumps({"asked": gap.asked, "first_retained": retained, "reason": gap.reason})
-        return GapBlock(encode(data, type="gap", id=format_event_id(self._epoch, resume)), gap.reason)
+        data = {"asked": gap.asked, "first_retained": retained, "reason": gap.reason}
+        if self._gone_through > resume:  # of one topic more is gone than of another
+            data["gone_through"] = format_event_id(self._epoch, self._gone_through)
+        self._asked = format_event_id(self._epoch, resume)
+        return GapBlock(encode(json.dumps(data), type="gap", id=self._asked), gap.reason)
 
     def _notice_gone(self, reading: Reading) -> None:
-        if reading.gone_through <= self.after:
+        """Prepares to tell of what is gone, unless it was told: a gap says up to where something may be missing."""
+        gone = reading.gone_through
+        if gone <= max(self.after, self._gone_through):
             return
         if self._takes_what_there_is:
             first = reading.run.piece(self.after, max_events=1)
-            if first is None or first.first > reading.gone_through:
+            if first is None or first.first > gone:
                 return  # what is gone was before everything that there is
+        self._gone_through = gone
         if self._gap is None:
-            self._gap = Gap(self._asked or format_event_id(self._epoch, self.after), "not-retained")
+            self._gap = Gap(self._asked, "not-retained")

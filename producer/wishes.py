@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from fastapi import Header, Query
 
 from .cursor import Start, start_after_id
+from .event_ids import format_event_id
 from .event_log import EventLog
 from .moments import parse_moment
 from .problems import Problem, describe_value
@@ -83,7 +84,7 @@ async def _find_start(log: EventLog, asked: Asked) -> Start:
     if asked.from_start:
         return Start(0, "")
     if not asked.since:
-        return Start(log.last, "now")
+        return Start(log.last, format_event_id(log.epoch, log.last))
     try:
         moment = parse_moment(asked.since, time.time_ns() // 1_000_000)
     except (ValueError, OverflowError) as error:

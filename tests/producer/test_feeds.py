@@ -174,6 +174,15 @@ async def test_no_gap_is_told_for_other_topics_or_for_what_was_seen(log: Scripte
         assert await take_all(Cursor(feed, log.epoch, start_after_id(log, "epoch-1"))) == [3]
 
 
+async def test_gap_says_up_to_where_something_may_be_missing_and_is_told_once(log: ScriptedLog, feeds: Feeds) -> None:
+    log.publish(*["b"] * 2500, "a", "b")
+    log.lose(2501)
+    with feeds.subscribe(patterns("*")) as feed:
+        cursor = Cursor(feed, log.epoch, start_after_id(log, "epoch-1"))
+        assert b'"first_retained": "epoch-2", "reason": "not-retained", "gone_through": "epoch-2501"}' in await take_gap(cursor)
+        assert await take_all(cursor) == [*range(2, 2501), 2502]
+
+
 async def test_everything_lost_is_a_gap_without_a_first(log: ScriptedLog, feeds: Feeds) -> None:
     log.publish(*"aab")
     log.lose(1, 2)
