@@ -39,7 +39,9 @@ class Publisher:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()
+        self._stopping.set()
+        if error is None:  # else what it could say hides why
+            self.stop()
 
     def stop(self) -> None:
         """Does early what the end of the block does."""
