@@ -142,9 +142,9 @@ _STREAM = {
     200: {
         "description": (
             "First a `retry` line, then the events, and comment lines (`:`) while there are none. An event of type `gap` says that events "
-            "are missing: its data is JSON with `asked`, the id after which something is missing, `first_retained`, the id of the event that "
-            "comes next, and `reason`: `not-retained`, `unknown-epoch`, `malformed-id` or `beyond-end`. With `gone_through`, more may be missing "
-            "later on, up to this id: of one topic more is gone than of another."
+            "are missing: its data is JSON with `asked`, the id after which something is missing, `first_retained`, the id of the event "
+            "that comes next, and `reason`: `not-retained`, `unknown-epoch`, `malformed-id` or `beyond-end`. With `gone_through`, more may "
+            "be missing later on, up to this id: of one topic more is gone than of another."
         ),
         "content": {
             EVENT_STREAM: {
