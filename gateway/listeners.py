@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from aiohttp import web
 
 BACKLOG = 4096
+_ACCEPTED_PER_TURN = 8  # uvloop takes one of each socket per turn of the event loop, and a turn with a thousand writes takes 10 ms
 _ACCEPTING_SECONDS = 0.1  # under load there is always one more
 
 Addresses = Sequence[socket.socket]
@@ -93,7 +94,7 @@ class Listeners:
             await self._leave(number)
         for number in sorted(wanted - self._sites.keys()):
             sites = self._sites[number] = []
-            for sock in self._sets[number]:
+            for sock in self._sets[number] * _ACCEPTED_PER_TURN:
                 sites.append(web.SockSite(self._runner, sock.dup(), backlog=BACKLOG))
                 await sites[-1].start()
 
@@ -109,7 +110,7 @@ class Listeners:
         sets = [self._sets[number] for number in self._sites]
         deadline = asyncio.get_running_loop().time() + _ACCEPTING_SECONDS
         while _queued(sets) and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0)  # a turn of uvloop accepts all that are there
+            await asyncio.sleep(0)  # each turn accepts some
         for sock in (sock for addresses in sets for sock in addresses):
             with contextlib.suppress(OSError):  # another worker was first
                 sock.shutdown(socket.SHUT_RDWR)

@@ -31,18 +31,43 @@ class Counting:
         yield self._runner
         await self._runner.cleanup()
 
+    @property
+    def accepted(self) -> int:
+        assert self._runner.server is not None
+        return len(self._runner.server.connections)
+
     async def until(self, count: int) -> None:
         """Returns when `count` connections have been accepted."""
-        server = self._runner.server
-        assert server is not None
         async with asyncio.timeout(GUARD_SECONDS):
-            while len(server.connections) < count:
+            while self.accepted < count:
                 await asyncio.sleep(0.01)
-        assert len(server.connections) == count
+        assert self.accepted == count
 
 
 def connect(port: int) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), GUARD_SECONDS)
+
+
+def test_turn_of_the_event_loop_accepts_several_connections() -> None:
+    """A turn takes long when there is a lot to write, and those who come then do not wait for one turn each."""
+
+    async def count_turns() -> int:
+        [own] = bind_listeners("127.0.0.1", 0)
+        listeners = Listeners([own])
+        counting = Counting()
+        async with counting.running() as runner:
+            await listeners.open(runner)
+            clients = [connect(own[0].getsockname()[1]) for _ in range(64)]
+            turns = 0
+            while counting.accepted < len(clients):
+                await asyncio.sleep(0)
+                turns += 1
+            await listeners.leave()
+            for client in clients:
+                client.close()
+            return turns
+
+    assert uvloop.run(asyncio.wait_for(count_turns(), GUARD_SECONDS)) < 32
 
 
 def test_all_workers_get_the_same_free_port() -> None:
