@@ -100,6 +100,10 @@ class ProducerProcess:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     async def log_line(self, event: str) -> dict[str, Any]:
         """The next log line about `event`; every line on the way must be JSON."""
         assert self._process.stdout is not None

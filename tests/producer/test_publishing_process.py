@@ -1,0 +1,121 @@
+"""The producer as a process: what it acknowledged survives `kill -9`, and a body of any length takes little memory."""
+
+import asyncio
+import itertools
+import json
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import psutil
+
+from eventstream import Event
+from tests.producer.serving import GUARD_SECONDS, ProducerProcess, environment, events_of, start_producer
+
+BATCH = 7
+LINES = 200_000
+MEMORY_MIB = 30
+
+
+@dataclass
+class Acknowledged:
+    """What publishers were answered: the data that each id must have."""
+
+    data: dict[str, str] = field(default_factory=dict)
+    refused: int = 0
+
+
+async def publish(http: aiohttp.ClientSession, url: str, name: str, kind: str, acknowledged: Acknowledged) -> None:
+    """Publishes until the producer is gone: single events, arrays, or lines that make one batch each."""
+    for number in itertools.count():
+        data = [f"{name}.{number}/{index}" for index in range(1 if kind == "single" else BATCH)]
+        lines = [json.dumps({"data": text}) for text in data]
+        body = {"single": lines[0], "array": f"[{','.join(lines)}]", "lines": "\n".join(lines)}[kind]
+        media_type = "application/x-ndjson" if kind == "lines" else "application/json"
+        try:
+            async with http.post(f"{url}/topics/{name}/events", data=body, headers={"Content-Type": media_type}) as answer:
+                assert answer.status == 201, await answer.text()
+                said = await answer.json()
+        except (aiohttp.ClientError, ConnectionError):
+            acknowledged.refused += 1
+            return
+        acknowledged.data.update(zip(said.get("ids") or [said["id"]], data, strict=True))
+
+
+async def replay(producer: ProducerProcess) -> list[Event]:
+    async with aiohttp.ClientSession() as http, http.get(f"{producer.url}/topics/>/events?from=start&follow=false") as answer:
+        body = await answer.read()
+    return events_of(body.removeprefix(b"retry: 3000\n"))
+
+
+async def test_every_acknowledged_event_survives_kill_9_and_no_batch_is_there_by_half(tmp_path: Path) -> None:
+    chance = random.Random(9)
+    acknowledged = Acknowledged()
+    for life in range(4):
+        async with start_producer(LOG_DIR=str(tmp_path)) as producer, aiohttp.ClientSession() as http, asyncio.TaskGroup() as publishers:
+            for number in range(16):
+                kind = ("single", "array", "lines")[number % 3]
+                publishers.create_task(publish(http, producer.url, f"life{life}-{number}", kind, acknowledged))
+            before = len(acknowledged.data)
+            async with asyncio.timeout(GUARD_SECONDS):
+                while len(acknowledged.data) < before + chance.randrange(300, 900):
+                    await asyncio.sleep(0.001)
+            producer.terminate(signal.SIGKILL)
+        async with start_producer(LOG_DIR=str(tmp_path)) as producer:
+            events = await replay(producer)
+        found = {event.id: event.data for event in events}
+        assert acknowledged.data.items() <= found.items()
+        assert len(set(found.values())) == len(events) == len(found)
+        whole: dict[str, list[str]] = {}
+        for event in events:
+            batch, _, index = event.data.partition("/")
+            whole.setdefault(batch, []).append(index)
+        assert {tuple(indexes) for indexes in whole.values()} == {("0",), tuple(map(str, range(BATCH)))}
+    assert acknowledged.refused == 4 * 16
+
+
+async def test_body_of_many_lines_takes_no_memory_for_many_lines() -> None:
+    async def lines() -> AsyncIterator[bytes]:
+        for start in range(0, LINES, 500):
+            yield b"".join(b'{"data": {"number": %d, "filler": "%b"}}\n' % (number, b"x" * 60) for number in range(start, start + 500))
+
+    async with start_producer(LOG_SYNC="interval") as producer, aiohttp.ClientSession() as http:
+        process = psutil.Process(producer.pid)
+        url = f"{producer.url}/topics/a/events"
+        headers = {"Content-Type": "application/x-ndjson"}
+        async with http.post(url, data=b'{"data": 1}\n' * 5000, headers=headers) as answer:
+            assert answer.status == 201
+        before = highest = process.memory_info().rss
+        sending = asyncio.create_task(http.post(url, data=lines(), headers=headers).__aenter__())
+        while not sending.done():
+            highest = max(highest, process.memory_info().rss)
+            await asyncio.sleep(0.02)
+        answer = await sending
+        assert (answer.status, (await answer.json())["count"]) == (201, LINES)
+        answer.close()
+    assert highest - before < MEMORY_MIB * 2**20, f"{(highest - before) / 2**20:.0f} MiB"
+
+
+def run(directory: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "producer"]
+    return subprocess.run(command, env=environment({"PORT": "0", "LOG_DIR": str(directory)}), capture_output=True, text=True, timeout=30)
+
+
+async def test_log_that_another_process_has_open_ends_the_start_with_status_3(tmp_path: Path) -> None:
+    async with start_producer(LOG_DIR=str(tmp_path)):
+        answer = await asyncio.to_thread(run, tmp_path)
+    assert answer.returncode == 3
+    assert answer.stderr.startswith("producer: ")
+    assert str(tmp_path) in answer.stderr
+
+
+def test_damaged_log_ends_the_start_with_status_3_and_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "events.sqlite3").write_bytes(b"no database " * 1000)
+    answer = run(tmp_path)
+    assert answer.returncode == 3
+    assert "python -m producer check" in answer.stderr
