@@ -94,7 +94,7 @@ class Listeners:
             await self._leave(number)
         for number in sorted(wanted - self._sites.keys()):
             sites = self._sites[number] = []
-            for sock in self._sets[number] * _ACCEPTED_PER_TURN:
+            for sock in (sock for sock in self._sets[number] for _ in range(_ACCEPTED_PER_TURN)):
                 sites.append(web.SockSite(self._runner, sock.dup(), backlog=BACKLOG))
                 await sites[-1].start()
 
