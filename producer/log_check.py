@@ -90,6 +90,9 @@ class LogAudit:
         prefix = f"id: {self.epoch}-".encode()
         before_ms = 0
         for offset, topic, time_ms, block in connection.execute("SELECT offset, topic, time_ms, block FROM events ORDER BY offset"):
+            if not (isinstance(block, bytes) and isinstance(time_ms, int)):
+                yield f"event {offset}: its columns are not of the kind that a log writes"
+                continue
             self.events += 1
             self.bytes += len(block)
             self.first, self.last = self.first or offset, offset

@@ -184,4 +184,8 @@ class SqliteEventLog:
             topic.count, topic.bytes, topic.last, topic.gone_through = row.count, row.bytes, row.last, row.gone_through
         if committed.events:
             for announce in self._announce:
-                announce(committed.events)
+                try:
+                    announce(committed.events)
+                except Exception as error:  # noqa: BLE001 - publishers must not wait for ever because a watcher failed
+                    context = {"message": f"{announce!r} failed to watch the event log", "exception": error}
+                    asyncio.get_running_loop().call_exception_handler(context)

@@ -117,8 +117,10 @@ class Reader:
             [gone_ms] = connection.execute("SELECT gone_ms FROM state").fetchone()
             if gone_ms >= time_ms:
                 return 0
-            older, newer = connection.execute("SELECT ifnull(min(offset), 0) - 1, ifnull(max(offset), 0) + 1 FROM events").fetchone()
-            found = last
+            oldest, newest = connection.execute("SELECT (SELECT min(offset) FROM events), (SELECT max(offset) FROM events)").fetchone()
+            if oldest is None:
+                return last
+            older, newer, found = oldest - 1, newest + 1, last
             # Each event up to `older` is older than asked for, each from `newer` on is not.
             while newer - older > 1:
                 middle = (older + newer) // 2
