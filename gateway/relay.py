@@ -27,8 +27,12 @@ DRAINED = "drained"
 
 
 def error_block(reason: str) -> bytes:
-    """Gives the block that ends a stream which upstream cut, where the route wants that said."""
-    return encode(json.dumps({"title": "Upstream lost", "status": 502, "detail": reason}), type="error")
+    """Gives the block that ends a stream which upstream cut, where the route wants that said.
+
+    OpenAI's SDKs take it for one more chunk of an answer that then ends, unless its data has a member `error`.
+    """
+    error = {"type": "upstream_lost", "message": f"Upstream lost: {reason}"}
+    return encode(json.dumps({"title": "Upstream lost", "status": 502, "detail": reason, "error": error}), type="error")
 
 
 class Sink(Protocol):

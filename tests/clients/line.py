@@ -1,0 +1,75 @@
+"""The line between a client and the gateway: a TCP relay that can be cut as a lost network is, and notes what has passed."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+from types import TracebackType
+from typing import Self
+
+GUARD_SECONDS = 30.0
+_READ_BYTES = 64 * 1024
+
+
+class Line:
+    """Relays every connection to `port` of 127.0.0.1, until it is cut or a side closes it."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._connections: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
+        self._news = asyncio.Condition()
+        self.received = b""
+        """What the gateway has sent so far on all connections, in the order in which it came, heads and HTTP chunks included."""
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._server.close()
+        connections = list(self._connections)
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+
+    def cut(self) -> None:
+        """Kills the connections that are open, by RST to both sides; new ones are relayed."""
+        for writers in self._connections.values():
+            for writer in writers:
+                # without lingering the kernel forgets what is unsent and sends RST instead of FIN
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                writer.transport.abort()
+
+    async def passes(self, piece: bytes, times: int = 1) -> None:
+        """Returns when the gateway has sent `piece` so often since the line was opened."""
+        async with asyncio.timeout(GUARD_SECONDS), self._news:
+            await self._news.wait_for(lambda: self.received.count(piece) >= times)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections[task] = [writer]
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
+            self._connections[task].append(far_writer)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pump(reader, far_writer, note=False))
+                group.create_task(self._pump(far_reader, writer, note=True))
+        except asyncio.CancelledError:
+            pass  # the test is over; the streams' own callback would log a task that ends as cancelled
+        finally:
+            for end in self._connections.pop(task):
+                end.close()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, note: bool) -> None:
+        with contextlib.suppress(ConnectionError):  # a side that is gone: the other one is told below
+            while data := await reader.read(_READ_BYTES):
+                writer.write(data)
+                await writer.drain()
+                if note:
+                    async with self._news:
+                        self.received += data
+                        self._news.notify_all()
+        writer.close()

@@ -1,0 +1,70 @@
+"""The SDKs of OpenAI and Anthropic stream completions through the gateway as from the provider itself."""
+
+import anthropic
+import httpx2
+import openai
+import pytest
+
+from tests.clients.conftest import MODES
+from tests.clients.line import Line
+from tests.clients.provider import INPUT_TOKENS, Model, Provider
+from tests.clients.sdks import CLIENTS, ENDINGS, Outcome, Talk
+from tests.scripted_upstream import Disconnect, Pause, chunk
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.parametrize("client", CLIENTS),
+    pytest.mark.parametrize("mode", MODES),
+]
+
+LOST = (openai.APIConnectionError, anthropic.APIConnectionError, httpx2.TransportError)
+"""What the SDKs raise when the connection breaks; Anthropic's lets the error of its HTTP client through."""
+TOLD = (openai.APIError, anthropic.APIStatusError)
+BEAT = chunk(b":\n")
+
+
+def whole(client: str, model: Model) -> Outcome:
+    return Outcome(model.text, ENDINGS[client.split()[1]], INPUT_TOKENS, len(model.tokens))
+
+
+async def test_sdk_gets_the_answer_token_by_token_and_no_heartbeat_disturbs_it(
+    mode: str, client: str, provider: Provider, line: Line
+) -> None:
+    pause = Pause()
+    model = provider.model(pause)
+    talk = Talk(client, f"{line.url}/{mode}", model.name)
+    await talk.hears(model.first_half)
+    await line.passes(BEAT, times=2)
+    pause.go()
+    assert await talk.outcome() == whole(client, model)
+    assert talk.heard == model.text
+    assert len(model.calls) == 1
+
+
+async def test_sdk_is_not_disturbed_by_comments_between_events(mode: str, client: str, provider: Provider, line: Line) -> None:
+    model = provider.model(chunk(b": OPENROUTER PROCESSING\n\n"), chunk(b"\n"), chunk(b": and again\n\n: and again\n\n"))
+    talk = Talk(client, f"{line.url}/{mode}", model.name)
+    assert await talk.outcome() == whole(client, model)
+    assert talk.heard == model.text
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+async def test_sdk_raises_when_upstream_is_cut(mode: str, client: str, reset: bool, provider: Provider, line: Line) -> None:
+    pause = Pause()
+    model = provider.model(pause, Disconnect(reset))
+    talk = Talk(client, f"{line.url}/{mode}", model.name)
+    await talk.hears(model.first_half)
+    pause.go()
+    with pytest.raises(LOST):
+        await talk.outcome()
+    assert talk.heard == model.first_half
+    assert len(model.calls) == 1
+
+
+async def test_sdk_raises_when_an_event_tells_of_the_cut(mode: str, client: str, provider: Provider, line: Line) -> None:
+    model = provider.model(Disconnect())
+    talk = Talk(client, f"{line.url}/{mode}/telling", model.name)
+    with pytest.raises(TOLD, match="Upstream lost"):
+        await talk.outcome()
+    assert talk.heard == model.first_half
+    assert len(model.calls) == 1
