@@ -160,4 +160,5 @@ def _report(samples: list[tuple[float, float]], published: int, sequences: list[
     warm = [mib for seconds, mib in samples if seconds >= WARM_UP_SECONDS]
     _log.info("%d events published, %.0f/s", published, published / SECONDS)
     _log.info("%d events received, %d gaps told", sum(s.events for s in sequences), sum(s.gaps for s in sequences))
-    _log.info("memory after warm-up: %.1f MiB, then %.1f to %.1f MiB", warm[0], min(warm), max(warm))
+    tenths = [warm[len(warm) * tenth // 10] for tenth in range(10)] + [warm[-1]]
+    _log.info("memory after warm-up: %.1f to %.1f MiB; at each tenth %s", min(warm), max(warm), " ".join(f"{mib:.1f}" for mib in tenths))
