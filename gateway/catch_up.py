@@ -8,17 +8,22 @@ from eventstream import Event
 from .fan_out import FanOut
 from .following import Following, OpenSource
 from .relay import COMPLETE
+from .subscriber import Subscriber
 
 if TYPE_CHECKING:
     from .shared_stream import SharedStream
+
+_WITHOUT_IDS = "the upstream's events have no IDs"
+_SKIPPED = "the upstream did not go on after that event"
 
 
 class CatchUp(Following):
     """A second upstream request of a shared stream, which begins after event `asked` or where `target` says, for all that ask for it.
 
     When it and the live stream have an event in common, by its ID, it stops reading; each subscriber goes over to the live stream as soon
-    as it has had the last block of the catch-up. An upstream that cannot resume, by its answer or because it sends events without IDs,
-    makes a gap.
+    as it has had the last block of the catch-up. An upstream that cannot resume makes a gap: one that says so by its answer, one that
+    sends events without IDs, and one that takes no notice of the last event ID, which shows when the live stream has events before the
+    first one from here.
     """
 
     def __init__(
@@ -29,10 +34,11 @@ class CatchUp(Following):
         self.met = False
         """Whether an event has been found that the live stream has as well."""
         self._live = live
-        self._last_id = ""
-        self._since = 0  # blocks after the one with that ID
+        self._first_id = self._last_id = ""
+        self._since = 0  # blocks after the one with the last ID
         self._join_at: int | None = None  # where its end is in the live history
-        self._refused = ""
+        self._refused = ""  # why there will be no more from the upstream
+        self._skipped = False  # whether some had had the first event when it showed that the upstream had left out others
         super().__init__(open_source, target, asked, open_fan_out(self._moved), for_subscribers_alone=True)
         if asked:
             self.fan_out.history.begins_after(asked)
@@ -45,11 +51,18 @@ class CatchUp(Following):
     @property
     def begin(self) -> int | None:
         """The cursor of its first block, None when somebody who joins now would come too late for it."""
-        return None if self.met or self._refused or self.fan_out.history.first else 0
+        return None if self._is_over() or self.fan_out.history.first else 0
 
     def find(self, id: str) -> int | None:
         """Gives the cursor after event `id`, None when it is not here or somebody who joins now would come too late."""
-        return None if self._join_at is not None or self._refused else self.fan_out.history.find(id)
+        if self._is_over() or not self.opening.done():  # whoever asked first waits for that, and all begin together
+            return None
+        return self.fan_out.history.find(id)
+
+    def _is_over(self) -> bool:
+        if self._refused or self not in self._live.catch_ups:
+            return True
+        return self._join_at is not None and self._join_at < self._live.fan_out.history.first
 
     def take(self, block: bytes, event: Event | None, id: str | None) -> None:
         if self.met or self._refused:
@@ -58,8 +71,12 @@ class CatchUp(Following):
             if self.asked and event.id == self.asked:
                 return  # an upstream that begins with the event that the client has
             if not event.id and id is None:
-                self._refused = "the upstream's events have no IDs"
-                self.stop()
+                self._refuse(_WITHOUT_IDS)
+                return
+        if id and not self._first_id:
+            self._first_id = id
+            if self._left_out(id):
+                self._refuse(_SKIPPED)
                 return
         self.fan_out.append(block, id)
         if not id:
@@ -67,14 +84,29 @@ class CatchUp(Following):
             return
         self._last_id = id
         self._since = 0
-        if self._live.fan_out.history.find(id) is not None:
+        history = self._live.fan_out.history
+        cursor = history.find(id)
+        if cursor is not None and 2 * (cursor - history.first) >= history.end - history.first:  # not where it is about to be forgotten
             self._meet()
+
+    def _left_out(self, id: str) -> bool:
+        """Tells whether the live stream shows that events between `asked` and `id` have not come here."""
+        history = self._live.fan_out.history
+        cursor = history.find(id)
+        if not self.asked or cursor is None or cursor == history.first or history.find(self.asked) is not None:
+            return False
+        return history.first_id() != id
+
+    def _refuse(self, reason: str) -> None:
+        self._refused = reason
+        self.stop()
 
     def meet(self, id: str) -> None:
         """Takes note that the live stream has got event `id`."""
         if self.met:
             self._find_end()
         elif self.fan_out.history.find(id) is not None and id != self.asked:
+            self._skipped = id == self._first_id and self._left_out(id)
             self._meet()
 
     def _meet(self) -> None:
@@ -94,14 +126,23 @@ class CatchUp(Following):
 
     def _moved(self) -> None:
         """Lets those who have had everything from here go over to the live stream."""
-        if self._join_at is not None:
+        if self._join_at is not None or self._refused:
             for subscriber in self.fan_out.at_end():
                 subscriber.leave_cohort()
                 self.fan_out.leave(subscriber)
-                self._live.fan_out.join(subscriber, self._join_at)
+                self._hand_over(subscriber)
         if not self.fan_out.subscribers and not self.users:
             self.stop()
             self._close()
+
+    def _hand_over(self, subscriber: Subscriber) -> None:
+        if self._refused:
+            self._live.tell_gap(subscriber, self._last_id or self.asked, self._refused)
+            return
+        if self._skipped:
+            self._live.tell_gap(subscriber, self.asked, _SKIPPED, self._first_id, self._join_at)
+        else:
+            self._live.fan_out.join(subscriber, self._join_at)
 
     def _close(self) -> None:
         self._live.catch_ups.discard(self)
@@ -110,12 +151,8 @@ class CatchUp(Following):
     def ended(self, verdict: str, reason: str) -> None:
         if self.met:
             return
-        subscribers = tuple(self.fan_out.subscribers)
-        for subscriber in subscribers:
-            if verdict == COMPLETE:
+        self._refused = self._refused or reason or "the upstream has no more"
+        if verdict == COMPLETE:
+            for subscriber in tuple(self.fan_out.subscribers):
                 subscriber.end(verdict)
-            else:
-                subscriber.leave_cohort()
-                self.fan_out.leave(subscriber)
-                self._live.tell_gap(subscriber, self._last_id or self.asked, self._refused or reason)
-        self._close()
+        self._moved()

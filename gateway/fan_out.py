@@ -110,6 +110,7 @@ class FanOut:
 
     def paused(self, subscriber: Subscriber) -> None:
         """Takes note that a subscriber has stopped taking and is alone now."""
+        self._last_progress = self._loop.time()  # it took until now
         self._alone.add(subscriber)
 
     def resumed(self, subscriber: Subscriber) -> None:
@@ -120,7 +121,8 @@ class FanOut:
     def at_end(self) -> list[Subscriber]:
         """Gives those who have had everything and wait for more."""
         end = self.history.end
-        return [member for cohort in self._cohorts if cohort.cursor == end for member in cohort.members]
+        members = [member for cohort in self._cohorts if cohort.cursor == end for member in cohort.members]
+        return members + [subscriber for subscriber in self._alone if subscriber.cursor == end and not subscriber.queued]
 
     def give_way(self) -> bool:
         """Forgets a part of the history for the sake of others; gives whether there was one to spare."""

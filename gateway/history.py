@@ -26,7 +26,7 @@ class Limits:
 class _Segment:
     """Consecutive blocks: a list while they come, one `bytes` when it is full."""
 
-    __slots__ = ("base", "blocks", "cost", "data", "ends", "first", "ids", "time")
+    __slots__ = ("base", "begun", "blocks", "cost", "data", "ends", "first", "ids", "time")
 
     def __init__(self, first: int, base: int) -> None:
         self.first = first
@@ -38,7 +38,7 @@ class _Segment:
         self.ends = array("L")
         self.ids: dict[str, int] = {}
         self.cost = 0
-        self.time = 0.0  # of the newest block
+        self.begun = self.time = 0.0  # when its first and its newest block came
 
     @property
     def size(self) -> int:
@@ -46,6 +46,8 @@ class _Segment:
 
     def append(self, block: bytes, id: str | None, now: float) -> int:
         assert self.blocks is not None
+        if not self.blocks:
+            self.begun = now
         self.blocks.append(block)
         self.ends.append(self.size + len(block))
         cost = len(block)
@@ -83,6 +85,7 @@ class History:
     def __init__(self, limits: Limits, *, clock: Callable[[], float]) -> None:
         self._limits = limits
         self._segment_cost = limits.bytes // 8
+        self._segment_seconds = limits.age_seconds / 8
         self._clock = clock
         self._segments: deque[_Segment] = deque()
         self._open = self._begin_segment(0, 0)
@@ -100,13 +103,16 @@ class History:
 
     def append(self, block: bytes, id: str | None = None) -> None:
         """Takes the next block; `id` when the last event ID became `id` with it, None when it stayed."""
-        segment = self._open
+        segment, now = self._open, self._clock()
         if segment.ends and (
-            segment.size + len(block) > READ_BYTES or segment.cost > self._segment_cost or len(segment.ends) >= _SEGMENT_BLOCKS
+            segment.size + len(block) > READ_BYTES
+            or segment.cost > self._segment_cost
+            or len(segment.ends) >= _SEGMENT_BLOCKS
+            or now - segment.begun > self._segment_seconds  # or a slow stream would keep its old blocks for the sake of its new ones
         ):
             segment.seal()
             segment = self._open = self._begin_segment(self.end, self.end_bytes)
-        self.cost += segment.append(block, id, self._clock())
+        self.cost += segment.append(block, id, now)
         self.end += 1
         self.end_bytes += len(block)
 

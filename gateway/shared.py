@@ -117,7 +117,7 @@ class Shared:
                 opening = await _opened(catch_up, stream.route.first_byte_timeout_seconds)
                 if opening.outcome == "finished" or (opening.outcome == "refused" and not id):
                     return opening
-                if opening.outcome == "refused":
+                if opening.outcome == "refused" and catch_up.source.state == "closed":  # else it is asked again
                     begun, begin = "gap", partial(stream.tell_gap, asked=id, reason=opening.reason)
                 elif (cursor := catch_up.begin) is None:
                     continue  # it has gone on without us, look again

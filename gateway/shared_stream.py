@@ -19,6 +19,7 @@ from .wheel import TimerWheel
 
 log = structlog.get_logger()
 
+_LOST_BEFORE_ANY = "the upstream was lost before its first event, so what came meanwhile cannot be asked for"
 _LOST_WITHOUT_IDS = "the upstream was lost and its events have no IDs, so what came meanwhile cannot be asked for"
 
 
@@ -52,7 +53,8 @@ class SharedStream(Following):
         self._done = done
         self._reconnected = reconnected
         self._epoch = secrets.token_hex(4)
-        self._without_ids = True
+        self._without_ids = True  # so far
+        self._has_begun = False  # whether an event has come
         self._resuming = False
         self._lost = False
         self._limits = Limits(route.history_max_blocks, route.history_max_bytes, route.history_max_age_seconds)
@@ -79,6 +81,8 @@ class SharedStream(Following):
         if own:
             self._resuming = False
             self._without_ids = False
+        if event is not None:
+            self._has_begun = True
         if self.route.ids == "assign" and event is not None and event.id is None:
             id = f"{self._epoch}-{self.fan_out.history.end + 1}"
             block = b"id: %b\n%b" % (id.encode(), block)
@@ -101,7 +105,7 @@ class SharedStream(Following):
         self._resuming = not self._without_ids
         log.info("upstream is back", route=self.route.path, last_event_id=self.source.last_event_id[:100])
         if self._without_ids and self.route.gap_events:
-            self.fan_out.append(gap_block("", _LOST_WITHOUT_IDS))
+            self.fan_out.append(gap_block("", _LOST_WITHOUT_IDS if self._has_begun else _LOST_BEFORE_ANY))
 
     def lost(self) -> None:
         if not self.source.connections:
@@ -139,7 +143,7 @@ class SharedStream(Following):
             return "it cannot be asked for in a header"
         if self.route.ids == "assign":
             return "the gateway gave this ID, and no longer keeps what followed it"
-        if self._without_ids and self.fan_out.history.end:
+        if self._without_ids and self._has_begun:
             return "the upstream's events have no IDs"
         return ""
 
@@ -150,12 +154,14 @@ class SharedStream(Following):
                 return catch_up
         return CatchUp(self, target, id, self._open_source, self._open_fan_out)
 
-    def tell_gap(self, subscriber: Subscriber, asked: str, reason: str) -> None:
-        """Tells a subscriber that what follows event `asked` cannot be had, and lets it go on with all that is kept."""
+    def tell_gap(
+        self, subscriber: Subscriber, asked: str, reason: str, first_retained: str | None = None, begin: int | None = None
+    ) -> None:
+        """Tells a subscriber that what follows event `asked` cannot be had, and lets it go on: with all that is kept, or from `begin`."""
         history = self.fan_out.history
         if self.route.gap_events:
-            subscriber.write(gap_block(asked, reason, history.first_id()))
-        self.fan_out.join(subscriber, history.first)
+            subscriber.write(gap_block(asked, reason, first_retained or history.first_id()))
+        self.fan_out.join(subscriber, history.first if begin is None else begin)
 
 
 def gap_block(asked: str, reason: str, first_retained: str | None = None) -> bytes:
