@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import secrets
 import signal
@@ -27,7 +28,7 @@ log = structlog.get_logger()
 _ENDING_SECONDS = 3.0
 """What a worker needs to end, once it has drained and said so."""
 _STEADY_SECONDS = 10.0
-"""A worker that lived so long is replaced at once when it ends."""
+"""A worker that served so long is replaced at once when it ends."""
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 30.0
 _LONGEST_DIRECTORY = 98
 """In bytes: a socket in it adds five, and its path may have 103 on BSDs, 107 on Linux (unix(7))."""
@@ -53,6 +54,8 @@ class Worker:
         """`starting`, `ready`, `leaving` (drains by itself) or `gone`."""
         self.served = False
         """Whether any process of it was ever ready."""
+        self.ready_at = math.inf
+        """When its process began to serve, by the loop's clock."""
         self.process: asyncio.subprocess.Process | None = None
         self.channel: Channel | None = None
         self._admin_path = admin_path
@@ -143,11 +146,10 @@ class Workers:
             await self.ask_for_figures()
 
     async def _keep(self, worker: Worker) -> None:
-        """Starts a worker again whenever it has ended, after a pause that doubles when it does not live long."""
+        """Starts a worker again whenever it has ended, after a pause that doubles when it does not serve long."""
         loop = asyncio.get_running_loop()
         pause = 0.0
         while not self.draining:
-            began = loop.time()
             try:
                 status = await self._live(worker)
                 if not worker.served and not self.draining:
@@ -159,7 +161,11 @@ class Workers:
                 end = f"it could not be started: {error}"
             if self.draining:
                 return
-            pause = 0.0 if loop.time() - began >= _STEADY_SECONDS else min(max(_FIRST_PAUSE_SECONDS, pause * 2), _LONGEST_PAUSE_SECONDS)
+            pause = (
+                0.0
+                if loop.time() - worker.ready_at >= _STEADY_SECONDS
+                else min(max(_FIRST_PAUSE_SECONDS, pause * 2), _LONGEST_PAUSE_SECONDS)
+            )
             log.warning("worker ended", worker=worker.number, reason=end, starts_again_in_seconds=pause)
             try:
                 await asyncio.wait_for(self._stopping.wait(), pause)
@@ -173,7 +179,7 @@ class Workers:
             descriptors = [theirs.fileno(), self._counts_file, *(sock.fileno() for addresses in self._sets for sock in addresses)]
             place = json.dumps(asdict(self._place(worker.number, theirs.fileno())))
             command = (sys.executable, "-m", "gateway.worker", place)
-            worker.state = "starting"
+            worker.state, worker.ready_at = "starting", math.inf
             worker.process = process = await asyncio.create_subprocess_exec(  # in a session of its own: Ctrl-C is for the parent
                 *command, stdin=asyncio.subprocess.DEVNULL, pass_fds=descriptors, start_new_session=True
             )
@@ -207,6 +213,7 @@ class Workers:
         else:
             worker.state = message["state"]
             worker.served = True
+            worker.ready_at = min(worker.ready_at, asyncio.get_running_loop().time())
             self._spread()
             if all(each.served for each in self.workers):
                 self._all_ready.set()

@@ -4,12 +4,10 @@ import asyncio
 import os
 import re
 import signal
-import sys
+from pathlib import Path
 
-import psutil
-
-from tests.gateway.running import GUARD_SECONDS, environment
-from tests.gateway.working import Crew, crew, default_script, ended, subscribed
+from tests.gateway.running import GUARD_SECONDS, START_SECONDS
+from tests.gateway.working import Crew, children_of, crew, default_script, ended, starting, subscribed
 from tests.proxy.downstream import Answer, Downstream, End, connected
 from tests.scripted_upstream import EVENT_STREAM_HEAD, Act, Asked, Script, ScriptedUpstream, chunk
 
@@ -41,7 +39,7 @@ async def test_killed_worker_takes_only_its_own_streams_and_is_replaced_while_ot
         others = int(await workers.meter_of(1, "gateway_open_requests"))
         assert 0 < others < 30
         killed = workers.kill(0)
-        await until_ended(answers, 30 - others)
+        await until_cut(answers, 30 - others)
         await ask_one_after_another(workers, 40)
         cut = [answer for answer in answers if answer.end]
         going_on = [answer for answer in answers if not answer.end]
@@ -51,7 +49,7 @@ async def test_killed_worker_takes_only_its_own_streams_and_is_replaced_while_ot
             await answer.receive(size + 1000)
         assert all(is_unbroken(bytes(answer.body)) for answer in going_on)
         assert {answer.end for answer in cut} <= {End.CUT_SHORT, End.RESET}
-        line = await workers.gateway.log_line("worker ended")
+        line = await workers.gateway.log_line("worker ended", START_SECONDS)
         assert (line["level"], line["worker"], line["reason"]) == ("warning", 0, "killed by SIGKILL")
         await workers.until_ready()
         assert workers.pids()[0] != killed
@@ -63,7 +61,7 @@ async def test_killed_worker_takes_only_its_own_streams_and_is_replaced_while_ot
         assert await workers.gateway.exit_status() == 0
 
 
-async def until_ended(answers: list[Answer], count: int) -> None:
+async def until_cut(answers: list[Answer], count: int) -> None:
     """Reads all until so many have ended."""
     async with asyncio.timeout(GUARD_SECONDS):
         while sum(answer.end is not None for answer in answers) < count:
@@ -115,7 +113,7 @@ async def test_requests_of_a_worker_that_died_count_no_longer_towards_limits() -
     async with ScriptedUpstream(default_script) as upstream, crew(upstream, MAX_STREAMS="20") as workers, subscribed(workers.port, 20):
         others = int(await workers.meter_of(1, "gateway_open_requests"))
         workers.kill(0)
-        await workers.gateway.log_line("worker ended")
+        await workers.gateway.log_line("worker ended", START_SECONDS)
         async with subscribed(workers.port, 20 - others), Downstream(workers.port) as downstream:
             await downstream.ask("/stream")
             assert (await downstream.answer()).head.status == 503
@@ -126,11 +124,11 @@ async def test_sigterm_to_one_worker_drains_and_replaces_just_that_one() -> None
         own = int(await workers.meter_of(0, "gateway_open_requests"))
         left = workers.kill(0, by=signal.SIGTERM)
         await ask_one_after_another(workers, 20)
-        await until_ended(answers, own)
+        await until_cut(answers, own)
         for answer in answers:
             assert bool(answer.end) == bool(RETRY.search(bytes(answer.body)))
             assert is_unbroken(RETRY.sub(b"", bytes(answer.body)))
-        line = await workers.gateway.log_line("worker ended")
+        line = await workers.gateway.log_line("worker ended", START_SECONDS)
         assert (line["worker"], line["reason"]) == (0, "exit status 0")
         assert await workers.meter("gateway_streams_ended_total", verdict="drained") == own, "what it counted last is lost"
         await workers.until_ready()
@@ -143,24 +141,18 @@ async def test_worker_that_dies_again_and_again_is_started_after_growing_pauses(
         for _ in range(3):
             await workers.until_ready()
             workers.kill(1)
-            pauses.append((await workers.gateway.log_line("worker ended"))["starts_again_in_seconds"])
+            pauses.append((await workers.gateway.log_line("worker ended", START_SECONDS))["starts_again_in_seconds"])
         workers.gateway.terminate()  # during the pause
         assert await workers.gateway.exit_status() == 0
     assert pauses == [0.5, 1.0, 2.0]
 
 
-async def test_worker_that_dies_before_it_ever_served_ends_the_start() -> None:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway"),
-        env=environment({"PORT": "0", "ADMIN_PORT": "0", "WORKERS": "2"}),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(GUARD_SECONDS):
-        while len(children := psutil.Process(process.pid).children()) < 2:
-            await asyncio.sleep(0.02)
-        children[0].kill()
-        out, err = await process.communicate()
-    assert (process.returncode, out) == (1, b"")
-    assert re.fullmatch(rb"gateway: worker [01] ended at its start: killed by SIGKILL\n", err), err
-    assert ended([child.pid for child in children])
+async def test_worker_that_dies_before_it_ever_served_ends_the_start(tmp_path: Path) -> None:
+    with starting(tmp_path) as parent:
+        pids = await children_of(parent.pid, 2)
+        os.kill(pids[0], signal.SIGKILL)
+        out, err = await asyncio.to_thread(parent.communicate)
+    assert (parent.returncode, out) == (1, "")
+    assert re.fullmatch(r"gateway: worker [01] ended at its start: killed by SIGKILL\n", err), err
+    assert ended(pids)
+    assert [*tmp_path.iterdir()] == []

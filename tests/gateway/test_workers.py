@@ -6,18 +6,14 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from gateway.listeners import bind_listeners, close_listeners
-from tests.gateway.running import GUARD_SECONDS, environment, meter, run, start_refused
-from tests.gateway.working import EVENT, crew, default_script, ended, subscribed
+from tests.gateway.running import GUARD_SECONDS, meter, run, start_refused
+from tests.gateway.working import EVENT, children_of, crew, default_script, ended, starting, subscribed, until_ended
 from tests.proxy.downstream import Downstream, End, connected
 from tests.scripted_upstream import EVENT_STREAM_HEAD, Asked, Script, ScriptedUpstream, Silence, chunk
 
@@ -153,33 +149,16 @@ async def test_sigterm_to_every_process_at_once_drains_it() -> None:
 
 @pytest.mark.parametrize("when", ["starting", "ready"])
 async def test_workers_of_a_parent_that_is_killed_drain_and_end(when: str, tmp_path: Path) -> None:
-    async with ScriptedUpstream(default_script) as upstream:
-        settings = {"PORT": "0", "ADMIN_PORT": "0", "WORKERS": "2", "UPSTREAM": upstream.url}
-        parent = subprocess.Popen(
-            [sys.executable, "-m", "gateway"],
-            env=environment(settings) | {"TMPDIR": str(tmp_path)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        with parent:
-            assert parent.stdout is not None
-            if when == "ready":
-                assert '"listening"' in await asyncio.to_thread(parent.stdout.readline)
-            pids = await until(lambda: [child.pid for child in psutil.Process(parent.pid).children()], 2)
-            parent.kill()
-            rest = await asyncio.to_thread(parent.stdout.read)
-        async with asyncio.timeout(GUARD_SECONDS):
-            while not ended(pids):
-                await asyncio.sleep(0.05)
+    with starting(tmp_path) as parent:
+        assert parent.stdout is not None
+        if when == "ready":
+            assert '"listening"' in await asyncio.to_thread(parent.stdout.readline)
+        pids = await children_of(parent.pid, 2)
+        parent.kill()
+        rest = await asyncio.to_thread(parent.stdout.read)
+        await until_ended(pids)
     assert when == "starting" or rest.count("the parent is gone, draining") == 2
     assert [*tmp_path.iterdir()] == []
-
-
-async def until(pids: Callable[[], list[int]], count: int) -> list[int]:
-    async with asyncio.timeout(GUARD_SECONDS):
-        while len(found := pids()) < count:
-            await asyncio.sleep(0.02)
-    return found
 
 
 def test_port_in_use_ends_the_start_with_status_1_and_says_which() -> None:
@@ -215,19 +194,18 @@ def test_routes_that_make_no_sense_end_the_start_with_status_2(
 def test_directory_for_temporary_files_with_too_long_a_path_is_refused(tmp_path: Path) -> None:
     directory = tmp_path / ("long" * 20)
     directory.mkdir()
-    environ = environment({"PORT": "0", "ADMIN_PORT": "0", "WORKERS": "2"}) | {"TMPDIR": str(directory)}
-    answer = subprocess.run([sys.executable, "-m", "gateway"], env=environ, capture_output=True, text=True, timeout=30)
-    assert answer.returncode == 1
-    assert re.fullmatch(rf"gateway: {directory}/\S+ is too long a path for Unix sockets: set TMPDIR to .*\n", answer.stderr)
+    with starting(directory) as parent:
+        _, err = parent.communicate()
+    assert parent.returncode == 1
+    assert re.fullmatch(rf"gateway: {directory}/\S+ is too long a path for Unix sockets: set TMPDIR to .*\n", err)
     assert [*directory.iterdir()] == []
 
 
 async def test_sigterm_while_workers_start_ends_it_with_status_0(tmp_path: Path) -> None:
-    environ = environment({"PORT": "0", "ADMIN_PORT": "0", "WORKERS": "2"}) | {"TMPDIR": str(tmp_path)}
-    parent = subprocess.Popen([sys.executable, "-m", "gateway"], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    pids = await until(lambda: [child.pid for child in psutil.Process(parent.pid).children()], 2)
-    parent.terminate()
-    out, err = await asyncio.to_thread(parent.communicate)
+    with starting(tmp_path) as parent:
+        pids = await children_of(parent.pid, 2)
+        parent.terminate()
+        out, err = await asyncio.to_thread(parent.communicate)
     assert (parent.returncode, err) == (0, "")
     assert [json.loads(line)["event"] for line in out.splitlines()] == ["draining", "stopped"]
     assert ended(pids)

@@ -5,14 +5,17 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import psutil
 
-from tests.gateway.running import GUARD_SECONDS, GatewayProcess, meter, start_gateway
+from tests.gateway.running import GUARD_SECONDS, START_SECONDS, GatewayProcess, environment, meter, start_gateway
 from tests.proxy.downstream import Answer, Downstream
 from tests.scripted_upstream import EVENT_STREAM_HEAD, Asked, Script, ScriptedUpstream, Silence, chunk
 
@@ -61,7 +64,7 @@ class Crew:
         return answer.status_code, answer.json()
 
     async def until_ready(self) -> None:
-        async with asyncio.timeout(GUARD_SECONDS):
+        async with asyncio.timeout(START_SECONDS):
             while (await self.readiness())[0] != 200:
                 await asyncio.sleep(0.05)
 
@@ -85,6 +88,33 @@ async def subscribed(port: int, count: int, target: str = "/stream") -> AsyncIte
         for answer in answers:
             await answer.receive(len(EVENT))
         yield answers
+
+
+@contextmanager
+def starting(temporary: Path, **settings: str) -> Iterator["subprocess.Popen[str]"]:
+    """Starts a gateway with two workers, whose temporary files go to `temporary`, and waits for nothing; kills the parent in the end."""
+    environ = environment({"PORT": "0", "ADMIN_PORT": "0", "WORKERS": "2"} | settings) | {"TMPDIR": str(temporary)}
+    command = [sys.executable, "-m", "gateway"]
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as parent:
+        try:
+            yield parent
+        finally:
+            parent.kill()
+
+
+async def children_of(pid: int, count: int) -> list[int]:
+    """Gives the child processes of a process when there are so many."""
+    async with asyncio.timeout(START_SECONDS):
+        while len(found := [child.pid for child in psutil.Process(pid).children()]) < count:
+            await asyncio.sleep(0.02)
+    return found
+
+
+async def until_ended(pids: Sequence[int]) -> None:
+    """Returns when none of these processes runs any more."""
+    async with asyncio.timeout(START_SECONDS):
+        while not ended(pids):
+            await asyncio.sleep(0.05)
 
 
 def ended(pids: Sequence[int]) -> bool:
