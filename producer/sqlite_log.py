@@ -26,9 +26,16 @@ class SqliteEventLog:
     """An EventLog in a directory of its own; `open` it, and `close` it in the same event loop, or use it with `async with`."""
 
     def __init__(
-        self, store: Store, *, sync_interval_ms: int, retention: Retention, key_retention_seconds: float, upkeep_seconds: float
+        self,
+        store: Store,
+        readers: Sequence[Reader],
+        *,
+        sync_interval_ms: int,
+        retention: Retention,
+        key_retention_seconds: float,
+        upkeep_seconds: float,
     ) -> None:
-        """Takes over an open store; use `open`."""
+        """Takes over what is open; use `open`."""
         self.epoch = store.epoch
         self.last = store.next - 1
         self.topics = {row.name: Topic(row.name, row.count, row.bytes, row.last, row.gone_through) for row in store.rows.values()}
@@ -37,8 +44,8 @@ class SqliteEventLog:
         self._key_seconds = key_retention_seconds
         self._announce: list[Callable[[Sequence[Stored]], None]] = []
         self._writer = Writer(store, self._deliver, sync_seconds=sync_interval_ms / 1000, key_seconds=key_retention_seconds)
-        self._readers = deque(Reader(store.path, store.names) for _ in range(_READERS))
-        self._threads = ThreadPoolExecutor(_READERS, "event-log-reader")
+        self._readers = deque(readers)
+        self._threads = ThreadPoolExecutor(len(readers), "event-log-reader")
         self._closing: asyncio.Task[None] | None = None
         self._upkeep = asyncio.create_task(upkeep((self.sweep, self.trim), pause_seconds=upkeep_seconds))
 
@@ -58,14 +65,16 @@ class SqliteEventLog:
         `sync` says when an append is acknowledged: `always`, when it is on the disk; `interval`, when it has been given to the kernel,
         which a crash of the process cannot undo; a power failure takes back what was not synced yet, of `sync_interval_ms` at most.
         """
-        opening = asyncio.create_task(asyncio.to_thread(Store, directory, always=sync == "always"))
+        opening = asyncio.create_task(asyncio.to_thread(_open_files, directory, always=sync == "always"))
         try:
-            store = await asyncio.shield(opening)
+            store, readers = await asyncio.shield(opening)
         except asyncio.CancelledError:
-            (await opening).close()
+            store, readers = await opening
+            _close_files(store, readers)
             raise
         return cls(
             store,
+            readers,
             sync_interval_ms=sync_interval_ms,
             retention=retention,
             key_retention_seconds=key_retention_seconds,
@@ -134,12 +143,14 @@ class SqliteEventLog:
 
     async def _close(self) -> None:
         self._upkeep.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._upkeep
-        await asyncio.to_thread(self._threads.shutdown)
-        for reader in self._readers:
-            reader.close()
-        await self._writer.close()  # the last connection to go puts the write-ahead log into the file
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._upkeep
+        finally:
+            await asyncio.to_thread(self._threads.shutdown)
+            for reader in self._readers:
+                reader.close()
+            await self._writer.close()  # the last connection to go puts the write-ahead log into the file
 
     async def _read(self, call: Callable[[Reader], T]) -> T:
         self._check_open()
@@ -189,3 +200,20 @@ class SqliteEventLog:
                 except Exception as error:  # noqa: BLE001 - publishers must not wait for ever because a watcher failed
                     context = {"message": f"{announce!r} failed to watch the event log", "exception": error}
                     asyncio.get_running_loop().call_exception_handler(context)
+
+
+def _open_files(directory: Path, *, always: bool) -> tuple[Store, list[Reader]]:
+    store = Store(directory, always=always)
+    readers: list[Reader] = []
+    try:
+        readers += (Reader(store.path, store.names) for _ in range(_READERS))
+    except LogError:
+        _close_files(store, readers)
+        raise
+    return store, readers
+
+
+def _close_files(store: Store, readers: Sequence[Reader]) -> None:
+    for reader in readers:
+        reader.close()
+    store.close()

@@ -15,6 +15,7 @@ from .sqlite_schema import connect, explain
 MERGED_TOPICS = 64
 """So many topics are merged from the index; of more, the events are picked from a run of the log."""
 _RUN_ROWS = 4000
+_MOST_KNOWN = 8
 
 # Few statements that give much: each gives up the interpreter's lock, and a busy event loop is slow to give it back.
 _PACKED = "SELECT group_concat(offset), group_concat(topic), group_concat(size) FROM ({})"
@@ -22,6 +23,8 @@ _RUN = "SELECT offset, topic, length(block) AS size FROM events WHERE offset > ?
 _NOT_DROPPED = " AND topic NOT IN (SELECT id FROM dropped)"
 _OF_TOPIC = "SELECT offset, topic, length(block) AS size FROM events WHERE topic = ?{} AND offset > ?1 AND offset <= ?2"
 _BLOCKS = "SELECT CAST(group_concat(block, '') AS BLOB) FROM (SELECT block FROM events WHERE {} ORDER BY offset)"
+# Moves when a topic is new, dropped or forgotten, or events are trimmed.
+_STATE = "SELECT (SELECT max(id) FROM topics), (SELECT min(offset) FROM events), forgotten_through FROM state"
 _TOPICS = "FROM json_each(?) AS asked CROSS JOIN topics ON topics.name = asked.value"
 
 
@@ -33,6 +36,13 @@ class _Found(NamedTuple):
     sizes: Sequence[int]
 
 
+class _Known(NamedTuple):
+    """What the log knows of some topics."""
+
+    ids: frozenset[int]
+    gone_through: int
+
+
 class Reader:
     """A connection that only reads, used by one thread at a time."""
 
@@ -40,6 +50,8 @@ class Reader:
         """`names` are the topics by id, kept up by the writer. Raises LogError."""
         self._path = path
         self._names = names
+        self._state: object = None
+        self._known: dict[frozenset[str], _Known] = {}
         try:
             self._connection = connect(path)
             self._connection.execute("PRAGMA query_only = ON")
@@ -70,18 +82,34 @@ class Reader:
                 found = _run(connection, after, upto, max_events, _NOT_DROPPED)
                 through = upto if len(found.offsets) < max_events else found.offsets[-1]
             else:
-                ids, gone_through = _resolve(connection, topics)
-                if len(ids) <= MERGED_TOPICS:
-                    found = _merge(connection, ids, after, upto, max_events)
+                known = self._resolve(connection, topics)
+                gone_through = known.gone_through
+                if len(known.ids) <= MERGED_TOPICS:
+                    found = _merge(connection, [*known.ids], after, upto, max_events)
                     through = upto if len(found.offsets) < max_events else found.offsets[-1]
                 else:
-                    found, through = _pick(connection, ids, after, upto)
+                    found, through = _pick(connection, known.ids, after, upto)
             ends = list(accumulate(found.sizes))
             count = min(len(ends), max_events, max(1, bisect_right(ends, max_bytes)))
             events = self._fetch(connection, found, [0, *ends[:count]])
         if count < len(ends):
             through = found.offsets[count - 1]
         return Batch(events, max(through, after), gone_through)
+
+    def _resolve(self, connection: sqlite3.Connection, topics: Collection[str]) -> "_Known":
+        """What the snapshot knows of these topics. Of many, it is looked up once and again only when something may have changed."""
+        if len(topics) <= MERGED_TOPICS:
+            return _look_up(connection, topics)
+        state = connection.execute(_STATE).fetchone()
+        names = frozenset(topics)
+        if self._state != state:
+            self._state = state
+            self._known.clear()
+        if names not in self._known:
+            if len(self._known) >= _MOST_KNOWN:
+                del self._known[next(iter(self._known))]
+            self._known[names] = _look_up(connection, names)
+        return self._known[names]
 
     def _fetch(self, connection: sqlite3.Connection, found: _Found, cuts: Sequence[int]) -> list[Stored]:
         offsets = found.offsets[: len(cuts) - 1]
@@ -108,8 +136,7 @@ class Reader:
             if topics is None:
                 offsets = _run(connection, 0, 2**63 - 1, 1, _NOT_DROPPED).offsets
                 return offsets[0] if offsets else 0
-            ids, _ = _resolve(connection, topics)
-            return _next(connection, ids, 0) or 0
+            return _next(connection, self._resolve(connection, topics).ids, 0) or 0
 
     def offset_before(self, time_ms: int, last: int) -> int:
         """See EventLog.offset_before; `last` when all are older."""
@@ -153,13 +180,12 @@ def _merge(connection: sqlite3.Connection, ids: Sequence[int], after: int, upto:
     return _unpack(connection.execute(_PACKED.format(f"{each} ORDER BY offset LIMIT ?3"), (after, upto, rows, *padded)).fetchone())
 
 
-def _pick(connection: sqlite3.Connection, ids: Sequence[int], after: int, upto: int) -> tuple[_Found, int]:
+def _pick(connection: sqlite3.Connection, ids: frozenset[int], after: int, upto: int) -> tuple[_Found, int]:
     """The events of many topics in a run of the log that has at least one, and the end of that run."""
-    wanted = frozenset(ids)
     for _ in range(2):
         found = _run(connection, after, upto, _RUN_ROWS)
         through = upto if len(found.offsets) < _RUN_ROWS else found.offsets[-1]
-        chosen = list(map(wanted.__contains__, found.topics))
+        chosen = list(map(ids.__contains__, found.topics))
         if any(chosen):
             return _Found(*(list(compress(column, chosen)) for column in found)), through
         if through >= upto or not (following := _next(connection, ids, through)):
@@ -168,17 +194,16 @@ def _pick(connection: sqlite3.Connection, ids: Sequence[int], after: int, upto: 
     return _Found((), (), ()), upto
 
 
-def _next(connection: sqlite3.Connection, ids: Sequence[int], after: int) -> int | None:
+def _next(connection: sqlite3.Connection, ids: Collection[int], after: int) -> int | None:
     """The smallest offset of these topics behind `after`: a seek for each."""
     following = "(SELECT min(offset) FROM events WHERE topic = asked.value AND offset > ?2)"
-    [offset] = connection.execute(f"SELECT min({following}) FROM json_each(?1) AS asked", (json.dumps(ids), after)).fetchone()
+    [offset] = connection.execute(f"SELECT min({following}) FROM json_each(?1) AS asked", (json.dumps([*ids]), after)).fetchone()
     return offset if offset is None else int(offset)
 
 
-def _resolve(connection: sqlite3.Connection, topics: Collection[str]) -> tuple[list[int], int]:
-    """The ids of the topics that the log knows, and their `gone_through`."""
+def _look_up(connection: sqlite3.Connection, topics: Collection[str]) -> _Known:
     ids, gone_through, forgotten_through = connection.execute(
         f"SELECT group_concat(topics.id), ifnull(max(topics.gone_through), 0), (SELECT forgotten_through FROM state) {_TOPICS}",
         (json.dumps([*topics]),),
     ).fetchone()
-    return ([] if ids is None else list(map(int, ids.split(",")))), max(gone_through, forgotten_through)
+    return _Known(frozenset(json.loads(f"[{ids or ''}]")), max(gone_through, forgotten_through))

@@ -128,6 +128,7 @@ def _sweep_dropped(store: Store, id: int) -> None:
             store.connection.execute("DELETE FROM dropped WHERE id = ?", (id,))
     if not keys:
         store.dropped.remove(id)
+        store.retire(id)
 
 
 def _forget_topics(store: Store) -> Committed | None:
@@ -147,8 +148,9 @@ def _forget_topics(store: Store) -> Committed | None:
     if not found:
         return None
     store.forgotten_through = max(store.forgotten_through, through)
-    for _, name, _ in found:
+    for id, name, _ in found:
         del store.rows[name]
+        store.retire(id)
     return Committed(store.next - 1, rows=dict.fromkeys(name for _, name, _ in found))
 
 

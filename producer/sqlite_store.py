@@ -5,6 +5,7 @@ import fcntl
 import os
 import sqlite3
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ RESERVE_BYTES = 16 * 1024 * 1024
 """Appends leave so much of the device free (of a small one, a sixteenth), for what removes events and for checkpoints."""
 
 _ROOM_SECONDS = 0.1
+_RETIRED_IDS = 1000
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _CHECKPOINT_PAGES = 2000
 _LARGEST_WAL_BYTES = 64 * 1024 * 1024
@@ -67,6 +69,7 @@ class Store:
         self.unsynced = False
         """Whether something that was committed may be lost by a power failure."""
         self._lock = _lock(directory)
+        self._retired: deque[int] = deque()
         self._room = 0
         self._room_known_until = 0.0
         self._wal = -1
@@ -183,6 +186,12 @@ class Store:
             raise explain(error, self.path) from error
         unwritten: int = max(0, pages * page_size - self.path.stat().st_size)  # what the file grows by when it is checkpointed
         return device.f_bavail * device.f_frsize - unwritten - reserve
+
+    def retire(self, id: int) -> None:
+        """Forgets the name of an id that no event has any more, but not yet: a slow reader may be about to look it up."""
+        self._retired.append(id)
+        if len(self._retired) > _RETIRED_IDS:
+            self.names.pop(self._retired.popleft(), None)
 
     def sync(self) -> None:
         """Makes all that was committed durable. Raises LogError."""
