@@ -1,0 +1,94 @@
+"""A server of the Model Context Protocol with one slow tool, whose answers its clients can resume."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+
+import uvicorn
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.streamable_http import EventCallback, EventId, EventMessage, EventStore, StreamId
+from mcp_types import JSONRPCMessage
+from starlette.types import Message, Receive, Scope, Send
+
+from tests.clients.line import GUARD_SECONDS
+
+RETRY_MS = 300
+
+
+class Events(EventStore):
+    """Keeps all events in memory; an ID is the event's number."""
+
+    def __init__(self) -> None:
+        self._events: list[tuple[StreamId, JSONRPCMessage | None]] = []
+
+    async def store_event(self, stream_id: StreamId, message: JSONRPCMessage | None) -> EventId:
+        self._events.append((stream_id, message))
+        return str(len(self._events))
+
+    async def replay_events_after(self, last_event_id: EventId, send_callback: EventCallback) -> StreamId | None:
+        last = int(last_event_id)
+        stream = self._events[last - 1][0]
+        for number, (of, message) in enumerate(self._events[last:], last + 1):
+            if of == stream and message is not None:
+                await send_callback(EventMessage(message, str(number)))
+        return stream
+
+
+class SlowServer:
+    """The server. Its tool `count` says each number when the test lets it."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        """Of the tool."""
+        self.said: list[int] = []
+        self.resumptions: list[str] = []
+        """The `Last-Event-ID` of each request that had one."""
+        self._allowed = asyncio.Semaphore(0)
+        mcp = MCPServer("slow")
+        mcp.tool()(self.count)
+        self._app = mcp.streamable_http_app(event_store=Events(), retry_interval=RETRY_MS)
+
+    async def count(self, to: int, context: Context) -> str:
+        """Counts from one, and reports each number as progress."""
+        self.calls += 1
+        for number in range(1, to + 1):
+            await self._allowed.acquire()
+            await context.report_progress(number, to, f"number {number}, Zahl {number} 🌊")
+            self.said.append(number)
+        return f"counted to {to}"
+
+    async def say(self, *numbers: int) -> None:
+        """Lets the tool say these numbers, which are the next ones, and returns when it has."""
+        for _ in numbers:
+            self._allowed.release()
+        async with asyncio.timeout(GUARD_SECONDS):
+            while self.said[-len(numbers) :] != list(numbers):
+                await asyncio.sleep(0.005)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application, which notes resumptions when their answer begins."""
+
+        async def noting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.resumptions += [value.decode() for name, value in scope["headers"] if name == b"last-event-id"]
+            await send(message)
+
+        await self._app(scope, receive, noting)
+
+
+@contextlib.asynccontextmanager
+async def serve(server: SlowServer) -> AsyncIterator[str]:
+    """Serves on a free port of 127.0.0.1 in this event loop, and gives the origin."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(server, log_config=None, ws="none", timeout_graceful_shutdown=1)
+        http = uvicorn.Server(config)
+        serving = asyncio.create_task(http.serve([listener]))
+        try:
+            async with asyncio.timeout(GUARD_SECONDS):
+                while not http.started:
+                    await asyncio.sleep(0.005)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            http.should_exit = True
+            await serving
