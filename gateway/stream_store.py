@@ -1,8 +1,9 @@
 """Where kept streams outlive the gateway's memory: what a store takes, gives and promises.
 
-`gateway.sqlite_streams.SqliteStreamStore` is the embedded one; `tests/gateway/stream_store_contract.py` is what any other must pass as well.
+`gateway.sqlite_streams.SqliteStreamStore` is the embedded one; `tests/gateway/stream_store_contract.py` is what any other must pass.
 """
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,6 +18,11 @@ EXPIRED = "expired"
 """States of a stream: while it runs, how it ended, and when its blocks are gone because their time was over."""
 
 
+def new_stream_id() -> str:
+    """Gives an id that nobody can guess: 32 hexadecimal digits, 128 random bits."""
+    return secrets.token_hex(16)
+
+
 class StoreError(Exception):
     """The store could not do what was asked; the message says why. Streams go on in memory."""
 
@@ -28,6 +34,7 @@ class StreamHead:
     id: str
     route: str
     """The path prefix of its route."""
+    method: str
     target: str
     """Path and query of the request."""
     credentials: bytes
@@ -49,9 +56,9 @@ class StoredStream:
     head: StreamHead
     state: str
     reason: str
-    """What happened, when the state alone does not say it."""
+    """What happened, when the state alone does not say it; of an expired one, how it had ended."""
     blocks: bytes
-    """All whole blocks that the store has, joined; empty when they have expired."""
+    """All whole blocks that the store has, joined; empty when they have expired, as are the header fields."""
     ended_at: float
     """Unix time; 0 while it runs."""
 
@@ -59,28 +66,32 @@ class StoredStream:
 class StreamStore(Protocol):
     """Keeps streams through a restart. All methods are called in one event loop and none blocks it.
 
-    Calls for one stream come in the order create, append…, finish. What was running when the store is opened is found as cut, with the
-    blocks that had come there.
+    Calls for one stream come in the order create, append…, finish, each when the one before it has ended. What was running when the store
+    is opened is found as cut, with the blocks that had come there. A call that raised StoreError took nothing, and may be made again; what
+    is appended instead must not leave a hole. A call whose caller is cancelled is done all the same.
     """
 
     async def create(self, head: StreamHead) -> None:
-        """Takes a new stream. Raises StoreError."""
+        """Takes a new stream. Raises StoreError, also when its id is not new."""
 
     async def append(self, id: str, blocks: bytes) -> None:
-        """Takes whole blocks that follow those it has. Raises StoreError."""
+        """Takes whole blocks that follow those it has. Raises StoreError, also when the stream does not run there."""
 
     async def finish(self, id: str, state: str, reason: str, keep_until: float) -> None:
-        """Takes how a stream ended, and until when (Unix time) its blocks are kept. Raises StoreError."""
+        """Takes how a stream ended, and until when (Unix time) its blocks are kept. Raises StoreError, also when the stream does not run
+        there, and ValueError for a state that is no end."""
 
     async def load(self, id: str) -> StoredStream | None:
-        """Gives a stream; without blocks when they have expired, None when it was never known or is forgotten. Raises StoreError."""
+        """Gives a stream with all blocks whose append has ended; without blocks when they have expired, None when it was never known or is
+        forgotten. Raises StoreError, also when blocks are missing: it never gives less than came."""
 
     async def find_key(self, route: str, credentials: bytes, key: str) -> str | None:
         """Gives the id of the newest stream with this Idempotency-Key whose blocks have not expired. Raises StoreError."""
 
     async def expire(self, now: float) -> int:
-        """Drops the blocks of streams that are over their time, in bounded steps, and forgets streams whose blocks were dropped a day ago;
-        gives how many streams it dealt with, 0: nothing to do. Raises StoreError."""
+        """Drops the blocks of streams that are over their time, which is when they expire, and forgets streams whose blocks were dropped a
+        day ago, or sooner if there are very many, in bounded steps; gives how many streams it dealt with, 0: nothing to do.
+        Raises StoreError."""
 
     async def close(self) -> None:
-        """Writes what it has taken and lets go of its files; may be called again."""
+        """Writes what it has taken and lets go of its files; may be called again. After it the other methods raise StoreError."""
