@@ -64,7 +64,8 @@ class Feed:
 
     async def read(self, after: int) -> Reading:
         """Reads what the log has after `after`. Those who ask for the same at the same time share one reading. Raises LogError."""
-        nearest = max((begun for begun in self._reading if begun <= after), default=None)
+        # One that began so near before will most likely reach here; to wait for one from far away would help nobody.
+        nearest = max((begun for begun in self._reading if begun <= after < begun + _READ_EVENTS), default=None)
         if nearest is not None:
             reading = await asyncio.shield(self._reading[nearest])
             if reading.through > after:

@@ -125,6 +125,21 @@ async def test_equal_reads_at_one_time_are_one(log: ScriptedLog, feeds: Feeds) -
     assert len({id(piece) for piece in pieces}) == 3
 
 
+async def test_read_from_far_away_is_not_waited_for(log: ScriptedLog, feeds: Feeds) -> None:
+    log.publish(*["a"] * 5000)
+    log.held = asyncio.Event()
+    with feeds.subscribe(patterns("a")) as feed:
+        far = asyncio.create_task(Cursor(feed, log.epoch, FROM_START).advance())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        near = asyncio.create_task(Cursor(feed, log.epoch, Start(4000, "x")).advance())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert [read[0] for read in log.reads] == [0, 4000]
+        log.held.set()
+        await asyncio.gather(far, near)
+
+
 async def test_failed_read_fails_for_all_who_wait_and_is_tried_again_by_the_next(log: ScriptedLog, feeds: Feeds) -> None:
     log.publish("a")
     log.failing, log.held = True, asyncio.Event()

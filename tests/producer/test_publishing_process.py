@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from eventstream import Event
 from tests.producer.serving import GUARD_SECONDS, ProducerProcess, environment, events_of, start_producer
 
 BATCH = 7
+LIVES = 4
 LINES = 200_000
 MEMORY_MIB = 30
 
@@ -50,33 +52,39 @@ async def publish(http: aiohttp.ClientSession, url: str, name: str, kind: str, a
 async def replay(producer: ProducerProcess) -> list[Event]:
     async with aiohttp.ClientSession() as http, http.get(f"{producer.url}/topics/>/events?from=start&follow=false") as answer:
         body = await answer.read()
-    return events_of(body.removeprefix(b"retry: 3000\n"))
+    return events_of(body.removeprefix(b"retry: 3000\n") or b"\n\n")
 
 
 async def test_every_acknowledged_event_survives_kill_9_and_no_batch_is_there_by_half(tmp_path: Path) -> None:
     chance = random.Random(9)
     acknowledged = Acknowledged()
-    for life in range(4):
-        async with start_producer(LOG_DIR=str(tmp_path)) as producer, aiohttp.ClientSession() as http, asyncio.TaskGroup() as publishers:
-            for number in range(16):
-                kind = ("single", "array", "lines")[number % 3]
-                publishers.create_task(publish(http, producer.url, f"life{life}-{number}", kind, acknowledged))
-            before = len(acknowledged.data)
-            async with asyncio.timeout(GUARD_SECONDS):
-                while len(acknowledged.data) < before + chance.randrange(300, 900):
-                    await asyncio.sleep(0.001)
-            producer.terminate(signal.SIGKILL)
-        async with start_producer(LOG_DIR=str(tmp_path)) as producer:
-            events = await replay(producer)
-        found = {event.id: event.data for event in events}
-        assert acknowledged.data.items() <= found.items()
-        assert len(set(found.values())) == len(events) == len(found)
-        whole: dict[str, list[str]] = {}
-        for event in events:
-            batch, _, index = event.data.partition("/")
-            whole.setdefault(batch, []).append(index)
-        assert {tuple(indexes) for indexes in whole.values()} == {("0",), tuple(map(str, range(BATCH)))}
-    assert acknowledged.refused == 4 * 16
+    for life in range(LIVES + 1):
+        async with start_producer(LOG_DIR=str(tmp_path)) as producer, aiohttp.ClientSession() as http:
+            check(await replay(producer), acknowledged)
+            if life == LIVES:
+                break
+            async with asyncio.TaskGroup() as publishers:
+                for number in range(16):
+                    kind = ("single", "array", "lines")[number % 3]
+                    publishers.create_task(publish(http, producer.url, f"life{life}-{number}", kind, acknowledged))
+                enough = len(acknowledged.data) + chance.randrange(300, 900)
+                async with asyncio.timeout(GUARD_SECONDS):
+                    while len(acknowledged.data) < enough:
+                        await asyncio.sleep(0.001)
+                producer.terminate(signal.SIGKILL)
+    assert acknowledged.refused == LIVES * 16
+
+
+def check(events: list[Event], acknowledged: Acknowledged) -> None:
+    """All that was acknowledged is there, nothing twice, and every batch is whole."""
+    found = {event.id: event.data for event in events}
+    assert acknowledged.data.items() <= found.items()
+    assert len(set(found.values())) == len(events) == len(found)
+    whole: dict[str, list[str]] = {}
+    for event in events:
+        batch, _, index = event.data.partition("/")
+        whole.setdefault(batch, []).append(index)
+    assert {tuple(indexes) for indexes in whole.values()} <= {("0",), tuple(map(str, range(BATCH)))}
 
 
 async def test_body_of_many_lines_takes_no_memory_for_many_lines() -> None:
@@ -99,6 +107,28 @@ async def test_body_of_many_lines_takes_no_memory_for_many_lines() -> None:
         assert (answer.status, (await answer.json())["count"]) == (201, LINES)
         answer.close()
     assert highest - before < MEMORY_MIB * 2**20, f"{(highest - before) / 2**20:.0f} MiB"
+
+
+async def test_subscribers_of_a_process_that_stops_are_told_when_to_come_back_and_get_what_they_missed(tmp_path: Path) -> None:
+    async with start_producer(LOG_DIR=str(tmp_path), HEARTBEAT_SECONDS="600") as producer, AsyncExitStack() as streams:
+        http = await streams.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
+        answers = []
+        for _ in range(200):
+            answers.append(await streams.enter_async_context(http.get(f"{producer.url}/topics/a/events")))
+            assert await answers[-1].content.readline() == b"retry: 3000\n"
+        async with http.post(f"{producer.url}/topics/a/events", json={"data": 1}) as answer:
+            first = (await answer.json())["id"]
+        producer.terminate()
+        async with asyncio.timeout(GUARD_SECONDS):
+            bodies = [(await answer.read()).split(b"\n\n") for answer in answers]
+        assert await producer.exit_status() == 0
+        log = await producer.rest_of_log()
+    assert {body[0] for body in bodies} == {f"id: {first}\ndata: 1".encode()}
+    assert len({body[1] for body in bodies}) > 100
+    assert all(len(body) == 3 and 1500 <= int(body[1].removeprefix(b"retry: ")) <= 4500 for body in bodies)
+    assert not [fact for fact in log if fact["level"] != "info"]
+    async with start_producer(LOG_DIR=str(tmp_path)) as producer:
+        assert [event.id for event in await replay(producer)] == [first]
 
 
 def run(directory: Path) -> subprocess.CompletedProcess[str]:

@@ -69,7 +69,7 @@ async def test_heartbeats_come_between_blocks_while_nothing_is_published() -> No
 
 
 async def test_drain_ends_every_stream_with_a_jittered_retry_at_a_block_boundary() -> None:
-    async with serve(Settings(topic_retry_ms=1000)) as producer:
+    async with serve(Settings(topic_retry_ms=1000, heartbeat_seconds=3600)) as producer:
         await post(producer, "a", {"data": 1})
         async with subscribe(producer, PATH) as waiting, subscribe(producer, "/topics/>/events", from_="start") as replaying:
             await waiting.until(b"retry: 1000\n")
