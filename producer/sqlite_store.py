@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .event_log import LogError, LogFull, LogInUse, Stored
-from .sqlite_schema import FILE, check_schema, connect, create, damaged, explain, recognise
+from .sqlite_schema import BUSY_SECONDS, FILE, check_schema, connect, create, damaged, explain, recognise
 
 LOCK = "producer.lock"
 AHEAD = 1_000_000
@@ -24,6 +24,7 @@ _ROOM_SECONDS = 0.1
 _RETIRED_IDS = 1000
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _CHECKPOINT_PAGES = 2000
+_CHECKPOINT_WAIT_MS = 200
 _LARGEST_WAL_BYTES = 64 * 1024 * 1024
 _LOCK_ATTEMPTS = 5  # `is_owned` holds the lock for a moment, which must not keep a producer from starting
 
@@ -215,9 +216,12 @@ class Store:
     def checkpoint(self) -> bool:
         """Moves the write-ahead log into the file and empties it, unless a reader is in the way. Raises LogError."""
         try:
+            self.connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_WAIT_MS}")  # publishers wait too
             [(busy, _, _)] = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         except sqlite3.Error as error:
             raise explain(error, self.path) from error
+        finally:
+            self.connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
         return not busy
 
     def close(self) -> None:

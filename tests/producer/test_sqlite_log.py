@@ -1,6 +1,7 @@
 """The embedded event log: who may open what, what it says of files that are not its own, and how it begins and ends."""
 
 import asyncio
+import errno
 import fcntl
 import os
 import shutil
@@ -202,6 +203,40 @@ async def test_interval_log_is_synced_after_the_interval_and_not_before(tmp_path
         synced.clear()
         await asyncio.sleep(0.7)
         assert not synced.is_set(), "nothing was written since"
+
+
+async def test_sync_that_fails_is_made_good_by_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = asyncio.Event()
+    loop, real_fsync = asyncio.get_running_loop(), os.fsync
+
+    def fsync(handle: int) -> None:
+        monkeypatch.setattr(os, "fsync", real_fsync)
+        loop.call_soon_threadsafe(failed.set)
+        raise OSError(errno.EIO, "the disk failed")
+
+    async with asyncio.timeout(20), await SqliteEventLog.open(tmp_path, sync="interval", sync_interval_ms=10) as log:
+        monkeypatch.setattr(os, "fsync", fsync)
+        await log.append("a", blocks("one"))
+        await failed.wait()
+        while (tmp_path / f"{FILE}-wal").stat().st_size:  # what was appended is in the file, synced
+            await asyncio.sleep(0.01)
+        assert b"data: one" in (tmp_path / FILE).read_bytes()
+
+
+async def test_write_ahead_log_gets_small_again_when_a_long_reader_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_store, "_LARGEST_WAL_BYTES", 10_000_000)
+    wal = tmp_path / f"{FILE}-wal"
+    async with asyncio.timeout(60), await SqliteEventLog.open(tmp_path) as log:
+        await log.append("a", blocks("one"))
+        reading = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+        reading.execute("BEGIN")
+        reading.execute("SELECT count(*) FROM events").fetchone()
+        while wal.stat().st_size < 15_000_000:
+            await log.append("a", blocks("x" * 200_000))
+        reading.execute("COMMIT")
+        reading.close()
+        while wal.stat().st_size > 10_000_000:
+            await log.append("a", blocks("x" * 200_000))
 
 
 async def test_cancelled_append_happens_all_the_same(tmp_path: Path) -> None:
