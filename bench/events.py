@@ -12,6 +12,7 @@ SMALLEST = 40
 """Bytes of an event without filler, its blank line included."""
 _BLANK_LINE = b"\n\n"
 _FILLER = b"abcdefghijklmnopqrstuvwxyz0123456789"
+_LONG_FILLER = _FILLER * 128
 _SOCKET_BUFFER_BYTES = 128 * 1024
 
 
@@ -41,6 +42,17 @@ def _chunk_template(size: int) -> bytes:
 def render(number: int, size: int) -> bytes:
     """Gives event `number`, `size` bytes long, sent now."""
     return _template(size) % (number, time.monotonic_ns()) + _BLANK_LINE
+
+
+def render_with_id(number: int, size: int) -> bytes:
+    """Gives event `number` with its number as ID, `size` bytes long, sent now."""
+    id = b"id: %d\n" % number
+    return id + render(number, size - len(id))
+
+
+def filler() -> bytes:
+    """Gives what the filler of an event of up to some thousand bytes begins with."""
+    return _LONG_FILLER
 
 
 def render_chunks(first: int, count: int, size: int) -> bytes:

@@ -81,8 +81,8 @@ def run_origin() -> Iterator[int]:
     """Runs the origin and gives its port."""
     [port] = free_ports(1)
     cpus = measuring_cpus()
-    with _run([sys.executable, "-m", "bench.origin", "--port", str(port)], environment(), cpus[1] if cpus else None) as process:
-        _wait_for_answer("origin", port, process)
+    with run_process([sys.executable, "-m", "bench.origin", "--port", str(port)], environment(), cpus[1] if cpus else None) as process:
+        wait_for_answer("origin", port, process)
         yield port
 
 
@@ -95,26 +95,29 @@ def measure(name: str, workload: Workload, origin_port: int, warm_up: float, sec
     port, spare_port = free_ports(2)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         launch = SERVERS[name](Place(port, origin_port, spare_port, Path(folder)))
-        with _run([path, *launch.arguments], environment() | launch.environ, cpus[0] if cpus else None) as process:
-            _wait_for_answer(name, port, process)
+        with run_process([path, *launch.arguments], environment() | launch.environ, cpus[0] if cpus else None) as process:
+            wait_for_answer(name, port, process)
             idle_pss_kb = usage(process.process.pid).pss_kb
             seen = _load(workload, port, process.process.pid, warm_up, seconds)
     return _evaluate(workload, idle_pss_kb, seen)
 
 
 @dataclass(frozen=True, slots=True)
-class _Running:
+class Running:
+    """A process and what it writes."""
+
     process: subprocess.Popen[bytes]
     output: IO[bytes]
 
     def last_words(self) -> str:
+        """Gives the last line that it wrote."""
         self.output.seek(0)
         lines = self.output.read().decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else "nothing"
 
 
 @contextmanager
-def _run(command: list[str], environ: dict[str, str], cpu: int | None) -> Iterator[_Running]:
+def run_process(command: list[str], environ: dict[str, str], cpu: int | None) -> Iterator[Running]:
     """Runs `command` on `cpu`; its output goes to a file, because logging is part of what a server does."""
     with tempfile.TemporaryFile() as output:
         with pinned(cpu):
@@ -122,13 +125,13 @@ def _run(command: list[str], environ: dict[str, str], cpu: int | None) -> Iterat
                 command, cwd=REPOSITORY, env=environ, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
             )
         try:
-            yield _Running(process, output)
+            yield Running(process, output)
         finally:
             end(process)
 
 
-def _wait_for_answer(name: str, port: int, running: _Running) -> None:
-    """Returns when a whole response has come through the server, which has loaded by then what it loads late."""
+def wait_for_answer(name: str, port: int, running: Running, path: str = "/events?count=1", *, whole: bool = True) -> None:
+    """Returns when a `whole` response has come through the server, which has loaded by then what it loads late; else when a head has."""
     deadline = time.monotonic() + _START_SECONDS
     while True:
         status = running.process.poll()
@@ -136,9 +139,9 @@ def _wait_for_answer(name: str, port: int, running: _Running) -> None:
             raise MeasurementError(f"{name} ended with status {status} and wrote last: {running.last_words()}")
         with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
             try:
-                connection.request("GET", "/events?count=1")
+                connection.request("GET", path, headers={"Accept": "text/event-stream"})
                 response = connection.getresponse()
-                if response.status == 200 and response.read():
+                if response.status == 200 and (not whole or response.read()):
                     return
             except (OSError, http.client.HTTPException):  # it does not listen yet
                 pass
@@ -148,7 +151,7 @@ def _wait_for_answer(name: str, port: int, running: _Running) -> None:
 
 
 def _load(workload: Workload, port: int, server_pid: int, warm_up: float, seconds: float) -> dict[str, Any]:
-    options = {
+    options: dict[str, object] = {
         "port": port,
         "path": workload.path,
         "streams": workload.streams,
@@ -158,13 +161,16 @@ def _load(workload: Workload, port: int, server_pid: int, warm_up: float, second
         "seconds": seconds,
         "server-pid": server_pid,
     }
-    command = [sys.executable, "-m", "bench.load", *(f"--{name}={value}" for name, value in options.items())]
+    return run_load("bench.load", options, _LOAD_SECONDS + warm_up + seconds)
+
+
+def run_load(module: str, options: dict[str, object], most_seconds: float) -> dict[str, Any]:
+    """Runs a load with these options, beside the server's CPU, and gives what it printed. Raises MeasurementError."""
+    command = [sys.executable, "-m", module, *(f"--{name}={value}" for name, value in options.items())]
     cpus = measuring_cpus()
     try:
         with pinned(cpus[1] if cpus else None):
-            done = subprocess.run(
-                command, cwd=REPOSITORY, env=environment(), capture_output=True, timeout=_LOAD_SECONDS + warm_up + seconds
-            )
+            done = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, timeout=most_seconds)
     except subprocess.TimeoutExpired as error:
         raise MeasurementError(f"the load did not finish within {error.timeout:g} s") from error
     if done.returncode != 0:

@@ -35,6 +35,40 @@ http {{
 """
 
 
+def nchan(port: int, module: str) -> str:
+    """nginx with its hub: one process, a history of some thousand messages."""
+    paths = "".join(f"    {kind}_temp_path {kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    return f"""load_module {module};
+daemon off;
+master_process off;
+pid nginx.pid;
+worker_rlimit_nofile 20000;
+events {{
+    worker_connections 20000;
+    multi_accept on;
+}}
+http {{
+    access_log off;
+{paths}    keepalive_requests 1000000000;
+    nchan_shared_memory_size 256M;
+    server {{
+        listen 127.0.0.1:{port} backlog=16384;
+        location = /sub {{
+            nchan_subscriber eventsource;
+            nchan_channel_id events;
+            nchan_subscriber_first_message newest;
+        }}
+        location = /pub {{
+            nchan_publisher;
+            nchan_channel_id events;
+            nchan_message_buffer_length 10000;
+            nchan_message_timeout 1h;
+        }}
+    }}
+}}
+"""
+
+
 def haproxy(port: int, upstream_port: int) -> str:
     """One thread."""
     return f"""global

@@ -47,6 +47,11 @@ def program(name: str) -> str | None:
     """The path of what runs server `name`: of a peer in the folder BENCH_PEERS or on PATH; None when it is not installed."""
     if name in ("gateway", "naive"):
         return python()
+    return find_program(name)
+
+
+def find_program(name: str) -> str | None:
+    """The path of a peer's program."""
     folders = (os.environ.get("BENCH_PEERS", ""), os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin")  # off users' PATH
     return shutil.which(name, path=os.pathsep.join(filter(None, folders)))
 
@@ -56,7 +61,8 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
 
 
-def _gateway(place: Place) -> Launch:
+def gateway(place: Place, **more: str) -> Launch:
+    """The gateway in mode direct, unless a setting in `more` says otherwise."""
     settings = {
         "HOST": "127.0.0.1",
         "PORT": str(place.port),
@@ -67,7 +73,7 @@ def _gateway(place: Place) -> Launch:
         "MAX_STREAMS": "100000",
         "MAX_STREAMS_PER_CLIENT": "100000",
     }
-    return Launch(["-m", "gateway"], {f"GATEWAY_{name}": value for name, value in settings.items()})
+    return Launch(["-m", "gateway"], {f"GATEWAY_{name}": value for name, value in (settings | more).items()})
 
 
 def _naive(place: Place) -> Launch:
@@ -104,7 +110,7 @@ def _traefik(place: Place) -> Launch:
 
 
 SERVERS: dict[str, Callable[[Place], Launch]] = {
-    "gateway": _gateway,
+    "gateway": gateway,
     "naive": _naive,
     "nginx": _nginx,
     "haproxy": _haproxy,

@@ -40,10 +40,10 @@ def workload_table(workload: Workload, results: Mapping[str, Sequence[Measuremen
         rows.append(
             [
                 name,
-                _number(medians[name]),
-                _number(medians[name] / medians[reference]),
+                number(medians[name]),
+                number(medians[name] / medians[reference]),
                 f"{statistics.median(run.user_share for run in runs):.0%}",
-                _number(statistics.median(run.kb_per_stream for run in runs)),
+                number(statistics.median(run.kb_per_stream for run in runs)),
                 _median_of_known(run.p50_ms for run in runs),
                 _median_of_known(run.p99_ms for run in runs),
                 f"{statistics.median(run.units_per_second for run in runs):.0f}",
@@ -60,7 +60,7 @@ def topic_table(results: Sequence[Sequence[TopicMeasurement]]) -> str:
         [
             runs[0].title,
             f"{statistics.median(run.events_per_second for run in runs):,.0f}",
-            _number(statistics.median(run.cpu_us_per_event for run in runs)),
+            number(statistics.median(run.cpu_us_per_event for run in runs)),
             _median_of_known(run.p50_ms for run in runs),
             _median_of_known(run.p99_ms for run in runs),
         ]
@@ -76,11 +76,11 @@ def _defects(runs: Sequence[Measurement]) -> str:
 
 def _median_of_known(values: Iterable[float | None]) -> str:
     known = [value for value in values if value is not None]
-    return _number(statistics.median(known)) if known else "–"
+    return number(statistics.median(known)) if known else "–"
 
 
-def _number(value: float) -> str:
-    """Three significant digits."""
+def number(value: float) -> str:
+    """Gives three significant digits, a dash for what is not finite."""
     if not math.isfinite(value):
         return "–"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
