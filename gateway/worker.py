@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import gc
 import json
-import os
 import resource
+import shutil
 import signal
 import socket
 import sys
@@ -159,11 +159,8 @@ async def _serve_among_others(settings: Settings, place: Place) -> None:
 
 
 def _tidy(place: Place) -> None:
-    """Removes what the parent would remove if it were there."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(place.admin_path)
-    with contextlib.suppress(OSError):  # not empty, other workers are still draining; or one of them was first
-        os.rmdir(place.directory)
+    """Removes what the parent would remove if it were there; nobody else asks at the sockets in it."""
+    shutil.rmtree(place.directory, ignore_errors=True)  # another worker may do the same
 
 
 async def _obey(channel: Channel, listeners: Listeners) -> bool:
