@@ -45,8 +45,10 @@ class SqliteStreamStore:
     Nothing is kept in memory of streams that have ended.
     """
 
-    def __init__(self, writer: StreamWriter, *, group_seconds: float, clock: Callable[[], float]) -> None:
-        """Takes over an open writer; use `open`."""
+    def __init__(
+        self, writer: StreamWriter, readers: Sequence[sqlite3.Connection], *, group_seconds: float, clock: Callable[[], float]
+    ) -> None:
+        """Takes over what is open; use `open`."""
         self._writer = writer
         self._path = writer.file.path
         self._group_seconds = group_seconds
@@ -55,8 +57,8 @@ class SqliteStreamStore:
         self._wanted = asyncio.Event()
         self._closing = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "stream-store-writer")
-        self._readers = deque(connect(self._path) for _ in range(_READERS))
-        self._reading = ThreadPoolExecutor(_READERS, "stream-store-reader")
+        self._readers = deque(readers)
+        self._reading = ThreadPoolExecutor(len(readers), "stream-store-reader")
         self._work = asyncio.create_task(self._write())
         self._close: asyncio.Task[None] | None = None
 
@@ -74,13 +76,14 @@ class SqliteStreamStore:
         What ran when it was last open is cut, and is kept for `retain_seconds` from now on. There is one transaction per `group_seconds`
         at most; so long a change may wait. A crash of the process takes back nothing that was written, a power failure the newest.
         """
-        opening = asyncio.create_task(asyncio.to_thread(StreamWriter, directory, retain_seconds=retain_seconds, now=clock()))
+        opening = asyncio.create_task(asyncio.to_thread(_open, directory, retain_seconds, clock()))
         try:
-            writer = await asyncio.shield(opening)
+            writer, readers = await asyncio.shield(opening)
         except asyncio.CancelledError:
-            (await opening).file.close()
+            with contextlib.suppress(StoreError):
+                (await opening)[0].file.close()
             raise
-        return cls(writer, group_seconds=group_seconds, clock=clock)
+        return cls(writer, readers, group_seconds=group_seconds, clock=clock)
 
     def __repr__(self) -> str:
         return f"<SqliteStreamStore {self._path} running={len(self._writer.running)} waiting={len(self._jobs)}>"
@@ -188,12 +191,14 @@ class SqliteStreamStore:
             connection = self._readers.pop()  # as many as threads
             try:
                 connection.execute("BEGIN")
-                return call(connection)
+                found = call(connection)
+                connection.execute("COMMIT")
+                return found
             except sqlite3.Error as error:
                 raise explain(error, self._path) from error
             finally:
                 if connection.in_transaction:
-                    connection.execute("COMMIT")
+                    connection.execute("ROLLBACK")
                 self._readers.append(connection)
 
         return await asyncio.get_running_loop().run_in_executor(self._reading, run)
@@ -213,6 +218,17 @@ class SqliteStreamStore:
         if len(blocks) != size:
             raise damaged(self._path, f"stream {id!r} has {len(blocks)} bytes, and should have {size}")
         return StoredStream(head, state, decode(reason), blocks, ended_at)
+
+
+def _open(directory: Path, retain_seconds: float, now: float) -> tuple[StreamWriter, list[sqlite3.Connection]]:
+    writer = StreamWriter(directory, retain_seconds=retain_seconds, now=now)
+    try:
+        return writer, [connect(writer.file.path) for _ in range(_READERS)]
+    except BaseException as error:
+        writer.file.close()
+        if isinstance(error, sqlite3.Error):
+            raise explain(error, writer.file.path) from error
+        raise
 
 
 def _work(writer: StreamWriter, works: Sequence[Change | Callable[[StreamWriter], object]]) -> list[object]:

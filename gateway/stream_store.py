@@ -66,9 +66,9 @@ class StoredStream:
 class StreamStore(Protocol):
     """Keeps streams through a restart. All methods are called in one event loop and none blocks it.
 
-    Calls for one stream come in the order create, append…, finish, each when the one before it has ended. What was running when the store
-    is opened is found as cut, with the blocks that had come there. A call that raised StoreError took nothing, and may be made again; what
-    is appended instead must not leave a hole. A call whose caller is cancelled is done all the same.
+    Calls for one stream come in the order create, append…, finish, and are done in it, whether or not each is waited for; one whose caller
+    is cancelled is done all the same. When one raises StoreError, it and those already made behind it took nothing; they may be made again,
+    and nothing may be left out. What was running when the store is opened is found as cut, with the blocks that had come there.
     """
 
     async def create(self, head: StreamHead) -> None:
