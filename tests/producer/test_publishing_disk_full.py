@@ -1,0 +1,69 @@
+"""A producer on a device that fills up, a real one: publishers are told, subscribers go on, and it recovers by itself."""
+
+import asyncio
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from eventstream.client import EventSource
+from tests.producer.serving import GUARD_SECONDS, start_producer
+
+DEVICE_BYTES = 16 * 1024 * 1024
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[Path]:
+    directory = tmp_path / "device"
+    directory.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DEVICE_BYTES}", "tmpfs", directory], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"only root can mount a device: {mounted.stderr.strip()}")
+    try:
+        yield directory
+    finally:
+        subprocess.run(["umount", directory], check=True)
+
+
+async def test_full_device_is_507_while_subscribers_go_on_and_publishing_does_when_there_is_room(device: Path) -> None:
+    others = device / "others"
+    async with start_producer(LOG_DIR=str(device / "log")) as producer, aiohttp.ClientSession() as http:
+
+        async def publish(data: str) -> int:
+            async with http.post(f"{producer.url}/topics/a/events", json={"data": data}) as answer:
+                if answer.status == 507:
+                    assert answer.content_type == "application/problem+json"
+                    assert answer.headers["Retry-After"]
+                return answer.status
+
+        async with EventSource(f"{producer.url}/topics/a/events?from=start", read_timeout_seconds=GUARD_SECONDS) as source:
+            events = aiter(source)
+            assert await publish("0") == 201
+            assert (await anext(events)).data == "0"
+            room = os.statvfs(device)
+            with others.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize - 200_000)
+            stored = 0
+            while (status := await publish("x" * 20_000)) == 201:
+                stored += 1
+            assert status == 507
+            assert await publish("x" * 20_000) == 507
+            async with asyncio.timeout(GUARD_SECONDS):
+                assert [len((await anext(events)).data) for _ in range(stored)] == [20_000] * stored  # what was acknowledged, and no more
+            async with http.get(f"{producer.url}/topics/a/events?from=start&follow=false") as answer:
+                assert (await answer.read()).count(b"\ndata: ") == stored + 1
+            async with http.get(f"{producer.url}/readyz") as answer:
+                assert answer.status == 200
+            others.unlink()
+            async with asyncio.timeout(GUARD_SECONDS):
+                while await publish("room") != 201:
+                    await asyncio.sleep(0.05)
+                assert (await anext(events)).data == "room"
+        producer.terminate()
+        log = await producer.rest_of_log()
+    told = [fact["event"] for fact in log if fact["event"].startswith("event log can")]
+    assert told == ["event log cannot be written", "event log can be written again"], json.dumps(log)
