@@ -7,6 +7,7 @@ import threading
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import httpx
 import pytest
 from structlog.testing import capture_logs
 
@@ -15,7 +16,7 @@ from producer.demo import publish_demo
 from producer.drain import Drain
 from producer.event_log import Appended, IdempotencyKey, LogError, LogFull
 from producer.host import HostReader
-from tests.producer.serving import GUARD_SECONDS
+from tests.producer.serving import GUARD_SECONDS, ProducerProcess, start_producer
 
 PERIOD = 0.02
 HOST = {"cpu_percent": 1.5}
@@ -148,3 +149,22 @@ def test_host_gives_figures_of_the_time_since_the_reading_before() -> None:
     assert 0 <= reading["cpu_percent"] <= 100
     assert 0 < reading["memory_percent"] <= 100
     assert reading["network_sent_bytes_per_second"] >= 0
+
+
+async def topics(producer: ProducerProcess) -> dict[str, int]:
+    """How many events each topic has."""
+    async with httpx.AsyncClient(trust_env=False) as http:
+        listed = (await http.get(f"{producer.url}/topics")).raise_for_status().json()["topics"]
+    return {topic["topic"]: topic["count"] for topic in listed}
+
+
+async def test_producer_publishes_the_demo_unless_it_is_told_not_to_and_stops_all_the_same() -> None:
+    async with start_producer(DEMO="true") as producer, start_producer(DEMO="false") as silent:
+        async with asyncio.timeout(GUARD_SECONDS):
+            while (await topics(producer)).keys() != {"demo.clock", "demo.host"}:
+                await asyncio.sleep(0.05)
+        assert await topics(silent) == {}
+        for process in (producer, silent):
+            process.terminate()
+            assert await process.exit_status() == 0
+            assert [line for line in await process.rest_of_log() if line["level"] != "info"] == []
