@@ -232,3 +232,31 @@ async def test_upkeep_tells_of_a_failure_once_and_tries_again(capsys: pytest.Cap
     with pytest.raises(asyncio.CancelledError):
         await keeping
     assert capsys.readouterr().out.count("event log upkeep failed") == 2
+
+
+async def test_emptied_topic_whose_keys_are_known_is_not_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_removal, "MOST_EMPTY_TOPICS", 2)
+    async with await SqliteEventLog.open(tmp_path, retention=Retention(max_events=1), upkeep_seconds=10_000) as log:
+        await log.append("keyed", blocks("x"), key("k"))
+        for number in range(10):
+            await log.append(f"t{number}", blocks("x"))
+        while await log.trim() or await log.sweep():
+            pass
+        assert "keyed" in log.topics
+        assert "t1" not in log.topics
+        assert await log.append("keyed", blocks("x"), key("k")) == Appended(1, 1, repeated=True)
+
+
+@pytest.mark.parametrize("how", ["dropped", "too old"])
+async def test_log_that_lost_all_its_events_goes_on_counting(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    async with await SqliteEventLog.open(tmp_path, retention=Retention(max_age_seconds=60), upkeep_seconds=10_000) as log:
+        await log.append("a", blocks("one", "two"))
+        clock.now += 100
+        assert await (log.drop("a") if how == "dropped" else log.trim()) == 2
+        while await log.sweep():
+            pass
+    async with await SqliteEventLog.open(tmp_path) as log:
+        assert (log.last, await log.first()) == (2, 0)
+        assert await log.append("a", blocks("three")) == Appended(3, 3)
+    assert_clean(tmp_path)
