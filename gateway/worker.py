@@ -151,11 +151,11 @@ async def _serve_among_others(settings: Settings, place: Place) -> None:
             channel.tell(state="leaving")
             await asyncio.sleep(_HANDOVER_SECONDS)
         await gateway.drain()
-    channel.tell(figures=gateway.figures())
-    await channel.close()
     if obeying.done() and not obeying.result():
         _tidy(place)
-    obeying.cancel()
+    obeying.cancel()  # before the channel closes, which looks as if the parent were gone
+    channel.tell(figures=gateway.figures())
+    await channel.close()
 
 
 def _tidy(place: Place) -> None:
