@@ -156,11 +156,16 @@ class History:
         self.first = first
         self._before = None
         while self._segments[0] is not self._open and self._segments[0].first + len(self._segments[0].ends) <= first:
-            self.cost -= self._segments.popleft().cost
+            self._drop(self._segments.popleft())
         if self._open.ends and first == self.end:  # all of it is too old
-            self.cost -= self._open.cost
+            self._drop(self._open)
             self._segments.clear()
             self._open = self._begin_segment(self.end, self.end_bytes)
+
+    def _drop(self, segment: _Segment) -> None:
+        self.cost -= segment.cost
+        if segment.first + len(segment.ends) == self.first:  # whoever has had its last event misses nothing yet
+            self._before = next(((id, cursor) for id, cursor in segment.ids.items() if cursor == self.first), None)
 
     def begins_after(self, id: str) -> None:
         """Notes that the first block is the one that follows event `id`."""
