@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from . import framer
+from . import event_log, framer
 from .comparison import compare_hubs, compare_proxies, measure_topics
 from .fan_out import fan_outs
 from .hubs import HUBS
@@ -41,12 +41,12 @@ def _arguments() -> argparse.Namespace:
         description="Measures the gateway beside the proxies and hubs that are installed, and the producer's topics.",
         epilog="BENCH_PEERS names a folder with programs that are not on PATH; GATEWAY_PYTHON is the interpreter that runs the gateway.",
     )
-    names = ("framer", "topics", *workloads(0), *fan_outs(None))
+    names = ("framer", "log", "topics", *workloads(0), *fan_outs(None))
     servers = tuple(dict.fromkeys((*SERVERS, *HUBS)))
     parser.add_argument("what", nargs="*", metavar="WHAT", help=f"any of {', '.join(names)}; default all")
     parser.add_argument("--streams", type=int, default=300, help="streams of the workload paced (default 300)")
     parser.add_argument("--subscribers", type=int, help="subscribers of the workloads with one stream for all (default as they say)")
-    parser.add_argument("--events", type=int, default=1_000_000, help="events that are replayed; a tenth is published (default 1000000)")
+    parser.add_argument("--events", type=int, default=1_000_000, help="events that are replayed, a tenth of a large log (default 1000000)")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement (default 3)")
     parser.add_argument("--repeat", type=int, default=3, help="measurements of each server, of which medians are shown (default 3)")
     parser.add_argument("--servers", default=",".join(servers), help="of %(default)s (default all that are installed)")
@@ -91,6 +91,8 @@ def main() -> None:
     complete = True
     if "framer" in arguments.what:
         print(framer.report(arguments.repeat), end="\n\n", flush=True)
+    if "log" in arguments.what:
+        print(event_log.report(arguments.repeat, events=arguments.events), end="\n\n", flush=True)
     if "topics" in arguments.what:
         measure_topics(arguments.events, arguments.repeat)
     if offered := [workload for name, workload in workloads(arguments.streams).items() if name in arguments.what]:

@@ -19,21 +19,23 @@ from producer.sqlite_schema import FILE, SCHEMA, connect
 from .tables import table
 
 BLOCK = encode('{"sensor": "hall-3", "celsius": 21.5, "humidity": 0.43, "at": "2026-03-01T12:00:00Z"}', type="reading")
-DEEP = 10_000_000
 SHALLOW = 1_000
-READ_EVENTS = 1_000_000
+DEPTH = 10
+"""How many times as many events as are read the large log has."""
 _TOPICS = 2_000
+_CHOICES = (None, 1, 64, 1000)
+"""How many topics are asked for; None: all."""
 
 
-def report(repeat: int, *, deep: int = DEEP, directory: Path | None = None) -> str:
-    """Gives the tables. Takes about two gigabytes below `directory`, which are removed, and some minutes."""
+def report(repeat: int, *, events: int = 1_000_000, directory: Path | None = None) -> str:
+    """Gives the tables; `events` are read. Takes about two gigabytes per million below `directory`, which are removed, and some minutes."""
     with tempfile.TemporaryDirectory(prefix="bench-event-log-", dir=directory) as room:
-        throughput = uvloop.run(_measure_throughput(Path(room), repeat))
-        depth = uvloop.run(_measure_depth(Path(room), repeat, deep))
-    return f"### event log: throughput, {len(BLOCK)}-byte blocks\n\n{throughput}\n\n### event log: first read, ms\n\n{depth}"
+        throughput = uvloop.run(_measure_throughput(Path(room), repeat, events))
+        depth = uvloop.run(_measure_depth(Path(room), repeat, DEPTH * events))
+    return f"### event log: throughput, {len(BLOCK)}-byte blocks\n\n{throughput}\n\n### event log: first read, at whatever depth, ms\n\n{depth}"
 
 
-async def _measure_throughput(room: Path, repeat: int) -> str:
+async def _measure_throughput(room: Path, repeat: int, events: int) -> str:
     rows = []
     for title, sync, connections, batch, appends in (
         ("batches of 100, 1 publisher, synced", "always", 1, 100, 500),
@@ -43,6 +45,7 @@ async def _measure_throughput(room: Path, repeat: int) -> str:
         ("single events, 64 publishers, interval", "interval", 64, 1, 200),
     ):
         _tell(title)
+        appends = max(appends * min(events, 1_000_000) // 1_000_000, 10)
         rates = []
         for _ in range(repeat):
             async with _fresh(room / "appends", sync) as log:
@@ -51,12 +54,12 @@ async def _measure_throughput(room: Path, repeat: int) -> str:
                 rates.append(connections * batch * appends / (time.perf_counter() - began))
         rows.append([title, f"{statistics.median(rates):,.0f}"])
     async with _fresh(room / "reads", "interval") as log:
-        _tell(f"appending {READ_EVENTS} events to read")
-        await asyncio.gather(*(_publish(log, f"topic.{number}", 1000, READ_EVENTS // 8000) for number in range(8)))
+        _tell(f"appending {events} events to read")
+        await asyncio.gather(*(_publish(log, f"topic.{number}", events // 80, 10) for number in range(8)))
         for title, topics in (("read of all topics", None), ("read of 8 topics", [f"topic.{number}" for number in range(8)])):
             _tell(title)
             rates = [await _read_all(log, topics) for _ in range(repeat)]
-            rows.append([f"{title}, {READ_EVENTS:,} events", f"{statistics.median(rates):,.0f}"])
+            rows.append([f"{title}, {events:,} events", f"{statistics.median(rates):,.0f}"])
     return table(["", "events/s"], rows)
 
 
@@ -82,30 +85,26 @@ async def _measure_depth(room: Path, repeat: int, deep: int) -> str:
         began = time.perf_counter()
         async with await SqliteEventLog.open(room / "depth") as log:
             opened = time.perf_counter() - began
-            columns.append([opened * 1000, *[await _first_read(log, topics, place, repeat) for topics, place in _places(count)]])
+            columns.append([opened * 1000, *[await _first_read(log, topics, repeat) for topics in _CHOICES]])
         shutil.rmtree(room / "depth")
-    titles = ["open", *(f"{_describe(topics)}, {place}" for topics, place in _places(SHALLOW))]
+    titles = ["open", *map(_describe, _CHOICES)]
     rows = [[title, *(f"{value:.1f}" for value in values)] for title, *values in zip(titles, *columns, strict=True)]
     return table(["", f"{SHALLOW:,} events", f"{deep:,} events"], rows)
-
-
-def _places(count: int) -> list[tuple[int | None, str]]:
-    return [(topics, place) for topics in (None, 1, 64, 1000) for place in ("begin", "middle", "end")]
 
 
 def _describe(topics: int | None) -> str:
     return "all topics" if topics is None else "1 topic" if topics == 1 else f"{topics:,} topics"
 
 
-async def _first_read(log: SqliteEventLog, topics: int | None, place: str, repeat: int) -> float:
-    """Milliseconds of the slowest of some reads about that place, each the first there."""
+async def _first_read(log: SqliteEventLog, topics: int | None, repeat: int) -> float:
+    """Milliseconds of the slowest of some reads at the begin, in the middle and at the end, each the first there."""
     names = None if topics is None else [f"topic.{number}" for number in range(topics)]
     slowest = 0.0
-    for turn in range(2 * repeat + 1):
-        after = {"begin": 0, "middle": log.last // 2, "end": log.last - log.last // 20}[place] + turn * log.last // 100
-        began = time.perf_counter()
-        await log.read(min(after, log.last - 1), log.last, names)
-        slowest = max(slowest, time.perf_counter() - began)
+    for place in (0, log.last // 2, log.last - log.last // 20):
+        for turn in range(2 * repeat + 1):
+            began = time.perf_counter()
+            await log.read(min(place + turn * log.last // 100, log.last - 1), log.last, names)
+            slowest = max(slowest, time.perf_counter() - began)
     return slowest * 1000
 
 

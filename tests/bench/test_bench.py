@@ -93,6 +93,16 @@ def test_topics_are_published_to_and_replayed(tmp_path: Path) -> None:
     assert replay["the producer's topics, 100 bytes of data"] == "replay of 20000 events"
 
 
+def test_event_log_is_measured_by_itself_and_at_depth(tmp_path: Path) -> None:
+    printed = list(rows(run(["log", "--events", "8000", "--repeat", "1"], tmp_path)))
+    rates = [float(row["events/s"].replace(",", "")) for row in printed if "events/s" in row]
+    first_reads = [(float(row["1,000 events"]), float(row["80,000 events"])) for row in printed if "events/s" not in row]
+    assert len(rates) == 7
+    assert min(rates) > 0
+    assert len(first_reads) == 5
+    assert all(shallow >= 0 and deep >= 0 for shallow, deep in first_reads)
+
+
 def test_sigterm_ends_everything_that_runs(tmp_path: Path) -> None:
     with started(["paced", "--streams", "5", "--seconds", "60", "--servers", "gateway"], tmp_path) as process:
         wait_until(lambda: {"bench.origin", "gateway", "bench.load"} <= modules_below(process.pid), "origin, gateway and load running")
