@@ -7,7 +7,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-_FLAGS = [
+BROWSER_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -49,7 +49,7 @@ TOPIC_PAGE = """<!doctype html>
 def launch(chromium: str) -> Iterator[Browser]:
     """Runs the browser of this path."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=_FLAGS, timeout=120_000)
+        browser = playwright.chromium.launch(executable_path=chromium, args=BROWSER_FLAGS, timeout=120_000)
         yield browser
         browser.close()
 

@@ -1,23 +1,18 @@
 """Chromium reads the stack's streams from a page of another origin."""
 
-import base64
-import hashlib
 import json
-import subprocess
-import tarfile
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page
 
+from tests.browser.npm import fetch_event_source
 from tests.browser.page_server import serve_pages
 from tests.browser.pages import launch
 from tests.stack import DEMO_TEXT, SentCount, Stack, run_stack
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
-FETCH_EVENT_SOURCE = "@microsoft/fetch-event-source@2.0.1"
-FETCH_EVENT_SOURCE_SHA512 = "W6CLUJ2eBMw3Rec70qrsEW0jOm/3twwJv21mrmj2yORiaVmVYGS4sSS5yUwvQc1ZlDLYGPnClVWmUUMagKNsfA=="
 PAGE = """<!doctype html>
 <meta charset="utf-8">
 <title>reader</title>
@@ -57,15 +52,8 @@ PAGE = """<!doctype html>
 
 @pytest.fixture(scope="module")
 def modules(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The modules of fetch-event-source as npm has them, by path."""
-    directory = tmp_path_factory.mktemp("npm")
-    pack = ["npm", "pack", "--silent", "--pack-destination", str(directory), FETCH_EVENT_SOURCE]
-    subprocess.run(pack, check=True, capture_output=True, timeout=100, cwd=directory)
-    [package] = directory.glob("*.tgz")
-    assert base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode() == FETCH_EVENT_SOURCE_SHA512
-    with tarfile.open(package) as members:
-        members.extractall(directory, filter="data")
-    return {f"/fetch-event-source/{file.name}": file.read_text("utf-8") for file in (directory / "package/lib/esm").glob("*.js")}
+    """The modules of fetch-event-source, by path."""
+    return fetch_event_source(tmp_path_factory.mktemp("npm"))
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,8 @@ class Line:
         self._news = asyncio.Condition()
         self.received = b""
         """What the gateway has sent so far on all connections, in the order in which it came, heads and HTTP chunks included."""
+        self._held_after = b""
+        self._was_cut = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
@@ -34,8 +36,15 @@ class Line:
             connection.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
 
+    def hold_after(self, piece: bytes) -> None:
+        """Passes what the gateway sends up to the end of the next `piece`, which must come in one read, and no more until it is cut."""
+        self._held_after = piece
+
     def cut(self) -> None:
-        """Kills the connections that are open, by RST to both sides; new ones are relayed."""
+        """Kills the connections that are open, by RST to both sides, with what is held on them; new ones are relayed."""
+        self._held_after = b""
+        self._was_cut.set()
+        self._was_cut = asyncio.Event()
         for writers in self._connections.values():
             for writer in writers:
                 # without lingering the kernel forgets what is unsent and sends RST instead of FIN
@@ -66,6 +75,10 @@ class Line:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, note: bool) -> None:
         with contextlib.suppress(ConnectionError):  # a side that is gone: the other one is told below
             while data := await reader.read(_READ_BYTES):
+                if note and self._held_after and self._held_after in data:
+                    writer.write(data[: data.index(self._held_after) + len(self._held_after)])
+                    await self._was_cut.wait()
+                    break
                 writer.write(data)
                 await writer.drain()
                 if note:

@@ -6,14 +6,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import anthropic
+import httpx2
 import openai
 from anthropic import Anthropic, AsyncAnthropic
 from openai import AsyncOpenAI, OpenAI
 
 from tests.clients.line import GUARD_SECONDS
-from tests.clients.provider import KEY
+from tests.clients.provider import INPUT_TOKENS, KEY, Model
 
 PROMPT = "Was macht der Strom?"
+LOST = (openai.APIConnectionError, anthropic.APIConnectionError, httpx2.TransportError)
+"""What the SDKs raise when the connection breaks; Anthropic's lets the error of its HTTP client through."""
+TOLD = (openai.APIError, anthropic.APIStatusError)
+"""What they raise when an event says that the answer failed."""
 
 
 @dataclass(frozen=True)
@@ -177,5 +182,9 @@ CLIENTS: dict[str, Client] = {
     "Anthropic messages": _in_thread(_messages),
     "AsyncAnthropic messages": _async_messages,
 }
-ENDINGS = {"chat": "stop", "responses": "completed", "messages": "end_turn"}
-"""What each API calls an answer that is complete."""
+_ENDINGS = {"chat": "stop", "responses": "completed", "messages": "end_turn"}
+
+
+def whole(client: str, model: Model) -> Outcome:
+    """What a client must make of the model's whole answer."""
+    return Outcome(model.text, _ENDINGS[client.split()[1]], INPUT_TOKENS, len(model.tokens))

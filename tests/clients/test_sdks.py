@@ -1,14 +1,11 @@
 """The SDKs of OpenAI and Anthropic stream completions through the gateway as from the provider itself."""
 
-import anthropic
-import httpx2
-import openai
 import pytest
 
 from tests.clients.conftest import MODES
 from tests.clients.line import Line
-from tests.clients.provider import INPUT_TOKENS, Model, Provider
-from tests.clients.sdks import CLIENTS, ENDINGS, Outcome, Talk
+from tests.clients.provider import Provider
+from tests.clients.sdks import CLIENTS, LOST, TOLD, Talk, whole
 from tests.scripted_upstream import Disconnect, Pause, chunk
 
 pytestmark = [
@@ -17,14 +14,7 @@ pytestmark = [
     pytest.mark.parametrize("mode", MODES),
 ]
 
-LOST = (openai.APIConnectionError, anthropic.APIConnectionError, httpx2.TransportError)
-"""What the SDKs raise when the connection breaks; Anthropic's lets the error of its HTTP client through."""
-TOLD = (openai.APIError, anthropic.APIStatusError)
 BEAT = chunk(b":\n")
-
-
-def whole(client: str, model: Model) -> Outcome:
-    return Outcome(model.text, ENDINGS[client.split()[1]], INPUT_TOKENS, len(model.tokens))
 
 
 async def test_sdk_gets_the_answer_token_by_token_and_no_heartbeat_disturbs_it(
