@@ -45,9 +45,13 @@ class Subscriptions:
     retry_ms: int
 
     async def has_anything(self, wish: Wish) -> bool:
-        """Says whether the stream would have an event or a gap, now. Raises LogError."""
+        """Says whether the stream would have an event now, or a gap that is told. Raises LogError."""
         with self.feeds.subscribe(wish.patterns) as feed:
-            return await self._cursor(feed, wish).advance() is not None
+            cursor = self._cursor(feed, wish)
+            found = await cursor.advance()
+            if isinstance(found, GapBlock) and not wish.tell_gaps:
+                found = await cursor.advance()
+            return found is not None
 
     async def send(self, wish: Wish, route: str, state: Mapping[str, object]) -> AsyncGenerator[bytes, None]:
         """Yields whole event blocks, joined, and heartbeats between them; first a `retry` line, which the first block takes in.

@@ -178,6 +178,9 @@ async def test_replay_with_nothing_left_is_204_and_stops_an_event_source() -> No
             assert (answer.status_code, answer.content) == (204, b"")
         assert numbers(await replay(producer, last_event_id=ids[0])) == [2]
         assert [event.type for event in await replay(producer, last_event_id="other-1")] == ["gap", "message", "message"]
+        for gap, status in (("true", 200), ("false", 204)):
+            query = {"follow": "false", "last_event_id": "other-1", "gap": gap}
+            assert (await producer.http.get("/topics/nothing/events", params=query)).status_code == status
 
 
 async def test_head_opens_no_stream() -> None:
