@@ -166,11 +166,17 @@ def connect(path: Path) -> sqlite3.Connection:
 def explain(error: sqlite3.Error, path: Path) -> StoreError:
     """Gives what an error of SQLite means for the store."""
     code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
-    if code == sqlite3.SQLITE_FULL:
+    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and free(path) < 1024 * 1024):
         return full(path)
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return damaged(path, f"it is damaged ({error})")
     return StoreError(f"{path}: {error} ({getattr(error, 'sqlite_errorname', type(error).__name__)})")
+
+
+def free(path: Path) -> int:
+    """Gives the bytes that are free on the device for this process."""
+    device = os.statvfs(path.parent)
+    return device.f_bavail * device.f_frsize
 
 
 def full(path: Path) -> StoreError:
