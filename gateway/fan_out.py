@@ -106,6 +106,7 @@ class FanOut:
         """Forgets a subscriber."""
         self.subscribers.discard(subscriber)
         self._alone.discard(subscriber)
+        subscriber.queued = False  # its place among those who catch up is empty now, and it may queue elsewhere
         self._schedule()
 
     def paused(self, subscriber: Subscriber) -> None:
@@ -183,6 +184,8 @@ class FanOut:
     def _cohort_for(self, subscriber: Subscriber) -> Cohort:
         for cohort in self._cohorts:
             if cohort.chunked == subscriber.chunked and len(cohort) < MOST_MEMBERS:
+                if not cohort:
+                    cohort.cursor = self.history.end  # where it was left may be behind the history by now
                 return cohort
         cohort = Cohort(self.history, self._wheel, self._heartbeat_ticks, chunked=subscriber.chunked)
         self._cohorts.append(cohort)
@@ -241,8 +244,10 @@ class FanOut:
 
     def _catch_up(self, subscriber: Subscriber) -> None:
         """Sends a subscriber one part of what it has not had yet."""
+        if subscriber.fan_out is not self:
+            return
         subscriber.queued = False
-        if subscriber.paused or subscriber.fan_out is not self:
+        if subscriber.paused:
             return
         cohort = self._cohort_for(subscriber)
         if subscriber.cursor < cohort.cursor:
