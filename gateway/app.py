@@ -20,13 +20,18 @@ from .direct import Direct
 from .downstream import DownstreamServer
 from .exchange import Exchange
 from .fan_out import Memory
+from .kept_streams import KeptStreams
 from .listeners import Listeners
 from .metrics import Metrics
+from .pages import add_pages
 from .proxy import Proxy
 from .relay import DRAINED
+from .resumable import Resumable
 from .routes import RouteTable
 from .settings import Settings
 from .shared import Shared
+from .sqlite_streams import SqliteStreamStore
+from .stream_store import StoreError
 from .upstream import open_session
 from .wheel import TimerWheel
 
@@ -126,12 +131,13 @@ async def run_gateway(
         open_following_session(0, cookie_jar=aiohttp.DummyCookieJar(), headers={"User-Agent": "gateway"}) as following,
         contextlib.AsyncExitStack() as stack,
     ):
-        direct = Direct(session, wheel, settings.max_request_body_bytes)
+        direct = Direct(session, wheel, metrics, settings.max_request_body_bytes)
         memory = Memory(settings.max_history_bytes)
         shared = Shared(following, wheel, memory, direct, metrics)
         stack.push_async_callback(shared.close)
         metrics.watch_shared(lambda: len(shared), lambda: memory.bytes)
-        proxy = Proxy(routes, direct, shared, admission, metrics, settings.max_request_body_bytes)
+        resumable = await _open_resumable(stack, settings, routes, direct, session, wheel, metrics)
+        proxy = Proxy(routes, direct, shared, resumable, admission, metrics, settings.max_request_body_bytes)
         metrics.count_open(lambda: admission.open)
         logging.getLogger("aiohttp.server").addFilter(_OneLine())
         server = DownstreamServer(
@@ -145,6 +151,7 @@ async def run_gateway(
         )
         status = web.Application()
         add_status_routes(status, metrics.registry, lambda: "draining" if proxy.draining else None)
+        add_pages(status, settings)
         public = web.ServerRunner(server, shutdown_timeout=1.0)
         admin = web.AppRunner(status, access_log=None, shutdown_timeout=1.0)
         for runner in (public, admin):
@@ -153,3 +160,25 @@ async def run_gateway(
         await open_admin(admin).start()
         await listeners.open(public)
         yield Gateway(settings, proxy, server, listeners, metrics)
+
+
+async def _open_resumable(
+    stack: contextlib.AsyncExitStack,
+    settings: Settings,
+    routes: RouteTable,
+    direct: Direct,
+    session: aiohttp.ClientSession,
+    wheel: TimerWheel,
+    metrics: Metrics,
+) -> Resumable | None:
+    """Opens the store when a route needs it. Raises OSError when it cannot be had."""
+    if not any(route.mode == "resumable" for route in routes.routes):
+        return None
+    try:
+        store = await SqliteStreamStore.open(settings.data_dir)
+    except StoreError as error:
+        raise OSError(str(error)) from error
+    streams = KeptStreams(store, wheel, max_bytes=settings.max_kept_bytes, routes=routes.route_of)
+    await stack.enter_async_context(streams.upkeep())
+    metrics.watch_kept(lambda: streams.running, lambda: streams.memory.bytes)
+    return Resumable(session, direct, streams, wheel, metrics)

@@ -17,6 +17,7 @@ from .decoding import find_decoder
 from .downstream import DownstreamProtocol, ResponseHead, WholeBody, end_unfinished
 from .exchange import Exchange
 from .headers import announce_client, apply_rules, end_to_end
+from .metrics import Metrics
 from .problems import problem
 from .relay import COMPLETE, CUT, LEFT, Relay, Sink
 from .routes import Route
@@ -29,14 +30,16 @@ log = structlog.get_logger()
 class Direct:
     """Answers a request with what its upstream answers."""
 
-    def __init__(self, session: aiohttp.ClientSession, wheel: TimerWheel, max_request_body_bytes: int) -> None:
+    def __init__(self, session: aiohttp.ClientSession, wheel: TimerWheel, metrics: Metrics, max_request_body_bytes: int) -> None:
         self._session = session
         self._wheel = wheel
+        self._metrics = metrics
         self._max_body = max_request_body_bytes
 
     async def answer(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
         """Gives the response, sent except for its end. Cancelling it, as aiohttp does when the client leaves, ends the upstream request."""
         route = exchange.route
+        self._metrics.asked(route.path)
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(None) as first_byte:
@@ -49,19 +52,20 @@ class Direct:
                 upstream = await self._session.request(
                     request.method,
                     URL(route.upstream + exchange.target, encoded=True),
-                    headers=_request_fields(request, route),
+                    headers=request_fields(request, route),
                     data=body.open(),
                     allow_redirects=False,
                     timeout=route.timeout,
                 )
-        except TimeoutError as error:
-            what = "connecting" if isinstance(error, aiohttp.ServerTimeoutError) else "waiting for the head of its answer"
-            return _failed(exchange, 504, f"time-out {what}")
-        except (aiohttp.ClientError, ValueError) as error:
+        except (TimeoutError, aiohttp.ClientError, ValueError) as error:
             if body.too_large:
                 exchange.status, exchange.failed = 413, True
                 return problem(413, f"the body passed {self._max_body} bytes, which is the limit")
-            return _failed(exchange, 502, _explain(error))
+            return failed(exchange, error)
+        return await self.relay(request, upstream, exchange)
+
+    async def relay(self, request: web.BaseRequest, upstream: aiohttp.ClientResponse, exchange: Exchange) -> web.StreamResponse:
+        """Gives the response for what an upstream has answered, sent except for its end, and closes the upstream's."""
         try:
             exchange.status = upstream.status
             return await self._relay(request, upstream, exchange)
@@ -141,7 +145,8 @@ class Direct:
         return relay
 
 
-def _request_fields(request: web.BaseRequest, route: Route) -> CIMultiDict[str]:
+def request_fields(request: web.BaseRequest, route: Route) -> CIMultiDict[str]:
+    """Gives the header fields of the upstream request."""
     headers = request.headers
     fields = end_to_end(headers)
     host = fields.pop("Host", "")
@@ -181,7 +186,12 @@ def _may_end(exchange: Exchange, relay: Relay) -> bool:
     return relay.verdict == COMPLETE
 
 
-def _failed(exchange: Exchange, status: int, detail: str) -> web.Response:
+def failed(exchange: Exchange, error: Exception) -> web.Response:
+    """Gives the answer when the upstream could not be asked."""
+    status, detail = 502, _explain(error)
+    if isinstance(error, TimeoutError):
+        what = "connecting" if isinstance(error, aiohttp.ServerTimeoutError) else "waiting for the head of its answer"
+        status, detail = 504, f"time-out {what}"
     exchange.status = status
     exchange.failed = True
     route = exchange.route

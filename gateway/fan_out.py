@@ -78,6 +78,7 @@ class FanOut:
         self._loop = asyncio.get_running_loop()
         self._last_progress = 0.0
         self._room: asyncio.Future[None] | None = None
+        self._finish: tuple[str, str] | None = None
         memory.enter(self)
 
     def __repr__(self) -> str:
@@ -136,6 +137,15 @@ class FanOut:
         """Forgets what is too old. Called from time to time, for streams where nothing happens."""
         self._trim()
 
+    def finish(self, verdict: str, reason: str = "") -> None:
+        """Says that there will be no more: each subscriber ends when it has had everything."""
+        self._finish = (verdict, reason)
+        self._schedule()
+
+    def turn(self) -> None:
+        """Sends what has come, in this very turn of the event loop. For streams with few subscribers, after all that came at once."""
+        self._turn()
+
     def close(self) -> None:
         """Lets go of the memory. Subscribers have been ended or have joined another."""
         self._memory.leave(self)
@@ -193,7 +203,9 @@ class FanOut:
 
     def _place(self, subscriber: Subscriber, cohort: Cohort) -> None:
         """Lets a subscriber go on with the cohort if it is there, else catch up by itself."""
-        if subscriber.cursor == cohort.cursor:
+        if self._finish is not None and subscriber.cursor == self.history.end:
+            subscriber.end(*self._finish)
+        elif subscriber.cursor == cohort.cursor:
             self._alone.discard(subscriber)
             subscriber.enter(cohort)
         else:
@@ -222,6 +234,9 @@ class FanOut:
                 if cohort:
                     break
         self._serve_lagging()
+        if self._finish is not None:
+            for subscriber in self.at_end():
+                subscriber.end(*self._finish)
         if self.history.full:
             self._trim()
         self._memory.count(self)

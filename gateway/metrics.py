@@ -14,6 +14,12 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._children: dict[tuple[object, ...], Counter] = {}
         self._requests = Counter("gateway_requests_total", "Requests that were forwarded.", ["route", "status"], registry=self.registry)
+        self._upstream_requests = Counter(
+            "gateway_upstream_requests_total",
+            "Requests to upstreams; of shared routes those that were answered with an event stream.",
+            ["route"],
+            registry=self.registry,
+        )
         self._rejected = Counter(
             "gateway_rejected_total", "Requests that the gateway answered with an error of its own.", ["status"], registry=self.registry
         )
@@ -35,7 +41,7 @@ class Metrics:
         self._open = Gauge("gateway_open_requests", "Requests that are open, event streams included.", registry=self.registry)
         self._subscribed = Counter(
             "gateway_subscriptions_total",
-            "Subscriptions to shared streams, by where they began: live, history, catch-up or gap.",
+            "Subscriptions to shared and kept streams, by where they began: live, history, catch-up or gap.",
             ["route", "begin"],
             registry=self.registry,
         )
@@ -43,11 +49,18 @@ class Metrics:
             "gateway_upstream_reconnections_total", "Upstreams of shared streams found again.", ["route"], registry=self.registry
         )
         self._shared = Gauge("gateway_shared_streams", "Shared streams that are followed.", registry=self.registry)
+        self._running = Gauge("gateway_kept_streams_running", "Streams of resumable routes that run.", registry=self.registry)
+        self._kept = Gauge("gateway_kept_bytes", "What streams of resumable routes hold in memory, about.", registry=self.registry)
         self._history = Gauge("gateway_history_bytes", "What the histories of shared streams hold, about.", registry=self.registry)
 
     def count_open(self, count: Callable[[], int]) -> None:
         """Lets `count` say how many requests are open."""
         self._open.set_function(count)
+
+    def watch_kept(self, running: Callable[[], int], kept_bytes: Callable[[], int]) -> None:
+        """Lets these say how many streams of resumable routes run and what all of them hold in memory."""
+        self._running.set_function(running)
+        self._kept.set_function(kept_bytes)
 
     def watch_shared(self, streams: Callable[[], int], history_bytes: Callable[[], int]) -> None:
         """Lets these say how many shared streams there are and what their histories hold."""
@@ -57,6 +70,10 @@ class Metrics:
     def subscribed(self, route: str, begin: str) -> None:
         """Counts a subscription to a shared stream."""
         self._child(self._subscribed, route, begin).inc()
+
+    def asked(self, route: str) -> None:
+        """Counts a request to an upstream."""
+        self._child(self._upstream_requests, route).inc()
 
     def reconnected(self, route: str) -> None:
         """Counts an upstream that was lost and is followed again."""

@@ -11,11 +11,16 @@ from .admission import Admission
 from .direct import Direct
 from .downstream import takes_retry_block
 from .exchange import Exchange
+from .kept_streams import STREAMS_PATH
 from .metrics import Metrics
 from .problems import problem
+from .resumable import Resumable
 from .routes import Route, RouteTable
 from .shared import Shared
 
+_STREAMS = Route.model_validate(
+    {"path": STREAMS_PATH, "upstream": "http://streams.invalid"}
+)  # until it is known which route a stream is of
 _RETURN_AFTER_MS = 5_000
 _RETURN_SPREAD_MS = 20_000  # they come back at a few per second when thousands were refused
 
@@ -28,12 +33,16 @@ class Proxy:
         routes: RouteTable,
         direct: Direct,
         shared: Shared,
+        resumable: Resumable | None,
         admission: Admission,
         metrics: Metrics,
         max_request_body_bytes: int,
     ) -> None:
         self._routes = routes
-        self._modes: dict[str, Direct | Shared] = {"direct": direct, "shared": shared}
+        self._modes: dict[str, Direct | Shared | Resumable] = {"direct": direct, "shared": shared}
+        self._resumable = resumable
+        if resumable is not None:
+            self._modes["resumable"] = resumable
         self._admission = admission
         self._metrics = metrics
         self._max_body = max_request_body_bytes
@@ -48,7 +57,8 @@ class Proxy:
         target = _origin_form(request.raw_path)
         path, _, _ = target.partition("?")
         client = request.remote or "unknown"
-        route = self._routes.find(path)
+        streams = self._resumable if path.startswith(STREAMS_PATH) else None
+        route = self._routes.find(path) if streams is None else _STREAMS
         refusal = self._refuse(request, route, path)
         overload = None if refusal else self._admission.refusal(client)
         if (
@@ -69,6 +79,8 @@ class Proxy:
         self._admission.enter(client)
         self.exchanges.add(exchange)
         try:
+            if streams is not None:
+                return await streams.answer_stream(request, exchange)
             return await self._modes[route.mode].answer(request, exchange)
         finally:
             self.exchanges.discard(exchange)

@@ -14,20 +14,23 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from eventstream import DEFAULT_MAX_BLOCK_BYTES
 
-_SHARED_KEYS = (
-    "share_by",
-    "public",
-    "begin_parameters",
-    "private_parameters",
-    "linger_seconds",
-    "initial",
-    "history_max_blocks",
-    "history_max_bytes",
-    "history_max_age_seconds",
-    "ids",
-    "gap_events",
-    "max_connection_seconds",
-)
+_KEYS_OF_MODES = {
+    "shared": (
+        "share_by",
+        "public",
+        "begin_parameters",
+        "private_parameters",
+        "linger_seconds",
+        "initial",
+        "history_max_blocks",
+        "history_max_bytes",
+        "history_max_age_seconds",
+        "ids",
+        "gap_events",
+        "max_connection_seconds",
+    ),
+    "resumable": ("max_stream_bytes", "retain_seconds", "orphan_seconds"),
+}
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 
 
@@ -44,8 +47,9 @@ class Route(BaseModel):
     """Path prefix that this route serves. `/api` serves `/api` and `/api/…`, `/api/` only what is below it, `/` everything."""
     upstream: str
     """An http or https URL; GATEWAY_UPSTREAM when it is missing. The request's path and query are appended to its path, as they came."""
-    mode: Literal["direct", "shared"] = "direct"
-    """`direct`: one upstream request per downstream request. `shared`: one for all GETs of the same URL, whoever asks."""
+    mode: Literal["direct", "shared", "resumable"] = "direct"
+    """`direct`: one upstream request per downstream request. `shared`: one for all GETs of the same URL, whoever asks. `resumable`: one per
+    request, whose event stream is kept, so that a client that was cut off comes back for the rest; for POST, or for `methods`."""
     methods: tuple[str, ...] = ()
     """Allowed methods, all when empty. Others are answered 405."""
     connect_timeout_seconds: float = Field(5.0, gt=0)
@@ -84,6 +88,12 @@ class Route(BaseModel):
     """shared: `assign` gives blocks that have data and no ID one of the gateway's own, `<epoch>-<offset>`."""
     gap_events: bool = True
     """shared: whether a subscriber that may have missed something is told by an event of type `gap`."""
+    max_stream_bytes: int = Field(16 * 2**20, ge=1)
+    """resumable: a stream that passes so many bytes ends, as too large."""
+    retain_seconds: float = Field(300.0, ge=0)
+    """resumable: for how long a stream is kept after its end."""
+    orphan_seconds: float = Field(60.0, ge=0)
+    """resumable: a stream that nobody has followed for so long is cancelled; 0: as soon as nobody does."""
     max_connection_seconds: float = Field(0.0, ge=0)
     """shared: a subscriber is told to come back after about so long, give or take a tenth. 0: never."""
     request_headers: dict[str, str] = {}
@@ -141,9 +151,10 @@ class Route(BaseModel):
 
     @model_validator(mode="after")
     def _keys_fit_the_mode(self) -> Self:
-        for name in _SHARED_KEYS:
-            if self.mode != "shared" and name in self.model_fields_set:
-                raise ValueError(f"{name} is for mode = 'shared', this route's mode is {self.mode!r}")
+        for mode, names in _KEYS_OF_MODES.items():
+            for name in names:
+                if self.mode != mode and name in self.model_fields_set:
+                    raise ValueError(f"{name} is for mode = {mode!r}, this route's mode is {self.mode!r}")
         return self
 
     @cached_property
@@ -168,6 +179,11 @@ class RouteTable:
                 raise RouteError(f"two routes have the path {path!r}")
         if not paths:
             raise RouteError("there is no route; at least one [[routes]] table with path and upstream is needed")
+
+    def route_of(self, path: str) -> Route:
+        """Gives the route with this very path prefix; one with defaults when it is gone."""
+        gone = Route.model_validate({"path": path, "upstream": "http://gone.invalid", "mode": "resumable"})
+        return next((route for route in self.routes if route.path == path), gone)
 
     def find(self, path: str) -> Route | None:
         """Gives the route of `path` (percent-encoded, without query), None when there is none."""

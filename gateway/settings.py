@@ -25,12 +25,14 @@ class Settings(ServiceSettings):
     """Port of the admin surface; 0 takes a free one."""
     workers: int = Field(1, ge=1, le=1024)
     """Processes that serve the public port, each on a core of its own, with its own upstream connections. Limits hold for all together."""
+    public_url: str | None = None
+    """Where browsers reach the public port, for the pages of the admin port; not set: the page's own host, at GATEWAY_PORT."""
     upstream: str = "http://127.0.0.1:8000"
     """Where requests go for which GATEWAY_CONFIG names no other upstream: an http or https URL; its path is kept as a prefix."""
     config: Path | None = None
     """A TOML file with `[[routes]]`. Without one, everything goes to GATEWAY_UPSTREAM, in mode direct."""
     data_dir: Path = Path("data/gateway")
-    """Where streams are kept that outlive a restart. Mode direct keeps none, so nothing is written yet."""
+    """Where streams of resumable routes are kept, so that they outlive a restart. Without such a route nothing is written."""
     drain_seconds: float = Field(10.0, ge=0)
     """How long answers may still run after SIGTERM. Subscriptions (GET event streams) are told to come back and end at once."""
     max_streams: int = Field(10_000, ge=1)
@@ -41,6 +43,8 @@ class Settings(ServiceSettings):
     """Longest request body in bytes; longer ones are answered 413. Bodies are streamed, not kept."""
     max_history_bytes: int = Field(256 * 2**20, ge=1)
     """What the histories of all shared streams together may hold, in bytes; the largest give way."""
+    max_kept_bytes: int = Field(64 * 2**20, ge=1)
+    """What streams of resumable routes may hold in memory, all together, in bytes. Those that have ended live on in the store."""
     max_header_bytes: int = Field(16_384, ge=1024)
     """Longest request line, and longest header field, in bytes, from either side."""
     keepalive_seconds: float = Field(75.0, gt=0)

@@ -1,41 +1,34 @@
 """Mode shared: one upstream request for all that ask for the same."""
 
 import asyncio
-import random
 from collections.abc import Callable
 from functools import partial
 
 import aiohttp
 import structlog
 from aiohttp import web
-from aiohttp.http_writer import StreamWriter
 from multidict import CIMultiDict
 
 from eventstream.client import EventSource
 
 from .direct import Direct
-from .downstream import ResponseHead, end_unfinished, occupy, release
 from .exchange import Exchange
 from .fan_out import FanOut, Memory
 from .following import Following, Opening
 from .headers import apply_rules, end_to_end
 from .metrics import Metrics
 from .problems import problem
-from .relay import COMPLETE, CUT, LEFT
 from .routes import Route
 from .shared_stream import SharedStream
 from .sharing import Identity, identify, request_fields, share_target
 from .subscriber import Subscriber
+from .subscription import Begin, send_stream
 from .wheel import TimerWheel
 
 log = structlog.get_logger()
 
-Begin = Callable[[Subscriber], None]
-"""Lets a subscriber begin at its place."""
-
 _Key = tuple[str, str, Identity]
 _OWN_FIELDS = ("Set-Cookie", "Content-Length", "Content-Encoding", "ETag", "Last-Modified", "Age", "Date")  # of one response, not of all
-_EXPIRY_SPREAD = 0.1
 
 
 class Shared:
@@ -77,24 +70,9 @@ class Shared:
             begin = await self._find_begin(stream, exchange.target, request.headers.get("Last-Event-ID", ""))
             if isinstance(begin, Opening):
                 return await self._without_stream(request, exchange, begin)
-            response = ResponseHead(status=200, headers=_response_fields(stream))
-            writer = await response.prepare(request)
-            assert isinstance(writer, StreamWriter)
-            writer.send_headers()
-            subscriber = self._open_subscriber(request, writer.chunked, exchange)
-            begin(subscriber)
-            del begin, identity, key, target, writer  # from here on it waits, ten thousand times perhaps: what it holds counts
-            response.headers.clear()
-            try:
-                await subscriber.ended()
-            finally:
-                subscriber.end(LEFT)  # stands only when the wait was cancelled
-                release(request)
-            if subscriber.verdict == CUT and exchange.route.on_upstream_loss == "error-event":
-                subscriber.tell_error()
-            elif subscriber.verdict != COMPLETE:
-                end_unfinished(request, response, delimited=subscriber.chunked)
-            return response
+            fields = _response_fields(stream)
+            del identity, key, target  # from here on it waits, ten thousand times perhaps: what it holds counts
+            return await send_stream(request, exchange, fields, begin, self._wheel)
         finally:
             self._leave(stream)
 
@@ -138,26 +116,15 @@ class Shared:
         log.warning("no answer", **exchange.facts(), upstream=route.upstream, detail=opening.reason)
         return problem(exchange.status, f"the upstream of route {route.path} gave no event stream")  # its address is not for everybody
 
-    def _open_subscriber(self, request: web.BaseRequest, chunked: bool, exchange: Exchange) -> Subscriber:
-        protocol = occupy(request)
-        assert protocol.transport is not None
-        expires = self._expiry(exchange.route)
-        subscriber = Subscriber(protocol.transport, self._wheel, chunked=chunked, takes_retry=exchange.wants_retry, expires=expires)
-        subscriber.paused = protocol.writing_paused
-        protocol.writing = subscriber
-        exchange.status, exchange.event_stream, exchange.relay = 200, True, subscriber
-        return subscriber
-
-    def _expiry(self, route: Route) -> int:
-        seconds = route.max_connection_seconds
-        if not seconds:
-            return 0
-        return self._wheel.now + self._wheel.ticks(seconds * random.uniform(1 - _EXPIRY_SPREAD, 1 + _EXPIRY_SPREAD))
-
     def _open(self, key: _Key, route: Route) -> SharedStream:
         identity = key[2]
 
         def open_source(target: str, last_event_id: str, on_change: Callable[[EventSource], None]) -> EventSource:
+            def changed(source: EventSource) -> None:
+                if source.state == "open":
+                    self._metrics.asked(route.path)
+                on_change(source)
+
             return EventSource(
                 route.upstream + target,
                 session=self._session,
@@ -166,7 +133,7 @@ class Shared:
                 connect_timeout_seconds=route.connect_timeout_seconds,
                 read_timeout_seconds=route.idle_timeout_seconds or None,
                 max_block_bytes=route.max_block_bytes,
-                on_change=on_change,
+                on_change=changed,
             )
 
         def opened(stream: SharedStream) -> None:

@@ -121,11 +121,11 @@ class SharedStream(Following):
         for catch_up in tuple(self.catch_ups):
             catch_up.stop()
         for follower in (self, *self.catch_ups):
-            for subscriber in tuple(follower.fan_out.subscribers):
-                if verdict == CUT:
+            if verdict == CUT:
+                for subscriber in tuple(follower.fan_out.subscribers):
                     subscriber.send_away(CUT, reason)
-                else:
-                    subscriber.end(verdict)
+            else:
+                follower.fan_out.finish(verdict)
         self.fan_out.close()
 
     def find(self, id: str) -> tuple[FanOut, int] | None:

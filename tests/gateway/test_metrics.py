@@ -197,6 +197,9 @@ def test_metrics_have_these_names_types_and_labels(told: Told) -> None:
         "gateway_subscriptions": ("counter",),  # there was none, so there are no labels
         "gateway_upstream_reconnections": ("counter",),
         "gateway_shared_streams": ("gauge",),
+        "gateway_upstream_requests": ("counter", "route"),
+        "gateway_kept_streams_running": ("gauge",),
+        "gateway_kept_bytes": ("gauge",),
         "gateway_history_bytes": ("gauge",),
     }
     assert all(family.documentation for family in told.metrics.values())

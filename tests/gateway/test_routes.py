@@ -139,6 +139,9 @@ def test_every_key_of_a_route_is_documented_and_read(tmp_path: Path) -> None:
         "ids": "assign",
         "gap_events": False,
         "max_connection_seconds": 8,
+        "max_stream_bytes": 16 * 2**20,
+        "retain_seconds": 300,
+        "orphan_seconds": 60,
         "request_headers": {"Authorization": "Bearer x", "Cookie": ""},
         "response_headers": {"Server": ""},
     }

@@ -1,0 +1,172 @@
+"""One stream that outlives its client."""
+
+import asyncio
+import math
+import time
+from collections.abc import Iterable
+
+import aiohttp
+import structlog
+
+from eventstream import Framer, count_blocks, split_blocks
+
+from .decoding import find_decoder
+from .fan_out import FanOut, Memory
+from .history import Limits
+from .relay import COMPLETE as RELAY_COMPLETE
+from .relay import CUT as RELAY_CUT
+from .relay import Relay
+from .routes import Route
+from .stamping import stamp
+from .stream_store import COMPLETE, CUT, ORPHANED, RUNNING, STOPPED, TOO_LARGE, StoredStream, StreamHead
+from .upstream import attach
+from .wheel import TimerWheel
+
+log = structlog.get_logger()
+
+_ALL = Limits(blocks=2**62, bytes=2**62, age_seconds=math.inf)
+
+
+class KeptStream:
+    """What an upstream answers to one request, kept from its first block on, for all that come for it, now or later.
+
+    It is the sink of the relay that reads the upstream: blocks get their IDs here, go into the history, and leave for those who follow in
+    the same turn of the event loop.
+    """
+
+    def __init__(self, head: StreamHead, route: Route, wheel: TimerWheel, memory: Memory) -> None:
+        self.head = head
+        self.route = route
+        self.state = RUNNING
+        self.reason = ""
+        """What happened, when the state alone does not say it."""
+        self.ended_at = 0.0
+        """Unix time; 0 while it runs."""
+        self.stored_to = 0
+        """Up to which cursor the store has it."""
+        self.in_store = False
+        """Whether the store knows it."""
+        self.end_stored = False
+        """Whether the store knows how it ended."""
+        self.last_viewed = time.monotonic()
+        """When somebody was last seen to follow it."""
+        self.fan_out = FanOut(_ALL, wheel, memory, heartbeat_ticks=wheel.ticks(route.heartbeat_seconds))
+        self._wheel = wheel
+        self._relay: Relay | None = None
+
+    def __repr__(self) -> str:
+        return f"<KeptStream {self.head.id} {self.state} {self.fan_out}>"
+
+    @classmethod
+    def restore(cls, stored: StoredStream, route: Route, wheel: TimerWheel, memory: Memory) -> "KeptStream":
+        """Gives a stream that has ended as the store has it."""
+        stream = cls(stored.head, route, wheel, memory)
+        stream.in_store = stream.end_stored = True
+        for block in split_blocks(stored.blocks):
+            stream.fan_out.append(block, stamp(block, "", 0)[1])
+        stream.stored_to = stream.fan_out.history.end
+        stream.state, stream.reason, stream.ended_at = stored.state, stored.reason, stored.ended_at
+        stream._finish()
+        return stream
+
+    @property
+    def viewers(self) -> int:
+        """How many follow it now."""
+        return len(self.fan_out.subscribers)
+
+    async def follow(self, upstream: aiohttp.ClientResponse) -> None:
+        """Reads the upstream to its end, or until `stop`."""
+        if self.state != RUNNING:
+            return
+        relay = self._relay = Relay(
+            self,
+            self._wheel,
+            framer=Framer(self.route.max_block_bytes),
+            decoder=find_decoder(upstream.headers.get("Content-Encoding", "")),
+            idle_ticks=self._wheel.ticks(self.route.idle_timeout_seconds),
+        )
+        if not attach(upstream, relay):
+            await _pump(upstream, relay)
+        await relay.ended()
+        self._end(COMPLETE if relay.verdict == RELAY_COMPLETE else CUT, relay.reason)
+
+    def write(self, data: bytes) -> None:
+        """Takes whole blocks."""
+        if self.state != RUNNING:
+            return
+        append, id, number = self.fan_out.append, self.head.id, self.fan_out.history.end
+        for block in (data,) if count_blocks(data) == 1 else split_blocks(data):
+            number += 1
+            append(*stamp(block, id, number))
+        if self.fan_out.history.cost > self.route.max_stream_bytes:
+            self.stop(TOO_LARGE, f"the stream passed {self.route.max_stream_bytes} bytes, which is what the route keeps of one")
+        self.fan_out.turn()
+
+    def writelines(self, data: Iterable[bytes]) -> None:
+        """Takes whole blocks in parts."""
+        self.write(b"".join(data))
+
+    def is_closing(self) -> bool:
+        """Tells whether it takes no more."""
+        return self.state != RUNNING
+
+    def find(self, id: str) -> int | None:
+        """Gives the cursor after the event with this ID of the upstream's, None when it is not here."""
+        return self.fan_out.history.find(id)
+
+    def stop(self, state: str = STOPPED, reason: str = "it was stopped") -> None:
+        """Ends it before its upstream does; no effect when it has ended."""
+        self._end(state, reason)
+        if self._relay is not None:
+            self._relay.end(RELAY_CUT, reason)
+
+    def viewer_left(self) -> None:
+        """Takes note that somebody has stopped following it."""
+        self.last_viewed = time.monotonic()
+        if not self.route.orphan_seconds:
+            self.stop_if_orphaned(self.last_viewed)
+
+    def stop_if_orphaned(self, now: float) -> None:
+        """Ends it when nobody has followed it for as long as the route allows."""
+        if self.viewers:
+            self.last_viewed = now
+        elif self.state == RUNNING and now - self.last_viewed >= self.route.orphan_seconds:
+            self.stop(ORPHANED, f"nobody followed it for {self.route.orphan_seconds:g} s")
+
+    def _end(self, state: str, reason: str) -> None:
+        if self.state != RUNNING:
+            return
+        self.state, self.reason, self.ended_at = state, reason, time.time()
+        self._finish()
+        history = self.fan_out.history
+        log.info(
+            "stream ended",
+            stream=self.head.id[:8],  # the whole id would let whoever reads the log come for the stream
+            route=self.route.path,
+            state=state,
+            reason=reason,
+            blocks=history.end,
+            bytes=history.end_bytes,
+            seconds=round(self.ended_at - self.head.opened_at, 3),
+        )
+
+    def _finish(self) -> None:
+        if self.state == COMPLETE:
+            self.fan_out.finish(RELAY_COMPLETE)
+        else:
+            self.fan_out.finish(RELAY_CUT, f"{self.state}: {self.reason}" if self.reason else self.state)
+
+    def close(self) -> None:
+        """Lets go of its memory."""
+        self.fan_out.close()
+
+
+async def _pump(upstream: aiohttp.ClientResponse, relay: Relay) -> None:
+    """The way that always works: reads the body through aiohttp's stream reader."""
+    try:
+        async for chunk in upstream.content.iter_any():
+            relay.feed(chunk)
+            await asyncio.sleep(0)
+        relay.upstream_ended()
+    except (aiohttp.ClientError, OSError) as error:
+        relay.upstream_lost(str(error) or type(error).__name__)

@@ -1,0 +1,247 @@
+"""Mode resumable: an answer that outlives its client."""
+
+import asyncio
+import hashlib
+import io
+import time
+from functools import partial
+
+import aiohttp
+import structlog
+from aiohttp import HttpVersion11, web
+from multidict import CIMultiDict
+from yarl import URL
+
+from .direct import Direct, failed, request_fields
+from .exchange import Exchange
+from .kept_stream import KeptStream
+from .kept_streams import STREAMS_PATH, KeptStreams, Opening
+from .metrics import Metrics
+from .problems import problem
+from .stamping import read_stamp
+from .stream_store import COMPLETE, STOPPED, StreamHead, new_stream_id
+from .subscriber import Subscriber
+from .subscription import send_stream
+from .wheel import TimerWheel
+
+log = structlog.get_logger()
+
+_MOST_BODY_BYTES = 16 * 1024 * 1024
+_METHODS = "GET, HEAD, DELETE, OPTIONS"
+
+
+class Resumable:
+    """Answers requests whose answer is kept, and those who come back for one."""
+
+    def __init__(self, session: aiohttp.ClientSession, direct: Direct, streams: KeptStreams, wheel: TimerWheel, metrics: Metrics) -> None:
+        self._session = session
+        self._direct = direct
+        self._streams = streams
+        self._wheel = wheel
+        self._metrics = metrics
+
+    async def answer(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
+        """Gives the response, sent except for its end. Cancelling it, as aiohttp does when the client leaves, lets the stream go on."""
+        route = exchange.route
+        if request.method not in (route.methods or ("POST",)) or (request.content_length or 0) > _MOST_BODY_BYTES:
+            return await self._direct.answer(request, exchange)
+        body = await _read_body(request)
+        if body is None:
+            return self._refuse(exchange, 413, f"the body passed {_MOST_BODY_BYTES} bytes; announce its length when it is larger")
+        last_event_id = request.headers.get("Last-Event-ID", "")
+        head = _head(request, exchange, body)
+        if stamped := read_stamp(last_event_id):
+            found = await self._streams.find(stamped[0])
+            if not isinstance(found, KeptStream):
+                return self._gone(exchange, found)
+            return await self._join(request, exchange, found, head, last_event_id)
+        if head.key:
+            stored = await self._streams.find_stored(head)
+            if stored is not None:
+                return await self._join(request, exchange, stored, head, last_event_id)
+            opening = self._streams.find_opening(head)  # nothing is awaited from here to the opening of another
+            if opening is not None:
+                return await self._join_opening(request, exchange, opening, head, body)
+        if last_event_id and head.credentials and (like := self._streams.find_like(head, last_event_id)) is not None:
+            return await self._join(request, exchange, like, head, last_event_id)
+        return await self._open(request, exchange, head, body)
+
+    async def answer_stream(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
+        """Answers a request for one stream by its id."""
+        if request.method not in _METHODS.split(", "):
+            response = self._refuse(exchange, 405, f"{request.method} is not allowed for a stream")
+            response.headers["Allow"] = _METHODS
+            return response
+        path, _, _ = exchange.target.partition("?")
+        found = await self._streams.find(path.removeprefix(STREAMS_PATH))
+        if not isinstance(found, KeptStream):
+            return self._gone(exchange, found)
+        exchange.route = found.route
+        if request.method == "OPTIONS":
+            return _preflight(found)
+        if found.head.credentials not in (b"", _credentials(request)):
+            return self._refuse(exchange, 403, "the stream needs the credentials that it was opened with")
+        if request.method == "DELETE":
+            found.stop(STOPPED, "it was stopped by a request")
+            exchange.status = 204
+            return web.Response(status=204, headers=_state_fields(found))
+        if request.method == "HEAD":
+            exchange.status = 200
+            return web.Response(headers=CIMultiDict([*found.head.fields, *_state_fields(found).items()]))
+        last_event_id = request.headers.get("Last-Event-ID", "") or URL(exchange.target, encoded=True).query.get("last_event_id", "")
+        cursor = _find(found, last_event_id)
+        if cursor is None:
+            return self._refuse(exchange, 400, f"{last_event_id[:100]!r} is not the ID of an event of this stream")
+        if found.state == COMPLETE and last_event_id and cursor == found.fan_out.history.end:
+            exchange.status = 204  # an EventSource would come back for ever
+            return web.Response(status=204, headers={"Cache-Control": "no-store", "Server": "gateway"})
+        return await self._follow(request, exchange, found, cursor)
+
+    async def _open(self, request: web.BaseRequest, exchange: Exchange, head: StreamHead, body: bytes) -> web.StreamResponse:
+        """Asks the upstream."""
+        route = exchange.route
+        fields = request_fields(request, route)
+
+        async def ask() -> aiohttp.ClientResponse:
+            async with asyncio.timeout(route.first_byte_timeout_seconds or None):
+                return await self._session.request(
+                    head.method,
+                    URL(route.upstream + head.target, encoded=True),
+                    headers=fields,
+                    data=io.BytesIO(body) if body else None,  # aiohttp warns of plain bytes when they are many
+                    allow_redirects=False,
+                    timeout=route.timeout,
+                )
+
+        self._metrics.asked(route.path)
+        opening = self._streams.open(head, route, ask)
+        try:
+            answer = await asyncio.shield(opening.answer)
+        except (TimeoutError, aiohttp.ClientError, ValueError) as error:
+            return failed(exchange, error)
+        except asyncio.CancelledError:
+            opening.leave()
+            raise
+        if isinstance(answer, KeptStream):
+            return await self._follow(request, exchange, answer, 0)
+        return await self._direct.relay(request, answer, exchange)
+
+    async def _join_opening(
+        self, request: web.BaseRequest, exchange: Exchange, opening: Opening, head: StreamHead, body: bytes
+    ) -> web.StreamResponse:
+        """Goes on with a stream that another request with the same Idempotency-Key has opened."""
+        if not _same_request(opening.head, head):
+            return self._other_request(exchange)
+        try:
+            answer = await asyncio.shield(opening.answer)
+        except (TimeoutError, aiohttp.ClientError, ValueError) as error:
+            return failed(exchange, error)
+        if isinstance(answer, KeptStream):
+            return await self._join(request, exchange, answer, head, request.headers.get("Last-Event-ID", ""))
+        return await self._open(request, exchange, head, body)  # that answer was no event stream, and belongs to whoever asked first
+
+    async def _join(
+        self, request: web.BaseRequest, exchange: Exchange, stream: KeptStream, head: StreamHead, last_event_id: str
+    ) -> web.StreamResponse:
+        """Goes on with a stream that the same request has opened before."""
+        if stream.head.credentials not in (b"", head.credentials):
+            return self._refuse(exchange, 403, "the stream needs the credentials that it was opened with")
+        if not _same_request(stream.head, head):
+            return self._other_request(exchange)
+        cursor = _find(stream, last_event_id)
+        if cursor is None:
+            return self._refuse(exchange, 400, f"{last_event_id[:100]!r} is not the ID of an event of this stream")
+        return await self._follow(request, exchange, stream, cursor)
+
+    async def _follow(self, request: web.BaseRequest, exchange: Exchange, stream: KeptStream, cursor: int) -> web.StreamResponse:
+        self._metrics.subscribed(stream.head.route, "history" if cursor or stream.viewers or stream.ended_at else "live")
+        try:
+            return await send_stream(request, exchange, CIMultiDict(stream.head.fields), partial(_begin, stream, cursor), self._wheel)
+        finally:
+            stream.viewer_left()
+
+    def _gone(self, exchange: Exchange, reason: str | None) -> web.Response:
+        if reason is None:
+            return self._refuse(exchange, 404, "there is no such stream")
+        return self._refuse(exchange, 410, f"the stream is gone: {reason}")
+
+    def _other_request(self, exchange: Exchange) -> web.Response:
+        detail = "this Idempotency-Key or Last-Event-ID belongs to a request with another body, method or path"
+        return self._refuse(exchange, 422, f"{detail}; send the same again, or leave it out")
+
+    def _refuse(self, exchange: Exchange, status: int, detail: str) -> web.Response:
+        exchange.status, exchange.failed = status, True
+        return problem(status, detail)
+
+
+def _begin(stream: KeptStream, cursor: int, subscriber: Subscriber) -> None:
+    stream.fan_out.join(subscriber, cursor)
+
+
+def _head(request: web.BaseRequest, exchange: Exchange, body: bytes) -> StreamHead:
+    return StreamHead(
+        id=new_stream_id(),
+        route=exchange.route.path,
+        method=request.method,
+        target=exchange.target,
+        credentials=_credentials(request),
+        body=hashlib.sha256(body).digest(),
+        key=request.headers.get("Idempotency-Key", ""),
+        fields=(),
+        opened_at=time.time(),
+    )
+
+
+def _credentials(request: web.BaseRequest) -> bytes:
+    """Gives a digest of what says who asks, empty when nothing does."""
+    given = [f"{name}:{value}" for name in ("Authorization", "Cookie") for value in request.headers.getall(name, ())]
+    return hashlib.sha256("\n".join(given).encode("utf-8", "surrogateescape")).digest() if given else b""
+
+
+def _same_request(opened: StreamHead, asked: StreamHead) -> bool:
+    return (opened.route, opened.method, opened.target, opened.body) == (asked.route, asked.method, asked.target, asked.body)
+
+
+def _find(stream: KeptStream, last_event_id: str) -> int | None:
+    """Gives the cursor after the event with this ID, 0 without one, None when it is not of this stream."""
+    if not last_event_id:
+        return 0
+    stamped = read_stamp(last_event_id)
+    if stamped is None:
+        return stream.find(last_event_id)
+    id, number = stamped
+    return number if id == stream.head.id and number <= stream.fan_out.history.end else None
+
+
+def _state_fields(stream: KeptStream) -> CIMultiDict[str]:
+    history = stream.fan_out.history
+    fields = CIMultiDict({"Stream-State": stream.state, "Stream-Blocks": str(history.end), "Stream-Bytes": str(history.end_bytes)})
+    fields["Stream-Viewers"] = str(stream.viewers)
+    if stream.reason:
+        fields["Stream-Reason"] = stream.reason.encode("ascii", "replace").decode()
+    fields["Server"] = "gateway"
+    return fields
+
+
+def _preflight(stream: KeptStream) -> web.Response:
+    """Answers what a browser asks before a page of another origin may send a DELETE or a Last-Event-ID."""
+    allowed = [
+        (name, value) for name, value in stream.head.fields if name.lower().startswith("access-control-allow-") or name.lower() == "vary"
+    ]
+    fields = CIMultiDict(allowed)
+    if "Access-Control-Allow-Origin" in fields:
+        fields["Access-Control-Allow-Methods"] = _METHODS
+        fields["Access-Control-Allow-Headers"] = "Last-Event-ID, Cache-Control, Authorization"
+    return web.Response(status=204, headers=fields)
+
+
+async def _read_body(request: web.BaseRequest) -> bytes | None:
+    """Gives the whole body, None when it is too long."""
+    if request.headers.get("Expect", "").lower() == "100-continue" and request.version >= HttpVersion11 and request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > _MOST_BODY_BYTES:
+            return None
+    return bytes(body)

@@ -1,0 +1,53 @@
+"""The downstream response of somebody who follows a fan-out."""
+
+import random
+from collections.abc import Callable
+
+from aiohttp import web
+from aiohttp.http_writer import StreamWriter
+from multidict import CIMultiDict
+
+from .downstream import ResponseHead, end_unfinished, occupy, release
+from .exchange import Exchange
+from .relay import COMPLETE, CUT, LEFT
+from .subscriber import Subscriber
+from .wheel import TimerWheel
+
+Begin = Callable[[Subscriber], None]
+"""Lets a subscriber begin at its place."""
+
+_EXPIRY_SPREAD = 0.1
+
+
+async def send_stream(
+    request: web.BaseRequest, exchange: Exchange, fields: CIMultiDict[str], begin: Begin, wheel: TimerWheel
+) -> web.StreamResponse:
+    """Sends an event stream until it has ended, and gives its response, whose end is still to be written if it is complete."""
+    response = ResponseHead(status=200, headers=fields)
+    writer = await response.prepare(request)
+    assert isinstance(writer, StreamWriter)
+    writer.send_headers()
+    protocol = occupy(request)
+    assert protocol.transport is not None
+    expires = _expiry(exchange.route.max_connection_seconds, wheel)
+    subscriber = Subscriber(protocol.transport, wheel, chunked=writer.chunked, takes_retry=exchange.wants_retry, expires=expires)
+    subscriber.paused = protocol.writing_paused
+    protocol.writing = subscriber
+    exchange.status, exchange.event_stream, exchange.relay = 200, True, subscriber
+    begin(subscriber)
+    del begin, fields, writer, protocol
+    response.headers.clear()
+    try:
+        await subscriber.ended()
+    finally:
+        subscriber.end(LEFT)  # stands only when the wait was cancelled
+        release(request)
+    if subscriber.verdict == CUT and exchange.route.on_upstream_loss == "error-event":
+        subscriber.tell_error()
+    elif subscriber.verdict != COMPLETE:
+        end_unfinished(request, response, delimited=subscriber.chunked)
+    return response
+
+
+def _expiry(seconds: float, wheel: TimerWheel) -> int:
+    return wheel.now + wheel.ticks(seconds * random.uniform(1 - _EXPIRY_SPREAD, 1 + _EXPIRY_SPREAD)) if seconds else 0

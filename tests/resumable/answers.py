@@ -1,0 +1,44 @@
+"""What streams of resumable routes are made of, for tests."""
+
+import re
+
+from eventstream import split_blocks
+from tests.proxy.downstream import Answer
+from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, chunk
+
+HEAD = EVENT_STREAM_HEAD
+END = LAST_CHUNK
+
+_STAMP = re.compile(rb"\Aid: [0-9a-f]{32}-[0-9]+\n")
+
+
+def event(number: int) -> bytes:
+    """The block of one event, as the upstream sends it."""
+    return b"data: %d\n\n" % number
+
+
+def events(first: int, last: int) -> bytes:
+    """The blocks of events from `first` to `last`."""
+    return b"".join(event(number) for number in range(first, last + 1))
+
+
+def sent(first: int, last: int) -> bytes:
+    """The same as HTTP chunks, one each."""
+    return b"".join(chunk(event(number)) for number in range(first, last + 1))
+
+
+def unstamped(body: bytes) -> bytes:
+    """What upstream sent: `body` without the `id:` lines that the gateway puts at the head of blocks."""
+    return b"".join(_STAMP.sub(b"", block) for block in split_blocks(body))
+
+
+def stream_of(answer: Answer) -> str:
+    """The id of the stream that an answer is."""
+    value = answer.head.value("Stream-Id")
+    assert value is not None
+    return value
+
+
+def last_id(body: bytes) -> str:
+    """The last event ID after `body`."""
+    return body.rpartition(b"id: ")[2].partition(b"\n")[0].decode()

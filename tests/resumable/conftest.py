@@ -1,0 +1,103 @@
+"""One upstream and one gateway with resumable routes for most tests of this folder; each test has scenes of its own."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.proxy.downstream import Answer, Downstream, Fields
+from tests.proxy.stage import Scene, Stage
+from tests.proxy.subject import Route, Subject, running
+
+BODY = b'{"message": "hello"}'
+JSON = ("Content-Type", "application/json")
+
+
+def resumable(path: str, upstream: str, **keys: object) -> Route:
+    """A route; heartbeats are off unless `keys` say otherwise."""
+    return {"path": path, "upstream": upstream, "mode": "resumable", "heartbeat_seconds": 0} | keys
+
+
+def _routes(upstream: str) -> list[Route]:
+    return [
+        resumable("/ask", upstream),
+        resumable("/beat", upstream, heartbeat_seconds=0.25),
+        resumable("/error-event", upstream, on_upstream_loss="error-event"),
+        resumable("/small", upstream, max_stream_bytes=2000),
+        resumable("/brief", upstream, retain_seconds=0.2),
+        resumable("/paid", upstream, orphan_seconds=0),
+        resumable("/orphan", upstream, orphan_seconds=0.5),
+        resumable("/get", upstream, methods=["GET", "POST"]),
+        resumable("/late", upstream, first_byte_timeout_seconds=0.3),
+    ]
+
+
+@dataclass(frozen=True)
+class Play:
+    """The gateway and the upstream behind it."""
+
+    subject: Subject
+    stage: Stage
+
+    @contextlib.asynccontextmanager
+    async def ask(
+        self, target: str, scene: Scene | None = None, *, method: str = "POST", headers: Fields = (), body: bytes = BODY
+    ) -> AsyncIterator[Answer]:
+        """A request of its own connection, and the head of its answer."""
+        async with Downstream(self.subject.port) as downstream:
+            fields = [*(scene.headers if scene is not None else ()), *headers]
+            await downstream.ask(target, method, [JSON, *fields] if body else fields, body)
+            yield await downstream.answer(method)
+
+    @contextlib.asynccontextmanager
+    async def ask_without_answer(self, target: str, scene: Scene, *, headers: Fields = ()) -> AsyncIterator[None]:
+        """A request whose connection is closed in the end, answered or not."""
+        async with Downstream(self.subject.port) as downstream:
+            await downstream.ask(target, "POST", [JSON, *scene.headers, *headers], BODY)
+            yield
+
+    async def state(self, stream: str) -> dict[str, str]:
+        """What HEAD tells of a stream, by field name in lower case."""
+        async with self.ask(f"/streams/{stream}", method="HEAD", body=b"") as answer:
+            fields = {name.lower(): value for name, value in answer.head.fields}
+            return fields | {"status": str(answer.head.status)}
+
+    async def reaches(self, stream: str, state: str) -> dict[str, str]:
+        """Returns when the stream is in this state."""
+        return await self.waits(stream, lambda fields: fields.get("stream-state") == state)
+
+    async def waits(self, stream: str, fact: Callable[[dict[str, str]], bool]) -> dict[str, str]:
+        """Returns when what HEAD tells of the stream makes `fact` true."""
+        async with asyncio.timeout(10):
+            while not fact(fields := await self.state(stream)):
+                await asyncio.sleep(0.02)
+        return fields
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def play(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Play]:
+    directory = tmp_path_factory.mktemp("resumable")
+    async with Stage() as stage, running(stage.url, _routes(stage.url), directory, data_dir=directory / "data") as subject:
+        yield Play(subject, stage)
+
+
+StartPlay = Callable[..., AbstractAsyncContextManager[Play]]
+
+
+@pytest.fixture
+def start_play(tmp_path: Path) -> StartPlay:
+    """`async with start_play(key=value)` has an upstream and a gateway of the test's own, with one route, `/`; started again it finds its
+    data directory as it was left. `settings` are those of the gateway."""
+
+    @contextlib.asynccontextmanager
+    async def start(settings: dict[str, object] | None = None, **keys: object) -> AsyncIterator[Play]:
+        options = {"data_dir": tmp_path / "data"} | (settings or {})
+        async with Stage() as stage, running(stage.url, [resumable("/", stage.url, **keys)], tmp_path, **options) as subject:
+            yield Play(subject, stage)
+
+    return start
