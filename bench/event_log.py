@@ -32,7 +32,7 @@ def report(repeat: int, *, events: int = 1_000_000, directory: Path | None = Non
     with tempfile.TemporaryDirectory(prefix="bench-event-log-", dir=directory) as room:
         throughput = uvloop.run(_measure_throughput(Path(room), repeat, events))
         depth = uvloop.run(_measure_depth(Path(room), repeat, DEPTH * events))
-    return f"### event log: throughput, {len(BLOCK)}-byte blocks\n\n{throughput}\n\n### event log: first read, at whatever depth, ms\n\n{depth}"
+    return f"### event log: throughput, {len(BLOCK)}-byte blocks\n\n{throughput}\n\n### event log: first read at any depth, ms\n\n{depth}"
 
 
 async def _measure_throughput(room: Path, repeat: int, events: int) -> str:
