@@ -67,12 +67,9 @@ class CatchUp(Following):
     def take(self, block: bytes, event: Event | None, id: str | None) -> None:
         if self.met or self._refused:
             return  # read before it was known
-        if event is not None and not self._last_id:
-            if self.asked and event.id == self.asked:
-                return  # an upstream that begins with the event that the client has
-            if not event.id and id is None:
-                self._refuse(_WITHOUT_IDS)
-                return
+        if event is not None and not self._last_id and not event.id and id is None:
+            self._refuse(_WITHOUT_IDS)
+            return
         if id and not self._first_id:
             self._first_id = id
             if self._left_out(id):

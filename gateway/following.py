@@ -1,6 +1,7 @@
 """Follows one upstream for whoever subscribes to it."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +15,8 @@ from .relay import COMPLETE, CUT
 OpenSource = Callable[[str, str, Callable[[EventSource], None]], EventSource]
 """Makes an event source for a path with query, which goes on after an event ID (if it is not empty) and calls what it is given on each
 change."""
+
+_ID_FIELD = re.compile(rb"(?:\A|[\r\n])id:")
 
 Outcome = Literal["open", "finished", "refused", "unavailable", "late"]
 
@@ -42,6 +45,7 @@ class Following:
         self.source = open_source(target, last_event_id, self._changed)
         self._for_subscribers_alone = for_subscribers_alone
         self._id = self.source.last_event_id
+        self._resuming = bool(self._id)  # whether what comes may be what has come already
         self._task = asyncio.create_task(self._follow())
         self._task.add_done_callback(_report)
 
@@ -57,6 +61,8 @@ class Following:
                 id = self.source.last_event_id
                 changed = id if id != self._id and id else None
                 self._id = id
+                if self._resuming and self._repeats(block, event, changed):
+                    continue
                 self.take(block, event, changed)
                 await self.fan_out.room(for_whom=self._for_subscribers_alone)
             verdict, reason = COMPLETE, ""
@@ -70,10 +76,25 @@ class Following:
     def _changed(self, source: EventSource) -> None:
         if source.state == "open":
             self._opened("open")
+            self._resuming = self._resuming or self.source.connections > 1
             self.connected()
         elif source.state == "connecting":
             self._opened("refused" if source.last_status else "unavailable", source.last_error or "")
             self.lost()
+
+    def _repeats(self, block: bytes, event: Event | None, id: str | None) -> bool:
+        """Tells whether the upstream sends again what it has sent before: the event it was asked to go on after, or all it has."""
+        own = event.id if event is not None and event.id else id
+        if own is None and event is None and _ID_FIELD.search(block):
+            own = self._id  # a block without data that says the same ID again
+        if not own:
+            return False
+        history = self.fan_out.history
+        cursor = history.find(own)
+        if cursor is not None and (cursor == history.first or history.block(cursor) == block):  # or it was, but is not kept
+            return True
+        self._resuming = False
+        return False
 
     def _opened(self, outcome: Outcome, reason: str = "") -> None:
         if not self.opening.done():

@@ -89,6 +89,7 @@ class History:
         self._clock = clock
         self._segments: deque[_Segment] = deque()
         self._open = self._begin_segment(0, 0)
+        self._newest_id = ""
         self._before: tuple[str, int] | None = None  # the ID that stands for what comes before the first block
         self._last_read: tuple[int, int, int, bytes] | None = None
         self.first = 0
@@ -113,6 +114,7 @@ class History:
             segment.seal()
             segment = self._open = self._begin_segment(self.end, self.end_bytes)
         self.cost += segment.append(block, id, now)
+        self._newest_id = id or self._newest_id
         self.end += 1
         self.end_bytes += len(block)
 
@@ -158,6 +160,7 @@ class History:
         while self._segments[0] is not self._open and self._segments[0].first + len(self._segments[0].ends) <= first:
             self._drop(self._segments.popleft())
         if self._open.ends and first == self.end:  # all of it is too old
+            self._before = (self._newest_id, first) if self._newest_id else None
             self._drop(self._open)
             self._segments.clear()
             self._open = self._begin_segment(self.end, self.end_bytes)

@@ -55,7 +55,6 @@ class SharedStream(Following):
         self._epoch = secrets.token_hex(4)
         self._without_ids = True  # so far
         self._has_begun = False  # whether an event has come
-        self._resuming = False
         self._lost = False
         self._limits = Limits(route.history_max_blocks, route.history_max_bytes, route.history_max_age_seconds)
         super().__init__(open_source, target, "", self._open_fan_out(), for_subscribers_alone=False)
@@ -76,10 +75,7 @@ class SharedStream(Following):
 
     def take(self, block: bytes, event: Event | None, id: str | None) -> None:
         own = event.id if event is not None and event.id else id
-        if self._resuming and own and self._has(own, block):
-            return  # the upstream sends again what it has sent before the reconnection
         if own:
-            self._resuming = False
             self._without_ids = False
         if event is not None:
             self._has_begun = True
@@ -91,18 +87,12 @@ class SharedStream(Following):
             for catch_up in tuple(self.catch_ups):
                 catch_up.meet(id)
 
-    def _has(self, id: str, block: bytes) -> bool:
-        history = self.fan_out.history
-        cursor = history.find(id)
-        return cursor is not None and cursor > history.first and history.block(cursor) == block
-
     def connected(self) -> None:
         if not self._lost:
             self._opened_first(self)
             return
         self._lost = False
         self._reconnected()
-        self._resuming = not self._without_ids
         log.info("upstream is back", route=self.route.path, last_event_id=self.source.last_event_id[:100])
         if self._without_ids and self.route.gap_events:
             self.fan_out.append(gap_block("", _LOST_WITHOUT_IDS if self._has_begun else _LOST_BEFORE_ANY))

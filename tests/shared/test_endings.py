@@ -1,0 +1,168 @@
+"""Connections that the gateway ends: at a block boundary, not looking complete, each with a time of its own to come back."""
+
+import asyncio
+import json
+
+import pytest
+
+from tests.proxy.downstream import End
+from tests.shared.conftest import Stage, StartStage
+from tests.shared.event_log import PLAIN, Style
+from tests.shared.upstream import Topic
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+SUBSCRIBERS = 40
+
+
+async def test_connections_end_after_their_time_and_come_back_without_loss(stage: Stage) -> None:
+    topic = stage.topic("/limited", retry=None)
+    loop = asyncio.get_running_loop()
+    async with stage.joined(topic, SUBSCRIBERS) as subscribers:
+        begun = loop.time()
+        topic.publish(2)
+        ended: list[float] = []
+        for ending in asyncio.as_completed([subscriber.until_end() for subscriber in subscribers]):
+            assert await ending in (End.CUT_SHORT, End.RESET)
+            ended.append(loop.time() - begun)
+        assert 0.5 < ended[0] <= ended[-1] < 5
+        assert ended[-1] - ended[0] > 0.05, "they end in one wave"
+        retries = [subscriber.received.retries for subscriber in subscribers]
+        assert all(len(each) == 1 for each in retries)
+        assert len({each[0] for each in retries}) > SUBSCRIBERS // 2, "they would come back in one wave"
+        topic.publish(2)
+        for subscriber in subscribers:
+            assert subscriber.received.rest == b""
+            await subscriber.join()
+            assert (await subscriber.until_number(4)).events == topic.log.blocks
+    assert len(topic.requests) == 1
+
+
+async def test_drain_sends_each_its_own_time_to_come_back(start_stage: StartStage) -> None:
+    async with start_stage({}, drain_seconds=3) as stage:
+        topic = stage.topic("", retry=None)
+        async with stage.joined(topic, SUBSCRIBERS) as subscribers:
+            topic.publish(2)
+            for subscriber in subscribers:
+                await subscriber.until_number(2)
+            stopping = asyncio.create_task(stage.gateway.stop())
+            for subscriber in subscribers:
+                assert await subscriber.until_end() in (End.CUT_SHORT, End.RESET)
+                assert subscriber.received.events == topic.log.blocks
+                assert subscriber.received.rest == b""
+            await stopping
+            retries = [subscriber.received.retries for subscriber in subscribers]
+            assert all(len(each) == 1 and each[0] >= 1000 for each in retries), retries
+            assert len({each[0] for each in retries}) > SUBSCRIBERS // 2
+            await topic.until(lambda: topic.open == 0)
+
+
+async def test_client_that_takes_no_block_without_data_gets_none_when_its_connection_ends(start_stage: StartStage) -> None:
+    async with start_stage({}, drain_seconds=2) as stage:
+        topic = stage.topic("", retry=None)
+        async with stage.join(topic, headers=[("Accept", "application/json")]) as subscriber:
+            topic.publish()
+            await subscriber.until_number(1)
+            await asyncio.gather(stage.gateway.stop(), subscriber.until_end())
+            assert subscriber.received.blocks == topic.log.blocks
+            assert subscriber.received.rest == b""
+
+
+async def test_subscribers_that_lag_are_drained_in_time(start_stage: StartStage) -> None:
+    async with start_stage({}, drain_seconds=2) as stage:
+        topic = stage.topic("", style=Style(large=1.0))
+        async with stage.join(topic, receive_buffer=4096) as stalled, stage.join(topic) as fast:
+            topic.publish(200)
+            await fast.until_number(200)
+            await asyncio.wait_for(stage.gateway.stop(), 6)
+            stalled.downstream.widen()
+            assert await stalled.until_end() in (End.CUT_SHORT, End.RESET)
+            numbers = stalled.received.numbers
+            assert numbers == list(range(1, len(numbers) + 1))
+
+
+async def test_subscribers_beyond_the_limit_are_turned_away_and_the_others_keep_theirs(start_stage: StartStage) -> None:
+    async with start_stage({}, max_streams=5) as stage:
+        topic = stage.topic("")
+        async with stage.joined(topic, 5) as subscribers, stage.subscriber(topic) as one_too_many:
+            await one_too_many.join()  # an EventSource would give up for good on any other answer
+            assert await one_too_many.until_end() is End.COMPLETE
+            [retry] = one_too_many.received.retries
+            assert retry >= 1000
+            async with stage.subscriber(topic, headers=[("Accept", "*/*")]) as other_client:
+                status, body = await other_client.refused()
+                assert status == json.loads(body)["status"] == 503
+                assert int(other_client.answer.head.value("Retry-After") or 0) > 0
+            blocks = topic.publish(2)
+            for subscriber in subscribers:
+                assert (await subscriber.until_number(2)).events == blocks
+    assert len(topic.requests) == 1
+
+
+async def test_blocks_that_arrive_together_leave_together(stage: Stage) -> None:
+    topic = stage.topic(retry=None)
+    async with stage.subscriber(topic) as subscriber, stage.join(topic) as other:
+        await subscriber.ask()
+        downstream = subscriber.downstream
+        async with asyncio.timeout(10):
+            while b"\r\n\r\n" not in downstream.buffer:
+                assert await downstream.fill()
+        downstream.buffer.clear()
+        blocks = b"".join(topic.publish(20))
+        expected = b"%x\r\n%b\r\n" % (len(blocks), blocks)
+        async with asyncio.timeout(10):
+            while len(downstream.buffer) < len(expected):
+                assert await downstream.fill()
+        assert bytes(downstream.buffer) == expected
+        await other.until_number(20)
+
+
+async def test_lone_event_leaves_at_once(stage: Stage) -> None:
+    """The quickest of some, since the machine may be busy: a timer would delay each."""
+    topic = stage.topic()
+    loop = asyncio.get_running_loop()
+    async with stage.join(topic) as subscriber:
+        quickest = 1.0
+        for number in range(1, 51):
+            begun = loop.time()
+            topic.publish()
+            await subscriber.until_number(number)
+            quickest = min(quickest, loop.time() - begun)
+        assert quickest < 0.02
+
+
+async def test_memory_of_all_histories_together_is_bounded(start_stage: StartStage) -> None:
+    limit = 4 * 2**20
+    async with start_stage({"initial": "history"}, max_history_bytes=limit) as stage:
+        topics: list[Topic] = [stage.topic("", style=Style(large=0.5)) for _ in range(16)]
+        subscribers = [stage.subscriber(topic) for topic in topics]
+        try:
+            for topic, subscriber in zip(topics, subscribers, strict=True):
+                await subscriber.join()
+                for _ in range(10):
+                    topic.publish(10)
+                    await subscriber.until_number(len(topic.log))
+                assert subscriber.received.events == topic.log.blocks
+            assert await stage.gateway.metric("gateway_history_bytes") <= limit
+            assert sum(len(block) for topic in topics for block in topic.log.blocks) > 3 * limit
+            for topic in topics:  # streams go on, and each still has something to resume from
+                async with stage.join(topic, last_event_id="97") as resumed:
+                    topic.publish()
+                    assert (await resumed.until_number(101)).numbers == [98, 99, 100, 101]
+        finally:
+            for subscriber in subscribers:
+                subscriber.leave()
+
+
+async def test_memory_returns_when_subscribers_leave(start_stage: StartStage) -> None:
+    async with start_stage({"linger_seconds": 0.1}) as stage:
+        peaks = []
+        for _ in range(2):
+            topic = stage.topic("", style=PLAIN)
+            async with stage.joined(topic, 300) as subscribers:
+                topic.publish(50)
+                for subscriber in subscribers:
+                    await subscriber.until_number(50)
+                peaks.append(stage.gateway.memory())
+            await topic.until(lambda: topic.open == 0)  # noqa: B023
+        assert peaks[1] < peaks[0] + 300 * 2_000, f"each round of 300 subscribers left something: {peaks}"

@@ -1,0 +1,144 @@
+"""A subscriber that is slow catches up from the history; one that is slower than the history is closed. Nobody waits for either."""
+
+import asyncio
+
+import pytest
+
+from tests.proxy.downstream import End
+from tests.shared.conftest import Stage, StartStage
+from tests.shared.event_log import Style
+from tests.shared.proof import Proof
+from tests.shared.subscribing import Subscriber
+from tests.shared.upstream import Topic
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+MIB = 2**20
+LARGE = Style(large=1.0)
+"""Some 40 kB an event, so that the kernel's buffers are soon full."""
+KERNEL_BYTES = 8 * MIB
+"""More than kernels keep for a connection whose reader stalls."""
+
+
+async def publish_for(topic: Topic, reader: Subscriber, total: int) -> None:
+    """Publishes `total` bytes, as fast as `reader` reads them, and proves that it gets them all."""
+    proof = Proof(topic.log, begin=len(topic.log))
+    sent = 0
+    async with asyncio.timeout(30):
+        while sent < total:
+            sent += sum(map(len, topic.publish(5)))
+            while proof.at < len(topic.log):
+                for block in await reader.read():
+                    proof.take(block)
+
+
+async def read_to_end(subscriber: Subscriber, proof: Proof) -> End:
+    """Proves what comes until the response has ended."""
+    subscriber.downstream.widen()
+    async with asyncio.timeout(20):
+        while subscriber.end is None:
+            for block in await subscriber.read():
+                proof.take(block)
+    return subscriber.end
+
+
+async def test_subscriber_that_is_slower_than_the_history_is_closed_between_blocks_and_comes_back_for_the_rest(stage: Stage) -> None:
+    topic = stage.topic("/small", style=LARGE)
+    async with stage.join(topic) as fast, stage.join(topic, receive_buffer=4096) as stalled:
+        await publish_for(topic, fast, 2 * KERNEL_BYTES)
+        proof = Proof(topic.log, begin=0)
+        assert await read_to_end(stalled, proof) in (End.CUT_SHORT, End.RESET)
+        assert stalled.received.rest == b""
+        assert proof.at < len(topic.log)
+        assert len(stalled.received.retries) >= 1  # its own time to come back, besides the upstream's
+        assert stalled.received.retries[-1] >= 1000
+        async with asyncio.timeout(20):
+            while proof.at < len(topic.log):
+                await stalled.join()
+                while stalled.end is None and proof.at < len(topic.log):
+                    for block in await stalled.read():
+                        proof.take(block)
+        assert stalled.received.gaps == []
+
+
+async def test_slow_subscriber_within_the_history_catches_up_on_its_connection(start_stage: StartStage) -> None:
+    async with start_stage({"history_max_bytes": 64 * MIB}) as stage:
+        topic = stage.topic("", style=LARGE)
+        async with stage.join(topic) as fast, stage.join(topic, receive_buffer=4096) as stalled:
+            await publish_for(topic, fast, 2 * KERNEL_BYTES)
+            stalled.downstream.widen()
+            proof = Proof(topic.log, begin=0)
+            async with asyncio.timeout(20):
+                while proof.at < len(topic.log):
+                    for block in await stalled.read():
+                        proof.take(block)
+            topic.publish()
+            await stalled.until_number(len(topic.log))  # live again
+            assert stalled.end is None
+
+
+async def test_stalled_subscribers_delay_nobody(stage: Stage) -> None:
+    topic = stage.topic("/small", style=LARGE)
+    loop = asyncio.get_running_loop()
+    async with stage.join(topic) as fast:
+        begun = loop.time()
+        await publish_for(topic, fast, KERNEL_BYTES)
+        alone = loop.time() - begun
+        stalled = [stage.subscriber(topic, receive_buffer=4096) for _ in range(20)]
+        try:
+            for subscriber in stalled:
+                await subscriber.join()
+            begun = loop.time()
+            await publish_for(topic, fast, KERNEL_BYTES)
+            # The gateway writes what kernels take for twenty-one in place of one; a wait for one of them would have no end.
+            assert loop.time() - begun < 21 * alone + 2
+        finally:
+            for subscriber in stalled:
+                subscriber.leave()
+
+
+async def test_stalled_subscribers_cost_no_memory(start_stage: StartStage) -> None:
+    async with start_stage({"history_max_bytes": MIB}) as stage:
+        topic = stage.topic("", style=LARGE)
+        async with stage.join(topic) as fast:
+            await publish_for(topic, fast, KERNEL_BYTES)
+            before = stage.gateway.memory()
+            stalled = [stage.subscriber(topic, receive_buffer=4096) for _ in range(50)]
+            try:
+                for subscriber in stalled:
+                    await subscriber.join()
+                await publish_for(topic, fast, 2 * KERNEL_BYTES)
+                grown = stage.gateway.memory() - before
+                assert grown < 50 * 200_000, f"fifty stalled subscribers cost {grown} bytes"
+            finally:
+                for subscriber in stalled:
+                    subscriber.leave()
+
+
+async def test_upstream_is_slowed_while_every_subscriber_is_slow_but_reads(start_stage: StartStage) -> None:
+    """The only subscriber reads at its leisure, and gets everything, though it is far more than the history keeps."""
+    async with start_stage({"history_max_bytes": MIB}) as stage:
+        topic = stage.topic("", style=LARGE)
+        async with stage.join(topic) as slow:
+            proof = Proof(topic.log, begin=0)
+            topic.publish(400)
+            async with asyncio.timeout(30):
+                while proof.at < 400:
+                    assert slow.end is None, f"closed behind event {proof.at}"
+                    await asyncio.sleep(0.01)  # its leisure
+                    for block in await slow.read():
+                        proof.take(block)
+        assert len(topic.requests) == 1
+
+
+async def test_slow_subscriber_gets_all_of_a_stream_that_has_ended(start_stage: StartStage) -> None:
+    async with start_stage({"history_max_bytes": 64 * MIB}) as stage:
+        topic = stage.topic("", style=LARGE)
+        async with stage.join(topic) as fast, stage.join(topic, receive_buffer=4096) as stalled:
+            await publish_for(topic, fast, 2 * KERNEL_BYTES)
+            topic.answer = b"HTTP/1.1 204 No Content\r\n\r\n"
+            topic.kill("complete")
+            assert await fast.until_end() is End.COMPLETE
+            proof = Proof(topic.log, begin=0)
+            assert await read_to_end(stalled, proof) is End.COMPLETE
+            assert proof.at == len(topic.log)
