@@ -174,6 +174,7 @@ def run_stack(directory: Path, source_path: str = ALL_TOPICS, **variables: str) 
             "GATEWAY_PORT": str(gateway_port),
             "GATEWAY_ADMIN_PORT": str(admin_port),
             "GATEWAY_UPSTREAM": f"http://127.0.0.1:{producer_port}",
+            "GATEWAY_CONFIG": str(REPOSITORY / "gateway/routes.toml"),
             "GATEWAY_DATA_DIR": str(directory / "gateway"),
         },
         "consumer": {

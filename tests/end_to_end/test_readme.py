@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import signal
 import subprocess
 from collections.abc import Iterator
 
@@ -14,38 +15,55 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.curl]
 README = (REPOSITORY / "README.md").read_text("utf-8")
 EXAMPLES = re.findall(r"^```console\n\$ (curl .+)\n((?:.*\n)*?)```$", README, re.MULTILINE)
 AND_SO_ON = "...\n"
+CTRL_C = "^C\n"
+ENDINGS = (AND_SO_ON, CTRL_C)
+"""How the output of an example ends that goes on until somebody ends it."""
 KEY = "development-key-change-me"
 WRITTEN_EPOCH = re.findall(r'^\{"id":"(\w+)-1"\}$', README, re.MULTILINE)
 """The epoch of the log with which the page was written."""
+STREAM = re.compile(r"\b[0-9a-f]{32}\b")
+WRITTEN_STREAMS = list(dict.fromkeys(STREAM.findall(README)))
+"""The ids of the kept streams with which the page was written, in its order."""
 
 
 class Terminal:
     """Runs the examples one after the other, as somebody does who tries them."""
 
     def __init__(self, stack: Stack) -> None:
-        self._stack = stack
-        self._epoch = ""
+        self._places = {"http://localhost:8080": stack.url, "http://localhost:8081": stack.gateway.status_url}
+        self._here: dict[str, str] = {}
+        """What stands for the written epoch and for the written streams in this run."""
 
     def run(self, command: str, printed: str) -> str:
         """Gives what `command` prints, in the words of the page; of one that does not end, as much as there is of `printed`."""
-        command = command.replace("http://localhost:8080", self._stack.url).replace("http://localhost:8081", self._stack.gateway.status_url)
-        command = command.replace(WRITTEN_EPOCH[0], self._epoch)
+        for written, here in (self._places | self._here).items():
+            command = command.replace(written, here)
         arguments = [*shlex.split(command), "--silent", "--show-error", "--noproxy", "*", "--max-time", "30"]
-        expected = printed.removesuffix(AND_SO_ON).encode() if printed.endswith(AND_SO_ON) else None
+        shown = body_of(printed)
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_environment()) as curl:
             assert curl.stdout
             assert curl.stderr
-            output = curl.stdout.read() if expected is None else curl.stdout.read(len(expected))
-            if expected is None:
-                output += curl.stderr.read()
+            if shown == printed:
+                output = curl.stdout.read() + curl.stderr.read()
             else:
-                curl.terminate()
+                output = curl.stdout.read(len(shown.encode()))
+                curl.send_signal(signal.SIGINT)
         return self._translate(output.decode(errors="replace"))
 
     def _translate(self, output: str) -> str:
-        if not self._epoch and (found := re.fullmatch(r'\{"id":"(\w+)-1"\}\s*', output)):
-            self._epoch = found[1]
-        return output.replace(self._epoch, WRITTEN_EPOCH[0]) if self._epoch else output
+        if found := re.fullmatch(r'\{"id":"(\w+)-1"\}\s*', output):
+            self._here.setdefault(WRITTEN_EPOCH[0], found[1])
+        for stream in dict.fromkeys(STREAM.findall(output)):
+            if stream not in self._here.values():
+                self._here[next(written for written in WRITTEN_STREAMS if written not in self._here)] = stream
+        for written, here in self._here.items():
+            output = output.replace(here, written)
+        return output
+
+
+def body_of(printed: str) -> str:
+    """What the command itself prints of what the page shows."""
+    return next((printed.removesuffix(ending) for ending in ENDINGS if printed.endswith(ending)), printed)
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +75,18 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
 
 
 def test_readme_has_examples_of_streams_and_of_topics() -> None:
-    assert len(EXAMPLES) >= 10
+    assert len(EXAMPLES) >= 12
     assert len([command for command, _ in EXAMPLES if "topic" in command]) >= 5
+
+
+def test_readme_shows_an_answer_that_is_cut_and_what_resumes_it() -> None:
+    [cut] = [number for number, (_, printed) in enumerate(EXAMPLES) if printed.endswith(CTRL_C)]
+    (_, before), (command, _) = EXAMPLES[cut : cut + 2]
+    last_id = re.findall(r"^id: (\S+)$", before, re.MULTILINE)[-1]
+    assert f"Last-Event-ID: {last_id}" in command
 
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)), ids=[command for command, _ in EXAMPLES])
 def test_example_prints_what_the_readme_says(outputs: list[str], number: int) -> None:
     _, printed = EXAMPLES[number]
-    assert outputs[number].rstrip("\n") == printed.removesuffix(AND_SO_ON).rstrip("\n")
+    assert outputs[number].rstrip("\n") == body_of(printed).rstrip("\n")
