@@ -5,6 +5,7 @@ import contextlib
 import logging
 import random
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import aiohttp
 import structlog
@@ -24,6 +25,7 @@ from .kept_streams import KeptStreams
 from .listeners import Listeners
 from .metrics import Metrics
 from .pages import add_pages
+from .peers import Peers
 from .proxy import Proxy
 from .relay import DRAINED
 from .resumable import Resumable
@@ -31,7 +33,7 @@ from .routes import RouteTable
 from .settings import Settings
 from .shared import Shared
 from .sqlite_streams import SqliteStreamStore
-from .stream_store import StoreError
+from .stream_store import StoreError, StoreInUse
 from .upstream import open_session
 from .wheel import TimerWheel
 
@@ -41,6 +43,7 @@ _COARSEST_TICK_SECONDS = 1.0
 _TICKS_PER_INTERVAL = 16  # a heartbeat is at most this part of its interval late
 _FLUSHING_PART = 0.2
 _POLL_SECONDS = 0.02
+_STORE_POLL_SECONDS = 0.2
 _RETURN_AFTER_MS = 1000
 _RETURN_SPREAD_MS = 4000
 _RETURN_SPREAD_MS_PER_STREAM = 2  # ten thousand subscribers come back over twenty seconds
@@ -117,11 +120,14 @@ async def run_gateway(
     listeners: Listeners,
     open_admin: Callable[[web.BaseRunner], web.BaseSite],
     counts: OpenCounts | None = None,
+    peers: Peers | None = None,
 ) -> AsyncIterator[Gateway]:
     """Serves while the context is open; closes what `Gateway.drain` left when it ends.
 
-    `open_admin` says where the admin surface is served, `counts` what other workers have open. Raises OSError when a port cannot be had.
+    `open_admin` says where the admin surface is served, `counts` what other workers have open, `peers` which others there are. Raises
+    OSError when a port cannot be had.
     """
+    peers = peers or Peers()
     metrics = Metrics()
     intervals = [seconds for route in routes.routes for seconds in (route.heartbeat_seconds, route.idle_timeout_seconds) if seconds]
     wheel = TimerWheel(min([_COARSEST_TICK_SECONDS, *(seconds / _TICKS_PER_INTERVAL for seconds in intervals)]))
@@ -136,7 +142,7 @@ async def run_gateway(
         shared = Shared(following, wheel, memory, direct, metrics)
         stack.push_async_callback(shared.close)
         metrics.watch_shared(lambda: len(shared), lambda: memory.bytes)
-        resumable = await _open_resumable(stack, settings, routes, direct, session, wheel, metrics)
+        resumable = await _open_resumable(stack, settings, routes, direct, session, wheel, metrics, peers)
         proxy = Proxy(routes, direct, shared, resumable, admission, metrics, settings.max_request_body_bytes)
         metrics.count_open(lambda: admission.open)
         logging.getLogger("aiohttp.server").addFilter(_OneLine())
@@ -158,6 +164,8 @@ async def run_gateway(
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
         await open_admin(admin).start()
+        if peers.path:
+            await web.UnixSite(public, peers.path).start()
         await listeners.open(public)
         yield Gateway(settings, proxy, server, listeners, metrics)
 
@@ -170,15 +178,27 @@ async def _open_resumable(
     session: aiohttp.ClientSession,
     wheel: TimerWheel,
     metrics: Metrics,
+    peers: Peers,
 ) -> Resumable | None:
     """Opens the store when a route needs it. Raises OSError when it cannot be had."""
     if not any(route.mode == "resumable" for route in routes.routes):
         return None
-    try:
-        store = await SqliteStreamStore.open(settings.data_dir)
-    except StoreError as error:
-        raise OSError(str(error)) from error
+    store = await _open_store(peers.directory(settings.data_dir), settings.drain_seconds if peers.path else 0)
+    peers.open(settings, wheel)
+    stack.push_async_callback(peers.close)
     streams = KeptStreams(store, wheel, max_bytes=settings.max_kept_bytes, routes=routes.route_of)
     await stack.enter_async_context(streams.upkeep())
     metrics.watch_kept(lambda: streams.running, lambda: streams.memory.bytes)
-    return Resumable(session, direct, streams, wheel, metrics)
+    return Resumable(session, direct, streams, wheel, metrics, peers)
+
+
+async def _open_store(directory: Path, patience_seconds: float) -> SqliteStreamStore:
+    """Opens the store, which a worker that drains may still have while its successor starts."""
+    until = asyncio.get_running_loop().time() + patience_seconds
+    while True:
+        try:
+            return await SqliteStreamStore.open(directory)
+        except StoreError as error:
+            if not isinstance(error, StoreInUse) or asyncio.get_running_loop().time() >= until:
+                raise OSError(str(error)) from error
+        await asyncio.sleep(_STORE_POLL_SECONDS)

@@ -14,7 +14,7 @@ from eventstream import Framer
 
 from .body import RequestBody
 from .decoding import find_decoder
-from .downstream import DownstreamProtocol, ResponseHead, WholeBody, end_unfinished
+from .downstream import DownstreamProtocol, ResponseHead, WholeBody, comes_from_peer, end_unfinished
 from .exchange import Exchange
 from .headers import announce_client, apply_rules, end_to_end
 from .metrics import Metrics
@@ -153,7 +153,8 @@ def request_fields(request: web.BaseRequest, route: Route) -> CIMultiDict[str]:
     fields.popall("Expect", None)  # answered here
     if "text/event-stream" in headers.get("Accept", "") or request.method not in ("GET", "HEAD"):
         fields["Accept-Encoding"] = "identity"  # this may become an event stream, and a coded one cannot be cut at its blocks
-    announce_client(fields, client=request.remote or "unknown", scheme=request.scheme, host=host)
+    if not comes_from_peer(request):  # which has announced it already
+        announce_client(fields, client=request.remote or "unknown", scheme=request.scheme, host=host)
     apply_rules(fields, route.request_headers)
     return fields
 

@@ -126,6 +126,11 @@ def end_unfinished(request: web.BaseRequest, response: web.StreamResponse, *, de
         transport.abort()
 
 
+def comes_from_peer(request: web.BaseRequest) -> bool:
+    """Tells whether another worker of this gateway has handed the request over, on a Unix socket: then there is no address."""
+    return request.remote == ""
+
+
 def takes_retry_block(request: web.BaseRequest) -> bool:
     """Tells whether the client may get a block that has only `retry`: EventSource uses it, SDKs for LLMs fail on blocks without data."""
     accept = request.headers.get("Accept", "*/*")

@@ -9,7 +9,7 @@ from eventstream import encode
 
 from .admission import Admission
 from .direct import Direct
-from .downstream import takes_retry_block
+from .downstream import comes_from_peer, takes_retry_block
 from .exchange import Exchange
 from .kept_streams import STREAMS_PATH
 from .metrics import Metrics
@@ -60,7 +60,8 @@ class Proxy:
         streams = self._resumable if path.startswith(STREAMS_PATH) else None
         route = self._routes.find(path) if streams is None else _STREAMS
         refusal = self._refuse(request, route, path)
-        overload = None if refusal else self._admission.refusal(client)
+        handed_over = comes_from_peer(request)  # counted and let in where it arrived
+        overload = None if refusal or handed_over else self._admission.refusal(client)
         if (
             overload is not None
             and route is not None
@@ -76,7 +77,8 @@ class Proxy:
             headers = {"Allow": ", ".join(route.methods)} if route is not None and status == 405 else None
             return problem(status, detail, headers)
         exchange = Exchange(route, request.method, target, client, wants_retry=takes_retry_block(request))
-        self._admission.enter(client)
+        if not handed_over:
+            self._admission.enter(client)
         self.exchanges.add(exchange)
         try:
             if streams is not None:
@@ -84,8 +86,9 @@ class Proxy:
             return await self._modes[route.mode].answer(request, exchange)
         finally:
             self.exchanges.discard(exchange)
-            self._admission.leave(client)
-            self._close(exchange)
+            if not handed_over:
+                self._admission.leave(client)
+                self._close(exchange)
 
     def _refuse(self, request: web.BaseRequest, route: Route | None, path: str) -> tuple[int, str] | None:
         if self.draining:

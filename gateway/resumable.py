@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import io
 import time
+from dataclasses import replace
 from functools import partial
 
 import aiohttp
@@ -13,13 +14,15 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from .direct import Direct, failed, request_fields
+from .downstream import comes_from_peer
 from .exchange import Exchange
 from .kept_stream import KeptStream
 from .kept_streams import STREAMS_PATH, KeptStreams, Opening
 from .metrics import Metrics
+from .peers import Peers
 from .problems import problem
 from .stamping import read_stamp
-from .stream_store import COMPLETE, STOPPED, StreamHead, new_stream_id
+from .stream_store import COMPLETE, STOPPED, StreamHead
 from .subscriber import Subscriber
 from .subscription import send_stream
 from .wheel import TimerWheel
@@ -33,24 +36,33 @@ _METHODS = "GET, HEAD, DELETE, OPTIONS"
 class Resumable:
     """Answers requests whose answer is kept, and those who come back for one."""
 
-    def __init__(self, session: aiohttp.ClientSession, direct: Direct, streams: KeptStreams, wheel: TimerWheel, metrics: Metrics) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, direct: Direct, streams: KeptStreams, wheel: TimerWheel, metrics: Metrics, peers: Peers
+    ) -> None:
         self._session = session
         self._direct = direct
         self._streams = streams
         self._wheel = wheel
         self._metrics = metrics
+        self._peers = peers
 
     async def answer(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
         """Gives the response, sent except for its end. Cancelling it, as aiohttp does when the client leaves, lets the stream go on."""
         route = exchange.route
         if request.method not in (route.methods or ("POST",)) or (request.content_length or 0) > _MOST_BODY_BYTES:
             return await self._direct.answer(request, exchange)
+        last_event_id = request.headers.get("Last-Event-ID", "")
+        stamped = read_stamp(last_event_id)
+        head = _head(request, exchange, self._peers.new_stream_id())
+        if not comes_from_peer(request):
+            other = self._peers.of_stream(stamped[0]) if stamped else self._peers.of_key(head) if head.key else None
+            if other is not None:
+                return await self._peers.hand_over(other, request, exchange)
         body = await _read_body(request)
         if body is None:
             return self._refuse(exchange, 413, f"the body passed {_MOST_BODY_BYTES} bytes; announce its length when it is larger")
-        last_event_id = request.headers.get("Last-Event-ID", "")
-        head = _head(request, exchange, body)
-        if stamped := read_stamp(last_event_id):
+        head = replace(head, body=hashlib.sha256(body).digest())
+        if stamped:
             found = await self._streams.find(stamped[0])
             if not isinstance(found, KeptStream):
                 return self._gone(exchange, found)
@@ -73,7 +85,11 @@ class Resumable:
             response.headers["Allow"] = _METHODS
             return response
         path, _, _ = exchange.target.partition("?")
-        found = await self._streams.find(path.removeprefix(STREAMS_PATH))
+        id = path.removeprefix(STREAMS_PATH)
+        other = None if comes_from_peer(request) else self._peers.of_stream(id)
+        if other is not None:
+            return await self._peers.hand_over(other, request, exchange)
+        found = await self._streams.find(id)
         if not isinstance(found, KeptStream):
             return self._gone(exchange, found)
         exchange.route = found.route
@@ -178,14 +194,14 @@ def _begin(stream: KeptStream, cursor: int, subscriber: Subscriber) -> None:
     stream.fan_out.join(subscriber, cursor)
 
 
-def _head(request: web.BaseRequest, exchange: Exchange, body: bytes) -> StreamHead:
+def _head(request: web.BaseRequest, exchange: Exchange, id: str) -> StreamHead:
     return StreamHead(
-        id=new_stream_id(),
+        id=id,
         route=exchange.route.path,
         method=request.method,
         target=exchange.target,
         credentials=_credentials(request),
-        body=hashlib.sha256(body).digest(),
+        body=b"",
         key=request.headers.get("Idempotency-Key", ""),
         fields=(),
         opened_at=time.time(),

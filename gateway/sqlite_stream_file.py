@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from .stream_store import StoreError
+from .stream_store import StoreError, StoreInUse
 
 FILE = "streams.sqlite3"
 LOCK = "streams.lock"
@@ -198,7 +198,7 @@ def _lock(directory: Path) -> int:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
-        raise StoreError(f"{directory}: another gateway keeps its streams there; stop it or choose another GATEWAY_DATA_DIR") from None
+        raise StoreInUse(f"{directory}: another gateway keeps its streams there; stop it or choose another GATEWAY_DATA_DIR") from None
     return handle
 
 

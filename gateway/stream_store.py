@@ -3,7 +3,6 @@
 `gateway.sqlite_streams.SqliteStreamStore` is the embedded one; `tests/gateway/stream_store_contract.py` is what any other must pass.
 """
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,13 +17,12 @@ EXPIRED = "expired"
 """States of a stream: while it runs, how it ended, and when its blocks are gone because their time was over."""
 
 
-def new_stream_id() -> str:
-    """Gives an id that nobody can guess: 32 hexadecimal digits, 128 random bits."""
-    return secrets.token_hex(16)
-
-
 class StoreError(Exception):
     """The store could not do what was asked; the message says why. Streams go on in memory."""
+
+
+class StoreInUse(StoreError):
+    """Another process has the store open."""
 
 
 @dataclass(frozen=True, slots=True)

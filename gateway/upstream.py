@@ -266,11 +266,14 @@ def attach(response: aiohttp.ClientResponse, receiver: Receiver) -> bool:
     return True
 
 
-def open_session(*, keepalive_seconds: float, max_header_bytes: int) -> aiohttp.ClientSession:
-    """Gives the client session of the gateway: no cookies, no decoding, no limit of connections, no time limits of its own."""
+def open_session(*, keepalive_seconds: float, max_header_bytes: int, unix_path: str = "") -> aiohttp.ClientSession:
+    """Gives the client session of the gateway: no cookies, no decoding, no limit of connections, no time limits of its own.
+
+    With `unix_path` it connects to that socket, whatever a URL says.
+    """
     loop = asyncio.get_running_loop()
     pooling: dict[str, Any] = {"keepalive_timeout": keepalive_seconds} if keepalive_seconds else {"force_close": True}
-    connector = aiohttp.TCPConnector(limit=0, **pooling)
+    connector = aiohttp.UnixConnector(unix_path, limit=0, **pooling) if unix_path else aiohttp.TCPConnector(limit=0, **pooling)
     connector._factory = functools.partial(UpstreamProtocol, loop, ReadBuffer())  # type: ignore[assignment]
     return aiohttp.ClientSession(
         connector=connector,

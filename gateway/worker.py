@@ -24,6 +24,7 @@ from service.settings import settings_or_exit
 from .admission import OpenCounts
 from .app import run_gateway
 from .listeners import BACKLOG, Listeners, bind_listeners, url_of
+from .peers import Peers
 from .routes import Route, RouteTable
 from .settings import Settings
 
@@ -91,6 +92,11 @@ class Place:
     """Descriptors of the listening sockets of all workers."""
 
     @property
+    def peers(self) -> Peers:
+        """The other workers, each with a Unix socket for what is handed over to it."""
+        return Peers(self.number, [f"{self.directory}/{number}.peer" for number in range(len(self.sets))])
+
+    @property
     def admin_path(self) -> str:
         """The path of the admin surface's socket."""
         return f"{self.directory}/{self.number}"
@@ -140,8 +146,9 @@ async def _serve_among_others(settings: Settings, place: Place) -> None:
     counts = OpenCounts(place.counts, bytes.fromhex(plan["key"]), len(place.sets), place.number)
     listeners = Listeners([[_inherited(number) for number in numbers] for numbers in place.sets], place.number)
     obeying = asyncio.create_task(_obey(channel, listeners))
-    settings = settings.model_copy(update={"max_history_bytes": max(1, settings.max_history_bytes // len(place.sets))})
-    async with run_gateway(settings, routes, listeners, partial(web.UnixSite, path=place.admin_path), counts) as gateway:
+    shares = {name: max(1, getattr(settings, name) // len(place.sets)) for name in ("max_history_bytes", "max_kept_bytes")}
+    settings = settings.model_copy(update=shares)
+    async with run_gateway(settings, routes, listeners, partial(web.UnixSite, path=place.admin_path), counts, place.peers) as gateway:
         channel.tell(state="ready")
         leaving = asyncio.create_task(signalled.wait())
         await asyncio.wait((obeying, leaving), return_when=asyncio.FIRST_COMPLETED)

@@ -1,0 +1,84 @@
+"""The other workers of this gateway: whoever comes back for a kept stream may come to any of them."""
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+
+from .direct import Direct
+from .exchange import Exchange
+from .metrics import Metrics
+from .settings import Settings
+from .stream_store import StreamHead
+from .upstream import open_session
+from .wheel import TimerWheel
+
+_NUMBER_DIGITS = 3  # of a stream's id: which worker has it
+
+
+class Peers:
+    """Knows which worker has a stream, and hands requests over to it, on a Unix socket.
+
+    A stream's id begins with the number of its worker. One with an Idempotency-Key belongs to the worker that the key says, so that the
+    same key finds it wherever the requests arrive.
+    """
+
+    def __init__(self, number: int = 0, paths: Sequence[str] = ("",)) -> None:
+        self._number = number
+        self._paths = paths
+        self._directs: dict[int, Direct] = {}
+        self._sessions: list[aiohttp.ClientSession] = []
+
+    def __repr__(self) -> str:
+        return f"<Peers number={self._number} of {len(self._paths)}>"
+
+    @property
+    def path(self) -> str:
+        """Where this worker takes what others hand over; empty when there are none."""
+        return self._paths[self._number]
+
+    def open(self, settings: Settings, wheel: TimerWheel) -> None:
+        """Prepares to hand requests over; `close` ends it."""
+        for number, path in enumerate(self._paths):
+            if number != self._number:
+                session = open_session(
+                    keepalive_seconds=settings.upstream_keepalive_seconds, max_header_bytes=settings.max_header_bytes, unix_path=path
+                )
+                self._sessions.append(session)
+                self._directs[number] = Direct(session, wheel, Metrics(), settings.max_request_body_bytes)  # counted where it arrived
+
+    async def close(self) -> None:
+        """Closes the connections to the others."""
+        for session in self._sessions:
+            await session.close()
+
+    def new_stream_id(self) -> str:
+        """Gives an id that nobody can guess: 32 hexadecimal digits, of which 116 bits are random."""
+        return f"{self._number:0{_NUMBER_DIGITS}x}{secrets.token_hex(16)[_NUMBER_DIGITS:]}"
+
+    def directory(self, data_dir: Path) -> Path:
+        """Gives where this worker keeps its streams."""
+        return data_dir / f"worker-{self._number}" if self._number else data_dir
+
+    def of_stream(self, id: str) -> int | None:
+        """Gives the other worker that has a stream, None when it is this one or nobody."""
+        try:
+            return self._other(int(id[:_NUMBER_DIGITS], 16))
+        except ValueError:
+            return None
+
+    def of_key(self, head: StreamHead) -> int | None:
+        """Gives the other worker that streams with this Idempotency-Key belong to, None when it is this one."""
+        digest = hashlib.sha256(b"\0".join((head.route.encode(), head.credentials, head.key.encode("utf-8", "surrogateescape")))).digest()
+        return self._other(int.from_bytes(digest[:4], "big") % len(self._paths))
+
+    def _other(self, number: int) -> int | None:
+        return number if number in self._directs else None
+
+    async def hand_over(self, number: int, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
+        """Answers with what another worker answers."""
+        exchange.route = exchange.route.model_copy(update={"upstream": "http://worker"})
+        return await self._directs[number].answer(request, exchange)
