@@ -12,6 +12,7 @@ import aiohttp
 import structlog
 from multidict import CIMultiDict
 
+from .decoding import find_decoder
 from .fan_out import Memory
 from .headers import apply_rules, end_to_end
 from .kept_stream import KeptStream
@@ -291,4 +292,7 @@ def kept_fields(upstream: aiohttp.ClientResponse, id: str, route: Route) -> CIMu
 
 
 def _is_event_stream(upstream: aiohttp.ClientResponse) -> bool:
+    coding = upstream.headers.get("Content-Encoding", "").strip().lower()
+    if coding not in ("", "identity") and find_decoder(coding) is None:
+        return False  # nobody here can tell its blocks
     return upstream.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "text/event-stream"

@@ -167,3 +167,10 @@ async def test_client_that_leaves_before_the_answer_cancels_it_unless_its_key_ca
     async with play.ask("/ask", scene, headers=key) as answer:
         assert unstamped(await answer.to_end()) == event(1)
     assert len(scene.requests) == 1
+
+
+async def test_stream_in_a_coding_that_the_gateway_cannot_undo_passes_as_it_is(play: Play) -> None:
+    coded = HEAD.replace(b"\r\n\r\n", b"\r\nContent-Encoding: compress\r\n\r\n")
+    scene = play.stage.scene(coded + chunk(b"\x1f\x9d\x90d\xc2") + END)
+    async with play.ask("/ask", scene) as answer:
+        assert (await answer.to_end(), answer.head.value("Stream-Id")) == (b"\x1f\x9d\x90d\xc2", None)
