@@ -61,9 +61,6 @@ class Cohort:
 
     def flush(self) -> None:
         """Sends what has come since, about `READ_BYTES` at most."""
-        if not self._writes:
-            self.cursor = self._history.end
-            return
         data, self.cursor = self._history.read(self.cursor, self._history.end)
         self._write(data)
 

@@ -71,7 +71,6 @@ class FanOut:
         self._heartbeat_ticks = heartbeat_ticks
         self._moved = moved
         self._cohorts: list[Cohort] = []
-        self._next_cohort = 0
         self._alone: set[Subscriber] = set()
         self._lagging: deque[Subscriber] = deque()  # of those alone who are not paused
         self._scheduled = False
@@ -225,14 +224,8 @@ class FanOut:
     def _turn(self) -> None:
         """Serves one cohort and some of those who catch up, then lets the event loop turn."""
         self._scheduled = False
-        end = self.history.end
-        for _ in range(len(self._cohorts)):
-            cohort = self._cohorts[self._next_cohort % len(self._cohorts)]
-            self._next_cohort += 1
-            if cohort.cursor < end:
-                cohort.flush()
-                if cohort:
-                    break
+        if (cohort := self._furthest_behind()) is not None:
+            cohort.flush()
         self._serve_lagging()
         if self._finish is not None:
             for subscriber in self.at_end():
@@ -240,11 +233,17 @@ class FanOut:
         if self.history.full:
             self._trim()
         self._memory.count(self)
-        if self._lagging or any(cohort.cursor < end for cohort in self._cohorts):
+        if self._lagging or self._furthest_behind() is not None:
             self._schedule()
         self._wake()
         if self._moved is not None:
             self._moved()
+
+    def _furthest_behind(self) -> Cohort | None:
+        """Gives the cohort whose turn it is; of several the oldest, so that those who are live do not wait for those who just came back."""
+        end = self.history.end
+        behind = [cohort for cohort in self._cohorts if cohort and cohort.cursor < end]
+        return min(behind, key=lambda cohort: cohort.cursor, default=None)
 
     def _serve_lagging(self) -> None:
         lagging = self._lagging

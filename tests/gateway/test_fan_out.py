@@ -289,6 +289,18 @@ async def test_cohorts_take_turns_when_blocks_come_in_every_turn() -> None:
     assert first.body == middle.body == last.body
 
 
+async def test_those_who_are_there_for_longest_are_served_first() -> None:
+    """Thousands who have just come back do not delay what others get."""
+    audience = Audience()
+    joined = [audience.join() for _ in range(3 * MOST_MEMBERS)]
+    await settle()
+    for number in range(7):
+        audience.fan_out.append(b"%d\n\n" % number)
+        await asyncio.sleep(0)
+        assert [len(joined[place][1].writes) - number for place in (0, MOST_MEMBERS, 2 * MOST_MEMBERS)] == [1, 0, 0]
+        await settle()
+
+
 async def test_leaving_members_make_room_for_others() -> None:
     audience = Audience()
     joined = [audience.join() for _ in range(MOST_MEMBERS)]
