@@ -146,6 +146,7 @@ class Crowd:
         self._port = port
         self._path = path
         self._epoll = select.epoll()
+        self._first = select.epoll()  # of those in `timed`
         self._known: dict[bytes, Part] = {}
         self._by_fd: dict[int, Subscriber] = {}
         self.defects: Counter[str] = Counter()
@@ -153,7 +154,7 @@ class Crowd:
         self.latencies_ns: list[int] | None = None
         """Of the events of those in `timed`; None: not now."""
         self.timed: set[Subscriber] | None = None
-        """None: all."""
+        """They are read from before all others, whose bulk would else make them look late. None: all."""
         self.witness: Subscriber | None = None
         self.ids: dict[int, str] = {}
         """By number, of those events after which the witness had something to read at some time."""
@@ -195,8 +196,23 @@ class Crowd:
                 return False
             while time.monotonic() < now + _POLL_SECONDS:
                 for fd, events in self._epoll.poll(_POLL_SECONDS):
-                    self._serve(self._by_fd[fd], events)
+                    if fd != self._first.fileno():
+                        self._serve(self._by_fd[fd], events)
+                    self._serve_first()
         return True
+
+    def time_alone(self, subscribers: list[Subscriber]) -> None:
+        """From now on only these are `timed`."""
+        self.timed = set(subscribers)
+        self._epoll.register(self._first.fileno(), select.EPOLLIN)
+        for subscriber in subscribers:
+            self._epoll.unregister(subscriber.connection.fileno())
+            self._first.register(subscriber.connection.fileno(), select.EPOLLIN)
+
+    def _serve_first(self) -> None:
+        if self.timed:
+            for fd, events in self._first.poll(0):
+                self._serve(self._by_fd[fd], events)
 
     def _serve(self, subscriber: Subscriber, events: int) -> None:
         if events & select.EPOLLOUT and subscriber.request:

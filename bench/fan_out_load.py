@@ -81,7 +81,7 @@ def _storm(crowd: Crowd, options: argparse.Namespace) -> dict[str, object]:
     if not crowd.run(lambda: witness.next >= options.ahead, _SERVED_SECONDS):
         crowd.defects["not published"] += options.ahead - max(witness.next, 0)
     live = crowd.open_many(options.live)
-    crowd.timed = set(live)
+    crowd.time_alone(live)
     crowd.run(_never, options.warm_up)
     calm = crowd.latencies_ns = []
     crowd.run(_never, options.seconds)
