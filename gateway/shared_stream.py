@@ -109,13 +109,11 @@ class SharedStream(Following):
         self._done(self)
         self._wheel.remove(self)
         for catch_up in tuple(self.catch_ups):
+            _send_away(catch_up.fan_out, reason or "the stream has ended")  # they have not had everything
             catch_up.stop()
-        for follower in (self, *self.catch_ups):
-            if verdict == CUT:
-                for subscriber in tuple(follower.fan_out.subscribers):
-                    subscriber.send_away(CUT, reason)
-            else:
-                follower.fan_out.finish(verdict)
+        if verdict == CUT:
+            _send_away(self.fan_out, reason)
+        self.fan_out.finish(verdict, reason)
         self.fan_out.close()
 
     def find(self, id: str) -> tuple[FanOut, int] | None:
@@ -152,6 +150,11 @@ class SharedStream(Following):
         if self.route.gap_events:
             subscriber.write(gap_block(asked, reason, first_retained or history.first_id()))
         self.fan_out.join(subscriber, history.first if begin is None else begin)
+
+
+def _send_away(fan_out: FanOut, reason: str) -> None:
+    for subscriber in tuple(fan_out.subscribers):
+        subscriber.send_away(CUT, reason)
 
 
 def gap_block(asked: str, reason: str, first_retained: str | None = None) -> bytes:

@@ -91,16 +91,20 @@ class Subscriber:
 
     async def read(self) -> list[bytes]:
         """Waits for some bytes and gives the blocks that they complete; the response has ended if `end` says so."""
-        answer = self.answer
-        await answer.receive(1, timeout=3600)  # the caller sets the guard
-        piece = bytes(answer.body)
-        answer.body.clear()
+        await self.answer.receive(1, timeout=3600)  # the caller sets the guard
+        return self._take_body()
+
+    def _take_body(self) -> list[bytes]:
+        """Gives the blocks of what has been read, which may have come with the head."""
+        piece = bytes(self.answer.body)
+        self.answer.body.clear()
         return self.received.feed(piece)
 
     async def until(self, fact: Callable[[], bool], timeout: float = GUARD_SECONDS) -> Reception:
         """Reads until `fact` holds, and gives what was received so far; the response must not end before."""
         try:
             async with asyncio.timeout(timeout):
+                self._take_body()
                 while not fact():
                     assert self.end is None, f"the response has ended, {self.end}: {self.received}"
                     await self.read()
@@ -120,6 +124,7 @@ class Subscriber:
         """Reads to the end of the response and gives how it ended."""
         try:
             async with asyncio.timeout(timeout):
+                self._take_body()
                 while self.end is None:
                     await self.read()
         except TimeoutError as error:

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 MIB = 2**20
 LARGE = Style(large=1.0)
 """Some 40 kB an event, so that the kernel's buffers are soon full."""
-KERNEL_BYTES = 8 * MIB
+KERNEL_BYTES = 5 * MIB
 """More than kernels keep for a connection whose reader stalls."""
 
 
