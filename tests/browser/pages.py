@@ -22,11 +22,10 @@ TOPIC_PAGE = """<!doctype html>
 <script>
   window.events = [];
   window.state = "idle";
-  window.openings = 0;
 
   function subscribe(url) {
     const source = new EventSource(url);
-    source.onopen = () => { window.state = "open"; window.openings += 1; };
+    source.onopen = () => { window.state = "open"; };
     source.onmessage = (event) => { events.push([event.lastEventId, event.data]); };
     source.addEventListener("gap", (event) => { events.push(["gap", event.data]); });
     source.onerror = () => { window.state = source.readyState === EventSource.CLOSED ? "failed" : "reconnecting"; };
@@ -67,14 +66,10 @@ def subscribe(page: Page, url: str) -> None:
     assert page.evaluate("state") == "open"
 
 
-def wait_until_reopened(page: Page, openings: int) -> None:
-    """Returns when the stream has been opened so often in all."""
-    page.wait_for_function("openings => window.openings >= openings || state === 'failed'", arg=openings)
-    assert page.evaluate("state") == "open"
-
-
 def wait_for_event(page: Page, id: str) -> None:
-    page.wait_for_function("id => events.some(([known]) => known === id)", arg=id)
+    """Returns when the page has got the event with this ID. Raises AssertionError when its EventSource gave up before."""
+    page.wait_for_function("id => events.some(([known]) => known === id) || state === 'failed'", arg=id)
+    assert page.evaluate("state") != "failed"
 
 
 def received(page: Page) -> list[tuple[str, str]]:

@@ -7,15 +7,13 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.browser.page_server import serve_pages
-from tests.browser.pages import TOPIC_PAGE, launch, publish, received, subscribe, wait_for_event, wait_until_reopened
+from tests.browser.pages import TOPIC_PAGE, launch, publish, received, subscribe, wait_for_event
 from tests.publishing import Publisher
-from tests.stack import Stack, run_stack
+from tests.stack import Stack, run_stack, wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 KEY = "page-key"
-RETRY_MS = 8000
-"""Longer than the producer needs to start: an EventSource gives up for good when the gateway answers 502."""
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +24,7 @@ def origin() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def stack(origin: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with run_stack(
-        tmp_path_factory.mktemp("stack"),
-        PRODUCER_CORS_ORIGINS=json.dumps([origin]),
-        PRODUCER_PUBLISH_KEYS=KEY,
-        PRODUCER_TOPIC_RETRY_MS=str(RETRY_MS),
-    ) as stack:
+    with run_stack(tmp_path_factory.mktemp("stack"), PRODUCER_CORS_ORIGINS=json.dumps([origin]), PRODUCER_PUBLISH_KEYS=KEY) as stack:
         yield stack
 
 
@@ -77,13 +70,17 @@ def test_page_of_an_origin_that_is_not_allowed_cannot_publish(browser: Browser, 
     assert "Failed to fetch" in error
 
 
-def test_event_source_goes_on_by_itself_when_the_producer_is_killed(page: Page, stack: Stack) -> None:
-    with Publisher(stack.url, "killed.orders", key=KEY) as publisher:
-        subscribe(page, f"{stack.url}/topics/killed.*/events?from=start")
+@pytest.mark.parametrize("name", ["producer", "gateway"])
+def test_event_source_misses_and_repeats_nothing_when_a_service_is_killed(page: Page, stack: Stack, name: str) -> None:
+    [service] = [service for service in stack.services if service.name == name]
+    with Publisher(stack.url, f"{name}.orders", key=KEY) as publisher:
+        subscribe(page, f"{stack.url}/topics/{name}.*/events?from=start")
         page.wait_for_function("events.length > 20")
-        stack.producer.kill()
-        stack.producer.start()
-        stack.producer.wait_until_ready()
-        wait_until_reopened(page, 2)
+        service.kill()
+        service.start()
+        service.wait_until_ready()
+        known = publisher.count()
+        wait_until(lambda: publisher.count() > known, "another acknowledged event")
+        wait_for_event(page, publisher.acknowledged[-1][0])
     wait_for_event(page, publisher.acknowledged[-1][0])
     assert received(page) == publisher.acknowledged
