@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import io
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
@@ -94,13 +95,12 @@ class Resumable:
             return self._gone(exchange, found)
         exchange.route = found.route
         if request.method == "OPTIONS":
-            return _preflight(found)
+            return _no_content(exchange, found, _preflight(found).items())
         if found.head.credentials not in (b"", _credentials(request)):
             return self._refuse(exchange, 403, "the stream needs the credentials that it was opened with")
         if request.method == "DELETE":
             found.stop(STOPPED, "it was stopped by a request")
-            exchange.status = 204
-            return web.Response(status=204, headers=_state_fields(found))
+            return _no_content(exchange, found, _state_fields(found).items())
         if request.method == "HEAD":
             exchange.status = 200
             return web.Response(headers=CIMultiDict([*found.head.fields, *_state_fields(found).items()]))
@@ -109,8 +109,7 @@ class Resumable:
         if cursor is None:
             return self._refuse(exchange, 400, f"{last_event_id[:100]!r} is not the ID of an event of this stream")
         if found.state == COMPLETE and last_event_id and cursor == found.fan_out.history.end:
-            exchange.status = 204  # an EventSource would come back for ever
-            return web.Response(status=204, headers={"Cache-Control": "no-store", "Server": "gateway"})
+            return _no_content(exchange, found)  # an EventSource would come back for ever
         return await self._follow(request, exchange, found, cursor)
 
     async def _open(self, request: web.BaseRequest, exchange: Exchange, head: StreamHead, body: bytes) -> web.StreamResponse:
@@ -235,20 +234,26 @@ def _state_fields(stream: KeptStream) -> CIMultiDict[str]:
     fields["Stream-Viewers"] = str(stream.viewers)
     if stream.reason:
         fields["Stream-Reason"] = stream.reason.encode("ascii", "replace").decode()
-    fields["Server"] = "gateway"
+    if "Access-Control-Allow-Origin" in CIMultiDict(stream.head.fields):
+        fields["Access-Control-Expose-Headers"] = ", ".join(fields)
     return fields
 
 
-def _preflight(stream: KeptStream) -> web.Response:
-    """Answers what a browser asks before a page of another origin may send a DELETE or a Last-Event-ID."""
-    allowed = [
-        (name, value) for name, value in stream.head.fields if name.lower().startswith("access-control-allow-") or name.lower() == "vary"
-    ]
-    fields = CIMultiDict(allowed)
-    if "Access-Control-Allow-Origin" in fields:
-        fields["Access-Control-Allow-Methods"] = _METHODS
-        fields["Access-Control-Allow-Headers"] = "Last-Event-ID, Cache-Control, Authorization"
-    return web.Response(status=204, headers=fields)
+def _preflight(stream: KeptStream) -> dict[str, str]:
+    """Gives what a browser wants to know before a page of another origin may send a DELETE or a Last-Event-ID."""
+    if "Access-Control-Allow-Origin" not in CIMultiDict(stream.head.fields):
+        return {}
+    return {"Access-Control-Allow-Methods": _METHODS, "Access-Control-Allow-Headers": "Last-Event-ID, Cache-Control, Authorization"}
+
+
+def _no_content(exchange: Exchange, stream: KeptStream, fields: Iterable[tuple[str, str]] = ()) -> web.Response:
+    """Gives a 204 with `fields`, for the pages of those origins that may read the stream."""
+    exchange.status = 204
+    headers = CIMultiDict({"Cache-Control": "no-store", "Server": "gateway"})
+    origin = ("access-control-allow-origin", "access-control-allow-credentials", "vary")
+    headers.extend((name, value) for name, value in stream.head.fields if name.lower() in origin)
+    headers.extend(fields)
+    return web.Response(status=204, headers=headers)
 
 
 async def _read_body(request: web.BaseRequest) -> bytes | None:
