@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
@@ -20,7 +21,6 @@ from gateway.stream_store import (
     StoreError,
     StreamHead,
     StreamStore,
-    new_stream_id,
 )
 
 GUARD_SECONDS = 30
@@ -174,7 +174,7 @@ class StreamStoreContract:
         assert (await load(store, "s1")).blocks == block(1) + block(2)
 
     async def test_unknown_stream_is_none(self, store: StreamStore) -> None:
-        for id in ("", "nothing", new_stream_id(), "\udc80", "\x00", "é", "' OR 1=1 --"):
+        for id in ("", "nothing", secrets.token_hex(16), "\udc80", "\x00", "é", "' OR 1=1 --"):
             assert await store.load(id) is None
 
     async def test_id_is_taken_once(self, store: StreamStore) -> None:
@@ -182,7 +182,9 @@ class StreamStoreContract:
         await store.create(head("runs"))
         twice = await asyncio.gather(store.create(head("new", key="one")), store.create(head("new", key="two")), return_exceptions=True)
         assert [type(outcome) for outcome in twice] == [type(None), StoreError]
-        for id in ("ended", "runs", "new"):
+        short = [store.create(head("short")), store.finish("short", COMPLETE, "", NOW), store.create(head("short"))]
+        assert [type(outcome) for outcome in await asyncio.gather(*short, return_exceptions=True)] == [type(None), type(None), StoreError]
+        for id in ("ended", "runs", "new", "short"):
             with pytest.raises(StoreError, match=f"there is a stream '{id}' already"):
                 await store.create(head(id))
         await store.append("runs", block(2))

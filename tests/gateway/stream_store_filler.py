@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import sys
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from gateway.sqlite_streams import SqliteStreamStore
-from gateway.stream_store import COMPLETE, StreamHead, new_stream_id
+from gateway.stream_store import COMPLETE, StreamHead
 
 TASKS = 16
 EXPIRES_EVERY = 4
@@ -32,7 +33,7 @@ async def main(directory: Path) -> None:
     async def fill(task: int) -> None:
         turn = 0
         while True:
-            id, turn = new_stream_id(), turn + 1
+            id, turn = secrets.token_hex(16), turn + 1
             await store.create(StreamHead(id, "/sse", "POST", "/sse", b"", b"", f"key-{id}", [], time.time()))
             for number in range(count(id)):
                 await store.append(id, part(id, number))

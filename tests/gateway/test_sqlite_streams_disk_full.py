@@ -129,3 +129,17 @@ async def test_directory_on_a_full_device_is_refused_in_words_and_opens_when_the
     fill(device, 500_000)
     async with asyncio.timeout(GUARD_SECONDS), await SqliteStreamStore.open(device / "store", group_seconds=0) as store:
         assert (await load(store, "s1")).blocks == block(1)
+
+
+async def test_streams_expire_on_a_device_without_a_byte_left(device: Path) -> None:
+    """What they need is taken from the write-ahead log."""
+    async with asyncio.timeout(GUARD_SECONDS), await SqliteStreamStore.open(device / "store", group_seconds=0) as store:
+        for until in (NOW, NOW + 1):
+            await asyncio.gather(*(keep(store, head(f"{until} {number}"), os.urandom(50_000), until=until) for number in range(20)))
+    async with asyncio.timeout(GUARD_SECONDS), await SqliteStreamStore.open(device / "store", group_seconds=0) as store:
+        assert await store.expire(NOW) == 20
+        fill(device)
+        assert await store.expire(NOW + 1) == 20
+        assert (await load(store, f"{NOW + 1} 7")).state == EXPIRED
+    (device / "others").unlink()
+    assert_clean(device / "store")
