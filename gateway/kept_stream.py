@@ -17,13 +17,14 @@ from .relay import COMPLETE as RELAY_COMPLETE
 from .relay import CUT as RELAY_CUT
 from .relay import Relay
 from .routes import Route
-from .stamping import stamp
+from .stamping import read_id, read_stamp, stamp
 from .stream_store import COMPLETE, CUT, ORPHANED, RUNNING, STOPPED, TOO_LARGE, StoredStream, StreamHead
 from .upstream import attach
 from .wheel import TimerWheel
 
 log = structlog.get_logger()
 
+_LINE_ENDS = b"\r\n"
 _ALL = Limits(blocks=2**62, bytes=2**62, age_seconds=math.inf)
 
 
@@ -53,6 +54,7 @@ class KeptStream:
         self.fan_out = FanOut(_ALL, wheel, memory, heartbeat_ticks=wheel.ticks(route.heartbeat_seconds))
         self._wheel = wheel
         self._relay: Relay | None = None
+        self._comments = bytearray()
 
     def __repr__(self) -> str:
         return f"<KeptStream {self.head.id} {self.state} {self.fan_out}>"
@@ -62,9 +64,12 @@ class KeptStream:
         """Gives a stream that has ended as the store has it."""
         stream = cls(stored.head, route, wheel, memory)
         stream.in_store = stream.end_stored = True
+        history = stream.fan_out.history
         for block in split_blocks(stored.blocks):
-            stream.fan_out.append(block, stamp(block, "", 0)[1])
-        stream.stored_to = stream.fan_out.history.end
+            id = read_id(block)
+            stamped = read_stamp(id) if id else None
+            history.append(block, None if stamped is not None and stamped[0] == stored.head.id else id)  # its number is its place
+        stream.stored_to = history.end
         stream.state, stream.reason, stream.ended_at = stored.state, stored.reason, stored.ended_at
         stream._finish()
         return stream
@@ -94,13 +99,27 @@ class KeptStream:
         """Takes whole blocks."""
         if self.state != RUNNING:
             return
-        append, id, number = self.fan_out.append, self.head.id, self.fan_out.history.end
-        for block in (data,) if count_blocks(data) == 1 else split_blocks(data):
-            number += 1
-            append(*stamp(block, id, number))
-        if self.fan_out.history.cost > self.route.max_stream_bytes:
+        history = self.fan_out.history  # not by `FanOut.append`, which would have another turn later
+        for block in (data,) if count_blocks(data) == 1 and data[0] not in _LINE_ENDS else split_blocks(data):
+            stamped = stamp(block, self.head.id, history.end + 1)
+            if stamped is None:
+                self._add_comments(block)
+            elif self._comments:
+                history.append(b"%b%b" % (self._comments, stamped[0]), stamped[1])
+                self._comments.clear()
+            else:
+                history.append(*stamped)
+        if history.cost + len(self._comments) > self.route.max_stream_bytes:
             self.stop(TOO_LARGE, f"the stream passed {self.route.max_stream_bytes} bytes, which is what the route keeps of one")
         self.fan_out.turn()
+
+    def _add_comments(self, block: bytes) -> None:
+        """Keeps what has only comments for the head of the next block; behind the last one it means nothing to anybody.
+
+        A block of their own would be an event without data for clients that have seen an ID before.
+        """
+        if lines := block.strip(_LINE_ENDS):
+            self._comments += lines + b"\n"
 
     def writelines(self, data: Iterable[bytes]) -> None:
         """Takes whole blocks in parts."""

@@ -2,20 +2,44 @@
 
 import re
 
-_FIELD = re.compile(rb"(?:\A|[\r\n])(data|id)(?=[:\r\n])")
-_ID = re.compile(rb"(?:\A|[\r\n])id(?::[ ]?([^\r\n\0]*))?[\r\n]")
+_LINE_ENDS = b"\r\n"
+_DATA = re.compile(rb"[\r\n]data[:\r\n]")
+_FIELD = re.compile(rb"(?:\A|[\r\n])(?:event|retry|id)[:\r\n]")
+_ID = re.compile(rb"(?:\A|[\r\n])id(?::[ ]?([^\r\n\0]*))?(?=[\r\n])")
 _STAMP = re.compile("([0-9a-f]{32})-([0-9]{1,12})")
 
 
-def stamp(block: bytes, stream: str, number: int) -> tuple[bytes, str | None]:
-    """Gives a block with `id: <stream>-<number>` at its head if it has data and no ID, else as it is; and the ID that it came with."""
-    names = _FIELD.findall(block)
-    if b"id" in names:
-        found = _ID.findall(block)
-        return block, found[-1].decode("utf-8", "replace") if found else None
-    if b"data" in names:
-        return b"id: %b-%d\n%b" % (stream.encode(), number, block), None
-    return block, None
+def stamp(block: bytes, stream: str, number: int) -> tuple[bytes, str | None] | None:
+    """Gives a block with `id: <stream>-<number>` as its last line if it has data and no ID, else as it is, and the ID that it came with;
+    None when it has nothing that a client looks at.
+
+    The last line, because some clients take an ID when its line comes, and would miss the event if they were cut off before its end.
+    A stamped block ends with one blank line, however many it had. An ID with NUL counts as none: clients ignore it.
+    """
+    id = read_id(block)
+    if id is not None:
+        return block, id
+    if block.startswith((b"data:", b"data\n", b"data\r")) or _DATA.search(block) is not None:
+        if block.endswith(b"\n\n") and block[-3] not in _LINE_ENDS:
+            return b"%bid: %b-%d\n\n" % (block[:-1], stream.encode(), number), None
+        lines, blank = _cut_blank_line(block)
+        return b"%bid: %b-%d\n%b" % (lines, stream.encode(), number, blank), None
+    return (block, None) if _FIELD.search(block) is not None else None
+
+
+def _cut_blank_line(block: bytes) -> tuple[bytes, bytes]:
+    """Gives the lines of a block, and its first blank line."""
+    end = len(block.rstrip(_LINE_ENDS))
+    end += 2 if block.startswith(b"\r\n", end) else 1
+    return block[:end], block[end : end + 2] if block.startswith(b"\r\n", end) else block[end : end + 1]
+
+
+def read_id(block: bytes) -> str | None:
+    """Gives what the last event ID becomes with a block, None when it stays."""
+    if b"\nid" not in block and b"\rid" not in block and not block.startswith(b"id"):
+        return None  # most blocks by far, found out at the speed of `in`
+    found = _ID.findall(block)
+    return found[-1].decode("utf-8", "replace") if found else None
 
 
 def read_stamp(id: str) -> tuple[str, int] | None:

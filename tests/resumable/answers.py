@@ -2,14 +2,13 @@
 
 import re
 
-from eventstream import split_blocks
 from tests.proxy.downstream import Answer
 from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, chunk
 
 HEAD = EVENT_STREAM_HEAD
 END = LAST_CHUNK
 
-_STAMP = re.compile(rb"\Aid: [0-9a-f]{32}-[0-9]+\n")
+_STAMP = re.compile(rb"(?<=[\r\n])id: [0-9a-f]{32}-[0-9]+\n(?=[\r\n])")
 
 
 def event(number: int) -> bytes:
@@ -27,9 +26,14 @@ def sent(first: int, last: int) -> bytes:
     return b"".join(chunk(event(number)) for number in range(first, last + 1))
 
 
+def stamped(stream: str, number: int, block: bytes) -> bytes:
+    """The block of an event, whose lines end with LF, as the gateway keeps it."""
+    return b"%bid: %b-%d\n\n" % (block.removesuffix(b"\n"), stream.encode(), number)
+
+
 def unstamped(body: bytes) -> bytes:
-    """What upstream sent: `body` without the `id:` lines that the gateway puts at the head of blocks."""
-    return b"".join(_STAMP.sub(b"", block) for block in split_blocks(body))
+    """What upstream sent: `body` without the `id:` lines that the gateway puts at the end of blocks."""
+    return _STAMP.sub(b"", body)
 
 
 def stream_of(answer: Answer) -> str:

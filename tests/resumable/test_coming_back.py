@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.proxy.downstream import End
-from tests.resumable.answers import END, HEAD, event, events, last_id, sent, stream_of, unstamped
+from tests.resumable.answers import END, HEAD, event, events, last_id, sent, stamped, stream_of, unstamped
 from tests.resumable.conftest import BODY, Play
 from tests.scripted_upstream import Pause, chunk
 
@@ -20,7 +20,7 @@ async def test_answer_names_its_stream_and_each_event_its_place(play: Play) -> N
     assert answer.end is End.COMPLETE
     assert answer.head.value("Location") == f"/streams/{stream}"
     assert len(stream) == 32
-    assert body == b"".join(b"id: %s-%d\n%s" % (stream.encode(), number, event(number)) for number in (1, 2, 3))
+    assert body == b"".join(stamped(stream, number, event(number)) for number in (1, 2, 3))
 
 
 async def test_each_event_is_passed_on_before_the_next_one_is_there(play: Play) -> None:
@@ -39,7 +39,7 @@ async def test_client_that_was_cut_off_gets_exactly_the_rest_and_upstream_is_cal
     pause = Pause()
     scene = play.stage.scene(HEAD + sent(1, 3), pause, sent(4, 6) + END)
     async with play.ask("/ask", scene) as answer:
-        first = await answer.receive_until(lambda body: body.endswith(event(3)))
+        first = await answer.receive_until(lambda body: unstamped(body).endswith(event(3)))
         answer.downstream.reset()
     seen = [("Last-Event-ID", last_id(first))]
     again = {
@@ -72,7 +72,7 @@ async def test_several_may_follow_one_stream(play: Play) -> None:
     pause = Pause()
     scene = play.stage.scene(HEAD + sent(1, 2), pause, sent(3, 4) + END)
     async with play.ask("/ask", scene) as first:
-        await first.receive_until(lambda body: body.endswith(event(2)))
+        await first.receive_until(lambda body: unstamped(body).endswith(event(2)))
         path = f"/streams/{stream_of(first)}"
         async with play.ask(path, method="GET", body=b"") as second, play.ask(path, method="GET", body=b"") as third:
             await play.waits(stream_of(first), lambda state: state["stream-viewers"] == "3")
@@ -130,16 +130,25 @@ async def test_key_belongs_to_who_uses_it(play: Play) -> None:
 
 
 async def test_ids_of_upstream_stay_and_are_known(play: Play) -> None:
-    blocks = [b"id: a\ndata: 1\n\n", b"data: 2\n\n", b": no data\n\n", b"id: b\ndata: 3\n\n"]
+    blocks = [b"id: a\ndata: 1\n\n", b"data: 2\n\n", b"retry: 9\n\n", b"id: b\ndata: 3\n\n"]
     scene = play.stage.scene(HEAD + b"".join(map(chunk, blocks)) + END)
     async with play.ask("/ask", scene) as answer:
         body = await answer.to_end()
     stream = stream_of(answer)
-    stamped = [blocks[0], b"id: %s-2\n%s" % (stream.encode(), blocks[1]), *blocks[2:]]
-    assert body == b"".join(stamped)
+    kept = [blocks[0], stamped(stream, 2, blocks[1]), *blocks[2:]]
+    assert body == b"".join(kept)
     for seen, missing in (("a", 1), (f"{stream}-2", 2), ("b", 4)):
         async with play.ask(f"/streams/{stream}", method="GET", headers=[("Last-Event-ID", seen)], body=b"") as rest:
-            assert await rest.to_end() == b"".join(stamped[missing:]), seen
+            assert await rest.to_end() == b"".join(kept[missing:]), seen
+
+
+async def test_comments_and_further_blank_lines_are_no_blocks_of_their_own(play: Play) -> None:
+    wire = [b"data: 1\r\n\r", b"\n", b": waits\r\n\r\n", b"\n\n: still\n\n", b"\ndata: 2\n\n", b"\n\n", b": that was all\n\n"]
+    scene = play.stage.scene(HEAD + b"".join(map(chunk, wire)) + END)
+    async with play.ask("/ask", scene) as answer:
+        body = await answer.to_end()
+    stamps = [b"id: %b-%d\n" % (stream_of(answer).encode(), number) for number in (1, 2)]
+    assert body.replace(b"\n\r\n:", b"\n\r:") == b"data: 1\r\n%b\r: waits\n: still\ndata: 2\n%b\n" % tuple(stamps)
 
 
 async def test_event_source_that_has_seen_all_is_told_to_stop(play: Play) -> None:

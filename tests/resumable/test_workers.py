@@ -26,7 +26,7 @@ async def test_stream_is_found_by_every_worker(start_play: StartPlay) -> None:
         pause = Pause()
         scene = play.stage.scene(HEAD + sent(1, 3), pause, sent(4, 5) + END)
         async with play.ask("/", scene) as answer:
-            first = await answer.receive_until(lambda body: body.endswith(event(3)))
+            first = await answer.receive_until(lambda body: unstamped(body).endswith(event(3)))
             answer.downstream.reset()
         again = asyncio.gather(
             bodies(play, f"/streams/{stream_of(answer)}", method="GET", headers=[("Last-Event-ID", last_id(first))], body=b""),

@@ -1,0 +1,73 @@
+"""IDs that the gateway gives to events."""
+
+import pytest
+
+from eventstream import Parser
+from gateway.stamping import read_stamp, stamp
+
+STREAM = "0123456789abcdef" * 2
+STAMP = b"id: %b-7\n" % STREAM.encode()
+
+
+@pytest.mark.parametrize(
+    ("block", "stamped"),
+    [
+        (b"data: x\n\n", b"data: x\n" + STAMP + b"\n"),
+        (b"data: x\r\n\r\n", b"data: x\r\n" + STAMP + b"\r\n"),
+        (b"data: x\r\r", b"data: x\r" + STAMP + b"\r"),
+        (b"data: x\n\r\n", b"data: x\n" + STAMP + b"\r\n"),
+        (b"data: x\r\n\n", b"data: x\r\n" + STAMP + b"\n"),
+        (b"data: x\r\n\r", b"data: x\r\n" + STAMP + b"\r"),
+        (b"data: x\r\r\n", b"data: x\r" + STAMP + b"\r\n"),
+        (b"data: x\n\r", b"data: x\n" + STAMP + b"\r"),
+        (b"data\n\n", b"data\n" + STAMP + b"\n"),
+        (b"data:\n\n", b"data:\n" + STAMP + b"\n"),
+        (b"event: e\ndata\n\n", b"event: e\ndata\n" + STAMP + b"\n"),
+        (b": c\nevent: e\ndata: x\ndata:\n\n", b": c\nevent: e\ndata: x\ndata:\n" + STAMP + b"\n"),
+        (b"data: id: 5\nidea: 6\n\n", b"data: id: 5\nidea: 6\n" + STAMP + b"\n"),
+        ("data: \u2028id: 5\n\n".encode(), "data: \u2028id: 5\n".encode() + STAMP + b"\n"),
+        (b"data: x\nid: a\0b\n\n", b"data: x\nid: a\0b\n" + STAMP + b"\n"),
+        (b"id: a\0\r\ndata: x\r\n\r\n", b"id: a\0\r\ndata: x\r\n" + STAMP + b"\r\n"),
+        (b"data: x\n\n\n\n", b"data: x\n" + STAMP + b"\n"),
+        (b"data: x\n\n\n\r\n", b"data: x\n" + STAMP + b"\n"),
+        (b"data: x\n\r\n\n", b"data: x\n" + STAMP + b"\r\n"),
+    ],
+)
+def test_event_without_id_gets_one_as_its_last_line_and_ends_with_one_blank_line(block: bytes, stamped: bytes) -> None:
+    assert stamp(block, STREAM, 7) == (stamped, None)
+    [event], [before] = Parser().feed(stamped), Parser().feed(block)
+    assert (event.type, event.data, event.last_event_id) == (before.type, before.data, f"{STREAM}-7")
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize(
+    ("lines", "id"),
+    [
+        ([b"id: a", b"data: x"], "a"),
+        ([b"id:a", b"data: x"], "a"),
+        ([b"id:  a ", b"data: x"], " a "),
+        ([b"data: x", b"id: a", b"id: b"], "b"),
+        ([b"data: x", b"id: a", b"id: b\0"], "a"),
+        ([b"data: x", b"id"], ""),
+        ([b"data: x", b"id:"], ""),
+        ([b"id: \xc3\xa4"], "ä"),
+        ([b"id: 5"], "5"),
+        ([b"retry: 5"], None),
+        ([b"event: e"], None),
+        ([b"id: a\0"], None),
+        ([b": c", b"retry: 5"], None),
+    ],
+)
+def test_block_with_an_id_of_its_own_or_with_fields_but_no_data_stays(lines: list[bytes], end: bytes, id: str | None) -> None:
+    block = end.join([*lines, b"", b""])
+    assert stamp(block, STREAM, 7) == (block, id)
+
+
+@pytest.mark.parametrize("block", [b"\n", b"\r\n", b": comment\n\n", b":\r\r", b": data: x\n: id: 3\n\n", b"database: x\nidea: y\n\n"])
+def test_block_with_nothing_that_a_client_looks_at_is_none(block: bytes) -> None:
+    assert stamp(block, STREAM, 7) is None
+
+
+def test_stamp_can_be_read_and_other_ids_are_none() -> None:
+    assert read_stamp(f"{STREAM}-7") == (STREAM, 7)
+    assert [read_stamp(id) for id in ("", "7", f"{STREAM}-", f"{STREAM}-x", f"{STREAM}-7 ", f"{STREAM[1:]}-7")] == [None] * 6
