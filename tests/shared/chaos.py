@@ -133,6 +133,18 @@ class Chaos:
             assert not late, f"{CALM_SECONDS:.0f} s after all is well again these have not come to the end: {self._late()}"
             publishing.cancel()
 
+    def summary(self) -> str:
+        """What happened, in a line."""
+        published = sum(len(topic.log) for topic in self._topics)
+        connections = sum(client.connections for client in self._clients)
+        received = sum(client.proof.received for client in self._clients)
+        missed = sum(len(client.proof.missed) for client in self._clients)
+        faults = ", ".join(f"{count} × {fault}" for fault, count in sorted(self.happened.items()))
+        return (
+            f"{published} events published, {received} received by {len(self._clients)} subscribers over {connections} connections, "
+            f"{missed} named as missing; {faults}"
+        )
+
     def _late(self) -> list[Client]:
         return [client for client in self._clients if not self._done(client)]
 

@@ -3,6 +3,7 @@
 Ten seconds by default, `SOAK_SECONDS` long where that is set; `SOAK_SEED` repeats the choices of an earlier run.
 """
 
+import logging
 import os
 import random
 from pathlib import Path
@@ -19,12 +20,14 @@ SECONDS = float(os.environ.get("SOAK_SECONDS", "10"))
 SEED = int(os.environ.get("SOAK_SEED", random.SystemRandom().randrange(2**32)))
 KILOBYTES = 1000
 
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(SECONDS + 180)]
+_log = logging.getLogger("soak")
+
 
 def topic(path: str, rng: random.Random, *, resume: Resume = "exact", ids: bool = True) -> Topic:
     return Topic(path, WILD if ids else WITHOUT_IDS, resume=resume, rng=rng, pieces=cut_at_random(rng), retry=10)
 
 
-@pytest.mark.timeout(SECONDS + 180)
 async def test_every_event_comes_once_or_is_named_as_missing(tmp_path: Path) -> None:
     print(f"SOAK_SEED={SEED}")  # noqa: T201  # pytest shows it when the test fails
     rng = random.Random(SEED)
@@ -53,8 +56,9 @@ async def test_every_event_comes_once_or_is_named_as_missing(tmp_path: Path) -> 
             told += chaos.add(assigned, 4, proves=lambda name: Proof(assigned.log, name, gaps_allowed=True, assigned=True))
             chaos.add(without, 4, proves=lambda name: Proof(without.log, name, gaps_allowed=True), resumes=False)
             await chaos.rage(SECONDS)
+    _log.info(chaos.summary())
     assert chaos.happened["gateway restart"] + chaos.happened["gateway crash"] > 0, chaos.happened
     assert chaos.happened["upstream restart"] > 0, chaos.happened
-    assert sum(client.connections for client in strict) > 3 * len(strict)
+    assert sum(client.connections for client in strict) >= 2 * len(strict)
     assert all(client.proof.missed == set() for client in strict)
     assert any(client.proof.missed for client in told), "nothing was ever missing, so that no gap event was proved"
