@@ -18,6 +18,7 @@ from .sqlite_stream_writer import Append, Change, Create, Finish, StreamWriter, 
 from .stream_store import EXPIRED, RUNNING, StoredStream, StoreError, StreamHead
 
 _READERS = 2
+_SHRINK_SECONDS = 0.5  # whoever calls `expire` has other upkeep to do
 
 _STREAM = (
     "SELECT number, route, method, target, credentials, body, key, fields, opened_at, state, reason, ended_at, bytes, dropped_at"
@@ -123,11 +124,11 @@ class SqliteStreamStore:
         return None if row is None else row[0]
 
     async def expire(self, now: float) -> int:
-        """See StreamStore.expire. When there is nothing to do, it gives room that is long unused back to the device."""
+        """See StreamStore.expire. When there is nothing to do, it gives some of what is unused back to the device, for half a second."""
         dealt_with: int = await self._submit(lambda writer: writer.expire(now))
-        if not dealt_with:
-            while await self._submit(StreamWriter.shrink):
-                pass
+        until = time.monotonic() + _SHRINK_SECONDS
+        while not dealt_with and time.monotonic() < until and await self._submit(StreamWriter.shrink):
+            pass
         return dealt_with
 
     async def close(self) -> None:
