@@ -9,7 +9,7 @@ from tests.clients.line import Line
 from tests.clients.provider import Provider
 from tests.shared.gateway import Gateway, Route, running
 
-MODES = ("direct",)
+MODES = ("direct", "resumable")
 
 
 def _routes(upstream: str) -> list[Route]:

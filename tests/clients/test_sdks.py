@@ -31,13 +31,6 @@ async def test_sdk_gets_the_answer_token_by_token_and_no_heartbeat_disturbs_it(
     assert len(model.calls) == 1
 
 
-async def test_sdk_is_not_disturbed_by_comments_between_events(mode: str, client: str, provider: Provider, line: Line) -> None:
-    model = provider.model(chunk(b": OPENROUTER PROCESSING\n\n"), chunk(b"\n"), chunk(b": and again\n\n: and again\n\n"))
-    talk = Talk(client, f"{line.url}/{mode}", model.name)
-    assert await talk.outcome() == whole(client, model)
-    assert talk.heard == model.text
-
-
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
 async def test_sdk_raises_when_upstream_is_cut(mode: str, client: str, reset: bool, provider: Provider, line: Line) -> None:
     pause = Pause()

@@ -1,0 +1,18 @@
+"""Comments and blank lines between the events of a completion disturb no SDK."""
+
+import pytest
+
+from tests.clients.line import Line
+from tests.clients.provider import Provider
+from tests.clients.sdks import CLIENTS, Talk, whole
+from tests.scripted_upstream import chunk
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.parametrize("client", CLIENTS)]
+
+
+@pytest.mark.parametrize("mode", ["direct"])
+async def test_sdk_is_not_disturbed_by_comments_between_events(mode: str, client: str, provider: Provider, line: Line) -> None:
+    model = provider.model(chunk(b": OPENROUTER PROCESSING\n\n"), chunk(b"\n"), chunk(b": and again\n\n: and again\n\n"))
+    talk = Talk(client, f"{line.url}/{mode}", model.name)
+    assert await talk.outcome() == whole(client, model)
+    assert talk.heard == model.text

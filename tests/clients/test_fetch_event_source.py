@@ -1,0 +1,95 @@
+"""fetch-event-source and EventSource in a browser come back by themselves to an answer whose connection was killed."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser
+
+from tests.browser.npm import fetch_event_source
+from tests.browser.page_server import serve_pages
+from tests.clients.chat_page import CHAT_PAGE, chat_page, ends, launch, shows
+from tests.clients.line import Line
+from tests.clients.provider import KEY, Provider
+from tests.scripted_upstream import Pause
+from tests.shared.gateway import Route, running
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.browser,
+    pytest.mark.npm,
+    pytest.mark.timeout(300),
+]
+
+ASK = "model => void ask('/v1/chat/completions', { model, stream: true, messages: [] }, {})"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def site(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[int]:
+    """A gateway with a page and the provider behind it, as one origin; gives its port. It has the provider's key, browsers do not."""
+    modules = fetch_event_source(tmp_path_factory.mktemp("npm"))
+    with serve_pages({"/page.html": CHAT_PAGE} | modules) as pages:
+        chat: Route = {"path": "/v1", "upstream": provider.url, "mode": "resumable", "request_headers": {"Authorization": f"Bearer {KEY}"}}
+        routes = [chat | {"heartbeat_seconds": 0.1}, {"path": "/", "upstream": pages}]
+        async with running(routes, tmp_path_factory.mktemp("gateway")) as gateway:
+            yield gateway.port
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def browser(chromium: str) -> AsyncIterator[Browser]:
+    async with launch(chromium) as browser:
+        yield browser
+
+
+async def test_page_shows_the_whole_answer_once_though_its_connection_was_killed(site: int, browser: Browser, provider: Provider) -> None:
+    pause = Pause()
+    model = provider.model(pause)
+    async with Line(site) as line, chat_page(browser, line.url) as page:
+        await page.evaluate(ASK, model.name)
+        await shows(page, model.first_half)
+        line.cut()
+        await page.wait_for_function("losses === 1 && openings.length === 2")
+        pause.go()
+        await ends(page)
+        assert await page.evaluate("text()") == model.text
+        openings, events = await page.evaluate("openings"), await page.evaluate("events")
+    assert len(model.calls) == 1
+    [(status, stream), again] = openings
+    assert (status, stream) == (200, again[1])
+    assert [id for id, _ in events] == [f"{stream}-{number}" for number in range(1, len(events) + 1)]
+
+
+async def test_page_gets_what_was_said_while_it_was_away(site: int, browser: Browser, provider: Provider) -> None:
+    pause = Pause()
+    model = provider.model(pause)
+    async with Line(site) as line, chat_page(browser, line.url) as page:
+        await page.evaluate(ASK, model.name)
+        await shows(page, model.first_half)
+        line.cut()
+        pause.go()
+        await ends(page)
+        assert await page.evaluate("text()") == model.text
+        assert await page.evaluate("losses") == 1
+    assert len(model.calls) == 1
+
+
+async def test_event_source_follows_the_answer_of_another_page_through_a_killed_connection(
+    site: int, browser: Browser, provider: Provider
+) -> None:
+    pause = Pause()
+    model = provider.model(pause)
+    async with Line(site) as line, chat_page(browser, line.url) as page, chat_page(browser, line.url) as viewer:
+        await page.evaluate(ASK, model.name)
+        await shows(page, model.first_half)
+        [[_, stream]] = await page.evaluate("openings")
+        await viewer.evaluate("url => follow(url)", f"/streams/{stream}")
+        await shows(viewer, model.first_half)
+        line.cut()
+        for watched in (page, viewer):
+            await watched.wait_for_function("losses === 1 && openings.length === 2")
+        pause.go()
+        for watched in (page, viewer):
+            await ends(watched)  # an EventSource by the answer 204, when it comes back once more
+            assert await watched.evaluate("text()") == model.text
+        assert await page.evaluate("events") == await viewer.evaluate("events")
+    assert len(model.calls) == 1
