@@ -70,7 +70,8 @@ class Proof:
                 assert id, f"{self.name}: behind {told} came event {number} without an ID"
                 assert told["first_retained"] == id[1].decode(), f"{self.name}: behind {told} came event {number}"
             assert number > self.at, f"{self.name}: event {number} came behind {self._at}, after {told}"
-            self.missed.update(range(self.at + 1, number))
+            if self._at is not None:
+                self.missed.update(range(self._at + 1, number))
         elif self._at is not None:
             wrong = "came again" if number <= self._at else f"came when {self._at + 1} was due"
             assert number == self._at + 1, f"{self.name}: event {number} {wrong}"
