@@ -14,7 +14,7 @@ from eventstream import Framer
 
 from .body import RequestBody
 from .decoding import find_decoder
-from .downstream import DownstreamProtocol, ResponseHead, WholeBody, comes_from_peer, end_unfinished
+from .downstream import DownstreamProtocol, ResponseHead, WholeBody, comes_from_peer, end_unfinished, send_head
 from .exchange import Exchange
 from .headers import announce_client, apply_rules, end_to_end
 from .metrics import Metrics
@@ -39,7 +39,7 @@ class Direct:
     async def answer(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
         """Gives the response, sent except for its end. Cancelling it, as aiohttp does when the client leaves, ends the upstream request."""
         route = exchange.route
-        self._metrics.asked(route.path)
+        self._metrics.asked(route.path, request.method)
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(None) as first_byte:
@@ -81,7 +81,7 @@ class Direct:
         coded = exchange.event_stream and "Content-Encoding" in upstream.headers  # it may be much larger than what is here
         if upstream.content.is_eof() and not coded:
             return await self._relay_whole(request, response, writer, upstream, exchange)
-        writer.send_headers()
+        send_head(writer)
         protocol = request.protocol
         assert isinstance(protocol, DownstreamProtocol)
         assert protocol.transport is not None

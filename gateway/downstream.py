@@ -1,6 +1,7 @@
 """What aiohttp's server does not do by itself for a response that is streamed past it."""
 
 import asyncio
+import contextlib
 import io
 import socket
 import struct
@@ -8,6 +9,7 @@ import sys
 from typing import Any, Protocol
 
 from aiohttp import web
+from aiohttp.http_writer import StreamWriter
 from aiohttp.web_protocol import RequestHandler
 
 _FLUSH_SECONDS = 10.0
@@ -81,6 +83,12 @@ class WholeBody(io.BytesIO):
     def is_closing(self) -> bool:
         """False: it always takes more."""
         return False
+
+
+def send_head(writer: StreamWriter) -> None:
+    """Sends the head of a response at once; nothing when the client has just left, which whoever writes next will hear of."""
+    with contextlib.suppress(ConnectionResetError):
+        writer.send_headers()
 
 
 def occupy(request: web.BaseRequest) -> DownstreamProtocol:

@@ -7,7 +7,7 @@ from aiohttp import web
 from aiohttp.http_writer import StreamWriter
 from multidict import CIMultiDict
 
-from .downstream import ResponseHead, end_unfinished, occupy, release
+from .downstream import ResponseHead, end_unfinished, occupy, release, send_head
 from .exchange import Exchange
 from .relay import COMPLETE, CUT, LEFT
 from .subscriber import Subscriber
@@ -26,7 +26,7 @@ async def send_stream(
     response = ResponseHead(status=200, headers=fields)
     writer = await response.prepare(request)
     assert isinstance(writer, StreamWriter)
-    writer.send_headers()
+    send_head(writer)
     protocol = occupy(request)
     assert protocol.transport is not None
     expires = _expiry(exchange.route.max_connection_seconds, wheel)
