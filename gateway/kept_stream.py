@@ -19,6 +19,7 @@ from .relay import Relay
 from .routes import Route
 from .stamping import read_id, read_stamp, stamp
 from .stream_store import COMPLETE, CUT, ORPHANED, RUNNING, STOPPED, TOO_LARGE, StoredStream, StreamHead
+from .subscriber import BEHIND
 from .upstream import attach
 from .wheel import TimerWheel
 
@@ -105,7 +106,7 @@ class KeptStream:
             if stamped is None:
                 self._add_comments(block)
             elif self._comments:
-                history.append(b"%b%b" % (self._comments, stamped[0]), stamped[1])
+                history.append(bytes(self._comments) + stamped[0], stamped[1])
                 self._comments.clear()
             else:
                 history.append(*stamped)
@@ -174,6 +175,11 @@ class KeptStream:
             self.fan_out.finish(RELAY_COMPLETE)
         else:
             self.fan_out.finish(RELAY_CUT, f"{self.state}: {self.reason}" if self.reason else self.state)
+
+    def send_away(self) -> None:
+        """Ends those who follow it, before they have had all; they find it again where it is stored."""
+        for subscriber in tuple(self.fan_out.subscribers):
+            subscriber.send_away(BEHIND, "the gateway needed the memory")
 
     def close(self) -> None:
         """Lets go of its memory."""

@@ -3,76 +3,67 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import aiohttp
-import structlog
 from multidict import CIMultiDict
 
 from .decoding import find_decoder
-from .fan_out import Memory
+from .fan_out import FanOut, Memory
 from .headers import apply_rules, end_to_end
 from .kept_stream import KeptStream
+from .opening import Opening
 from .routes import Route
-from .stream_store import CUT, RUNNING, TOO_LARGE, StoreError, StreamHead, StreamStore
+from .storing import Storing
+from .stream_store import CUT, EXPIRED, RUNNING, TOO_LARGE, StoreError, StreamHead, StreamStore
 from .wheel import TimerWheel
-
-log = structlog.get_logger()
 
 STREAMS_PATH = "/streams/"
 """Where a stream is found by its id."""
 
 _UPKEEP_SECONDS = 1.0
-_PART_BYTES = 256 * 1024
+_LEAST_UPKEEP_SECONDS = 0.05
 
 _Ask = Callable[[], Coroutine[Any, Any, aiohttp.ClientResponse]]
 _KeyOf = tuple[str, bytes, str]
 
 
-class Opening:
-    """A stream whose upstream has been asked and may not have answered yet."""
+class _Memory(Memory):
+    """Counts what streams hold, and says when it is too much; what is in a running stream cannot give way."""
 
-    def __init__(self, head: StreamHead) -> None:
-        self.head = head
-        self.answer: asyncio.Future[KeptStream | aiohttp.ClientResponse] = asyncio.get_running_loop().create_future()
-        """The stream, or the response when it is no event stream: that belongs to the request that opened it. Raises what asking raised."""
-        self.task: asyncio.Task[None] | None = None
+    def __init__(self, most_bytes: int, passed: Callable[[], object]) -> None:
+        super().__init__(2**62)
+        self._most_bytes = most_bytes
+        self._passed = passed
 
-    def leave(self) -> None:
-        """Takes note that the request that opened it has gone. Without an Idempotency-Key nobody can come for what was not answered yet."""
-        if not self.answer.done():
-            if self.task is not None and not self.head.key:
-                self.task.cancel()
-            self.answer.add_done_callback(_close_response)
-        else:
-            _close_response(self.answer)
-
-
-def _close_response(answer: asyncio.Future[KeptStream | aiohttp.ClientResponse]) -> None:
-    """Closes a response that nobody takes."""
-    if not answer.cancelled() and answer.exception() is None and isinstance(response := answer.result(), aiohttp.ClientResponse):
-        response.close()
+    def count(self, fan_out: FanOut) -> None:
+        super().count(fan_out)
+        if self.bytes > self._most_bytes:
+            self._passed()
 
 
 class KeptStreams:
     """The streams that run, and those that have ended and are still in memory; the store has the others.
 
-    `memory` counts what they hold. When it is too much, streams that have ended leave memory first; then the largest that runs is ended.
+    `memory` counts what they hold. When it is too much, streams that the store has leave memory; then the largest that run are ended.
     """
 
     def __init__(self, store: StreamStore, wheel: TimerWheel, *, max_bytes: int, routes: Callable[[str], Route]) -> None:
-        self.memory = Memory(2**62)  # only counts: what is in a running stream cannot give way
-        self._store = store
+        self._wanted = asyncio.Event()
+        self.memory: Memory = _Memory(max_bytes, self._wanted.set)
+        self._kept_in = store
+        self._storing = Storing(store)
         self._wheel = wheel
         self._max_bytes = max_bytes
         self._routes = routes
         self._streams: dict[str, KeptStream] = {}
         self._keys: dict[_KeyOf, Opening] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._store_failed = False
+        self._ended: set[KeptStream] = set()  # and not yet stored
+        self._closing = False
 
     def __repr__(self) -> str:
         return f"<KeptStreams in_memory={len(self._streams)} bytes={self.memory.bytes}>"
@@ -85,19 +76,23 @@ class KeptStreams:
     @contextlib.asynccontextmanager
     async def upkeep(self) -> AsyncIterator[None]:
         """Looks after the streams while the context is open; in the end, what still runs is cut and all of it stored."""
-        task = asyncio.create_task(self._keep_up())
+        keeping, expiring = asyncio.create_task(self._keep_up()), asyncio.create_task(self._expire_stored())
         try:
             yield
         finally:
-            task.cancel()
+            expiring.cancel()
+            self._closing = True
+            self._wanted.set()
+            await asyncio.wait((keeping, expiring))
             for opening in tuple(self._tasks):
                 opening.cancel()
             if self._tasks:
                 await asyncio.wait(self._tasks)
             for stream in self._streams.values():
                 stream.stop(CUT, "the gateway stopped while it ran")
-            await self._store_all()
-            await self._store.close()
+            await self._storing.bring(self._streams.values())
+            await self._kept_in.close()
+            keeping.result()
 
     def open(self, head: StreamHead, route: Route, ask: _Ask) -> Opening:
         """Asks an upstream; what it answers becomes a stream if it is an event stream."""
@@ -128,6 +123,8 @@ class KeptStreams:
         finally:
             upstream.close()
             stream.stop(CUT, "the gateway stopped while it ran")
+            self._ended.add(stream)
+            self._wanted.set()
 
     def _settle(self, opening: Opening, task: asyncio.Task[None]) -> None:
         """Tells those who wait for a stream when asking for it has failed."""
@@ -154,16 +151,18 @@ class KeptStreams:
         if stream is not None:
             return stream
         try:
-            stored = await self._store.load(id)
+            stored = await self._kept_in.load(id)
         except StoreError as error:
-            self._report(error)
+            self._storing.report(error)
             return "the store cannot be read now"
         if stored is None:
             return None
         if (stream := self._streams.get(id)) is not None:
             return stream  # somebody else was faster
-        if not stored.blocks and stored.state != RUNNING:
-            return f"{stored.state}{f': {stored.reason}' if stored.reason else ''}; what it sent is no longer kept"
+        if stored.state == RUNNING:
+            return "it ended while the store failed, and left memory before it worked again"
+        if stored.state == EXPIRED:
+            return f"{stored.state}: {stored.reason}; what it sent is no longer kept"
         stream = self._streams[id] = KeptStream.restore(stored, self._routes(stored.head.route), self._wheel, self.memory)
         return stream
 
@@ -176,9 +175,9 @@ class KeptStreams:
         if self.find_opening(head) is not None:
             return None
         try:
-            id = await self._store.find_key(head.route, head.credentials, head.key)
+            id = await self._kept_in.find_key(head.route, head.credentials, head.key)
         except StoreError as error:
-            self._report(error)
+            self._storing.report(error)
             return None
         found = await self.find(id) if id is not None else None
         return found if isinstance(found, KeptStream) else None
@@ -193,18 +192,39 @@ class KeptStreams:
         return None
 
     async def _keep_up(self) -> None:
-        while True:
-            await asyncio.sleep(_UPKEEP_SECONDS)
+        """Looks at all streams each second, and at those that have ended as soon as they have."""
+        loop = asyncio.get_running_loop()
+        next_round = loop.time() + _UPKEEP_SECONDS
+        while not self._closing:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(next_round):
+                    await self._wanted.wait()
+            self._wanted.clear()
+            if loop.time() < next_round:
+                if not self._storing.failed:
+                    await self._store(self._ended)
+                self._relieve()
+                await asyncio.sleep(_LEAST_UPKEEP_SECONDS)  # others may end meanwhile
+                continue
+            next_round = loop.time() + _UPKEEP_SECONDS
             now = time.monotonic()
             for stream in tuple(self._streams.values()):
                 stream.stop_if_orphaned(now)
-            await self._store_all()
+            await self._store(self._streams.values())
             self._expire(time.time())
             self._relieve()
+
+    async def _store(self, streams: Iterable[KeptStream]) -> None:
+        await self._storing.bring(tuple(streams))
+        self._ended = {stream for stream in self._ended if not stream.end_stored}
+
+    async def _expire_stored(self) -> None:
+        while True:
+            await asyncio.sleep(_UPKEEP_SECONDS)
             try:
-                await self._store.expire(time.time())
+                await self._kept_in.expire(time.time())
             except StoreError as error:
-                self._report(error)
+                self._storing.report(error)
 
     def _expire(self, now: float) -> None:
         """Forgets streams whose time is over."""
@@ -213,66 +233,36 @@ class KeptStreams:
                 self._drop(stream)
 
     def _relieve(self) -> None:
-        """Brings memory below its limit: first go streams that the store has, then others that have ended, then the largest that runs."""
+        """Brings memory below its limit: first go ended streams that the store has, those last that are followed; then, if the store
+        fails, others that have ended; then the largest that run are ended. What the store is about to get goes later."""
         if self.memory.bytes <= self._max_bytes:
             return
-        ended = [stream for stream in self._streams.values() if stream.state != RUNNING and not stream.viewers]  # the oldest first
-        for stream in sorted(ended, key=lambda stream: not stream.end_stored):
+        ended = [stream for stream in self._streams.values() if stream.state != RUNNING]  # the oldest first
+        spare = [stream for stream in ended if stream.end_stored]
+        spare.sort(key=lambda stream: stream.viewers > 0)
+        if self._storing.failed:
+            spare += [stream for stream in ended if not stream.end_stored and not stream.viewers]
+        for stream in spare:
+            stream.send_away()
             self._drop(stream)
             if self.memory.bytes <= self._max_bytes:
                 return
         running = [stream for stream in self._streams.values() if stream.state == RUNNING]
-        if running:
-            largest = max(running, key=lambda stream: stream.fan_out.history.cost)
-            largest.stop(TOO_LARGE, f"all streams together passed {self._max_bytes} bytes, and this was the largest")
+        excess = sum(stream.fan_out.history.cost for stream in running) - self._max_bytes
+        for stream in sorted(running, key=lambda stream: stream.fan_out.history.cost, reverse=True):
+            if excess <= 0:
+                return
+            excess -= stream.fan_out.history.cost
+            stream.stop(TOO_LARGE, f"all streams together passed {self._max_bytes} bytes, and this was the largest")
 
     def _drop(self, stream: KeptStream) -> None:
         head = stream.head
         del self._streams[head.id]
+        self._ended.discard(stream)
         stream.close()
         opening = self._keys.get((head.route, head.credentials, head.key))
         if opening is not None and opening.head.id == head.id:
             del self._keys[head.route, head.credentials, head.key]
-
-    async def _store_all(self) -> None:
-        streams = [stream for stream in self._streams.values() if _is_unstored(stream)]
-        results = await asyncio.gather(*(self._bring_into_store(stream) for stream in streams), return_exceptions=True)
-        failed = next((result for result in results if result is not None), None)
-        if isinstance(failed, StoreError):
-            self._report(failed)
-        elif failed is not None:
-            raise failed
-        elif self._store_failed and streams:
-            self._store_failed = False
-            log.info("the store of streams works again")
-
-    async def _bring_into_store(self, stream: KeptStream) -> None:
-        store, history, id = self._store, stream.fan_out.history, stream.head.id
-        ended = stream.state != RUNNING  # before anything is awaited: what it has now is all of it
-        if not stream.in_store:
-            await store.create(stream.head)
-            stream.in_store = True
-        end = history.end
-        while stream.stored_to < end:
-            parts: list[bytes] = []
-            cursor = stream.stored_to
-            while cursor < end and sum(map(len, parts)) < _PART_BYTES:
-                data, cursor = history.read(cursor, end)
-                parts.append(data)
-            await store.append(id, b"".join(parts))
-            stream.stored_to = cursor
-        if ended:
-            await store.finish(id, stream.state, stream.reason, stream.ended_at + stream.route.retain_seconds)
-            stream.end_stored = True
-
-    def _report(self, error: StoreError) -> None:
-        if not self._store_failed:
-            self._store_failed = True
-            log.error("the store of streams fails, they are kept in memory only", error=str(error))
-
-
-def _is_unstored(stream: KeptStream) -> bool:
-    return not stream.end_stored and (stream.state != RUNNING or stream.stored_to < stream.fan_out.history.end or not stream.in_store)
 
 
 def kept_fields(upstream: aiohttp.ClientResponse, id: str, route: Route) -> CIMultiDict[str]:

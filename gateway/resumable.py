@@ -18,8 +18,9 @@ from .direct import Direct, failed, request_fields
 from .downstream import comes_from_peer
 from .exchange import Exchange
 from .kept_stream import KeptStream
-from .kept_streams import STREAMS_PATH, KeptStreams, Opening
+from .kept_streams import STREAMS_PATH, KeptStreams
 from .metrics import Metrics
+from .opening import Opening
 from .peers import Peers
 from .problems import problem
 from .stamping import read_stamp
@@ -128,7 +129,7 @@ class Resumable:
                     timeout=route.timeout,
                 )
 
-        self._metrics.asked(route.path)
+        self._metrics.asked(route.path, request.method)
         opening = self._streams.open(head, route, ask)
         try:
             answer = await asyncio.shield(opening.answer)
