@@ -77,6 +77,9 @@ def test_log_has_every_acknowledged_event_once_when_services_are_killed(tmp_path
 def lose_a_topic(stack: Stack, directory: Path) -> None:
     publish(stack, "doomed")
     httpx.delete(f"{stack.url}/topics/doomed", trust_env=False, timeout=30).raise_for_status()
+    stack.gateway.kill()  # which remembers what it has passed on
+    stack.gateway.start()
+    stack.gateway.wait_until_ready()
 
 
 def lose_the_log(stack: Stack, directory: Path) -> None:
