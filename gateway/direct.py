@@ -39,7 +39,7 @@ class Direct:
     async def answer(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
         """Gives the response, sent except for its end. Cancelling it, as aiohttp does when the client leaves, ends the upstream request."""
         route = exchange.route
-        self._metrics.asked(route.path)
+        self._metrics.asked(route.path, request.method)
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(None) as first_byte:

@@ -6,6 +6,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from .exchange import Exchange
 
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+"""Those that are counted by name: clients may make up any number of others."""
+
 
 class Metrics:
     """Counts what ends; what is open is asked for when somebody looks."""
@@ -17,7 +20,7 @@ class Metrics:
         self._upstream_requests = Counter(
             "gateway_upstream_requests_total",
             "Requests to upstreams; of shared routes those that were answered with an event stream.",
-            ["route"],
+            ["route", "method"],
             registry=self.registry,
         )
         self._rejected = Counter(
@@ -71,9 +74,9 @@ class Metrics:
         """Counts a subscription to a shared stream."""
         self._child(self._subscribed, route, begin).inc()
 
-    def asked(self, route: str) -> None:
+    def asked(self, route: str, method: str) -> None:
         """Counts a request to an upstream."""
-        self._child(self._upstream_requests, route).inc()
+        self._child(self._upstream_requests, route, method if method in _METHODS else "other").inc()
 
     def reconnected(self, route: str) -> None:
         """Counts an upstream that was lost and is followed again."""

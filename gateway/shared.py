@@ -122,7 +122,7 @@ class Shared:
         def open_source(target: str, last_event_id: str, on_change: Callable[[EventSource], None]) -> EventSource:
             def changed(source: EventSource) -> None:
                 if source.state == "open":
-                    self._metrics.asked(route.path)
+                    self._metrics.asked(route.path, "GET")
                 on_change(source)
 
             return EventSource(

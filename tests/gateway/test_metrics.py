@@ -197,7 +197,7 @@ def test_metrics_have_these_names_types_and_labels(told: Told) -> None:
         "gateway_subscriptions": ("counter",),  # there was none, so there are no labels
         "gateway_upstream_reconnections": ("counter",),
         "gateway_shared_streams": ("gauge",),
-        "gateway_upstream_requests": ("counter", "route"),
+        "gateway_upstream_requests": ("counter", "method", "route"),
         "gateway_kept_streams_running": ("gauge",),
         "gateway_kept_bytes": ("gauge",),
         "gateway_history_bytes": ("gauge",),
