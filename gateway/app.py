@@ -157,7 +157,8 @@ async def run_gateway(
         )
         status = web.Application()
         add_status_routes(status, metrics.registry, lambda: "draining" if proxy.draining else None)
-        add_pages(status, settings)
+        if not peers.path:  # those who have others have a parent, and that has the admin port
+            add_pages(status, settings.public_url, listeners.port)
         public = web.ServerRunner(server, shutdown_timeout=1.0)
         admin = web.AppRunner(status, access_log=None, shutdown_timeout=1.0)
         for runner in (public, admin):

@@ -48,7 +48,12 @@ def close_listeners(sets: Iterable[Addresses]) -> None:
 def url_of(host: str, addresses: Addresses) -> str:
     """Gives the URL that leads to one of `addresses`, with `host` as it was asked for."""
     host = host or "0.0.0.0"
-    return f"http://{f'[{host}]' if ':' in host else host}:{addresses[0].getsockname()[1]}"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port_of(addresses)}"
+
+
+def port_of(addresses: Addresses) -> int:
+    """Gives the port on which they listen."""
+    return int(addresses[0].getsockname()[1])
 
 
 def _bind(family: int, address: tuple[object, ...], *, shared: bool) -> socket.socket:
@@ -76,6 +81,11 @@ class Listeners:
         self._own = own
         self._runner: web.BaseRunner | None = None
         self._sites: dict[int, list[web.SockSite]] = {}
+
+    @property
+    def port(self) -> int:
+        """The port on which they listen; they must be open."""
+        return port_of(self._sets[self._own])
 
     def __repr__(self) -> str:
         return f"<Listeners own={self._own} accepting={sorted(self._sites)}>"

@@ -1,9 +1,10 @@
 """Settings of the gateway, from `GATEWAY_*` environment variables."""
 
+import re
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from service.settings import ServiceSettings
@@ -26,7 +27,7 @@ class Settings(ServiceSettings):
     workers: int = Field(1, ge=1, le=1024)
     """Processes that serve the public port, each on a core of its own, with its own upstream connections. Limits hold for all together."""
     public_url: str | None = None
-    """Where browsers reach the public port, for the pages of the admin port; not set: the page's own host, at GATEWAY_PORT."""
+    """Where browsers reach the public port, for the pages of the admin port: a URL. Not set: the page's own host, at GATEWAY_PORT."""
     upstream: str = "http://127.0.0.1:8000"
     """Where requests go for which GATEWAY_CONFIG names no other upstream: an http or https URL; its path is kept as a prefix."""
     config: Path | None = None
@@ -53,3 +54,10 @@ class Settings(ServiceSettings):
     """How long an idle upstream connection is kept for reuse. Below uvicorn's 5 s, so that a request never meets a closing connection."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log line that is written; `debug` has a line when a stream opens, `info` one when it closes."""
+
+    @field_validator("public_url")
+    @classmethod
+    def _public_url_is_a_url(cls, url: str | None) -> str | None:
+        if url is not None and not re.fullmatch(r"https?://[^\s;,/?#@]+(/[^\s;,?#]*)?", url):
+            raise ValueError("must be a URL like https://host or http://host:port/prefix, without query or credentials")
+        return url and url.rstrip("/")

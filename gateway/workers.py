@@ -16,7 +16,7 @@ import aiohttp
 import structlog
 
 from .admission import OpenCounts
-from .listeners import Addresses, bind_listeners, close_listeners, url_of
+from .listeners import Addresses, bind_listeners, close_listeners, port_of, url_of
 from .routes import RouteTable
 from .settings import Settings
 from .totals import Totals
@@ -258,7 +258,7 @@ async def serve_with_workers(settings: Settings, routes: RouteTable) -> bool:
             raise OSError(f"{directory} is too long a path for Unix sockets: set TMPDIR to a directory with a shorter one")
         counts.truncate(OpenCounts.size(len(sets)))
         workers = Workers(settings, routes, sets, directory, counts.fileno())
-        async with serve_admin(workers, settings.admin_host, settings.admin_port) as admin:
+        async with serve_admin(workers, settings, port_of(sets[0])) as admin:
             announcing = asyncio.create_task(_announce(workers, listening_facts(url, admin, routes)))
             try:
                 in_time = await workers.serve(stop)

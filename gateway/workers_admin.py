@@ -12,7 +12,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
+from .pages import add_pages
 from .problems import problem
+from .settings import Settings
 
 if TYPE_CHECKING:
     from .workers import Worker, Workers
@@ -76,8 +78,8 @@ async def _not_ready(worker: "Worker") -> str | None:
 
 
 @contextlib.asynccontextmanager
-async def serve_admin(workers: "Workers", host: str, port: int) -> AsyncIterator[str]:
-    """Serves `/livez`, `/readyz`, `/metrics` and, for each worker, its own admin surface below `/workers/<number>/`; gives the URL.
+async def serve_admin(workers: "Workers", settings: Settings, public_port: int) -> AsyncIterator[str]:
+    """Serves `/livez`, `/readyz`, `/metrics`, the pages, and each worker's own admin surface below `/workers/<number>/`; gives the URL.
 
     Raises OSError when the port cannot be had.
     """
@@ -88,10 +90,11 @@ async def serve_admin(workers: "Workers", host: str, port: int) -> AsyncIterator
     app.router.add_get("/readyz", admin.readyz)
     app.router.add_get("/metrics", admin.metrics)
     app.router.add_route("*", "/workers/{number:[0-9]{1,4}}/{target:.*}", admin.worker)
+    add_pages(app, settings.public_url, public_port)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port)
+        site = web.TCPSite(runner, settings.admin_host, settings.admin_port)
         await site.start()
         yield site.name
     finally:
