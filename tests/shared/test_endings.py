@@ -26,7 +26,9 @@ async def test_connections_end_after_their_time_and_come_back_without_loss(stage
             assert await ending in (End.CUT_SHORT, End.RESET)
             ended.append(loop.time() - begun)
         assert 0.5 < ended[0] <= ended[-1] < 5
-        assert ended[-1] - ended[0] > 0.05, "they end in one wave"
+        lines = [line for line in stage.gateway.process.log() if line.get("path") == topic.path and line.get("verdict") == "expired"]
+        lasted = [line["seconds"] for line in lines]  # as the gateway saw it: here a busy machine makes them one
+        assert max(lasted) - min(lasted) > 0.05, "they end in one wave"
         retries = [subscriber.received.retries for subscriber in subscribers]
         assert all(len(each) == 1 for each in retries)
         assert len({each[0] for each in retries}) > SUBSCRIBERS // 2, "they would come back in one wave"
