@@ -106,3 +106,10 @@ async def settle(turns: int = 20) -> None:
 def blocks_of(count: int, size: int = 10, first: int = 0) -> list[bytes]:
     """Numbered blocks of `size` bytes."""
     return [b"%07d:%b\n\n" % (number, b"x" * (size - 10)) for number in range(first, first + count)]
+
+
+def append_all(fan_out: FanOut, blocks: list[bytes]) -> bytes:
+    """Appends them in one turn of the event loop, and gives them joined."""
+    for block in blocks:
+        fan_out.append(block)
+    return b"".join(blocks)
