@@ -14,6 +14,7 @@ from .following import Following, OpenSource
 from .history import Limits
 from .relay import CUT
 from .routes import Route
+from .stamping import stamp
 from .subscriber import Subscriber
 from .wheel import TimerWheel
 
@@ -80,8 +81,10 @@ class SharedStream(Following):
         if event is not None:
             self._has_begun = True
         if self.route.ids == "assign" and event is not None and event.id is None:
-            id = f"{self._epoch}-{self.fan_out.history.end + 1}"
-            block = b"id: %b\n%b" % (id.encode(), block)
+            number = self.fan_out.history.end + 1
+            stamped = stamp(block, self._epoch, number)
+            if stamped is not None:
+                block, id = stamped[0], f"{self._epoch}-{number}"
         self.fan_out.append(block, id)
         if id and self.catch_ups:
             for catch_up in tuple(self.catch_ups):

@@ -8,7 +8,7 @@ from tests.shared.event_log import EventLog, number_of
 from tests.shared.reception import gap_of
 
 _ID = re.compile(rb"(?:\A|[\r\n])id: ([^\r\n]*)")
-_ASSIGNED = re.compile(rb"\Aid: [0-9a-f]+-\d+\n")
+_ASSIGNED = re.compile(rb"id: [0-9a-f]+-\d+\n(?=[\r\n]+\Z)")
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Proof:
     def _take_event(self, number: int, block: bytes) -> None:
         id = _ID.search(block)
         if self.assigned:
-            assert _ASSIGNED.match(block), f"{self.name}: event {number} has no ID of the gateway: {_short(block)}"
+            assert _ASSIGNED.search(block), f"{self.name}: event {number} has no ID of the gateway: {_short(block)}"
             block = _ASSIGNED.sub(b"", block)
         assert number <= len(self.log), f"{self.name}: event {number} was never published"
         expected = self.log.blocks[number - 1]
