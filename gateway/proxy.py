@@ -11,6 +11,7 @@ from .admission import Admission
 from .direct import Direct
 from .downstream import comes_from_peer, takes_retry_block
 from .exchange import Exchange
+from .heap import Heap
 from .kept_streams import STREAMS_PATH
 from .metrics import Metrics
 from .problems import problem
@@ -49,6 +50,7 @@ class Proxy:
         self._log = structlog.get_logger().bind()  # bound once, because it writes a line for every stream
         self.exchanges: set[Exchange] = set()
         """The open ones."""
+        self._heap = Heap()
         self.draining = False
         """Whether new requests are refused, because the gateway shuts down."""
 
@@ -80,12 +82,14 @@ class Proxy:
         if not handed_over:
             self._admission.enter(client)
         self.exchanges.add(exchange)
+        self._heap.note_open(len(self.exchanges))
         try:
             if streams is not None:
                 return await streams.answer_stream(request, exchange)
             return await self._modes[route.mode].answer(request, exchange)
         finally:
             self.exchanges.discard(exchange)
+            self._heap.note_open(len(self.exchanges))
             if not handed_over:
                 self._admission.leave(client)
                 self._close(exchange)
