@@ -17,7 +17,7 @@ from .process_tree import usage
 _SERVED_SECONDS = 60.0
 _STORM_SECONDS = 120.0
 _LEFT_SECONDS = 15.0
-_QUIET_SECONDS = 1.0
+_QUIET_SECONDS = 2.0
 
 
 def percentiles(nanoseconds: list[int]) -> dict[str, float]:
@@ -63,6 +63,7 @@ def _steady(crowd: Crowd, options: argparse.Namespace) -> dict[str, object]:
 def _memory_after_leaving(server_pid: int) -> int:
     """Gives the server's memory when it has done with all who left: when it uses next to no CPU, or after some seconds."""
     end = time.monotonic() + _LEFT_SECONDS
+    time.sleep(_QUIET_SECONDS)
     before = usage(server_pid)
     while time.monotonic() < end:
         time.sleep(_QUIET_SECONDS)
