@@ -94,6 +94,7 @@ class KeptStream:
         if not attach(upstream, relay):
             await _pump(upstream, relay)
         await relay.ended()
+        self._relay = None  # a circle would keep its memory until the collector comes by
         self._end(COMPLETE if relay.verdict == RELAY_COMPLETE else CUT, relay.reason)
 
     def write(self, data: bytes) -> None:

@@ -1,7 +1,9 @@
 """Brings kept streams into the store."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
+from typing import Any
 
 import structlog
 
@@ -41,24 +43,37 @@ class Storing:
             log.error("the store of streams fails, they are kept in memory only", error=str(error))
 
     async def _bring_one(self, stream: KeptStream) -> None:
-        history, id = stream.fan_out.history, stream.head.id
-        ended = stream.state != RUNNING  # before anything is awaited: what it has now is all of it
-        if not stream.in_store:
-            await self.store.create(stream.head)
-            stream.in_store = True
-        end = history.end
-        while stream.stored_to < end:
-            data, cursor = history.read(stream.stored_to, end)
-            parts, size = [data], len(data)
-            while cursor < end and size < _PART_BYTES:
-                data, cursor = history.read(cursor, end)
-                parts.append(data)
-                size += len(data)
-            await self.store.append(id, b"".join(parts))
-            stream.stored_to = cursor
-        if ended:
-            await self.store.finish(id, stream.state, stream.reason, stream.ended_at + stream.route.retain_seconds)
-            stream.end_stored = True
+        """Asks for steps at once, for one transaction: the store takes them in order, and none behind one that fails."""
+        ended, end = stream.state != RUNNING, stream.fan_out.history.end  # before anything is awaited: what an ended one has is all of it
+        while True:
+            steps: list[tuple[Coroutine[Any, Any, None], Callable[[], None]]] = []
+            if not stream.in_store:
+                steps.append((self.store.create(stream.head), partial(setattr, stream, "in_store", True)))
+            data, cursor = _read(stream, end)
+            if data:
+                steps.append((self.store.append(stream.head.id, data), partial(setattr, stream, "stored_to", cursor)))
+            if ended and cursor == end:
+                keep_until = stream.ended_at + stream.route.retain_seconds
+                finish = self.store.finish(stream.head.id, stream.state, stream.reason, keep_until)
+                steps.append((finish, partial(setattr, stream, "end_stored", True)))
+            outcomes = await asyncio.gather(*(step for step, _ in steps), return_exceptions=True)
+            for outcome, (_, note) in zip(outcomes, steps, strict=True):
+                if outcome is not None:
+                    raise outcome
+                note()
+            if cursor == end:
+                return
+
+
+def _read(stream: KeptStream, end: int) -> tuple[bytes, int]:
+    """Gives the next part that the store does not have, and the cursor after it."""
+    parts: list[bytes] = []
+    size, cursor = 0, stream.stored_to
+    while cursor < end and size < _PART_BYTES:
+        data, cursor = stream.fan_out.history.read(cursor, end)
+        parts.append(data)
+        size += len(data)
+    return b"".join(parts), cursor
 
 
 def _is_unstored(stream: KeptStream) -> bool:
