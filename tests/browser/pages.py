@@ -22,13 +22,14 @@ TOPIC_PAGE = """<!doctype html>
 <script>
   window.events = [];
   window.state = "idle";
+  window.errors = 0;
 
   function subscribe(url) {
     const source = new EventSource(url);
     source.onopen = () => { window.state = "open"; };
     source.onmessage = (event) => { events.push([event.lastEventId, event.data]); };
     source.addEventListener("gap", (event) => { events.push(["gap", event.data]); });
-    source.onerror = () => { window.state = source.readyState === EventSource.CLOSED ? "failed" : "reconnecting"; };
+    source.onerror = () => { window.errors += 1; window.state = source.readyState === EventSource.CLOSED ? "failed" : "reconnecting"; };
   }
 
   async function publish(url, key, name, body) {
