@@ -42,8 +42,8 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def stack(origin: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     directory = tmp_path_factory.mktemp("stack")
     (directory / "routes.toml").write_text(ROUTES)
-    allowed = json.dumps([origin])
-    with run_stack(directory, GATEWAY_CONFIG=str(directory / "routes.toml"), PRODUCER_CORS_ORIGINS=allowed) as stack:
+    producer = {"PRODUCER_CORS_ORIGINS": json.dumps([origin]), "PRODUCER_INTERVAL_MS": "30", "PRODUCER_RETRY_MS": "200"}
+    with run_stack(directory, GATEWAY_CONFIG=str(directory / "routes.toml"), **producer) as stack:
         yield stack
 
 

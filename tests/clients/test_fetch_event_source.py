@@ -73,6 +73,22 @@ async def test_page_gets_what_was_said_while_it_was_away(site: int, browser: Bro
     assert len(model.calls) == 1
 
 
+async def test_page_loses_no_event_when_its_connection_is_killed_within_one(site: int, browser: Browser, provider: Provider) -> None:
+    pause = Pause()
+    model = provider.model(pause)
+    within = f'"content": "{model.tokens[len(model.tokens) // 2]}'
+    async with Line(site) as line, chat_page(browser, line.url) as page:
+        await page.evaluate(ASK, model.name)
+        await shows(page, model.first_half)
+        line.hold_after(within.encode())
+        pause.go()
+        await page.wait_for_function("within => raw.endsWith(within)", arg=within)
+        line.cut()
+        await ends(page)
+        assert await page.evaluate("text()") == model.text
+    assert len(model.calls) == 1
+
+
 async def test_event_source_follows_the_answer_of_another_page_through_a_killed_connection(
     site: int, browser: Browser, provider: Provider
 ) -> None:
