@@ -55,6 +55,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "soak: goes on for SOAK_SECONDS, in `make soak` for long")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Lets a file's tests run one after the other when several run at once (`-n 2 --dist loadgroup`), and so all that need the engine."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("docker" if item.get_closest_marker("docker") else str(item.path)))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for tool in _NEEDS:
