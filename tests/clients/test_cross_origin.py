@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.timeout(300),
 ]
 
-MESSAGE = "Grüße, 世界! " * 6
+MESSAGE = "Grüße, 世界! " * 15
 ROUTES = """
 [[routes]]
 path = "/"
