@@ -178,8 +178,11 @@ class Resumable:
 
     def _gone(self, exchange: Exchange, reason: str | None) -> web.Response:
         if reason is None:
-            return self._refuse(exchange, 404, "there is no such stream")
-        return self._refuse(exchange, 410, f"the stream is gone: {reason}")
+            refusal = self._refuse(exchange, 404, "there is no such stream")
+        else:
+            refusal = self._refuse(exchange, 410, f"the stream is gone: {reason}")
+        refusal.headers["Access-Control-Allow-Origin"] = "*"  # or a page takes it for a lost connection, and comes back for ever
+        return refusal
 
     def _other_request(self, exchange: Exchange) -> web.Response:
         detail = "this Idempotency-Key or Last-Event-ID belongs to a request with another body, method or path"

@@ -4,7 +4,7 @@ import pytest
 
 from tests.proxy.downstream import Head
 from tests.resumable.answers import END, last_id, sent, stream_of
-from tests.resumable.conftest import Play
+from tests.resumable.conftest import BODY, Play
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -66,3 +66,15 @@ async def test_page_gets_no_leave_that_upstream_did_not_give(play: Play) -> None
     for method in ("GET", "HEAD", "OPTIONS", "DELETE"):
         async with play.ask(f"/streams/{stream_of(answer)}", method=method, headers=[("Origin", ORIGIN)], body=b"") as other:
             assert [name for name, _ in other.head.fields if name.lower().startswith("access-control-")] == []
+
+
+async def test_page_learns_that_a_stream_is_gone(play: Play) -> None:
+    scene = play.stage.scene(ALLOWING + sent(1, 2) + END)
+    async with play.ask("/brief", scene, headers=[("Origin", ORIGIN)]) as answer:
+        body = await answer.to_end()
+    await play.waits(stream_of(answer), lambda state: state["status"] == "410")
+    never, gone = ("GET", f"/streams/{'0' * 32}", b""), ("GET", f"/streams/{stream_of(answer)}", b"")
+    for (method, path, sent_body), status in ((never, 404), (gone, 410), (("POST", "/brief", BODY), 410)):
+        headers = [("Origin", ORIGIN), ("Last-Event-ID", last_id(body))]
+        async with play.ask(path, scene, method=method, headers=headers, body=sent_body) as refused:
+            assert (refused.head.status, refused.head.value("Access-Control-Allow-Origin")) == (status, "*")
