@@ -1,0 +1,300 @@
+"""Kept streams and their store: what only somebody inside can see."""
+
+import asyncio
+import contextlib
+import gc
+import secrets
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+
+import aiohttp
+import pytest
+from structlog.testing import capture_logs
+
+from gateway.kept_stream import KeptStream
+from gateway.kept_streams import KeptStreams
+from gateway.opening import Opening
+from gateway.routes import Route
+from gateway.storing import Storing
+from gateway.stream_store import COMPLETE, CUT, RUNNING, TOO_LARGE, StoredStream, StoreError, StreamHead
+from gateway.subscriber import BEHIND, Subscriber
+from gateway.upstream import open_session
+from gateway.wheel import TimerWheel
+from tests.gateway.scripted_transport import ScriptedTransport, until
+from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Pause, ScriptedUpstream, Silence, Step, chunk
+
+EVENT = b"data: x\n\n"
+KILOBYTES = 1024
+LARGE = b"data: %s\n\n" % (b"x" * 100 * KILOBYTES)
+
+
+class ScriptedStore:
+    """Keeps streams in a dict, and does what its test says: fails while `fails`, and nothing until `goes` is set."""
+
+    def __init__(self) -> None:
+        self.streams: dict[str, StoredStream] = {}
+        self.fails: Callable[[str], bool] = lambda _: False
+        self.goes = asyncio.Event()
+        self.goes.set()
+        self.calls: list[str] = []
+
+    async def _do(self, call: str) -> None:
+        self.calls.append(call)
+        await self.goes.wait()
+        if self.fails(call):
+            raise StoreError(f"no {call} now")
+
+    async def create(self, head: StreamHead) -> None:
+        await self._do("create")
+        if head.id in self.streams:
+            raise StoreError("its id is not new")
+        self.streams[head.id] = StoredStream(head, RUNNING, "", b"", 0.0)
+
+    async def append(self, id: str, blocks: bytes) -> None:
+        await self._do("append")
+        self._change(id, blocks=self._running(id).blocks + blocks)
+
+    async def finish(self, id: str, state: str, reason: str, keep_until: float) -> None:
+        await self._do("finish")
+        self._running(id)
+        self._change(id, state=state, reason=reason, ended_at=time.time())
+
+    def _running(self, id: str) -> StoredStream:
+        if id not in self.streams or self.streams[id].state != RUNNING:
+            raise StoreError("the stream does not run here")
+        return self.streams[id]
+
+    def _change(self, id: str, **changes: object) -> None:
+        self.streams[id] = replace(self.streams[id], **changes)  # type: ignore[arg-type]
+
+    async def load(self, id: str) -> StoredStream | None:
+        await self._do("load")
+        return self.streams.get(id)
+
+    async def find_key(self, route: str, credentials: bytes, key: str) -> str | None:
+        await self._do("find_key")
+        heads = (stored.head for stored in reversed(self.streams.values()))
+        return next((head.id for head in heads if key and (head.route, head.credentials, head.key) == (route, credentials, key)), None)
+
+    async def expire(self, now: float) -> int:
+        return 0
+
+    async def close(self) -> None:
+        """Has nothing to let go of."""
+
+
+def head(key: str = "", id: str = "") -> StreamHead:
+    return StreamHead(id or secrets.token_hex(16), "/", "POST", "/", b"", b"body", key, (), time.time())
+
+
+@dataclass
+class House:
+    """Kept streams, their store, and an upstream that plays one script per request."""
+
+    store: ScriptedStore
+    wheel: TimerWheel
+    streams: KeptStreams
+    session: aiohttp.ClientSession
+    scripts: list[tuple[Step, ...]] = field(default_factory=list)
+    url: str = ""
+    route: Route = field(
+        default_factory=lambda: Route.model_validate({"path": "/", "upstream": "http://gone.invalid", "mode": "resumable"})
+    )
+
+    def open(self, *script: Step, key: str = "") -> Opening:
+        """Asks the upstream for what it is to play."""
+        self.scripts.append((EVENT_STREAM_HEAD, *script))
+        return self.streams.open(head(key), self.route, lambda: self.session.request("POST", self.url))  # type: ignore[arg-type, return-value]
+
+    async def opened(self, *script: Step) -> KeptStream:
+        answer = await self.open(*script).answer
+        assert isinstance(answer, KeptStream)
+        return answer
+
+    def follow(self, stream: KeptStream, takes: int | None = None) -> Subscriber:
+        """Somebody who follows a stream from its start, and takes so many bytes before stalling."""
+        transport = ScriptedTransport(takes)
+        transport.subscriber = subscriber = Subscriber(transport, self.wheel, chunked=False, takes_retry=False)
+        stream.fan_out.join(subscriber, 0)
+        return subscriber
+
+
+@contextlib.asynccontextmanager
+async def house(max_bytes: int = 2**30) -> AsyncIterator[House]:
+    store, wheel = ScriptedStore(), TimerWheel(0.05)
+    scripts: list[tuple[Step, ...]] = []
+    async with (
+        asyncio.timeout(30),
+        ScriptedUpstream(lambda _: scripts.pop(0)) as upstream,
+        open_session(keepalive_seconds=1.0, max_header_bytes=8192) as session,
+    ):
+        route = Route.model_validate({"path": "/", "upstream": upstream.url, "mode": "resumable"})
+        streams = KeptStreams(store, wheel, max_bytes=max_bytes, routes=lambda _: route)
+        async with streams.upkeep():
+            yield House(store, wheel, streams, session, scripts, upstream.url, route)
+            store.goes.set()
+
+
+def blocks_of(store: ScriptedStore, stream: KeptStream) -> int:
+    """How often the store has the event."""
+    return store.streams[stream.head.id].blocks.count(EVENT.rstrip())
+
+
+async def test_what_the_store_refused_is_stored_later_once_and_whole() -> None:
+    async with house() as kept:
+        pauses = [Pause(), Pause()]
+        kept.store.fails = lambda call: call == "append"
+        with capture_logs() as logs:
+            stream = await kept.opened(chunk(EVENT), pauses[0], chunk(EVENT), pauses[1], chunk(EVENT) + LAST_CHUNK)
+            await until(lambda: "append" in kept.store.calls)
+            pauses[0].go()
+            await until(lambda: stream.fan_out.history.end == 2)
+            kept.store.fails = lambda call: call == "finish"
+            pauses[1].go()
+            await until(lambda: kept.store.calls.count("finish") > 1)
+            assert not stream.end_stored
+            kept.store.fails = lambda _: False
+            await until(lambda: stream.end_stored and "works again" in logs[-1]["event"])
+        assert kept.store.streams[stream.head.id].state == COMPLETE
+        assert blocks_of(kept.store, stream) == 3
+        events = [entry["event"] for entry in logs if "store" in entry["event"]]
+        assert events == ["the store of streams fails, they are kept in memory only", "the store of streams works again"]
+
+
+async def test_close_waits_for_what_is_being_stored_and_stores_the_rest_once() -> None:
+    async with house() as kept:
+        stream = await kept.opened(chunk(EVENT), Silence())
+        kept.store.goes.clear()
+        await until(lambda: "append" in kept.store.calls)
+        asyncio.get_running_loop().call_later(0.3, kept.store.goes.set)
+        store = kept.store
+        kept.store.goes = _Late(kept.store.goes)
+    assert blocks_of(store, stream) == 1
+    assert (store.streams[stream.head.id].state, store.streams[stream.head.id].reason) == (CUT, "the gateway stopped while it ran")
+
+
+class _Late(asyncio.Event):
+    """Lets the house close while the store still waits."""
+
+    def __init__(self, event: asyncio.Event) -> None:
+        super().__init__()
+        self._event = event
+
+    def set(self) -> None:
+        """Leaves it to the test."""
+
+    async def wait(self) -> bool:  # type: ignore[override]
+        return bool(await self._event.wait())
+
+
+async def test_ended_stream_stays_in_memory_until_the_store_has_it_and_nobody_that_runs_pays_for_it() -> None:
+    async with house(max_bytes=150 * KILOBYTES) as kept:
+        kept.store.goes.clear()
+        ended = [await kept.opened(chunk(LARGE) + LAST_CHUNK) for _ in range(3)]
+        runs = await kept.opened(chunk(LARGE), Silence())
+        await until(lambda: all(stream.state == COMPLETE for stream in ended))
+        await until(lambda: kept.streams.memory.bytes > 400 * KILOBYTES)
+        await asyncio.sleep(0.2)  # some rounds of upkeep
+        assert [await kept.streams.find(stream.head.id) for stream in ended] == ended
+        kept.store.goes.set()
+        await until(lambda: kept.streams.memory.bytes < 150 * KILOBYTES)
+        assert runs.state == RUNNING
+        for stream in ended:
+            found = await kept.streams.find(stream.head.id)
+            assert isinstance(found, KeptStream)
+            assert found is not stream
+            assert found.fan_out.history.end_bytes == stream.fan_out.history.end_bytes
+
+
+async def test_streams_that_ended_give_way_when_the_store_fails_and_say_so() -> None:
+    async with house(max_bytes=150 * KILOBYTES) as kept:
+        kept.store.fails = lambda call: call in ("append", "finish")
+        stream = await kept.opened(chunk(LARGE) + LAST_CHUNK)
+        other = await kept.opened(chunk(LARGE), Silence())
+        await until(lambda: kept.streams.memory.bytes < 150 * KILOBYTES and stream.state == COMPLETE)
+        assert other.state == RUNNING
+        assert await kept.streams.find(stream.head.id) == "it ended while the store failed, and left memory before it worked again"
+
+
+async def test_who_follows_a_stored_stream_is_sent_away_before_one_that_runs_is_ended() -> None:
+    async with house(max_bytes=250 * KILOBYTES) as kept:
+        ended = await kept.opened(chunk(LARGE), chunk(LARGE) + LAST_CHUNK)
+        viewer = kept.follow(ended, takes=0)
+        await until(lambda: ended.end_stored)
+        runs = await kept.opened(chunk(LARGE), Silence())
+        await until(lambda: viewer.verdict)
+        assert (viewer.verdict, runs.state) == (BEHIND, RUNNING)
+
+
+async def test_largest_that_run_end_until_the_rest_fits() -> None:
+    async with house(max_bytes=350 * KILOBYTES) as kept:
+        sizes = (1, 3, 2, 1)
+        streams = [await kept.opened(*[chunk(LARGE)] * size, Silence()) for size in sizes]
+        await until(lambda: streams[1].state == TOO_LARGE)
+        await until(lambda: streams[1].end_stored)
+        await until(lambda: sum(stream.fan_out.history.cost for stream in streams if stream.state == RUNNING) < 350 * KILOBYTES)
+        assert [stream.state for stream in (streams[0], streams[3])] == [RUNNING, RUNNING]
+
+
+async def test_stream_that_leaves_memory_needs_no_collector() -> None:
+    async with house(max_bytes=50 * KILOBYTES) as kept:
+        stream = weakref.ref(await kept.opened(chunk(LARGE) + LAST_CHUNK))
+        gc.disable()
+        try:
+            await until(lambda: stream() is None)
+        finally:
+            gc.enable()
+
+
+async def test_same_key_at_once_opens_one_stream() -> None:
+    async with house() as kept:
+        pause = Pause()
+        asked = [head("one"), head("one")]
+        kept.scripts.append((pause, EVENT_STREAM_HEAD, chunk(EVENT) + LAST_CHUNK))
+        openings = []
+        for each in asked:
+            assert await kept.streams.find_stored(each) is None
+            found = kept.streams.find_opening(each)
+            openings.append(found or kept.streams.open(each, kept.route, lambda: kept.session.request("POST", kept.url)))  # type: ignore[arg-type, return-value]
+        assert openings[0] is openings[1]
+        pause.go()
+        assert isinstance(await openings[0].answer, KeptStream)
+
+
+async def test_who_leaves_while_its_stream_is_opened_cancels_it_unless_it_has_a_key() -> None:
+    async with house() as kept:
+        for key, cancelled in (("", True), ("one", False)):
+            kept.scripts.append((Silence(),))
+            opening = kept.streams.open(head(key), kept.route, lambda: kept.session.request("POST", kept.url))  # type: ignore[arg-type, return-value]
+            opening.leave()
+            assert opening.task is not None
+            await asyncio.wait((opening.task,), timeout=0.3)
+            assert opening.task.cancelled() is cancelled
+
+
+async def test_key_of_an_upstream_that_fails_is_free_again() -> None:
+    async with house() as kept:
+
+        async def fail() -> aiohttp.ClientResponse:
+            raise aiohttp.ClientConnectionError("refused")
+
+        asked = head("one")
+        opening = kept.streams.open(asked, kept.route, fail)
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await opening.answer
+        assert kept.streams.find_opening(asked) is None
+
+
+async def test_restored_stream_costs_what_it_did_and_knows_ids_of_upstream_only() -> None:
+    store, wheel = ScriptedStore(), TimerWheel(1.0)
+    async with house() as kept:
+        stream = await kept.opened(b"".join(map(chunk, [EVENT, b"id: own\ndata: x\n\n", b": c\n\n", EVENT])) + LAST_CHUNK)
+        await until(lambda: stream.end_stored)
+        restored = KeptStream.restore(kept.store.streams[stream.head.id], kept.route, wheel, kept.streams.memory)
+        assert restored.fan_out.history.cost == stream.fan_out.history.cost
+        assert (restored.find("own"), restored.find(f"{stream.head.id}-1")) == (2, None)
+        assert restored.fan_out.history.end == stream.fan_out.history.end == 3
+        await Storing(store).bring([restored])
+        assert store.calls == []
