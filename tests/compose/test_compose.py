@@ -100,6 +100,26 @@ def test_demo_sentence_streams_through_the_published_port(project: Project) -> N
     assert lines[-1][0] - lines[0][0] > 0.1 * len(DEMO_TEXT) / 2, "the events came all at once"
 
 
+def test_answer_outlives_its_connection_and_a_restart_of_the_gateway(project: Project) -> None:
+    words = "one two three four five six"
+    with httpx.stream("POST", project.url + "/sse?split=word", json={"message": words}, trust_env=False) as answer:
+        url = project.url + answer.headers["Location"]
+        seen = next(line.removeprefix("id: ") for line in answer.iter_lines() if line.startswith("id: "))
+    wait_until(lambda: httpx.head(url, trust_env=False).headers["Stream-State"] == "complete", "the answer kept")
+    project.restart("gateway")
+    rest = httpx.get(url, headers={"Last-Event-ID": seen}, trust_env=False)
+    data = [line.removeprefix("data: ") for line in rest.text.splitlines() if line.startswith("data: ")]
+    assert "".join(data) == words.removeprefix("one ")
+    assert int(httpx.head(url, trust_env=False).headers["Stream-Blocks"]) == len(data) + 1
+
+
+def test_demo_page_knows_where_the_gateway_is_published(project: Project) -> None:
+    admin = f"http://127.0.0.1:{project.admin_port}"
+    assert httpx.get(admin + "/demo", trust_env=False).status_code == 200
+    settings = httpx.get(admin + "/pages/settings.json", trust_env=False).json()
+    assert settings["public_url"] == f"http://localhost:{project.public_port}"
+
+
 def test_only_the_gateway_is_published(project: Project) -> None:
     published = {
         (service, inner, outer["HostPort"], outer["HostIp"])

@@ -96,6 +96,9 @@ def test_variable_that_is_meant_for_somebody_else_is_left_alone(variable: str) -
         ("GATEWAY_DRAIN_SECONDS", "nan", "finite number"),
         ("GATEWAY_DRAIN_SECONDS", "inf", "finite number"),
         ("GATEWAY_DRAIN_SECONDS", "5s", "valid number"),
+        ("GATEWAY_PUBLIC_URL", "events.example", "must be a URL like https://host"),
+        ("GATEWAY_PUBLIC_URL", "https://events.example?a=b", "without query or credentials"),
+        ("GATEWAY_PUBLIC_URL", "https://events.example; script-src *", "must be a URL like https://host"),
         ("GATEWAY_MAX_STREAMS", "0", "greater than or equal to 1"),
         ("GATEWAY_MAX_STREAMS_PER_CLIENT", "0", "greater than or equal to 1"),
         ("GATEWAY_MAX_REQUEST_BODY_BYTES", "1 MiB", "valid integer"),
@@ -145,3 +148,10 @@ def test_unknown_argument_stops_the_start_with_status_2(monkeypatch: pytest.Monk
     status, said = start_refused(monkeypatch, capsys, "--port", "9000")
     assert status == 2
     assert "unrecognized arguments: --port 9000" in said
+
+
+@pytest.mark.parametrize("url", ["https://events.example", "http://[::1]:8080", "https://events.example/prefix"])
+def test_public_url_needs_no_slash_at_its_end(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for given in (url, url + "/"):
+        monkeypatch.setenv("GATEWAY_PUBLIC_URL", given)
+        assert read_settings(Settings).public_url == url
