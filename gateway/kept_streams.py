@@ -111,6 +111,7 @@ class KeptStreams:
                 self._forget_key(opening)
                 opening.answer.set_result(upstream)
                 return
+            opening.cookies = upstream.headers.getall("Set-Cookie", [])
             fields = kept_fields(upstream, opening.head.id, route)
             stream = KeptStream(replace(opening.head, fields=tuple(fields.items())), route, self._wheel, self.memory)
             self._streams[opening.head.id] = stream

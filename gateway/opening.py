@@ -15,6 +15,8 @@ class Opening:
         self.head = head
         self.answer: asyncio.Future[KeptStream | aiohttp.ClientResponse] = asyncio.get_running_loop().create_future()
         """The stream, or the response when it is no event stream: that belongs to the request that opened it. Raises what asking raised."""
+        self.cookies: list[str] = []
+        """What the upstream set, for the request that opened it and for nobody else."""
         self.task: asyncio.Task[None] | None = None
 
     def leave(self) -> None:

@@ -139,7 +139,7 @@ class Resumable:
             opening.leave()
             raise
         if isinstance(answer, KeptStream):
-            return await self._follow(request, exchange, answer, 0)
+            return await self._follow(request, exchange, answer, 0, opening.cookies)
         return await self._direct.relay(request, answer, exchange)
 
     async def _join_opening(
@@ -169,10 +169,13 @@ class Resumable:
             return self._refuse(exchange, 400, f"{last_event_id[:100]!r} is not the ID of an event of this stream")
         return await self._follow(request, exchange, stream, cursor)
 
-    async def _follow(self, request: web.BaseRequest, exchange: Exchange, stream: KeptStream, cursor: int) -> web.StreamResponse:
+    async def _follow(
+        self, request: web.BaseRequest, exchange: Exchange, stream: KeptStream, cursor: int, cookies: Iterable[str] = ()
+    ) -> web.StreamResponse:
         self._metrics.subscribed(stream.head.route, "history" if cursor or stream.viewers or stream.ended_at else "live")
         try:
-            return await send_stream(request, exchange, CIMultiDict(stream.head.fields), partial(_begin, stream, cursor), self._wheel)
+            fields = CIMultiDict([*stream.head.fields, *(("Set-Cookie", cookie) for cookie in cookies)])
+            return await send_stream(request, exchange, fields, partial(_begin, stream, cursor), self._wheel)
         finally:
             stream.viewer_left()
 

@@ -174,3 +174,12 @@ async def test_stream_in_a_coding_that_the_gateway_cannot_undo_passes_as_it_is(p
     scene = play.stage.scene(coded + chunk(b"\x1f\x9d\x90d\xc2") + END)
     async with play.ask("/ask", scene) as answer:
         assert (await answer.to_end(), answer.head.value("Stream-Id")) == (b"\x1f\x9d\x90d\xc2", None)
+
+
+async def test_cookies_are_for_the_request_that_was_answered_with_them(play: Play) -> None:
+    scene = play.stage.scene(HEAD.replace(b"\r\n\r\n", b"\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n\r\n") + sent(1, 1) + END)
+    async with play.ask("/ask", scene) as answer:
+        await answer.to_end()
+    assert answer.head.values("Set-Cookie") == ["a=1", "b=2"]
+    async with play.ask(f"/streams/{stream_of(answer)}", method="GET", body=b"") as again:
+        assert again.head.values("Set-Cookie") == []
