@@ -30,11 +30,14 @@ class Terminal:
     """Runs the examples one after the other, as somebody does who tries them."""
 
     def __init__(self, stack: Stack) -> None:
+        self.stack = stack
         self._places = {"http://localhost:8080": stack.url, "http://localhost:8081": stack.gateway.status_url}
         self._here: dict[str, str] = {}
         """What stands for the written epoch and for the written streams in this run."""
+        self.outputs = [self._run(command, printed) for command, printed in EXAMPLES]
+        """What each example printed, in the words of the page."""
 
-    def run(self, command: str, printed: str) -> str:
+    def _run(self, command: str, printed: str) -> str:
         """Gives what `command` prints, in the words of the page; of one that does not end, as much as there is of `printed`."""
         for written, here in (self._places | self._here).items():
             command = command.replace(written, here)
@@ -67,11 +70,9 @@ def body_of(printed: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
-    """What the examples printed, tried in the order of the page."""
+def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
     with run_stack(tmp_path_factory.mktemp("stack"), PRODUCER_PUBLISH_KEYS=KEY) as stack:
-        terminal = Terminal(stack)
-        yield [terminal.run(command, printed) for command, printed in EXAMPLES]
+        yield Terminal(stack)
 
 
 def test_readme_has_examples_of_streams_and_of_topics() -> None:
@@ -87,6 +88,11 @@ def test_readme_shows_an_answer_that_is_cut_and_what_resumes_it() -> None:
 
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)), ids=[command for command, _ in EXAMPLES])
-def test_example_prints_what_the_readme_says(outputs: list[str], number: int) -> None:
+def test_example_prints_what_the_readme_says(terminal: Terminal, number: int) -> None:
     _, printed = EXAMPLES[number]
-    assert outputs[number].rstrip("\n") == body_of(printed).rstrip("\n")
+    assert terminal.outputs[number].rstrip("\n") == body_of(printed).rstrip("\n")
+
+
+def test_producer_was_asked_once_for_the_answer_that_was_cut(terminal: Terminal) -> None:
+    asked = [command for command, _ in EXAMPLES if "/sse" in command]
+    assert terminal.stack.gateway.metric("gateway_upstream_requests_total", route="/sse", method="POST") == len(asked)
