@@ -136,3 +136,7 @@ def test_fetch_event_source_posts_a_message_and_streams_it_back(
     page.wait_for_function("state !== 'open'")
     assert page.evaluate("state") == "ended"
     assert read_text(page) == message
+    ids = [event["id"] for event in page.evaluate("events")]
+    stream = ids[0].partition("-")[0]
+    assert len(stream) == 32
+    assert ids == [f"{stream}-{number}" for number in range(1, len(message) + 1)]

@@ -27,6 +27,7 @@ class Reading:
 
     def __init__(self, stack: Stack, route: str, expected: str) -> None:
         self._sent = SentCount(stack, route)
+        self._kept = route == "POST /sse"
         self._expected = expected
         self._body = b""
         self._streamed = False
@@ -43,6 +44,14 @@ class Reading:
         lines = self._body.decode().splitlines()
         assert "".join(line.removeprefix("data: ") for line in lines if line.startswith("data")) == self._expected
         assert lines.count("event: message") == lines.count("retry: 15000") == self._sent.now() == len(self._expected)
+        assert_ids([line.removeprefix("id: ") for line in lines if line.startswith("id")], len(self._expected) if self._kept else 0)
+
+
+def assert_ids(ids: list[str], count: int) -> None:
+    """Checks the IDs of the first `count` events of a kept stream: all begin with its own, and count up from 1."""
+    stream = ids[0].partition("-")[0] if ids else ""
+    assert ids == [f"{stream}-{number}" for number in range(1, count + 1)]
+    assert len(stream) == (32 if count else 0)
 
 
 @pytest.mark.curl
@@ -107,4 +116,5 @@ def test_httpx_sse_reads_the_events(stack: Stack, method: str) -> None:
                 assert sent.now() < len(text)
             events.append(event)
     assert "".join(event.data for event in events) == text
+    assert_ids([event.id for event in events if event.id], len(text) if method == "POST" else 0)
     assert {(event.event, event.retry) for event in events} == {("message", 15000)}
