@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from . import event_log, framer
+from . import event_log, framer, resumable
 from .comparison import compare_hubs, compare_proxies, measure_topics
 from .fan_out import fan_outs
 from .hubs import HUBS
@@ -41,11 +41,12 @@ def _arguments() -> argparse.Namespace:
         description="Measures the gateway beside the proxies and hubs that are installed, and the producer's topics.",
         epilog="BENCH_PEERS names a folder with programs that are not on PATH; GATEWAY_PYTHON is the interpreter that runs the gateway.",
     )
-    names = ("framer", "log", "topics", *workloads(0), *fan_outs(None))
+    names = ("framer", "log", "topics", "resumable", *workloads(0), *fan_outs(None))
     servers = tuple(dict.fromkeys((*SERVERS, *HUBS)))
     parser.add_argument("what", nargs="*", metavar="WHAT", help=f"any of {', '.join(names)}; default all")
-    parser.add_argument("--streams", type=int, default=300, help="streams of the workload paced (default 300)")
+    parser.add_argument("--streams", type=int, help="streams of paced (default 300) and resumable (1000)")
     parser.add_argument("--subscribers", type=int, help="subscribers of the workloads with one stream for all (default as they say)")
+    parser.add_argument("--kept", type=int, default=10_000, help="streams that mode resumable keeps (default 10000)")
     parser.add_argument("--events", type=int, default=1_000_000, help="events that are replayed, a tenth of a large log (default 1000000)")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement (default 3)")
     parser.add_argument("--repeat", type=int, default=3, help="measurements of each server, of which medians are shown (default 3)")
@@ -59,8 +60,8 @@ def _arguments() -> argparse.Namespace:
             parser.error(f"{unknown[0]!r} is none of {', '.join(allowed)}")
     if arguments.subscribers is not None and arguments.subscribers < 1:
         parser.error("--subscribers must be positive")
-    if arguments.streams < 1 or arguments.repeat < 1 or arguments.seconds <= 0 or arguments.events < 1000:
-        parser.error("--streams, --repeat and --seconds must be positive, --events at least 1000")
+    if min(arguments.streams or 1, arguments.kept) < 1 or arguments.repeat < 1 or arguments.seconds <= 0 or arguments.events < 1000:
+        parser.error("--streams, --kept, --repeat and --seconds must be positive, --events at least 1000")
     return arguments
 
 
@@ -95,7 +96,9 @@ def main() -> None:
         print(event_log.report(arguments.repeat, events=arguments.events), end="\n\n", flush=True)
     if "topics" in arguments.what:
         measure_topics(arguments.events, arguments.repeat)
-    if offered := [workload for name, workload in workloads(arguments.streams).items() if name in arguments.what]:
+    if "resumable" in arguments.what:
+        print(resumable.report(arguments.streams or 1000, arguments.kept, arguments.seconds, arguments.repeat), end="\n\n", flush=True)
+    if offered := [workload for name, workload in workloads(arguments.streams or 300).items() if name in arguments.what]:
         complete &= compare_proxies(offered, arguments.servers, arguments.seconds, arguments.repeat)
     if fanned := [workload for name, workload in fan_outs(arguments.subscribers).items() if name in arguments.what]:
         complete &= compare_hubs(fanned, arguments.servers, arguments.seconds, arguments.repeat)

@@ -9,14 +9,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from .process_tree import end, measuring_cpus, pinned, usage
-from .servers import REPOSITORY, SERVERS, Place, environment, program
+from .servers import REPOSITORY, SERVERS, Launch, Place, environment, program
 
 _START_SECONDS = 20
 _LOAD_SECONDS = 90
@@ -86,15 +86,18 @@ def run_origin() -> Iterator[int]:
         yield port
 
 
-def measure(name: str, workload: Workload, origin_port: int, warm_up: float, seconds: float) -> Measurement:
-    """Starts server `name` in front of the origin and measures it for `seconds` after `warm_up` seconds. Raises MeasurementError."""
+def measure(
+    name: str, workload: Workload, origin_port: int, warm_up: float, seconds: float, start: Callable[[Place], Launch] | None = None
+) -> Measurement:
+    """Starts server `name` (as `start` says, else as usual) in front of the origin and measures it for `seconds` after `warm_up` seconds.
+    Raises MeasurementError."""
     path = program(name)
     if path is None:
         raise MeasurementError(f"{name} is not installed")
     cpus = measuring_cpus()
     port, spare_port = free_ports(2)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        launch = SERVERS[name](Place(port, origin_port, spare_port, Path(folder)))
+        launch = (start or SERVERS[name])(Place(port, origin_port, spare_port, Path(folder)))
         with run_process([path, *launch.arguments], environment() | launch.environ, cpus[0] if cpus else None) as process:
             wait_for_answer(name, port, process)
             idle_pss_kb = usage(process.process.pid).pss_kb

@@ -118,6 +118,12 @@ class History:
         self.end += 1
         self.end_bytes += len(block)
 
+    def seal(self) -> None:
+        """Joins what is open, because no more blocks come: they take less memory so."""
+        if self._open.blocks is not None:
+            self._open.seal()
+        self._last_read = None
+
     def _begin_segment(self, first: int, base: int) -> _Segment:
         segment = _Segment(first, base)
         self._segments.append(segment)

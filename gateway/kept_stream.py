@@ -172,6 +172,7 @@ class KeptStream:
         )
 
     def _finish(self) -> None:
+        self.fan_out.history.seal()
         if self.state == COMPLETE:
             self.fan_out.finish(RELAY_COMPLETE)
         else:
