@@ -88,6 +88,16 @@ class FanOut:
         self.history.append(block, id)
         self._schedule()
 
+    def pass_on(self, block: bytes, id: str | None = None) -> None:
+        """Takes the next block and sends it in this very turn of the event loop. For streams with few subscribers."""
+        alone = len(cohorts := self._cohorts) == 1 and cohorts[0] and cohorts[0].cursor == self.history.end
+        self.history.append(block, id)
+        if alone and not (self._lagging or self._finish or self._room or self._moved or self.history.full):
+            cohorts[0].send(block)
+            self._memory.count(self)
+        else:
+            self._turn()
+
     def join(self, subscriber: Subscriber, cursor: int | None = None) -> None:
         """Takes a subscriber in who wants what comes after `cursor`, or from now on."""
         subscriber.fan_out = self
@@ -142,7 +152,7 @@ class FanOut:
         self._schedule()
 
     def turn(self) -> None:
-        """Sends what has come, in this very turn of the event loop. For streams with few subscribers, after all that came at once."""
+        """Sends what has come, in this very turn of the event loop. For streams with few subscribers."""
         self._turn()
 
     def close(self) -> None:

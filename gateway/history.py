@@ -49,8 +49,8 @@ class _Segment:
         if not self.blocks:
             self.begun = now
         self.blocks.append(block)
-        self.ends.append(self.size + len(block))
-        cost = len(block)
+        cost, ends = len(block), self.ends
+        ends.append(ends[-1] + cost if ends else cost)
         if id is not None:
             self.ids[id] = self.first + len(self.ends)
             cost += _ID_BYTES + len(id)
@@ -105,10 +105,10 @@ class History:
     def append(self, block: bytes, id: str | None = None) -> None:
         """Takes the next block; `id` when the last event ID became `id` with it, None when it stayed."""
         segment, now = self._open, self._clock()
-        if segment.ends and (
-            segment.size + len(block) > READ_BYTES
+        if (ends := segment.ends) and (
+            ends[-1] + len(block) > READ_BYTES
             or segment.cost > self._segment_cost
-            or len(segment.ends) >= _SEGMENT_BLOCKS
+            or len(ends) >= _SEGMENT_BLOCKS
             or now - segment.begun > self._segment_seconds  # or a slow stream would keep its old blocks for the sake of its new ones
         ):
             segment.seal()

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import aiohttp
 import structlog
 
-from eventstream import Framer, count_blocks, split_blocks
+from eventstream import Framer, split_blocks
 
 from .decoding import find_decoder
 from .fan_out import FanOut, Memory
@@ -101,8 +101,20 @@ class KeptStream:
         """Takes whole blocks."""
         if self.state != RUNNING:
             return
+        history = self.fan_out.history
+        if data.find(b"\n\n") == len(data) - 2 and b"\r" not in data and not self._comments and not data.startswith(b"\n"):
+            if (stamped := stamp(data, self.head.id, history.end + 1)) is not None:  # the usual case: one block
+                self.fan_out.pass_on(*stamped)
+            else:
+                self._add_comments(data)
+        else:
+            self._write_many(data)
+        if history.cost + len(self._comments) > self.route.max_stream_bytes:
+            self.stop(TOO_LARGE, f"the stream passed {self.route.max_stream_bytes} bytes, which is what the route keeps of one")
+
+    def _write_many(self, data: bytes) -> None:
         history = self.fan_out.history  # not by `FanOut.append`, which would have another turn later
-        for block in (data,) if count_blocks(data) == 1 and data[0] not in _LINE_ENDS else split_blocks(data):
+        for block in split_blocks(data):
             stamped = stamp(block, self.head.id, history.end + 1)
             if stamped is None:
                 self._add_comments(block)
@@ -111,8 +123,6 @@ class KeptStream:
                 self._comments.clear()
             else:
                 history.append(*stamped)
-        if history.cost + len(self._comments) > self.route.max_stream_bytes:
-            self.stop(TOO_LARGE, f"the stream passed {self.route.max_stream_bytes} bytes, which is what the route keeps of one")
         self.fan_out.turn()
 
     def _add_comments(self, block: bytes) -> None:

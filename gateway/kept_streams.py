@@ -40,9 +40,12 @@ class _Memory(Memory):
         self._passed = passed
 
     def count(self, fan_out: FanOut) -> None:
-        super().count(fan_out)
-        if self.bytes > self._most_bytes:
-            self._passed()
+        if fan_out in self._fan_outs:
+            cost = fan_out.history.cost
+            self.bytes += cost - fan_out.counted
+            fan_out.counted = cost
+            if self.bytes > self._most_bytes:
+                self._passed()
 
 
 class KeptStreams:

@@ -16,8 +16,7 @@ def stamp(block: bytes, stream: str, number: int) -> tuple[bytes, str | None] | 
     The last line, because some clients take an ID when its line comes, and would miss the event if they were cut off before its end.
     A stamped block ends with one blank line, however many it had. An ID with NUL counts as none: clients ignore it.
     """
-    id = read_id(block)
-    if id is not None:
+    if (b"\nid" in block or b"\rid" in block or block.startswith(b"id")) and (id := read_id(block)) is not None:
         return block, id
     if block.startswith((b"data:", b"data\n", b"data\r")) or _DATA.search(block) is not None:
         if block.endswith(b"\n\n") and block[-3] not in _LINE_ENDS:
@@ -36,8 +35,6 @@ def _cut_blank_line(block: bytes) -> tuple[bytes, bytes]:
 
 def read_id(block: bytes) -> str | None:
     """Gives what the last event ID becomes with a block, None when it stays."""
-    if b"\nid" not in block and b"\rid" not in block and not block.startswith(b"id"):
-        return None  # most blocks by far, found out at the speed of `in`
     found = _ID.findall(block)
     return found[-1].decode("utf-8", "replace") if found else None
 

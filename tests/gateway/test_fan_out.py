@@ -282,3 +282,22 @@ async def test_moved_is_called_after_each_turn_in_which_something_may_have_chang
     subscriber.end(LEFT)
     await settle()
     assert calls == [1, 1, 0]
+
+
+async def test_block_that_is_passed_on_is_sent_in_the_same_turn_and_once_to_everybody_wherever_they_are() -> None:
+    audience = Audience()
+    fan_out, blocks = audience.fan_out, blocks_of(40, 10_000)
+    live, transport = audience.join(0)
+    await settle()
+    for number, block in enumerate(blocks[:10], 1):
+        fan_out.pass_on(block)
+        assert transport.body == b"".join(blocks[:number])
+    stalled, chunked, late = audience.join(0, takes=0), audience.join(0, chunked=True), audience.join(0)
+    for block in blocks[10:]:
+        fan_out.pass_on(block)
+    stalled[1].drain()
+    everybody = (live, stalled[0], chunked[0], late[0])
+    await until(lambda: all(subscriber.cohort and subscriber.blocks_out == 40 for subscriber in everybody))
+    fan_out.pass_on(b"last\n\n")
+    await until(lambda: all(subscriber.blocks_out == 41 for subscriber in everybody))
+    assert [each.body for each in (transport, stalled[1], late[1])] == [b"".join(blocks) + b"last\n\n"] * 3
