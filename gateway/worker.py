@@ -41,6 +41,7 @@ def run(serving: Coroutine[Any, Any, T]) -> T:
     """Runs the loop of a process that has many connections and lives long."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two descriptors a stream
+    sys.setswitchinterval(0.001)  # the loop waits so long for the interpreter's lock, which the store's threads take too
     gc.freeze()  # what is there now stays; the collector need not look at it again and again
     gc.set_threshold(5_000, 20, 50)
     return uvloop.run(serving)
