@@ -14,6 +14,8 @@ from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict
 from yarl import URL
 
+from eventstream import Parser
+
 from .direct import Direct, failed, request_fields
 from .downstream import comes_from_peer
 from .exchange import Exchange
@@ -109,7 +111,7 @@ class Resumable:
         cursor = _find(found, last_event_id)
         if cursor is None:
             return self._refuse(exchange, 400, f"{last_event_id[:100]!r} is not the ID of an event of this stream")
-        if found.state == COMPLETE and last_event_id and cursor == found.fan_out.history.end:
+        if found.state == COMPLETE and last_event_id and not _has_events(found, cursor):
             return _no_content(exchange, found)  # an EventSource would come back for ever
         return await self._follow(request, exchange, found, cursor)
 
@@ -229,10 +231,19 @@ def _find(stream: KeptStream, last_event_id: str) -> int | None:
     if not last_event_id:
         return 0
     stamped = read_stamp(last_event_id)
-    if stamped is None:
-        return stream.find(last_event_id)
-    id, number = stamped
-    return number if id == stream.head.id and number <= stream.fan_out.history.end else None
+    if stamped is None or stamped[0] != stream.head.id:
+        return stream.find(last_event_id)  # the upstream may be a gateway too, whose IDs look the same
+    return stamped[1] if stamped[1] <= stream.fan_out.history.end else None
+
+
+def _has_events(stream: KeptStream, cursor: int) -> bool:
+    """Tells whether there is an event after `cursor`, and not only blocks without data."""
+    history = stream.fan_out.history
+    while cursor < history.end:
+        blocks, cursor = history.read(cursor, history.end)
+        if Parser().feed(blocks):
+            return True
+    return False
 
 
 def _state_fields(stream: KeptStream) -> CIMultiDict[str]:

@@ -9,7 +9,7 @@ from typing import Any, Self
 import httpx
 
 RETRY_SECONDS = 0.05
-ANSWER_SECONDS = 30.0
+ANSWER_SECONDS = 60.0
 """What a publisher waits for one answer, and for one event to be acknowledged in the end."""
 
 

@@ -161,6 +161,25 @@ async def test_event_source_that_has_seen_all_is_told_to_stop(play: Play) -> Non
         assert (rest.head.status, await rest.to_end(), rest.end) == (200, b"", End.COMPLETE)
 
 
+async def test_block_without_data_behind_the_last_event_is_nothing_to_come_back_for(play: Play) -> None:
+    scene = play.stage.scene(HEAD + sent(1, 1) + chunk(b"retry: 10\n\n") + END)
+    async with play.ask("/ask", scene) as answer:
+        body = await answer.to_end()
+    async with play.ask(f"/streams/{stream_of(answer)}", method="GET", headers=[("Last-Event-ID", last_id(body))], body=b"") as rest:
+        assert rest.head.status == 204
+
+
+async def test_ids_of_another_gateway_behind_this_one_are_known(play: Play) -> None:
+    theirs = "f" * 32
+    scene = play.stage.scene(
+        HEAD + chunk(b"data: 1\nid: %s-1\n\n" % theirs.encode()) + chunk(b"data: 2\nid: %s-2\n\n" % theirs.encode()) + END
+    )
+    async with play.ask("/ask", scene) as answer:
+        await answer.to_end()
+    async with play.ask(f"/streams/{stream_of(answer)}", method="GET", headers=[("Last-Event-ID", f"{theirs}-1")], body=b"") as rest:
+        assert await rest.to_end() == b"data: 2\nid: %s-2\n\n" % theirs.encode()
+
+
 async def test_heartbeats_come_between_the_blocks(play: Play) -> None:
     pause = Pause()
     scene = play.stage.scene(HEAD + sent(1, 1), pause, sent(2, 2) + END)
