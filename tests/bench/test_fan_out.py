@@ -31,7 +31,7 @@ def test_subscribers_that_come_back_get_what_they_missed(tmp_path: Path) -> None
     [row] = rows(run(arguments, tmp_path))
     assert row["hub"] == "gateway"
     assert row["defects"] == "none"
-    assert float(row["deliveries/s"]) * float(row["caught up s"]) > 10 * 5000
+    assert float(row["deliveries/s"]) * (float(row["caught up s"]) + 0.01) > 10 * 5000  # what is printed is rounded
 
 
 def test_number_of_subscribers_must_be_positive(tmp_path: Path) -> None:
