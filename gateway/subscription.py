@@ -22,7 +22,10 @@ _EXPIRY_SPREAD = 0.1
 async def send_stream(
     request: web.BaseRequest, exchange: Exchange, fields: CIMultiDict[str], begin: Begin, wheel: TimerWheel
 ) -> web.StreamResponse:
-    """Sends an event stream until it has ended, and gives its response, whose end is still to be written if it is complete."""
+    """Sends an event stream until it has ended, and gives its response, whose end is still to be written if it is complete.
+
+    `fields` are emptied when they have been sent, because whoever calls this holds them for as long as it waits.
+    """
     response = ResponseHead(status=200, headers=fields)
     writer = await response.prepare(request)
     assert isinstance(writer, StreamWriter)
@@ -35,8 +38,9 @@ async def send_stream(
     protocol.writing = subscriber
     exchange.status, exchange.event_stream, exchange.relay = 200, True, subscriber
     begin(subscriber)
-    del begin, fields, writer, protocol
+    fields.clear()
     response.headers.clear()
+    del begin, fields, writer, protocol
     try:
         await subscriber.ended()
     finally:
