@@ -4,9 +4,13 @@ import functools
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+DEVICE_BYTES = 16 * 1024 * 1024
+"""The size of a device that a test fills."""
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -68,6 +72,23 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if os.environ.get("CI") == "true":
                 pytest.fail(f"{reason} (CI=true allows no skips)", pytrace=False)
             pytest.skip(reason)
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with DEVICE_BYTES, to be filled."""
+    directory = tmp_path / "device"
+    directory.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DEVICE_BYTES}", "tmpfs", directory], capture_output=True, text=True)
+    if mounted.returncode:
+        reason = f"only root can mount a device: {mounted.stderr.strip()}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{reason} (CI=true allows no skips)", pytrace=False)
+        pytest.skip(reason)
+    try:
+        yield directory
+    finally:
+        subprocess.run(["umount", directory], check=True)
 
 
 @pytest.fixture(scope="session")

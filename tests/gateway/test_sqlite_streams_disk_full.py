@@ -2,32 +2,17 @@
 
 import asyncio
 import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gateway.sqlite_streams import SqliteStreamStore
 from gateway.stream_store import COMPLETE, CUT, EXPIRED, StoreError
+from tests.conftest import DEVICE_BYTES
 from tests.gateway.sqlite_stream_checks import assert_clean
 from tests.gateway.stream_store_contract import GUARD_SECONDS, NOW, block, expire_all, head, keep, load
 
-DEVICE_BYTES = 16 * 1024 * 1024
 FULL = "no room left on the device; free some, or lower retain_seconds"
-
-
-@pytest.fixture
-def device(tmp_path: Path) -> Iterator[Path]:
-    directory = tmp_path / "device"
-    directory.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DEVICE_BYTES}", "tmpfs", directory], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"only root can mount a device: {mounted.stderr.strip()}")
-    try:
-        yield directory
-    finally:
-        subprocess.run(["umount", directory], check=True)
 
 
 def fill(device: Path, leave: int = 0) -> None:

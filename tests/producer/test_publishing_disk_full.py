@@ -3,30 +3,12 @@
 import asyncio
 import json
 import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
-import pytest
 
 from eventstream.client import EventSource
 from tests.producer.serving import GUARD_SECONDS, start_producer
-
-DEVICE_BYTES = 16 * 1024 * 1024
-
-
-@pytest.fixture
-def device(tmp_path: Path) -> Iterator[Path]:
-    directory = tmp_path / "device"
-    directory.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DEVICE_BYTES}", "tmpfs", directory], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"only root can mount a device: {mounted.stderr.strip()}")
-    try:
-        yield directory
-    finally:
-        subprocess.run(["umount", directory], check=True)
 
 
 async def test_full_device_is_507_while_subscribers_go_on_and_publishing_does_when_there_is_room(device: Path) -> None:

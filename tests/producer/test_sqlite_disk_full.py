@@ -2,8 +2,6 @@
 
 import asyncio
 import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,22 +11,8 @@ from producer.log_check import LogAudit
 from producer.retention import Retention
 from producer.sqlite_log import SqliteEventLog
 from producer.sqlite_schema import FILE
+from tests.conftest import DEVICE_BYTES
 from tests.producer.event_log_contract import blocks, read_all
-
-DEVICE_BYTES = 16 * 1024 * 1024
-
-
-@pytest.fixture
-def device(tmp_path: Path) -> Iterator[Path]:
-    directory = tmp_path / "device"
-    directory.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DEVICE_BYTES}", "tmpfs", directory], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"only root can mount a device: {mounted.stderr.strip()}")
-    try:
-        yield directory
-    finally:
-        subprocess.run(["umount", directory], check=True)
 
 
 def fill(device: Path, leave: int = 0) -> None:

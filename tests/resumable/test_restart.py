@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 import signal
 import sqlite3
-import subprocess
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -16,7 +14,6 @@ from tests.resumable.answers import END, HEAD, event, events, last_id, sent, str
 from tests.resumable.conftest import BODY, Play, StartPlay
 from tests.scripted_upstream import Pause, Silence, chunk
 
-DEVICE_BYTES = 16 * 1024 * 1024
 KILOBYTES = 1024
 FIGURES = ("stream-state", "stream-blocks", "stream-bytes")
 
@@ -63,20 +60,6 @@ def lines_of(play: Play, part: str) -> int:
 def large(size: int) -> bytes:
     """One event of about so many bytes, as an HTTP chunk."""
     return chunk(b"data: %s\n\n" % (b"x" * size))
-
-
-@pytest.fixture
-def device(tmp_path: Path) -> Iterator[Path]:
-    """A directory with little room."""
-    directory = tmp_path / "device"
-    directory.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DEVICE_BYTES}", "tmpfs", directory], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"only root can mount a device: {mounted.stderr.strip()}")
-    try:
-        yield directory
-    finally:
-        subprocess.run(["umount", directory], check=True)
 
 
 def fill(device: Path) -> None:
