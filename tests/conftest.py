@@ -59,10 +59,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "soak: goes on for SOAK_SECONDS, in `make soak` for long")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist looks for the marks in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Lets a file's tests run one after the other when several run at once (`-n 2 --dist loadgroup`), and so all that need the engine."""
+    """Lets a file's tests run in one process when several run at once (`-n 2 --dist loadgroup`), and so all that need the engine, first."""
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("docker" if item.get_closest_marker("docker") else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group("docker" if item.get_closest_marker("docker") else item.nodeid.partition("::")[0]))
+    items.sort(key=lambda item: item.get_closest_marker("docker") is None)
 
 
 @pytest.hookimpl(tryfirst=True)
