@@ -5,6 +5,7 @@ import contextlib
 import logging
 import random
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -21,6 +22,7 @@ from .direct import Direct
 from .downstream import DownstreamServer
 from .exchange import Exchange
 from .fan_out import Memory
+from .incoming import Incoming
 from .kept_streams import KeptStreams
 from .listeners import Listeners
 from .metrics import Metrics
@@ -148,6 +150,7 @@ async def run_gateway(
         logging.getLogger("aiohttp.server").addFilter(_OneLine())
         server = DownstreamServer(
             proxy.handle,
+            request_factory=partial(Incoming, loop=asyncio.get_running_loop()),
             handler_cancellation=True,
             access_log=None,
             auto_decompress=False,

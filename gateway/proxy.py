@@ -12,6 +12,7 @@ from .direct import Direct
 from .downstream import comes_from_peer, takes_retry_block
 from .exchange import Exchange
 from .heap import Heap
+from .incoming import Incoming
 from .kept_streams import STREAMS_PATH
 from .metrics import Metrics
 from .problems import problem
@@ -56,9 +57,11 @@ class Proxy:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Is aiohttp's request handler; a leaving client cancels it."""
+        assert isinstance(request, Incoming)
+        request.identify()
         target = _origin_form(request.raw_path)
         path, _, _ = target.partition("?")
-        client = request.remote or "unknown"
+        client = request.client
         streams = self._resumable if path.startswith(STREAMS_PATH) else None
         route = self._routes.find(path) if streams is None else _STREAMS
         refusal = self._refuse(request, route, path)
