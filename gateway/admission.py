@@ -5,6 +5,8 @@ import mmap
 from collections import Counter
 from collections.abc import Sequence
 
+from .refusal import Refusal
+
 _COLUMNS = 2**16
 _ROW = 1 + 2 * _COLUMNS
 _ITEM_BYTES = 4
@@ -67,16 +69,18 @@ class Admission:
     def __repr__(self) -> str:
         return f"<Admission open={self.open} clients={len(self._by_client)}>"
 
-    def refusal(self, client: str) -> tuple[int, str] | None:
-        """Gives status and reason why a further request of `client` may not be opened now, None when it may."""
+    def refusal(self, client: str) -> Refusal | None:
+        """Says why a further request of `client` may not be opened now, None when it may."""
         open_in_all, clients = self.open, self._by_client[client]
         if self._shared is not None:
             open_in_all += self._shared.elsewhere()
             clients += self._shared.elsewhere_of(client)
         if open_in_all >= self.max_open:
-            return 503, f"{open_in_all} streams are open, the limit is {self.max_open}; come back later"
+            return Refusal(503, "overload", f"{open_in_all} streams are open, the limit is {self.max_open}; come back later")
         if clients >= self.max_open_per_client:
-            return 429, f"{client} has {clients} streams open, the limit is {self.max_open_per_client}; close one first"
+            return Refusal(
+                429, "client-streams", f"{client} has {clients} streams open, the limit is {self.max_open_per_client}; close one first"
+            )
         return None
 
     def enter(self, client: str) -> None:

@@ -59,7 +59,7 @@ class Direct:
                 )
         except (TimeoutError, aiohttp.ClientError, ValueError) as error:
             if body.too_large:
-                exchange.status, exchange.failed = 413, True
+                exchange.refuse(413, "body")
                 return problem(413, f"the body passed {self._max_body} bytes, which is the limit")
             return failed(exchange, error)
         return await self.relay(request, upstream, exchange)
@@ -189,15 +189,16 @@ def _may_end(exchange: Exchange, relay: Relay) -> bool:
 
 def failed(exchange: Exchange, error: Exception) -> web.Response:
     """Gives the answer when the upstream could not be asked."""
-    status, detail = 502, _explain(error)
     if isinstance(error, TimeoutError):
         what = "connecting" if isinstance(error, aiohttp.ServerTimeoutError) else "waiting for the head of its answer"
-        status, detail = 504, f"time-out {what}"
-    exchange.status = status
-    exchange.failed = True
+        detail = f"time-out {what}"
+        exchange.refuse(504, "upstream-timeout")
+    else:
+        detail = _explain(error)
+        exchange.refuse(502, "upstream-unreachable")
     route = exchange.route
     log.warning("no answer", **exchange.facts(), upstream=route.upstream, detail=detail)
-    return problem(status, f"the upstream of route {route.path}: {detail}")  # its address is not for everybody
+    return problem(exchange.status, f"the upstream of route {route.path}: {detail}")  # its address is not for everybody
 
 
 def _explain(error: Exception) -> str:

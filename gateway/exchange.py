@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass, field
 
+from .refusal import Reason
 from .relay import Relay
 from .routes import Route
 from .subscriber import Subscriber
@@ -22,10 +23,14 @@ class Exchange:
     relay: Relay | Subscriber | None = None
     """What sends the answer's body."""
     event_stream: bool = False
-    failed: bool = False
-    """Whether the gateway answered with an error of its own."""
+    refused: Reason | None = None
+    """Why the gateway answered with an error of its own; None when it did not."""
     wants_retry: bool = False
     """Whether a block that has only `retry` may be sent."""
+
+    def refuse(self, status: int, reason: Reason) -> None:
+        """Takes note that the answer is an error of the gateway's own."""
+        self.status, self.refused = status, reason
 
     def facts(self) -> dict[str, object]:
         """Gives what a log line says of it: no query, no header, no body."""

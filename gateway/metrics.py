@@ -5,6 +5,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from .exchange import Exchange
+from .refusal import Reason
 
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 """Those that are counted by name: clients may make up any number of others."""
@@ -24,7 +25,10 @@ class Metrics:
             registry=self.registry,
         )
         self._rejected = Counter(
-            "gateway_rejected_total", "Requests that the gateway answered with an error of its own.", ["status"], registry=self.registry
+            "gateway_rejected_total",
+            "Requests that the gateway answered with an error of its own.",
+            ["reason", "status"],
+            registry=self.registry,
         )
         self._ended = Counter(
             "gateway_streams_ended_total", "Event streams, by how they ended.", ["route", "verdict"], registry=self.registry
@@ -82,16 +86,16 @@ class Metrics:
         """Counts an upstream that was lost and is followed again."""
         self._child(self._reconnections, route).inc()
 
-    def rejected(self, status: int) -> None:
+    def rejected(self, reason: Reason, status: int) -> None:
         """Counts an error answer of the gateway's own."""
-        self._rejected.labels(status).inc()
+        self._child(self._rejected, reason, status).inc()
 
     def closed(self, exchange: Exchange) -> None:
         """Counts an exchange that is over."""
         route = exchange.route.path
         self._child(self._requests, route, exchange.status).inc()
-        if exchange.failed:
-            self.rejected(exchange.status)
+        if exchange.refused is not None:
+            self.rejected(exchange.refused, exchange.status)
         relay = exchange.relay
         if exchange.event_stream and relay is not None:
             self._child(self._ended, route, relay.verdict).inc()

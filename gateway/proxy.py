@@ -16,6 +16,7 @@ from .incoming import Incoming
 from .kept_streams import STREAMS_PATH
 from .metrics import Metrics
 from .problems import problem
+from .refusal import Refusal
 from .resumable import Resumable
 from .routes import Route, RouteTable
 from .shared import Shared
@@ -73,12 +74,12 @@ class Proxy:
             and route.mode == "shared"
             and "text/event-stream" in request.headers.get("Accept", "")
         ):
-            self._metrics.rejected(overload[0])
+            self._metrics.rejected(overload.reason, overload.status)
             return _come_back_later()
         refusal = refusal or overload
         if refusal is not None or route is None:
-            status, detail = refusal or (404, "")
-            self._metrics.rejected(status)
+            status, reason, detail = refusal or Refusal(404, "no-route", "")
+            self._metrics.rejected(reason, status)
             headers = {"Allow": ", ".join(route.methods)} if route is not None and status == 405 else None
             return problem(status, detail, headers)
         exchange = Exchange(route, request.method, target, client, wants_retry=takes_retry_block(request))
@@ -97,19 +98,19 @@ class Proxy:
                 self._admission.leave(client)
                 self._close(exchange)
 
-    def _refuse(self, request: web.BaseRequest, route: Route | None, path: str) -> tuple[int, str] | None:
+    def _refuse(self, request: web.BaseRequest, route: Route | None, path: str) -> Refusal | None:
         if self.draining:
-            return 503, "the gateway is shutting down; come back later"
+            return Refusal(503, "draining", "the gateway is shutting down; come back later")
         if not path.startswith("/"):
-            return 400, f"the request target {path!r} is not a path"
+            return Refusal(400, "target", f"the request target {path!r} is not a path")
         if route is None:
             prefixes = ", ".join(route.path for route in self._routes.routes)
-            return 404, f"no route for {path}; there are routes for {prefixes}"
+            return Refusal(404, "no-route", f"no route for {path}; there are routes for {prefixes}")
         if request.method == "CONNECT" or (route.methods and request.method not in route.methods):
-            return 405, f"{request.method} is not allowed for {path}"
+            return Refusal(405, "method", f"{request.method} is not allowed for {path}")
         length = request.content_length
         if length is not None and length > self._max_body:
-            return 413, f"the body has {length} bytes, the limit is {self._max_body}"
+            return Refusal(413, "body", f"the body has {length} bytes, the limit is {self._max_body}")
         return None
 
     def _close(self, exchange: Exchange) -> None:

@@ -25,6 +25,7 @@ from .metrics import Metrics
 from .opening import Opening
 from .peers import Peers
 from .problems import problem
+from .refusal import Reason
 from .stamping import read_stamp
 from .stream_store import COMPLETE, STOPPED, StreamHead
 from .subscriber import Subscriber
@@ -64,7 +65,7 @@ class Resumable:
                 return await self._peers.hand_over(other, request, exchange)
         body = await _read_body(request)
         if body is None:
-            return self._refuse(exchange, 413, f"the body passed {_MOST_BODY_BYTES} bytes; announce its length when it is larger")
+            return self._refuse(exchange, 413, "body", f"the body passed {_MOST_BODY_BYTES} bytes; announce its length when it is larger")
         head = replace(head, body=hashlib.sha256(body).digest())
         if stamped:
             found = await self._streams.find(stamped[0])
@@ -85,7 +86,7 @@ class Resumable:
     async def answer_stream(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
         """Answers a request for one stream by its id."""
         if request.method not in _METHODS.split(", "):
-            response = self._refuse(exchange, 405, f"{request.method} is not allowed for a stream")
+            response = self._refuse(exchange, 405, "method", f"{request.method} is not allowed for a stream")
             response.headers["Allow"] = _METHODS
             return response
         path, _, _ = exchange.target.partition("?")
@@ -100,7 +101,7 @@ class Resumable:
         if request.method == "OPTIONS":
             return _no_content(exchange, found, _preflight(found).items())
         if found.head.credentials not in (b"", _credentials(request)):
-            return self._refuse(exchange, 403, "the stream needs the credentials that it was opened with")
+            return self._refuse(exchange, 403, "forbidden", "the stream needs the credentials that it was opened with")
         if request.method == "DELETE":
             found.stop(STOPPED, "it was stopped by a request")
             return _no_content(exchange, found, _state_fields(found).items())
@@ -110,7 +111,7 @@ class Resumable:
         last_event_id = request.headers.get("Last-Event-ID", "") or URL(exchange.target, encoded=True).query.get("last_event_id", "")
         cursor = _find(found, last_event_id)
         if cursor is None:
-            return self._refuse(exchange, 400, f"{last_event_id[:100]!r} is not the ID of an event of this stream")
+            return self._refuse(exchange, 400, "unknown-event", f"{last_event_id[:100]!r} is not the ID of an event of this stream")
         if found.state == COMPLETE and last_event_id and not _has_events(found, cursor):
             return _no_content(exchange, found)  # an EventSource would come back for ever
         return await self._follow(request, exchange, found, cursor)
@@ -163,12 +164,12 @@ class Resumable:
     ) -> web.StreamResponse:
         """Goes on with a stream that the same request has opened before."""
         if stream.head.credentials not in (b"", head.credentials):
-            return self._refuse(exchange, 403, "the stream needs the credentials that it was opened with")
+            return self._refuse(exchange, 403, "forbidden", "the stream needs the credentials that it was opened with")
         if not _same_request(stream.head, head):
             return self._other_request(exchange)
         cursor = _find(stream, last_event_id)
         if cursor is None:
-            return self._refuse(exchange, 400, f"{last_event_id[:100]!r} is not the ID of an event of this stream")
+            return self._refuse(exchange, 400, "unknown-event", f"{last_event_id[:100]!r} is not the ID of an event of this stream")
         return await self._follow(request, exchange, stream, cursor)
 
     async def _follow(
@@ -183,18 +184,18 @@ class Resumable:
 
     def _gone(self, exchange: Exchange, reason: str | None) -> web.Response:
         if reason is None:
-            refusal = self._refuse(exchange, 404, "there is no such stream")
+            refusal = self._refuse(exchange, 404, "no-stream", "there is no such stream")
         else:
-            refusal = self._refuse(exchange, 410, f"the stream is gone: {reason}")
+            refusal = self._refuse(exchange, 410, "stream-gone", f"the stream is gone: {reason}")
         refusal.headers["Access-Control-Allow-Origin"] = "*"  # or a page takes it for a lost connection, and comes back for ever
         return refusal
 
     def _other_request(self, exchange: Exchange) -> web.Response:
         detail = "this Idempotency-Key or Last-Event-ID belongs to a request with another body, method or path"
-        return self._refuse(exchange, 422, f"{detail}; send the same again, or leave it out")
+        return self._refuse(exchange, 422, "other-request", f"{detail}; send the same again, or leave it out")
 
-    def _refuse(self, exchange: Exchange, status: int, detail: str) -> web.Response:
-        exchange.status, exchange.failed = status, True
+    def _refuse(self, exchange: Exchange, status: int, reason: Reason, detail: str) -> web.Response:
+        exchange.refuse(status, reason)
         return problem(status, detail)
 
 

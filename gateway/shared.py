@@ -111,7 +111,10 @@ class Shared:
         if opening.outcome == "finished":
             exchange.status = 204
             return web.Response(status=204, headers={"Cache-Control": "no-store", "Server": "gateway"})
-        exchange.status, exchange.failed = 504 if opening.outcome == "late" else 502, True
+        if opening.outcome == "late":
+            exchange.refuse(504, "upstream-timeout")
+        else:
+            exchange.refuse(502, "upstream-unreachable")
         route = exchange.route
         log.warning("no answer", **exchange.facts(), upstream=route.upstream, detail=opening.reason)
         return problem(exchange.status, f"the upstream of route {route.path} gave no event stream")  # its address is not for everybody

@@ -22,7 +22,7 @@ def test_further_request_is_refused_at_the_limit_and_admitted_when_one_has_left(
     admission = Admission(2, 2)
     admission.enter("a")
     admission.enter("b")
-    assert admission.refusal("c") == (503, "2 streams are open, the limit is 2; come back later")
+    assert admission.refusal("c") == (503, "overload", "2 streams are open, the limit is 2; come back later")
     admission.leave("a")
     assert admission.refusal("c") is None
 
@@ -31,7 +31,7 @@ def test_client_at_its_limit_is_refused_and_others_are_not() -> None:
     admission = Admission(10, 2)
     admission.enter("a")
     admission.enter("a")
-    assert admission.refusal("a") == (429, "a has 2 streams open, the limit is 2; close one first")
+    assert admission.refusal("a") == (429, "client-streams", "a has 2 streams open, the limit is 2; close one first")
     assert admission.refusal("b") is None
 
 
@@ -49,12 +49,12 @@ def test_limits_hold_for_all_workers_together(share: Share) -> None:
     for admission in (first, second, first):
         admission.enter("a")
     for admission in (first, second, third):
-        assert admission.refusal("a") == (429, "a has 3 streams open, the limit is 3; close one first")
+        assert admission.refusal("a") == (429, "client-streams", "a has 3 streams open, the limit is 3; close one first")
         assert admission.refusal("b") is None
     second.enter("b")
     third.enter("b")
     for admission in (first, second, third):
-        assert admission.refusal("c") == (503, "5 streams are open, the limit is 5; come back later")
+        assert admission.refusal("c") == (503, "overload", "5 streams are open, the limit is 5; come back later")
     first.leave("a")
     assert third.refusal("c") is None
     assert third.refusal("a") is None

@@ -176,7 +176,7 @@ def test_metrics_tell_answers_of_the_upstream_from_those_of_the_gateway(told: To
     assert told.meter("gateway_requests_total", route="/", status="200") == 3
     assert told.meter("gateway_requests_total", route="/", status="404") == 1
     assert told.meter("gateway_rejected_total", status="404") == 0
-    assert told.meter("gateway_rejected_total", status="405") == 2
+    assert told.meter("gateway_rejected_total", reason="method", status="405") == 2
     assert told.meter("gateway_requests_total", route="/get") == 0
     assert told.meter("gateway_open_requests") == 0
 
@@ -188,7 +188,7 @@ def test_metrics_have_these_names_types_and_labels(told: Told) -> None:
         if not name.endswith("_created")
     } == {
         "gateway_requests": ("counter", "route", "status"),
-        "gateway_rejected": ("counter", "status"),
+        "gateway_rejected": ("counter", "reason", "status"),
         "gateway_streams_ended": ("counter", "route", "verdict"),
         "gateway_stream_bytes": ("counter", "route"),
         "gateway_stream_blocks": ("counter", "route"),
