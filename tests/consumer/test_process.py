@@ -9,13 +9,14 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from consumer.segment import list_segments
+from tests.conftest import DEVICE_BYTES
 from tests.consumer.consuming import (
     GUARD_SECONDS,
     QUICK,
@@ -342,23 +343,11 @@ async def test_consumer_whose_disk_is_full_ends_quickly_and_loses_nothing_acknow
     assert_clean(tmp_path)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 200 KiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", disk], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"a small disk cannot be mounted here, the test with a file size limit stands in: {mounted.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
-
-
-async def test_full_disk_is_waited_out(small_disk: Path) -> None:
+async def test_full_disk_is_waited_out(device: Path) -> None:
     last = 600
-    ballast = small_disk / "ballast"
-    ballast.write_bytes(b"x" * 150_000)
-    log_dir = small_disk / "log"
+    ballast = device / "ballast"
+    ballast.write_bytes(bytes(DEVICE_BYTES - 50_000))
+    log_dir = device / "log"
     async with replaying(Replay(last)) as replay, consuming(log_dir, replay.url) as consumer:
         consumer.read_in_background()
         with ballast.open("ab", buffering=0) as file, contextlib.suppress(OSError):
