@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import random
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -41,8 +42,9 @@ from .wheel import TimerWheel
 
 log = structlog.get_logger()
 
-_COARSEST_TICK_SECONDS = 1.0
-_TICKS_PER_INTERVAL = 16  # a heartbeat is at most this part of its interval late
+_TICK_SECONDS = 0.001
+_LARGEST_STRIDE = 1024  # of the wheel, in ticks
+_TURNS_PER_INTERVAL = 16  # a heartbeat is at most this part of its interval late
 _FLUSHING_PART = 0.2
 _POLL_SECONDS = 0.02
 _STORE_POLL_SECONDS = 0.2
@@ -131,8 +133,8 @@ async def run_gateway(
     """
     peers = peers or Peers()
     metrics = Metrics()
-    intervals = [seconds for route in routes.routes for seconds in (route.heartbeat_seconds, route.idle_timeout_seconds) if seconds]
-    wheel = TimerWheel(min([_COARSEST_TICK_SECONDS, *(seconds / _TICKS_PER_INTERVAL for seconds in intervals)]))
+    wheel = TimerWheel(_TICK_SECONDS, _LARGEST_STRIDE)
+    wheel.turn_within(_turn_seconds(routes))
     admission = Admission(settings.max_streams, settings.max_streams_per_client, counts)
     async with (
         open_session(keepalive_seconds=settings.upstream_keepalive_seconds, max_header_bytes=settings.max_header_bytes) as session,
@@ -172,6 +174,12 @@ async def run_gateway(
             await web.UnixSite(public, peers.path).start()
         await listeners.open(public)
         yield Gateway(settings, proxy, server, listeners, metrics)
+
+
+def _turn_seconds(routes: RouteTable) -> float:
+    """Gives how often the wheel has to turn for what routes measure with it."""
+    intervals = [seconds for route in routes.routes for seconds in (route.heartbeat_seconds, route.idle_timeout_seconds) if seconds]
+    return min(intervals, default=math.inf) / _TURNS_PER_INTERVAL
 
 
 async def _open_resumable(

@@ -1,7 +1,10 @@
 """One timer for all streams."""
 
 import asyncio
+import math
 from typing import Protocol
+
+_ROUNDING = 1e-6  # of a tick: 0.9 s are 900 ticks of 0.001 s, whatever floating point makes of that
 
 
 class Timed(Protocol):
@@ -16,11 +19,13 @@ class Timed(Protocol):
 class TimerWheel:
     """Calls many streams back at coarse times, with one event-loop timer for all of them and none while there are none.
 
-    A stream reads `now`, a count of ticks, instead of a clock. Being early or late by up to one tick is part of the deal.
+    A stream reads `now`, a count of ticks, instead of a clock. It turns once in `stride` ticks, and being early or late by so much is part
+    of the deal.
     """
 
-    def __init__(self, tick_seconds: float) -> None:
+    def __init__(self, tick_seconds: float, stride: int = 1) -> None:
         self.tick_seconds = tick_seconds
+        self._stride = stride  # a power of two
         self.now = 1
         self._loop = asyncio.get_running_loop()
         self._start = self._loop.time() - tick_seconds
@@ -32,14 +37,27 @@ class TimerWheel:
 
     def ticks(self, seconds: float) -> int:
         """Gives the least number of ticks that lasts `seconds`, 0 for 0."""
-        return -int(-seconds // self.tick_seconds)
+        return math.ceil(seconds / self.tick_seconds - _ROUNDING)
+
+    def turn_within(self, seconds: float) -> None:
+        """Lets it turn at least so often from now on, as far as ticks go. What is in it already is served as before."""
+        stride = self._stride
+        while stride > 1 and stride * self.tick_seconds > seconds:
+            stride //= 2  # so that the slots there are remain some of those there will be
+        if stride == self._stride:
+            return
+        self._stride = stride
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = self._turn_later()
 
     def add(self, timed: Timed, due: int) -> None:
         """Lets `timed.ring` be called at tick `due`."""
         if self._timer is None:
             self.now = self._elapsed()
-            self._timer = self._loop.call_later(self.tick_seconds, self._turn)
-        timed.slot = max(due, self.now + 1)
+            self._timer = self._turn_later()
+        stride = self._stride
+        timed.slot = -(-max(due, self.now + 1) // stride) * stride
         self._slots.setdefault(timed.slot, set()).add(timed)
 
     def remove(self, timed: Timed) -> None:
@@ -53,14 +71,18 @@ class TimerWheel:
     def _elapsed(self) -> int:
         return int((self._loop.time() - self._start) / self.tick_seconds)
 
+    def _turn_later(self) -> asyncio.TimerHandle:
+        return self._loop.call_later(self._stride * self.tick_seconds, self._turn)
+
     def _turn(self) -> None:
         before, self.now = self.now, self._elapsed()
-        for tick in range(before + 1, self.now + 1):
+        stride = self._stride
+        for tick in range(before - before % stride + stride, self.now + 1, stride):
             slot = self._slots.get(tick)
             while slot:  # a ring may remove others
                 self._ring(slot.pop())
             self._slots.pop(tick, None)
-        self._timer = self._loop.call_later(self.tick_seconds, self._turn) if self._slots else None
+        self._timer = self._turn_later() if self._slots else None
 
     def _ring(self, timed: Timed) -> None:
         timed.slot = 0

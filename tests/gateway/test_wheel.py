@@ -221,3 +221,42 @@ async def test_failure_of_one_is_reported_and_the_others_ring() -> None:
     await until_rung(last)
     assert all(entry.rings for entry in broken)
     assert [str(report["exception"]) for report in reports] == ["broken"] * 3
+
+
+async def test_wheel_turns_as_seldom_as_its_stride_says() -> None:
+    wheel = TimerWheel(0.001, 64)
+    entries = [Entry() for _ in range(8)]
+    for number, entry in enumerate(entries):
+        wheel.add(entry, 65 + number * 4)
+    for entry in entries:
+        await until_rung(entry)
+    assert len({now for entry in entries for now, _ in entry.rings}) == 1, "all ring in the same turn"
+    assert all(now >= 128 for entry in entries for now, _ in entry.rings)
+
+
+async def test_wheel_that_is_to_turn_more_often_does_so_at_once_and_forgets_nobody() -> None:
+    wheel = TimerWheel(0.001, 1024)
+    early, late = Entry(), Entry()
+    wheel.add(early, wheel.now + 300)
+    wheel.turn_within(0.02)
+    added_at = time.monotonic()
+    wheel.add(late, wheel.now + 20)
+    await until_rung(late)
+    await until_rung(early)
+    assert late.rings[0][1] - added_at < 0.9, "it rings long before the next turn of before would have come"
+    assert early.rings[0][0] >= 1024
+    assert timers_waiting() == 0
+
+
+async def test_wheel_does_not_turn_less_often_again() -> None:
+    wheel = TimerWheel(0.001, 1024)
+    wheel.turn_within(0.001)
+    wheel.turn_within(60)
+    entry = Entry()
+    wheel.add(entry, wheel.now + 5)
+    assert entry.slot == wheel.now + 5
+
+
+@pytest.mark.parametrize("milliseconds", [1, 7, 9, 100, 300, 700, 900, 1001, 15_000])
+async def test_interval_in_whole_ticks_takes_no_tick_more(milliseconds: int) -> None:
+    assert TimerWheel(0.001).ticks(milliseconds / 1000) == milliseconds
