@@ -2,9 +2,12 @@
 
 import re
 import secrets
+from typing import Any
 
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
+
+from .caller import Caller
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")
 
@@ -14,10 +17,14 @@ class Incoming(web.BaseRequest):
 
     client: str
     """Address of who asks, `unknown` when there is none."""
+    subject: str
+    """Whom its credentials name, empty when they name nobody."""
     request_id: str
     """What this request is called in logs and errors, here and upstream: the client's `X-Request-Id` if it has a sensible one."""
     answer_fields: CIMultiDict[str]
     """Fields that replace those of the same name in the answer."""
+    caller: Caller | None = None
+    """Who asks, where a route wants to know."""
 
     def identify(self) -> None:
         """Finds out who asks, and gives the request its id. Called once, before anything looks at it."""
@@ -33,9 +40,25 @@ class Incoming(web.BaseRequest):
             fields.popall(name, None)
         self._headers = CIMultiDictProxy(fields)
 
+    def set_field(self, name: str, value: str) -> None:
+        """Puts a header field in the place of all that have its name."""
+        fields = self._headers.copy()
+        fields[name] = value
+        self._headers = CIMultiDictProxy(fields)
+
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         fields = getattr(self, "answer_fields", None)  # aiohttp answers what is no HTTP by itself, without asking the gateway
         if fields:
+            headers = response.headers
+            vary = headers.getall("Vary", ()) if "Vary" in fields else ()
             for name in fields:
-                response.headers.popall(name, None)
-            response.headers.extend(fields)
+                headers.popall(name, None)
+            headers.extend((name, value) for name, value in fields.items() if value)
+            if vary:
+                headers["Vary"] = _add_to_list(", ".join(vary), fields["Vary"])
+
+
+def _add_to_list(values: str, value: str) -> str:
+    """Gives a list of field names with `value` in it, which stands for one more unless they are all fields already."""
+    known = [each.strip().lower() for each in values.split(",")]
+    return values if "*" in known or value.lower() in known else f"{values}, {value}"

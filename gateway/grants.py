@@ -1,0 +1,175 @@
+"""What the holder of a credential may read and publish."""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+from .paths import split_path
+
+_READING = ("GET", "HEAD")
+_MOST_TOPICS = 64
+_LONGEST_TOPIC = 255
+_ANY, _REST = "*", ">"
+_WILDCARDS = {"*": _ANY, "%2A": _ANY, "%2a": _ANY, ">": _REST, "%3E": _REST, "%3e": _REST}
+_TOPIC_SEGMENT = re.compile(r"(?:[A-Za-z0-9_~-]|%[0-9A-Fa-f]{2})+")
+_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_~-")
+_AMBIGUOUS = ("%25", "%2E", "%2F", "%2A", "%3E", "%5C")  # somebody who decodes once more would read something else
+
+Topic = tuple[str, ...]
+"""The segments of a topic's name or of a pattern, in their one spelling."""
+
+
+class GrantError(ValueError):
+    """What should be grants is none; the message says what is allowed, and has nothing of it."""
+
+
+def parse_topic(text: str) -> Topic | None:
+    """Gives the segments of a topic's name or pattern, percent-encoded where it has other characters than letters, digits, `-_~`.
+
+    None when it is none, or when it could be read in another way.
+    """
+    if not text or len(text) > _LONGEST_TOPIC:
+        return None
+    segments: list[str] = []
+    for raw in text.split("."):
+        segment = _WILDCARDS.get(raw) or _canonical(raw)
+        if segment is None or (segments and segments[-1] == _REST):
+            return None
+        segments.append(segment)
+    return tuple(segments)
+
+
+def _canonical(raw: str) -> str | None:
+    if not _TOPIC_SEGMENT.fullmatch(raw):
+        return None
+    try:
+        decoded = unquote_to_bytes(raw).decode()
+    except UnicodeDecodeError:
+        return None
+    canonical = _ESCAPE.sub(_canonical_escape, raw)
+    if any(escape in canonical for escape in _AMBIGUOUS) or any(unicodedata.category(character) == "Cc" for character in decoded):
+        return None
+    return canonical
+
+
+def _canonical_escape(escape: re.Match[str]) -> str:
+    character = chr(int(escape[0][1:], 16))
+    return character if character in _UNRESERVED else escape[0].upper()
+
+
+def covers(granted: Topic, asked: Topic) -> bool:
+    """Tells whether every topic that `asked` matches is one that `granted` matches. `*` is one segment, `>` one or more."""
+    for index, segment in enumerate(granted):
+        if segment == _REST:
+            return len(asked) > index
+        if index >= len(asked) or asked[index] == _REST:
+            return False
+        if segment not in (_ANY, asked[index]):
+            return False
+    return len(granted) == len(asked)
+
+
+@dataclass(frozen=True, slots=True)
+class PathPattern:
+    """`/a/*/b`: `*` is any one segment; `/a/**`: all that is below `/a/`."""
+
+    segments: tuple[str, ...]
+    below: bool
+    """Whether anything may follow, one segment at least."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """None when it is none."""
+        segments = split_path(text)
+        if segments is None or any("*" in segment and segment not in ("*", "**") for segment in segments) or "**" in segments[:-1]:
+            return None
+        below = segments[-1] == "**"
+        return cls(segments[:-1] if below else segments, below)
+
+    def matches(self, path: tuple[str, ...]) -> bool:
+        """Tells whether it stands for the path with these decoded segments."""
+        count = len(self.segments)
+        if len(path) <= count if self.below else len(path) != count:
+            return False
+        return all(segment in ("*", given) for segment, given in zip(self.segments, path, strict=False))
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What may be read, or what may be published."""
+
+    paths: tuple[PathPattern, ...] = ()
+    topics: tuple[Topic, ...] = ()
+
+    @classmethod
+    def parse(cls, entries: Iterable[object]) -> Self:
+        """Takes paths, which begin with a slash, and names or patterns of topics. Raises GrantError."""
+        paths, topics = [], []
+        for number, entry in enumerate(entries, 1):
+            if isinstance(entry, str) and entry.startswith("/"):
+                path = PathPattern.parse(entry)
+                if path is None:
+                    raise GrantError(f"entry {number} is no path: `*` is one whole segment, `**` the rest and last, and there are no dots")
+                paths.append(path)
+            else:
+                topic = parse_topic(entry) if isinstance(entry, str) else None
+                if topic is None:
+                    raise GrantError(f"entry {number} is neither a path like /llm/** nor a topic or pattern like orders.>")
+                topics.append(topic)
+        return cls(tuple(paths), tuple(topics))
+
+    def allows(self, target: str) -> bool:
+        """Tells whether it covers a request for `target`, path and query as they came. What can be read in two ways is not covered."""
+        path, _, query = target.partition("?")
+        segments = split_path(path)
+        if segments is None:
+            return False
+        if any(pattern.matches(segments) for pattern in self.paths):
+            return True
+        asked = _asked_topics(path.split("/")[1:], segments, query)
+        return bool(asked) and all(topic is not None and any(covers(granted, topic) for granted in self.topics) for topic in asked)
+
+
+def _asked_topics(raw: Sequence[str], segments: Sequence[str], query: str) -> list[Topic | None]:
+    """Gives the topics that a request of the producer is about: `/topics/{topic}/events`, an event below it, `/events?topic=…`."""
+    match tuple(segments):
+        case ("topics", _, "events"):
+            return [parse_topic(raw[1])]
+        case ("topics", _, "events", event) if event:
+            return [parse_topic(raw[1])]
+        case ("events",):
+            asked = [value for name, value in parse_qsl(query, keep_blank_values=True) if name == "topic"]
+            return [parse_topic(topic) for topic in asked] if len(asked) <= _MOST_TOPICS else []
+    return []
+
+
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """What a credential's holder may do. Reading is GET and HEAD, publishing is every other method."""
+
+    read: Grant = Grant()
+    publish: Grant = Grant()
+
+    @classmethod
+    def parse(cls, claim: Any) -> Self:
+        """Takes `{"read": […], "publish": […]}`, of which each may be missing. Raises GrantError."""
+        if not isinstance(claim, dict):
+            raise GrantError('must be an object like {"read": ["orders.>"], "publish": ["/llm/**"]}')
+        grants = []
+        for name in ("read", "publish"):
+            entries = claim.get(name, [])
+            if not isinstance(entries, list | tuple):
+                raise GrantError(f"{name} must be an array of paths and topic patterns")
+            try:
+                grants.append(Grant.parse(entries))
+            except GrantError as error:
+                raise GrantError(f"{name}, {error}") from None
+        return cls(*grants)
+
+    def allows(self, method: str, target: str) -> bool:
+        """Tells whether a request may be made."""
+        return (self.read if method in _READING else self.publish).allows(target)
