@@ -6,8 +6,10 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 DEVICE_BYTES = 16 * 1024 * 1024
 """The size of a device that a test fills."""
@@ -59,12 +61,22 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "soak: goes on for SOAK_SECONDS, in `make soak` for long")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist looks for the marks in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Lets a file's tests run in one process when several run at once (`-n 2 --dist loadgroup`), and so all that need the engine, first."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("docker" if item.get_closest_marker("docker") else item.nodeid.partition("::")[0]))
+    """Lets the tests that need the engine, which take longest, begin first."""
     items.sort(key=lambda item: item.get_closest_marker("docker") is None)
+
+
+class _FileByFile(LoadScopeScheduling):
+    """Lets a file's tests run in one process when there are several (`-n 2`), and so all that need the engine."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, _ = nodeid.partition("::")
+        return "tests/compose" if file.startswith("tests/compose/") else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return _FileByFile(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)
