@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Literal, Self
 
@@ -10,10 +10,20 @@ import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from .errors import BlockTooLarge, ConnectionFailed
-from .framer import DEFAULT_MAX_BLOCK_BYTES, Framer, split_blocks
+from .framer import DEFAULT_MAX_BLOCK_BYTES, Framer, count_blocks, split_blocks
 from .parser import Event, Parser
 from .reconnection import Reconnection
-from .request import NETWORK_ERRORS, StreamRequest, Unavailable, describe, open_session, refuse_control_characters
+from .request import (
+    NETWORK_ERRORS,
+    Headers,
+    StreamRequest,
+    Unavailable,
+    describe,
+    notice_broken_http,
+    open_session,
+    refuse_control_characters,
+    take_rest,
+)
 
 State = Literal["connecting", "open", "closed"]
 
@@ -35,8 +45,9 @@ class EventSource:
 
     - `session`: used and left open; without one the event source has its own, which `close()` closes. With its own each attempt is
       one request; a session of the caller repeats a GET at once when the server hangs up without an answer, as aiohttp does.
-    - `method`, `headers`, `body`: as they are, for each connection. Headers of the same name replace `Accept`, `Cache-Control`,
-      `Accept-Encoding` and, with a body, `Content-Type: text/plain`. Each connection starts at `url`, redirects are followed anew.
+    - `method`, `headers`, `body`: as they are, for each connection; `headers` may be a function that gives them for each attempt anew.
+      Headers of the same name replace `Accept`, `Cache-Control`, `Accept-Encoding` and, with a body, `Content-Type: text/plain`. Each
+      connection starts at `url`, redirects are followed anew.
     - `last_event_id`: where to go on from, sent with the first request already.
     - `connect_timeout_seconds`: for name lookup, TCP and TLS together. `read_timeout_seconds`: when no byte, not even a comment, came
       for so long, the connection counts as lost; None waits for ever, also on a peer that is gone without a word.
@@ -55,7 +66,7 @@ class EventSource:
         *,
         session: aiohttp.ClientSession | None = None,
         method: str = "GET",
-        headers: Mapping[str, str] | None = None,
+        headers: Headers | None = None,
         body: bytes | str | None = None,
         last_event_id: str = "",
         reconnection: Reconnection | None = None,
@@ -69,12 +80,16 @@ class EventSource:
         """How many times an event stream was opened."""
         self.bytes_received = 0
         """Bytes of event stream in all, unfinished blocks and comments included."""
+        self.blocks_received = 0
+        """Whole event blocks in all, those not given yet too."""
         self.last_error: str | None = None
         """Why the newest attempt or connection ended, None while one is open or none was tried."""
         self.last_status: int | None = None
         """The status of the newest answer, None when the newest attempt got none."""
         self.response_headers: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
         """The header fields of the newest event stream's response."""
+        self.tap: Callable[[bytes, bytes, int], None] | None = None
+        """Is given each chunk as it came (an empty one at the end), the blocks that it completes, and how many bytes wait for theirs."""
         self._request = StreamRequest.build(url, method, headers, body)
         refuse_control_characters("Last-Event-ID", last_event_id)
         self._session = session
@@ -210,15 +225,15 @@ class EventSource:
             self._open(response)
 
     def _open(self, response: aiohttp.ClientResponse) -> None:
-        _notice_broken_http(response)
+        notice_broken_http(response)
         self._response = response
         self._framer = Framer(self._max_block_bytes)
-        self._reconnection.succeeded()
         self._state = "open"
         self.last_error = None
         self.last_status = response.status
         self.response_headers = response.headers
         self.connections += 1
+        self._reconnection.succeeded()
         self._tell()
 
     async def _read(self, response: aiohttp.ClientResponse) -> None:
@@ -229,7 +244,7 @@ class EventSource:
                 reason = "the server ended the stream"
         except NETWORK_ERRORS as error:
             reason = describe(error, self._timeout)
-            chunk = _take_rest(response.content)
+            chunk = take_rest(response.content)
         if self._interrupted():
             return
         self.bytes_received += len(chunk)
@@ -239,6 +254,9 @@ class EventSource:
             self._too_large = error
             blocks = error.complete
             reason = str(error)
+        if self.tap is not None:
+            self.tap(chunk, blocks, self._framer.pending_bytes)
+        self.blocks_received += count_blocks(blocks)
         self._blocks.extend(split_blocks(blocks))
         if reason:
             self._lose(reason)
@@ -269,27 +287,3 @@ class EventSource:
     def _tell(self) -> None:
         if self._on_change is not None:
             self._on_change(self)
-
-
-def _take_rest(content: aiohttp.StreamReader) -> bytes:
-    """Gives what came before the connection broke: aiohttp keeps it, but from then on raises the error instead of giving it."""
-    content.set_exception(None)  # type: ignore[arg-type]
-    return content.read_nowait()
-
-
-def _notice_broken_http(response: aiohttp.ClientResponse) -> None:
-    """Makes a read fail when the peer breaks off in the middle of HTTP's own framing.
-
-    aiohttp (3.14) closes the connection on an HTTP chunk without a size, but tells the reader nothing, who would wait for ever.
-    """
-    connection = response.connection
-    closed = None if connection is None or connection.protocol is None else connection.protocol.closed
-    content = response.content
-
-    def fail(closed: asyncio.Future[None]) -> None:
-        closed.exception()  # has told the reader as well, but asyncio complains of one that nobody asked for
-        if not content.is_eof() and content.exception() is None:
-            content.set_exception(aiohttp.ClientPayloadError("malformed HTTP chunk"))
-
-    if closed is not None:
-        closed.add_done_callback(fail)

@@ -19,6 +19,7 @@ from eventstream.request import open_session as open_following_session
 from service.status import add_status_routes
 
 from .admission import Admission, OpenCounts
+from .client_address import TrustedProxies
 from .direct import Direct
 from .downstream import DownstreamServer
 from .exchange import Exchange
@@ -37,6 +38,7 @@ from .settings import Settings
 from .shared import Shared
 from .sqlite_streams import SqliteStreamStore
 from .stream_store import StoreError, StoreInUse
+from .timeline import Timeline
 from .upstream import open_session
 from .wheel import TimerWheel
 
@@ -137,22 +139,27 @@ async def run_gateway(
     wheel.turn_within(_turn_seconds(routes))
     admission = Admission(settings.max_streams, settings.max_streams_per_client, counts)
     async with (
-        open_session(keepalive_seconds=settings.upstream_keepalive_seconds, max_header_bytes=settings.max_header_bytes) as session,
+        open_session(
+            keepalive_seconds=settings.upstream_keepalive_seconds, max_header_bytes=settings.max_header_bytes, latency=metrics.latency
+        ) as session,
         open_following_session(0, cookie_jar=aiohttp.DummyCookieJar(), headers={"User-Agent": "gateway"}) as following,
         contextlib.AsyncExitStack() as stack,
     ):
         direct = Direct(session, wheel, metrics, settings.max_request_body_bytes)
         memory = Memory(settings.max_history_bytes)
-        shared = Shared(following, wheel, memory, direct, metrics)
+        timeline = Timeline()
+        shared = Shared(following, wheel, memory, direct, metrics, timeline)
         stack.push_async_callback(shared.close)
-        metrics.watch_shared(lambda: len(shared), lambda: memory.bytes)
+        metrics.watch_shared(lambda: len(shared), memory)
         resumable = await _open_resumable(stack, settings, routes, direct, session, wheel, metrics, peers)
-        proxy = Proxy(routes, direct, shared, resumable, admission, metrics, settings.max_request_body_bytes)
+        proxy = Proxy(routes, direct, shared, resumable, admission, metrics, settings.max_request_body_bytes, timeline)
         metrics.count_open(lambda: admission.open)
+        metrics.streams.watch(lambda: proxy.exchanges)
+        stack.enter_context(metrics.loop_lag.watch())
         logging.getLogger("aiohttp.server").addFilter(_OneLine())
         server = DownstreamServer(
             proxy.handle,
-            request_factory=partial(Incoming, loop=asyncio.get_running_loop()),
+            request_factory=partial(Incoming, loop=asyncio.get_running_loop(), trusted=TrustedProxies.parse(settings.trusted_proxies)),
             handler_cancellation=True,
             access_log=None,
             auto_decompress=False,
@@ -198,7 +205,7 @@ async def _open_resumable(
     store = await _open_store(peers.directory(settings.data_dir), settings.drain_seconds if peers.path else 0)
     peers.open(settings, wheel)
     stack.push_async_callback(peers.close)
-    streams = KeptStreams(store, wheel, max_bytes=settings.max_kept_bytes, routes=routes.route_of)
+    streams = KeptStreams(store, wheel, max_bytes=settings.max_kept_bytes, routes=routes.route_of, received=metrics.received)
     await stack.enter_async_context(streams.upkeep())
     metrics.watch_kept(lambda: streams.running, lambda: streams.memory.bytes)
     return Resumable(session, direct, streams, wheel, metrics, peers)

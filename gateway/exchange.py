@@ -27,6 +27,18 @@ class Exchange:
     """Why the gateway answered with an error of its own; None when it did not."""
     wants_retry: bool = False
     """Whether a block that has only `retry` may be sent."""
+    handed_over: bool = False
+    """Whether it came from another worker of this gateway, which counts it."""
+
+    to_peer: bool = False
+    """Whether another worker of this gateway answers."""
+
+    @property
+    def mode(self) -> str:
+        """How it is answered, which may not be its route's mode: what must not be shared or kept goes as in mode direct."""
+        if self.to_peer:
+            return "resumable"
+        return "direct" if isinstance(self.relay, Relay) else self.route.mode
 
     def refuse(self, status: int, reason: Reason) -> None:
         """Takes note that the answer is an error of the gateway's own."""

@@ -55,6 +55,7 @@ class KeptStream:
         self.fan_out = FanOut(_ALL, wheel, memory, heartbeat_ticks=wheel.ticks(route.heartbeat_seconds))
         self._wheel = wheel
         self._relay: Relay | None = None
+        self._received = 0
         self._comments = bytearray()
 
     def __repr__(self) -> str:
@@ -76,6 +77,21 @@ class KeptStream:
         return stream
 
     @property
+    def relay(self) -> Relay | None:
+        """What reads its upstream, None when nothing does."""
+        return self._relay
+
+    @property
+    def blocks_received(self) -> int:
+        """Event blocks that came of its upstream."""
+        return self.fan_out.history.end
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes that came of its upstream; 0 for one that was restored."""
+        return self._received if self._relay is None else self._relay.bytes_in
+
+    @property
     def viewers(self) -> int:
         """How many follow it now."""
         return len(self.fan_out.subscribers)
@@ -94,6 +110,7 @@ class KeptStream:
         if not attach(upstream, relay):
             await _pump(upstream, relay)
         await relay.ended()
+        self._received = relay.bytes_in
         self._relay = None  # a circle would keep its memory until the collector comes by
         self._end(COMPLETE if relay.verdict == RELAY_COMPLETE else CUT, relay.reason)
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,10 +12,11 @@ import aiohttp
 from multidict import CIMultiDict
 
 from .decoding import find_decoder
-from .fan_out import FanOut, Memory
 from .headers import apply_rules, end_to_end
 from .kept_stream import KeptStream
+from .memory import KeptMemory, Memory
 from .opening import Opening
+from .received import Received
 from .routes import Route
 from .storing import Storing
 from .stream_store import CUT, EXPIRED, RUNNING, TOO_LARGE, StoreError, StreamHead, StreamStore
@@ -31,37 +32,29 @@ _Ask = Callable[[], Coroutine[Any, Any, aiohttp.ClientResponse]]
 _KeyOf = tuple[str, bytes, str]
 
 
-class _Memory(Memory):
-    """Counts what streams hold, and says when it is too much; what is in a running stream cannot give way."""
-
-    def __init__(self, most_bytes: int, passed: Callable[[], object]) -> None:
-        super().__init__(2**62)
-        self._most_bytes = most_bytes
-        self._passed = passed
-
-    def count(self, fan_out: FanOut) -> None:
-        if fan_out in self._fan_outs:
-            cost = fan_out.history.cost
-            self.bytes += cost - fan_out.counted
-            fan_out.counted = cost
-            if self.bytes > self._most_bytes:
-                self._passed()
-
-
 class KeptStreams:
     """The streams that run, and those that have ended and are still in memory; the store has the others.
 
     `memory` counts what they hold. When it is too much, streams that the store has leave memory; then the largest that run are ended.
     """
 
-    def __init__(self, store: StreamStore, wheel: TimerWheel, *, max_bytes: int, routes: Callable[[str], Route]) -> None:
+    def __init__(
+        self,
+        store: StreamStore,
+        wheel: TimerWheel,
+        *,
+        max_bytes: int,
+        routes: Callable[[str], Route],
+        received: Received | None = None,
+    ) -> None:
         self._wanted = asyncio.Event()
-        self.memory: Memory = _Memory(max_bytes, self._wanted.set)
+        self.memory: Memory = KeptMemory(max_bytes, self._wanted.set)
         self._kept_in = store
         self._storing = Storing(store)
         self._wheel = wheel
         self._max_bytes = max_bytes
         self._routes = routes
+        self._received = received or Received()
         self._streams: dict[str, KeptStream] = {}
         self._keys: dict[_KeyOf, Opening] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -70,6 +63,11 @@ class KeptStreams:
 
     def __repr__(self) -> str:
         return f"<KeptStreams in_memory={len(self._streams)} bytes={self.memory.bytes}>"
+
+    @property
+    def streams(self) -> Collection[KeptStream]:
+        """Those that are in memory, the oldest first."""
+        return self._streams.values()
 
     @property
     def running(self) -> int:
@@ -118,6 +116,7 @@ class KeptStreams:
             fields = kept_fields(upstream, opening.head.id, route)
             stream = KeptStream(replace(opening.head, fields=tuple(fields.items())), route, self._wheel, self.memory)
             self._streams[opening.head.id] = stream
+            self._received.open(stream, route.path)
             opening.answer.set_result(stream)
         except BaseException:
             upstream.close()
@@ -127,6 +126,7 @@ class KeptStreams:
         finally:
             upstream.close()
             stream.stop(CUT, "the gateway stopped while it ran")
+            self._received.close(stream)
             self._ended.add(stream)
             self._wanted.set()
 

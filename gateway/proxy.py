@@ -20,6 +20,7 @@ from .refusal import Refusal
 from .resumable import Resumable
 from .routes import Route, RouteTable
 from .shared import Shared
+from .timeline import Timeline
 
 _STREAMS = Route.model_validate(
     {"path": STREAMS_PATH, "upstream": "http://streams.invalid"}
@@ -40,6 +41,7 @@ class Proxy:
         admission: Admission,
         metrics: Metrics,
         max_request_body_bytes: int,
+        timeline: Timeline,
     ) -> None:
         self._routes = routes
         self._modes: dict[str, Direct | Shared | Resumable] = {"direct": direct, "shared": shared}
@@ -49,12 +51,18 @@ class Proxy:
         self._admission = admission
         self._metrics = metrics
         self._max_body = max_request_body_bytes
+        self._timeline = timeline
         self._log = structlog.get_logger().bind()  # bound once, because it writes a line for every stream
         self.exchanges: set[Exchange] = set()
         """The open ones."""
         self._heap = Heap()
         self.draining = False
         """Whether new requests are refused, because the gateway shuts down."""
+
+    @property
+    def routes(self) -> RouteTable:
+        """Those that hold for requests that come now."""
+        return self._routes
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Is aiohttp's request handler; a leaving client cancels it."""
@@ -67,7 +75,7 @@ class Proxy:
         route = self._routes.find(path) if streams is None else _STREAMS
         refusal = self._refuse(request, route, path)
         handed_over = comes_from_peer(request)  # counted and let in where it arrived
-        overload = None if refusal or handed_over else self._admission.refusal(client)
+        overload = None if refusal or handed_over else self._admission.refusal(request.counted_as)
         if (
             overload is not None
             and route is not None
@@ -82,7 +90,7 @@ class Proxy:
             self._metrics.rejected(reason, status)
             headers = {"Allow": ", ".join(route.methods)} if route is not None and status == 405 else None
             return problem(status, detail, headers)
-        exchange = Exchange(route, request.method, target, client, wants_retry=takes_retry_block(request))
+        exchange = Exchange(route, request.method, target, client, wants_retry=takes_retry_block(request), handed_over=handed_over)
         if not handed_over:
             self._admission.enter(client)
         self.exchanges.add(exchange)
@@ -116,6 +124,7 @@ class Proxy:
     def _close(self, exchange: Exchange) -> None:
         self._metrics.closed(exchange)
         if exchange.event_stream and exchange.relay is not None:
+            self._timeline.note_end(exchange)
             self._log.info("stream closed", **exchange.facts())
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from eventstream import HEARTBEAT, BlockTooLarge, Framer, count_blocks, encode
@@ -79,6 +79,7 @@ class Relay:
         "paused",
         "reason",
         "slot",
+        "tap",
         "upstream",
         "verdict",
     )
@@ -115,6 +116,8 @@ class Relay:
         self.blocks_out = 0
         self.heartbeats = 0
         self.slot = 0
+        self.tap: Callable[[bytes, bytes, int], None] | None = None
+        """Is given what the framer was fed, the blocks that it gave, and how many bytes it holds back, while somebody tails the stream."""
         if heartbeat_ticks or idle_ticks:
             wheel.add(self, wheel.now)
         self._last_read = self._last_write = wheel.now
@@ -144,6 +147,8 @@ class Relay:
         except BlockTooLarge as error:
             blocks = error.complete
             self.end(CUT, str(error))
+        if self.tap is not None:
+            self.tap(chunk, blocks, self._framer.pending_bytes)
         if blocks:
             self.blocks_out += count_blocks(blocks)
             self._forward(blocks)

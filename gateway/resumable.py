@@ -51,6 +51,11 @@ class Resumable:
         self._metrics = metrics
         self._peers = peers
 
+    @property
+    def streams(self) -> KeptStreams:
+        """The streams that are kept."""
+        return self._streams
+
     async def answer(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
         """Gives the response, sent except for its end. Cancelling it, as aiohttp does when the client leaves, lets the stream go on."""
         route = exchange.route

@@ -18,11 +18,12 @@ from .following import Following, Opening
 from .headers import apply_rules, end_to_end
 from .metrics import Metrics
 from .problems import problem
-from .routes import Route
+from .routes import Route, RouteTable
 from .shared_stream import SharedStream
 from .sharing import Identity, identify, request_fields, share_target
 from .subscriber import Subscriber
 from .subscription import Begin, send_stream
+from .timeline import Timeline
 from .wheel import TimerWheel
 
 log = structlog.get_logger()
@@ -34,12 +35,23 @@ _OWN_FIELDS = ("Set-Cookie", "Content-Length", "Content-Encoding", "ETag", "Last
 class Shared:
     """Answers a request with a stream that others may follow as well."""
 
-    def __init__(self, session: aiohttp.ClientSession, wheel: TimerWheel, memory: Memory, direct: Direct, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        wheel: TimerWheel,
+        memory: Memory,
+        direct: Direct,
+        metrics: Metrics,
+        timeline: Timeline,
+        routes: RouteTable,
+    ) -> None:
         self._session = session
         self._wheel = wheel
         self._memory = memory
         self._direct = direct
         self._metrics = metrics
+        self._timeline = timeline
+        self._routes = routes
         self._streams: dict[_Key, SharedStream] = {}
 
     def __repr__(self) -> str:
@@ -47,11 +59,27 @@ class Shared:
 
     def __len__(self) -> int:
         """How many streams there are."""
-        return len(set(self._streams.values()))
+        return len(self.streams)
+
+    @property
+    def streams(self) -> set[SharedStream]:
+        """Those that can be joined."""
+        return set(self._streams.values())
+
+    def retire(self) -> None:
+        """Ends streams that nobody can join any more, because their route is another now or gone: those that nobody follows at once, those
+        whose upstream is lost, and so that their subscribers come back, to the route as it is now. All others go on until then."""
+        for stream in self.streams:
+            if self._is_retired(stream.route):
+                self._end_unused(stream)
+                stream.end_if_retired()
+
+    def _is_retired(self, route: Route) -> bool:
+        return all(route.stream_kind != current.stream_kind for current in self._routes.routes)
 
     async def close(self) -> None:
         """Ends all streams."""
-        streams = set(self._streams.values())
+        streams = self.streams
         for stream in streams:
             stream.stop()
         for stream in streams:
@@ -63,7 +91,7 @@ class Shared:
         target = share_target(exchange.target, exchange.route)
         if identity is None or target is None:
             return await self._direct.answer(request, exchange)
-        key = (exchange.route.path, target, identity)
+        key = (exchange.route.stream_kind, target, identity)
         stream = self._streams.get(key) or self._streams.get(_for_any_origin(key)) or self._open(key, exchange.route)
         stream.users += 1
         try:
@@ -126,9 +154,11 @@ class Shared:
             def changed(source: EventSource) -> None:
                 if source.state == "open":
                     self._metrics.asked(route.path, "GET")
+                elif source.state == "closed":
+                    self._metrics.received.close(source)
                 on_change(source)
 
-            return EventSource(
+            source = EventSource(
                 route.upstream + target,
                 session=self._session,
                 headers=request_fields(identity, route),
@@ -138,6 +168,8 @@ class Shared:
                 max_block_bytes=route.max_block_bytes,
                 on_change=changed,
             )
+            self._metrics.received.open(source, route.path)
+            return source
 
         def opened(stream: SharedStream) -> None:
             answered = stream.source.response_headers
@@ -146,7 +178,17 @@ class Shared:
 
         reconnected = partial(self._metrics.reconnected, route.path)
         stream = SharedStream(
-            route, key[1], open_source, self._wheel, self._memory, opened=opened, done=self._forget, reconnected=reconnected
+            route,
+            key[1],
+            open_source,
+            self._wheel,
+            self._memory,
+            opened=opened,
+            done=self._forget,
+            retired=partial(self._is_retired, route),
+            reconnected=reconnected,
+            timeline=self._timeline,
+            latency=self._metrics.latency,
         )
         self._streams[key] = stream
         return stream
@@ -155,7 +197,8 @@ class Shared:
         """Lets a stream that nobody uses any more linger, and then end."""
         stream.users -= 1
         if not stream.users:
-            asyncio.get_running_loop().call_later(stream.route.linger_seconds, self._end_unused, stream)
+            linger_seconds = 0 if self._is_retired(stream.route) else stream.route.linger_seconds
+            asyncio.get_running_loop().call_later(linger_seconds, self._end_unused, stream)
 
     def _end_unused(self, stream: SharedStream) -> None:
         if not stream.users:

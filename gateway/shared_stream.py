@@ -12,10 +12,12 @@ from .catch_up import CatchUp
 from .fan_out import FanOut, Memory
 from .following import Following, OpenSource
 from .history import Limits
+from .latency import Latency
 from .relay import CUT
 from .routes import Route
 from .stamping import stamp
 from .subscriber import Subscriber
+from .timeline import BACK, GAP, LOST, Timeline
 from .wheel import TimerWheel
 
 log = structlog.get_logger()
@@ -42,6 +44,8 @@ class SharedStream(Following):
         opened: Callable[["SharedStream"], None],
         done: Callable[["SharedStream"], None],
         reconnected: Callable[[], None],
+        timeline: Timeline,
+        latency: Latency,
     ) -> None:
         self.route = route
         self.target = target
@@ -53,6 +57,8 @@ class SharedStream(Following):
         self._opened_first = opened
         self._done = done
         self._reconnected = reconnected
+        self._timeline = timeline
+        self._latency = latency
         self._epoch = secrets.token_hex(4)
         self._without_ids = True  # so far
         self._has_begun = False  # whether an event has come
@@ -63,7 +69,7 @@ class SharedStream(Following):
 
     def _open_fan_out(self, moved: Callable[[], None] | None = None) -> FanOut:
         heartbeat_ticks = self._wheel.ticks(self.route.heartbeat_seconds)
-        return FanOut(self._limits, self._wheel, self._memory, heartbeat_ticks=heartbeat_ticks, moved=moved)
+        return FanOut(self._limits, self._wheel, self._memory, heartbeat_ticks=heartbeat_ticks, moved=moved, latency=self._latency)
 
     @property
     def _expiry_ticks(self) -> int:
@@ -96,9 +102,12 @@ class SharedStream(Following):
             return
         self._lost = False
         self._reconnected()
+        self._mark(BACK, "")
         log.info("upstream is back", route=self.route.path, last_event_id=self.source.last_event_id[:100])
         if self._without_ids and self.route.gap_events:
-            self.fan_out.append(gap_block("", _LOST_WITHOUT_IDS if self._has_begun else _LOST_BEFORE_ANY))
+            reason = _LOST_WITHOUT_IDS if self._has_begun else _LOST_BEFORE_ANY
+            self._mark(GAP, reason)
+            self.fan_out.append(gap_block("", reason))
 
     def lost(self) -> None:
         if not self.source.connections:
@@ -106,7 +115,11 @@ class SharedStream(Following):
             return
         if not self._lost:
             log.warning("upstream lost", route=self.route.path, upstream=self.route.upstream, reason=self.source.last_error)
+            self._mark(LOST, self.source.last_error or "")
         self._lost = True
+
+    def _mark(self, kind: str, reason: str) -> None:
+        self._timeline.mark(kind, self.route.path, self.target, reason)
 
     def ended(self, verdict: str, reason: str) -> None:
         self._done(self)
@@ -150,6 +163,7 @@ class SharedStream(Following):
     ) -> None:
         """Tells a subscriber that what follows event `asked` cannot be had, and lets it go on: with all that is kept, or from `begin`."""
         history = self.fan_out.history
+        self._mark(GAP, reason)
         if self.route.gap_events:
             subscriber.write(gap_block(asked, reason, first_retained or history.first_id()))
         self.fan_out.join(subscriber, history.first if begin is None else begin)

@@ -503,3 +503,16 @@ async def test_closing_before_the_first_step_is_no_error() -> None:
     source = EventSource("http://127.0.0.1:9/")
     await source.close()
     assert await anext(source, None) is None
+
+
+async def test_tap_is_given_each_chunk_with_the_blocks_that_it_completes() -> None:
+    more = Pause()
+    async with following([stream(b"data: a\n\nda"), more, chunk(b"ta: b\n\n"), Disconnect()], [NO_CONTENT]) as (_, source):
+        tapped: list[tuple[bytes, bytes, int]] = []
+        source.tap = lambda *fed: tapped.append(fed)
+        await anext(source)
+        more.go()
+        await anext(source)
+        source.tap = None
+        assert await anext(source, None) is None
+    assert tapped == [(b"data: a\n\nda", b"data: a\n\n", 2), (b"ta: b\n\n", b"data: b\n\n", 0)]

@@ -1,0 +1,95 @@
+"""What is remembered of streams that ended and upstreams that were lost, and what of it is not told."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gateway.exchange import Exchange
+from gateway.relay import COMPLETE, CUT, LEFT, Relay
+from gateway.routes import Route
+from gateway.timeline import BACK, GAP, LOST, Timeline, shown_path, without_secrets
+from gateway.wheel import TimerWheel
+from tests.gateway.subscribing import connected
+
+ROUTE = Route(path="/news", upstream="http://upstream.invalid")
+
+
+async def end_stream(timeline: Timeline, verdict: str, reason: str = "", **facts: Any) -> None:
+    async with connected() as downstream:
+        relay = Relay(downstream.transport, TimerWheel(1.0))
+        relay.blocks_out, relay.bytes_out = 3, 30
+        relay.end(verdict, reason)
+        timeline.note_end(Exchange(ROUTE, "GET", "/news?key=secret", "client", relay=relay, event_stream=True, **facts))
+
+
+async def test_stream_that_ended_is_told_with_its_verdict_and_without_its_query() -> None:
+    timeline = Timeline()
+    await end_stream(timeline, COMPLETE)
+    await end_stream(timeline, LEFT)
+    assert [(ended["verdict"], ended["path"], ended["blocks"], ended["bytes"]) for ended in timeline.ended] == [
+        (COMPLETE, "/news", 3, 30),
+        (LEFT, "/news", 3, 30),
+    ]
+    assert timeline.marks == []
+    assert (timeline.sent["/news"].blocks, timeline.sent["/news"].direct_blocks, timeline.sent["/news"].bytes) == (6, 6, 60)
+
+
+async def test_stream_that_was_cut_is_a_mark_as_well() -> None:
+    timeline = Timeline()
+    await end_stream(timeline, CUT, "http://upstream.invalid/news?key=secret: the server answered 500")
+    [mark] = timeline.marks
+    assert (mark["kind"], mark["route"], mark["path"]) == ("cut", "/news", "/news")
+    assert mark["detail"] == "http://upstream.invalid/news?… the server answered 500"
+
+
+async def test_only_the_newest_are_kept() -> None:
+    timeline = Timeline()
+    for number in range(1_000):
+        timeline.mark(LOST, "/news", f"/news/{number}")
+        await end_stream(timeline, LEFT) if number < 50 else None
+    assert [mark["path"] for mark in timeline.marks] == [f"/news/{number}" for number in range(900, 1_000)]
+    assert len(timeline.ended) == 30
+
+
+def test_equal_marks_at_the_same_time_are_one_with_a_count() -> None:
+    timeline = Timeline()
+    for _ in range(10_000):
+        timeline.mark(GAP, "/news", "/news", "too far back")
+    timeline.mark(BACK, "/news", "/news")
+    timeline.mark(GAP, "/news", "/news", "too far back")
+    marks = [(mark["kind"], mark["count"]) for mark in timeline.marks]
+    assert marks[-2:] == [(BACK, 1), (GAP, 1)]
+    assert sum(count for kind, count in marks if kind == GAP) == 10_001
+    assert len(marks) <= 6
+
+
+@pytest.mark.parametrize(
+    ("target", "shown"),
+    [
+        ("/news?key=secret", "/news"),
+        ("/streams/00016bd9f1c2a4853e7702c9d84b15f3?last_event_id=1", "/streams/00016bd9…"),
+        ("/" + "x" * 1_000, "/" + "x" * 199),
+    ],
+)
+def test_path_is_shown_without_what_opens_a_stream(target: str, shown: str) -> None:
+    assert shown_path(target) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("connection lost", "connection lost"),
+        ("https://host/a?b=secret", "https://host/a?…"),
+        ("http://host/a?b=secret: 404, then http://host/?c#secret", "http://host/a?… 404, then http://host/?…"),
+    ],
+)
+def test_message_is_shown_without_queries(text: str, shown: str) -> None:
+    assert without_secrets(text) == shown
+
+
+async def test_representation_tells_how_much_there_is() -> None:
+    timeline = Timeline()
+    timeline.mark(LOST, "/news")
+    await asyncio.sleep(0)
+    assert repr(timeline) == "<Timeline marks=1 ended=0>"
