@@ -1,13 +1,14 @@
 """Asks for an event stream over HTTP, and judges the answer (HTML standard 9.2.2, Fetch standard 4.4)."""
 
+import asyncio
 import email.utils
 import io
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import aiohttp
 from aiohttp import AddrInfoType
@@ -29,6 +30,9 @@ _DECODED = {"", "identity", "gzip", "deflate", "br", "zstd"}  # aiohttp hands an
 _LONGEST_RETRY_AFTER_SECONDS = 86_400.0  # a server that asks for more than a day has a typing error
 _CREDENTIALS = ("Authorization", "Cookie", "Proxy-Authorization", "Host")  # Host is none, but as little meant for another origin
 _BODY_HEADERS = ("Content-Encoding", "Content-Language", "Content-Location", "Content-Type", "Content-Length")
+Headers: TypeAlias = Mapping[str, str] | Callable[[], Mapping[str, str]]
+"""Header fields of a request, or what gives them for each attempt anew."""
+
 _URI = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")  # RFC 3986 2
 _FORBIDDEN_IN_HEADER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -53,23 +57,26 @@ class StreamRequest:
     method: str
     headers: CIMultiDict[str]
     body: bytes | None
+    give_headers: Callable[[], Mapping[str, str]] | None = None
+    """Gives further headers for each attempt."""
 
     @classmethod
-    def build(cls, url: str, method: str, headers: Mapping[str, str] | None, body: bytes | str | None) -> "StreamRequest":
+    def build(cls, url: str, method: str, headers: Headers | None, body: bytes | str | None) -> "StreamRequest":
         """Adds the headers that the standard asks for, unless `headers` has them. Raises ValueError for what HTTP cannot carry."""
         try:
-            target = _url(url)
+            target = parse_url(url)
         except ValueError as error:
             raise ValueError(f"url {url!r}: {error}") from error
         merged = CIMultiDict({"Accept": "text/event-stream", "Cache-Control": "no-cache", "Accept-Encoding": "identity"})
         if body is not None:
             merged["Content-Type"] = "text/plain"
-        merged.update(headers or {})
+        give_headers = headers if callable(headers) else None
+        merged.update({} if headers is None or callable(headers) else headers)
         for name, value in merged.items():
             refuse_control_characters(name, value)
         if "Last-Event-ID" in merged:
             raise ValueError("header Last-Event-ID is kept by the event source; give the first one as last_event_id")
-        return cls(target, method.upper(), merged, body.encode() if isinstance(body, str) else body)
+        return cls(target, method.upper(), merged, body.encode() if isinstance(body, str) else body, give_headers)
 
     async def open(
         self, session: aiohttp.ClientSession, last_event_id: str, timeout: aiohttp.ClientTimeout
@@ -79,6 +86,10 @@ class StreamRequest:
         The caller closes it. Raises Unavailable when a later attempt may succeed, ConnectionFailed when none will.
         """
         asked = self
+        if self.give_headers is not None:
+            headers = self.headers.copy()
+            headers.update(self.give_headers())
+            asked = replace(self, headers=headers)
         for _ in range(_MOST_REDIRECTS + 1):
             response = await asked._send(session, last_event_id, timeout)
             if response.status not in _REDIRECTS:
@@ -117,7 +128,7 @@ class StreamRequest:
         if not location:
             raise ConnectionFailed(self.shown_url, f"redirect {status} without a Location", status=status)
         try:
-            url = _url(location, self.url)
+            url = parse_url(location, self.url)
         except ValueError as error:
             raise ConnectionFailed(self.shown_url, f"redirect {status} to {location!r}: {error}", status=status) from error
         headers = self.headers.copy()
@@ -141,7 +152,7 @@ class StreamRequest:
         return str(self.url.with_user(None))
 
 
-def _url(text: str, base: URL | None = None) -> URL:
+def parse_url(text: str, base: URL | None = None) -> URL:
     """Reads a URL, as seen from `base`. Raises ValueError when it is not one of http or https.
 
     One that is valid stays as it is, for signatures and the like; only others get their characters quoted.
@@ -203,7 +214,7 @@ def open_session(max_connections: int = 100, **options: Any) -> aiohttp.ClientSe
     server in trouble would get twice the requests that the back-off means it to get.
     """
     connector = aiohttp.TCPConnector(limit=max_connections, force_close=True, socket_factory=_open_socket)
-    return aiohttp.ClientSession(connector=connector, middlewares=(_send_once,), **options)
+    return aiohttp.ClientSession(connector=connector, middlewares=(send_once,), **options)
 
 
 def _open_socket(address: AddrInfoType) -> socket.socket:
@@ -215,7 +226,8 @@ def _open_socket(address: AddrInfoType) -> socket.socket:
     return sock
 
 
-async def _send_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+async def send_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """A middleware for aiohttp's client, with which a server that hangs up without an answer is not asked again at once."""
     try:
         return await send(request)
     except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError):
@@ -229,3 +241,27 @@ def describe(error: Exception, timeout: aiohttp.ClientTimeout) -> str:
     if isinstance(error, aiohttp.SocketTimeoutError):
         return f"no byte came for {timeout.sock_read} s"
     return str(error) or type(error).__name__
+
+
+def take_rest(content: aiohttp.StreamReader) -> bytes:
+    """Gives what came before the connection broke: aiohttp keeps it, but from then on raises the error instead of giving it."""
+    content.set_exception(None)  # type: ignore[arg-type]
+    return content.read_nowait()
+
+
+def notice_broken_http(response: aiohttp.ClientResponse) -> None:
+    """Makes a read fail when the peer breaks off in the middle of HTTP's own framing.
+
+    aiohttp (3.14) closes the connection on an HTTP chunk without a size, but tells the reader nothing, who would wait for ever.
+    """
+    connection = response.connection
+    closed = None if connection is None or connection.protocol is None else connection.protocol.closed
+    content = response.content
+
+    def fail(closed: asyncio.Future[None]) -> None:
+        closed.exception()  # has told the reader as well, but asyncio complains of one that nobody asked for
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("malformed HTTP chunk"))
+
+    if closed is not None:
+        closed.add_done_callback(fail)

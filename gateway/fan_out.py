@@ -4,51 +4,18 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from time import perf_counter
 
 from .cohort import MOST_MEMBERS, Cohort
 from .history import History, Limits
+from .latency import SAMPLE_EVERY, Latency
+from .memory import Memory as Memory
 from .subscriber import BEHIND, Subscriber
 from .wheel import TimerWheel
 
 _LAGGING_SECONDS = 0.002  # of a turn of the event loop for those who catch up, so that those who are live do not wait
 _MOST_UNSENT_BYTES = 256 * 1024
 _STALLED_SECONDS = 2.0
-
-
-class Memory:
-    """What all histories together may hold."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit = limit_bytes
-        self._fan_outs: set[FanOut] = set()
-        self.bytes = 0
-        """What they hold, about."""
-
-    def __repr__(self) -> str:
-        return f"<Memory bytes={self.bytes} of {self._limit}>"
-
-    def enter(self, fan_out: "FanOut") -> None:
-        """Counts a history in."""
-        self._fan_outs.add(fan_out)
-
-    def leave(self, fan_out: "FanOut") -> None:
-        """Counts it out."""
-        self._fan_outs.discard(fan_out)
-        self.bytes -= fan_out.counted
-        fan_out.counted = 0
-
-    def count(self, fan_out: "FanOut") -> None:
-        """Takes note that a history has changed; the largest ones give way when there is too much."""
-        if fan_out not in self._fan_outs:
-            return
-        self.bytes += fan_out.history.cost - fan_out.counted
-        fan_out.counted = fan_out.history.cost
-        while self.bytes > self._limit:
-            largest = max(self._fan_outs, key=lambda each: each.counted)
-            if not largest.give_way():
-                return
-            self.bytes += largest.history.cost - largest.counted
-            largest.counted = largest.history.cost
 
 
 class FanOut:
@@ -59,7 +26,14 @@ class FanOut:
     """
 
     def __init__(
-        self, limits: Limits, wheel: TimerWheel, memory: Memory, *, heartbeat_ticks: int, moved: Callable[[], None] | None = None
+        self,
+        limits: Limits,
+        wheel: TimerWheel,
+        memory: Memory,
+        *,
+        heartbeat_ticks: int,
+        moved: Callable[[], None] | None = None,
+        latency: Latency | None = None,
     ) -> None:
         self.history = History(limits, clock=time.monotonic)
         self.counted = 0
@@ -78,6 +52,9 @@ class FanOut:
         self._last_progress = 0.0
         self._room: asyncio.Future[None] | None = None
         self._finish: tuple[str, str] | None = None
+        self._latency = latency
+        self._turns = 0
+        self._sample: tuple[int, float] | None = None  # what has come to here at this time is to be written
         memory.enter(self)
 
     def __repr__(self) -> str:
@@ -230,6 +207,9 @@ class FanOut:
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._turn)
+            self._turns += 1
+            if not self._turns % SAMPLE_EVERY and self._least_cursor() < self.history.end:
+                self._sample = (self.history.end, perf_counter())
 
     def _turn(self) -> None:
         """Serves one cohort and some of those who catch up, then lets the event loop turn."""
@@ -246,6 +226,10 @@ class FanOut:
         if self._lagging or self._furthest_behind() is not None:
             self._schedule()
         self._wake()
+        if self._sample is not None and self._least_cursor() >= self._sample[0]:
+            if self._latency is not None:
+                self._latency.note(perf_counter() - self._sample[1])
+            self._sample = None
         if self._moved is not None:
             self._moved()
 

@@ -2,9 +2,16 @@
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+from service.loop_lag import LAG_BUCKETS, LoopLag
+from service.version import VERSION
 
 from .exchange import Exchange
+from .latency import LATENCY_BUCKETS, Latency
+from .memory import Memory
+from .open_streams import OpenStreams
+from .received import Received
 from .refusal import Reason
 
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
@@ -16,6 +23,26 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        build = Gauge("gateway_build_info", "1 for the release that runs.", ["version"], registry=self.registry)
+        build.labels(VERSION).set(1)
+        self.received = Received()
+        """What upstreams of shared and kept streams have sent."""
+        self.streams = OpenStreams(self.received)
+        self.registry.register(self.streams)
+        self.latency = Latency(
+            Histogram(
+                "gateway_added_latency_seconds",
+                "Time from upstream's bytes to their write, of one read in 64.",
+                buckets=LATENCY_BUCKETS,
+                registry=self.registry,
+            )
+        )
+        self.loop_lag = LoopLag(
+            Histogram("gateway_loop_lag_seconds", "How late the event loop was.", buckets=LAG_BUCKETS, registry=self.registry)
+        )
+        worst = Gauge("gateway_loop_lag_worst_seconds", "The worst of the last 15 to 30 seconds.", registry=self.registry)
+        worst.set_function(lambda: self.loop_lag.worst_seconds)
         self._children: dict[tuple[object, ...], Counter] = {}
         self._requests = Counter("gateway_requests_total", "Requests that were forwarded.", ["route", "status"], registry=self.registry)
         self._upstream_requests = Counter(
@@ -33,18 +60,6 @@ class Metrics:
         self._ended = Counter(
             "gateway_streams_ended_total", "Event streams, by how they ended.", ["route", "verdict"], registry=self.registry
         )
-        self._bytes = Counter(
-            "gateway_stream_bytes_total",
-            "Bytes of event streams sent, counted when their stream ends.",
-            ["route"],
-            registry=self.registry,
-        )
-        self._blocks = Counter(
-            "gateway_stream_blocks_total", "Event blocks sent, counted when their stream ends.", ["route"], registry=self.registry
-        )
-        self._heartbeats = Counter(
-            "gateway_heartbeats_total", "Heartbeats sent, counted when their stream ends.", ["route"], registry=self.registry
-        )
         self._open = Gauge("gateway_open_requests", "Requests that are open, event streams included.", registry=self.registry)
         self._subscribed = Counter(
             "gateway_subscriptions_total",
@@ -59,6 +74,7 @@ class Metrics:
         self._running = Gauge("gateway_kept_streams_running", "Streams of resumable routes that run.", registry=self.registry)
         self._kept = Gauge("gateway_kept_bytes", "What streams of resumable routes hold in memory, about.", registry=self.registry)
         self._history = Gauge("gateway_history_bytes", "What the histories of shared streams hold, about.", registry=self.registry)
+        self._history_blocks = Gauge("gateway_history_blocks", "Event blocks that they hold.", registry=self.registry)
 
     def count_open(self, count: Callable[[], int]) -> None:
         """Lets `count` say how many requests are open."""
@@ -69,10 +85,11 @@ class Metrics:
         self._running.set_function(running)
         self._kept.set_function(kept_bytes)
 
-    def watch_shared(self, streams: Callable[[], int], history_bytes: Callable[[], int]) -> None:
+    def watch_shared(self, streams: Callable[[], int], memory: Memory) -> None:
         """Lets these say how many shared streams there are and what their histories hold."""
         self._shared.set_function(streams)
-        self._history.set_function(history_bytes)
+        self._history.set_function(lambda: memory.bytes)
+        self._history_blocks.set_function(lambda: memory.blocks)
 
     def subscribed(self, route: str, begin: str) -> None:
         """Counts a subscription to a shared stream."""
@@ -99,10 +116,7 @@ class Metrics:
         relay = exchange.relay
         if exchange.event_stream and relay is not None:
             self._child(self._ended, route, relay.verdict).inc()
-            self._child(self._blocks, route).inc(relay.blocks_out)
-            self._child(self._bytes, route).inc(relay.bytes_out)
-            if relay.heartbeats:
-                self._child(self._heartbeats, route).inc(relay.heartbeats)
+            self.streams.closed(exchange)
 
     def _child(self, counter: Counter, *labels: object) -> Counter:
         """The same as `counter.labels(...)`, which takes a lock and makes strings each time."""

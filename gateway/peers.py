@@ -80,5 +80,6 @@ class Peers:
 
     async def hand_over(self, number: int, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
         """Answers with what another worker answers."""
+        exchange.to_peer = True
         exchange.route = exchange.route.model_copy(update={"upstream": "http://worker"})
         return await self._directs[number].answer(request, exchange)

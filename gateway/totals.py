@@ -1,6 +1,6 @@
 """Figures of several workers as those of one gateway."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 from prometheus_client import Metric
@@ -11,6 +11,12 @@ _Key: TypeAlias = tuple[str, str, tuple[tuple[str, str], ...]]
 """Family, sample and labels."""
 
 _GROWING = ("counter", "histogram", "summary")
+_ONE_OF: Mapping[str, Callable[[float, float], float]] = {
+    "gateway_build_info": max,
+    "gateway_loop_lag_worst_seconds": max,
+    "process_start_time_seconds": min,
+}
+"""Gauges whose sum means nothing: one of the workers speaks for all."""
 
 
 class Totals(Collector):
@@ -40,10 +46,19 @@ class Totals(Collector):
         sums = dict(self._gone)
         for figures in self._latest.values():
             _add(sums, figures.items())
+        sums.update(self._find_ones())
         families = {name: Metric(name, *kind) for name, kind in self._kinds.items()}
         for (family, sample, labels), value in sums.items():
             families[family].add_sample(sample, dict(labels), value)
         yield from families.values()
+
+    def _find_ones(self) -> dict[_Key, float]:
+        ones: dict[_Key, float] = {}
+        for figures in self._latest.values():
+            for key, value in figures.items():
+                if choose := _ONE_OF.get(key[0]):
+                    ones[key] = choose(ones.get(key, value), value)
+        return ones
 
 
 def _add(sums: dict[_Key, float], figures: Iterable[tuple[_Key, float]]) -> None:

@@ -9,17 +9,16 @@ module, is guarded by a test, and why the caller has the documented way, reading
 import asyncio
 import functools
 import socket
+from time import perf_counter
 from typing import Any, Protocol, cast
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.streams import StreamReader
 
-READ_BYTES = 64 * 1024
-"""One read brings at most this much. uvloop by itself reads 256 kB, up to 32 times in a row."""
-
-_TURN_BYTES = 2 * 1024 * 1024  # what all flat-out connections together may bring in one turn of the loop: some twenty milliseconds
-_LEAST_READ_BYTES = 16 * 1024
+from .latency import SAMPLE_EVERY, Latency
+from .read_buffer import READ_BYTES, ReadBuffer
+from .relay import Relay
 
 _CLOSED_EARLY = "connection closed before the end of the response"
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
@@ -63,25 +62,6 @@ class _ReceivedBody(StreamReader):
         super().feed_eof()
 
 
-class ReadBuffer:
-    """Where all connections of a session read into, one after the other.
-
-    The more connections are flat out, filling whatever they are offered, the less each may read in a turn of the event loop. So the
-    loop stays quick for the others, and for those who are just connecting.
-    """
-
-    def __init__(self) -> None:
-        self.memory = memoryview(bytearray(READ_BYTES))
-        self.share = READ_BYTES
-        """How many bytes one read may bring now."""
-        self._flat_out = 0
-
-    def count(self, change: int) -> None:
-        """Notes that a connection has begun (1) or ceased (-1) to fill what it is offered."""
-        self._flat_out += change
-        self.share = max(_LEAST_READ_BYTES, min(READ_BYTES, _TURN_BYTES // max(1, self._flat_out)))
-
-
 class _BoundedReads(asyncio.BufferedProtocol):
     """What the transport of an UpstreamProtocol talks to: bounds its reads, passes on all else.
 
@@ -104,7 +84,13 @@ class _BoundedReads(asyncio.BufferedProtocol):
         owner = self._owner
         if owner.flat_out is not (nbytes == self._offered):
             owner.set_flat_out(not owner.flat_out)
-        owner.data_received(self._buffer.memory[:nbytes].tobytes())
+        buffer = self._buffer
+        buffer.until_sample -= 1
+        if buffer.until_sample:
+            owner.data_received(buffer.memory[:nbytes].tobytes())
+        else:
+            buffer.until_sample = SAMPLE_EVERY
+            owner.time_read(buffer.memory[:nbytes].tobytes(), buffer.latency)
 
     def eof_received(self) -> None:
         self._owner.eof_received()
@@ -166,6 +152,18 @@ class UpstreamProtocol(ResponseHandler):
         elif self.flat_out and self.receiver is not None:
             self.pause()
             self._loop.call_soon(self._next_turn)
+
+    def time_read(self, data: bytes, latency: Latency | None) -> None:
+        """The same as `data_received`, and tells `latency` how long it took until what the read completed was written."""
+        receiver = self.receiver
+        if latency is None or not isinstance(receiver, Relay):
+            self.data_received(data)
+            return
+        before = receiver.bytes_out
+        began = perf_counter()
+        self.data_received(data)
+        if receiver.bytes_out > before:
+            latency.note(perf_counter() - began)
 
     def set_flat_out(self, flat_out: bool) -> None:
         """Notes whether the newest read filled what it was offered."""
@@ -266,15 +264,17 @@ def attach(response: aiohttp.ClientResponse, receiver: Receiver) -> bool:
     return True
 
 
-def open_session(*, keepalive_seconds: float, max_header_bytes: int, unix_path: str = "") -> aiohttp.ClientSession:
+def open_session(
+    *, keepalive_seconds: float, max_header_bytes: int, unix_path: str = "", latency: Latency | None = None
+) -> aiohttp.ClientSession:
     """Gives the client session of the gateway: no cookies, no decoding, no limit of connections, no time limits of its own.
 
-    With `unix_path` it connects to that socket, whatever a URL says.
+    With `unix_path` it connects to that socket, whatever a URL says. `latency` gets samples.
     """
     loop = asyncio.get_running_loop()
     pooling: dict[str, Any] = {"keepalive_timeout": keepalive_seconds} if keepalive_seconds else {"force_close": True}
     connector = aiohttp.UnixConnector(unix_path, limit=0, **pooling) if unix_path else aiohttp.TCPConnector(limit=0, **pooling)
-    connector._factory = functools.partial(UpstreamProtocol, loop, ReadBuffer())  # type: ignore[assignment]
+    connector._factory = functools.partial(UpstreamProtocol, loop, ReadBuffer(latency))  # type: ignore[assignment]
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),

@@ -185,7 +185,7 @@ def test_metrics_have_these_names_types_and_labels(told: Told) -> None:
     assert {
         name: (family.type, *(sorted(family.samples[0].labels) if family.samples else ()))
         for name, family in told.metrics.items()
-        if not name.endswith("_created")
+        if not name.endswith("_created") and not name.startswith("process_")
     } == {
         "gateway_requests": ("counter", "route", "status"),
         "gateway_rejected": ("counter", "reason", "status"),
@@ -201,7 +201,17 @@ def test_metrics_have_these_names_types_and_labels(told: Told) -> None:
         "gateway_kept_streams_running": ("gauge",),
         "gateway_kept_bytes": ("gauge",),
         "gateway_history_bytes": ("gauge",),
+        "gateway_history_blocks": ("gauge",),
+        "gateway_streams_open": ("gauge", "mode", "route"),
+        "gateway_streams_paused": ("gauge", "route"),
+        "gateway_upstream_blocks": ("counter", "route"),
+        "gateway_upstream_bytes": ("counter", "route"),
+        "gateway_added_latency_seconds": ("histogram", "le"),
+        "gateway_loop_lag_seconds": ("histogram", "le"),
+        "gateway_loop_lag_worst_seconds": ("gauge",),
+        "gateway_build_info": ("gauge", "version"),
     }
+    assert {"process_resident_memory_bytes", "process_open_fds", "process_cpu_seconds"} <= told.metrics.keys()
     assert all(family.documentation for family in told.metrics.values())
 
 
