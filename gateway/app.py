@@ -148,7 +148,7 @@ async def run_gateway(
         direct = Direct(session, wheel, metrics, settings.max_request_body_bytes)
         memory = Memory(settings.max_history_bytes)
         timeline = Timeline()
-        shared = Shared(following, wheel, memory, direct, metrics, timeline)
+        shared = Shared(following, wheel, memory, direct, metrics, timeline, routes)
         stack.push_async_callback(shared.close)
         metrics.watch_shared(lambda: len(shared), memory)
         resumable = await _open_resumable(stack, settings, routes, direct, session, wheel, metrics, peers)

@@ -1,9 +1,11 @@
 """Routes: which upstream serves a path, and how."""
 
 import difflib
+import hashlib
 import re
 import tomllib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -32,6 +34,10 @@ _KEYS_OF_MODES = {
     "resumable": ("max_stream_bytes", "retain_seconds", "orphan_seconds"),
 }
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
+
+
+_KEYS_OF_REQUESTS = ("methods",)
+"""Keys that say who may ask, and not what a shared stream is."""
 
 
 class RouteError(ValueError):
@@ -162,13 +168,30 @@ class Route(BaseModel):
         """The time limits that aiohttp keeps for this route."""
         return aiohttp.ClientTimeout(total=None, sock_connect=self.connect_timeout_seconds)
 
+    @cached_property
+    def stream_kind(self) -> str:
+        """Is the same for routes whose requests can share a stream: a digest of the path and of all that makes a stream what it is."""
+        return hashlib.sha256(self.model_dump_json(exclude=set(_KEYS_OF_REQUESTS)).encode()).hexdigest()
+
     def matches(self, path: str) -> bool:
         """Tells whether this route serves `path`, which is still percent-encoded and has no query."""
         return path.startswith(self.path) and (len(path) == len(self.path) or self.path.endswith("/") or path[len(self.path)] == "/")
 
 
+@dataclass(frozen=True, slots=True)
+class RouteChanges:
+    """In what two tables differ, by path."""
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+
+
 class RouteTable:
-    """Finds the route of a path: the longest matching prefix."""
+    """Finds the route of a path: the longest matching prefix.
+
+    `replace` lets whoever holds the table find other routes from then on.
+    """
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self.routes = tuple(sorted(routes, key=lambda route: len(route.path), reverse=True))
@@ -184,6 +207,13 @@ class RouteTable:
         """Gives the route with this very path prefix; one with defaults when it is gone."""
         gone = Route.model_validate({"path": path, "upstream": "http://gone.invalid", "mode": "resumable"})
         return next((route for route in self.routes if route.path == path), gone)
+
+    def replace(self, other: "RouteTable") -> RouteChanges:
+        """Takes the routes of another table; those that are equal stay the same objects, with all that they know."""
+        mine, others = {route.path: route for route in self.routes}, {route.path: route for route in other.routes}
+        changed = {path for path in mine.keys() & others.keys() if mine[path] != others[path]}
+        self.routes = tuple(route if route.path in changed else mine.get(route.path, route) for route in other.routes)
+        return RouteChanges(tuple(sorted(others.keys() - mine.keys())), tuple(sorted(mine.keys() - others.keys())), tuple(sorted(changed)))
 
     def find(self, path: str) -> Route | None:
         """Gives the route of `path` (percent-encoded, without query), None when there is none."""

@@ -23,6 +23,7 @@ from .wheel import TimerWheel
 log = structlog.get_logger()
 
 _LOST_BEFORE_ANY = "the upstream was lost before its first event, so what came meanwhile cannot be asked for"
+_ROUTE_CHANGED = "the upstream was lost, and its route has changed: come back to the new one"
 _LOST_WITHOUT_IDS = "the upstream was lost and its events have no IDs, so what came meanwhile cannot be asked for"
 
 
@@ -30,7 +31,7 @@ class SharedStream(Following):
     """The live stream of one URL, and the catch-ups of those who are further back than its history.
 
     `opened` is called when the upstream has answered with an event stream for the first time, `reconnected` each time that it was lost
-    and is back, `done` when it has ended or refused; then nobody can join any more.
+    and is back, `done` when it has ended or refused; then nobody can join any more. `retired` tells whether its route is another by now.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class SharedStream(Following):
         *,
         opened: Callable[["SharedStream"], None],
         done: Callable[["SharedStream"], None],
+        retired: Callable[[], bool],
         reconnected: Callable[[], None],
         timeline: Timeline,
         latency: Latency,
@@ -56,6 +58,7 @@ class SharedStream(Following):
         self._open_source = open_source
         self._opened_first = opened
         self._done = done
+        self._is_retired = retired
         self._reconnected = reconnected
         self._timeline = timeline
         self._latency = latency
@@ -117,6 +120,14 @@ class SharedStream(Following):
             log.warning("upstream lost", route=self.route.path, upstream=self.route.upstream, reason=self.source.last_error)
             self._mark(LOST, self.source.last_error or "")
         self._lost = True
+        self.end_if_retired()
+
+    def end_if_retired(self) -> None:
+        """Ends it when its upstream is lost and its route is another by now: it might look for an upstream that never comes back."""
+        if self._lost and self._is_retired():
+            for fan_out in (self.fan_out, *(catch_up.fan_out for catch_up in self.catch_ups)):
+                _send_away(fan_out, _ROUTE_CHANGED)
+            self.stop()
 
     def _mark(self, kind: str, reason: str) -> None:
         self._timeline.mark(kind, self.route.path, self.target, reason)
