@@ -13,6 +13,7 @@ from yarl import URL
 from eventstream import Framer
 
 from .body import RequestBody
+from .client_address import plain_address
 from .decoding import find_decoder
 from .downstream import DownstreamProtocol, ResponseHead, WholeBody, comes_from_peer, end_unfinished, send_head
 from .exchange import Exchange
@@ -154,7 +155,7 @@ def request_fields(request: web.BaseRequest, route: Route) -> CIMultiDict[str]:
     if "text/event-stream" in headers.get("Accept", "") or request.method not in ("GET", "HEAD"):
         fields["Accept-Encoding"] = "identity"  # this may become an event stream, and a coded one cannot be cut at its blocks
     if not comes_from_peer(request):  # which has announced it already
-        announce_client(fields, client=request.remote or "unknown", scheme=request.scheme, host=host)
+        announce_client(fields, client=plain_address(request.remote or "unknown"), scheme=request.scheme, host=host)
     apply_rules(fields, route.request_headers)
     return fields
 

@@ -8,6 +8,7 @@ from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from .caller import Caller
+from .client_address import FORWARDING_FIELDS, TrustedProxies, client_network, plain_address
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")
 
@@ -17,18 +18,33 @@ class Incoming(web.BaseRequest):
 
     client: str
     """Address of who asks, `unknown` when there is none."""
-    subject: str
-    """Whom its credentials name, empty when they name nobody."""
     request_id: str
     """What this request is called in logs and errors, here and upstream: the client's `X-Request-Id` if it has a sensible one."""
     answer_fields: CIMultiDict[str]
-    """Fields that replace those of the same name in the answer."""
+    """Fields that replace those of the same name in the answer; an empty value removes the field, and `Vary` is added to."""
     caller: Caller | None = None
     """Who asks, where a route wants to know."""
 
+    def __init__(self, *args: Any, trusted: TrustedProxies, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._trusted = trusted
+
+    @property
+    def counted_as(self) -> str:
+        """Who this is for the limits: whom its credentials name, else the network of its address."""
+        return f"subject {self.caller.subject!r}" if self.caller is not None and self.caller.subject else client_network(self.client)
+
     def identify(self) -> None:
-        """Finds out who asks, and gives the request its id. Called once, before anything looks at it."""
-        self.client = self.remote or "unknown"
+        """Finds out who asks, and gives the request its id. Called once, before anything looks at it.
+
+        What others than trusted proxies say of who asked them is taken away, or an upstream might believe it.
+        """
+        peer = self.remote
+        self.client = plain_address(peer) if peer else "unknown"
+        if peer == "" or self._trusted.trust(self.client):  # empty: another worker of this gateway, which says who asked it
+            self.client = self._trusted.find_client(self.client, self._headers)
+        elif any(name in self._headers for name in FORWARDING_FIELDS):
+            self.forget(*FORWARDING_FIELDS)
         given = self._headers.get("X-Request-Id", "")
         self.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
         self.answer_fields = CIMultiDict({"X-Request-Id": self.request_id})

@@ -75,7 +75,8 @@ class Proxy:
         route = self._routes.find(path) if streams is None else _STREAMS
         refusal = self._refuse(request, route, path)
         handed_over = comes_from_peer(request)  # counted and let in where it arrived
-        overload = None if refusal or handed_over else self._admission.refusal(request.counted_as)
+        counted_as = request.counted_as  # whatever becomes of the request meanwhile
+        overload = None if refusal or handed_over else self._admission.refusal(counted_as)
         if (
             overload is not None
             and route is not None
@@ -92,7 +93,7 @@ class Proxy:
             return problem(status, detail, headers)
         exchange = Exchange(route, request.method, target, client, wants_retry=takes_retry_block(request), handed_over=handed_over)
         if not handed_over:
-            self._admission.enter(client)
+            self._admission.enter(counted_as)
         self.exchanges.add(exchange)
         self._heap.note_open(len(self.exchanges))
         try:
@@ -103,7 +104,7 @@ class Proxy:
             self.exchanges.discard(exchange)
             self._heap.note_open(len(self.exchanges))
             if not handed_over:
-                self._admission.leave(client)
+                self._admission.leave(counted_as)
                 self._close(exchange)
 
     def _refuse(self, request: web.BaseRequest, route: Route | None, path: str) -> Refusal | None:

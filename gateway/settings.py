@@ -9,6 +9,8 @@ from pydantic_settings import SettingsConfigDict
 
 from service.settings import ServiceSettings
 
+from .client_address import TrustedProxies
+
 
 class Settings(ServiceSettings):
     """What can be set for the whole gateway; what can be set per route stands in `gateway.routes.Route`."""
@@ -39,7 +41,11 @@ class Settings(ServiceSettings):
     max_streams: int = Field(10_000, ge=1)
     """Requests that may be open at once, event streams included; more are answered 503."""
     max_streams_per_client: int = Field(2_000, ge=1)
-    """Requests that one client address may have open at once; more are answered 429. Behind a load balancer all share one address."""
+    """Requests that one client may have open at once; more are answered 429. A client is whom a credential names, else an address, of IPv6
+    a /64."""
+    trusted_proxies: str = ""
+    """Proxies in front that are believed when they say who asked them (`Forwarded`, `X-Forwarded-*`): addresses and networks
+    (`10.0.0.0/8`) between commas. From anybody else these fields are dropped."""
     max_request_body_bytes: int = Field(2**30, ge=0)
     """Longest request body in bytes; longer ones are answered 413. Bodies are streamed, not kept."""
     max_history_bytes: int = Field(256 * 2**20, ge=1)
@@ -54,6 +60,12 @@ class Settings(ServiceSettings):
     """How long an idle upstream connection is kept for reuse. Below uvicorn's 5 s, so that a request never meets a closing connection."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log line that is written; `debug` has a line when a stream opens, `info` one when it closes."""
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _trusted_proxies_are_networks(cls, text: str) -> str:
+        TrustedProxies.parse(text)
+        return text
 
     @field_validator("public_url")
     @classmethod

@@ -126,7 +126,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
     for name, field in Settings.model_fields.items():
         assert field.description, name
         assert field.description in said
-        default = "" if field.default is None else f" (default {field.default})"
+        default = "" if field.default in (None, "") else f" (default {field.default})"
         assert f"  GATEWAY_{name.upper()}{default}\n" in said
 
 

@@ -91,11 +91,11 @@ async def test_forwarding_fields_say_who_asked_for_what(converse: Converse, gate
     assert forwarded["host"] == f'"{authority}"'  # a colon is no token character
 
 
-async def test_forwarding_fields_end_with_the_client_that_was_seen(converse: Converse, gateway: None) -> None:
-    """Whatever a client claims, the last entry is what the proxy itself saw."""
+async def test_forwarding_fields_name_only_the_client_that_was_seen(converse: Converse, gateway: None) -> None:
+    """Whatever a client claims."""
     asked, _ = await through(converse, [("X-Forwarded-For", "9.9.9.9"), ("Forwarded", "for=9.9.9.9")])
-    assert (asked.header("X-Forwarded-For") or "").split(", ")[-1] == "127.0.0.1"
-    assert "for=127.0.0.1" in (asked.header("Forwarded") or "").rsplit(",", 1)[-1].replace('"', "").lower()
+    assert asked.header("X-Forwarded-For") == "127.0.0.1"
+    assert "9.9.9.9" not in (asked.header("Forwarded") or "")
 
 
 async def test_event_stream_is_asked_for_uncompressed(converse: Converse, gateway: None) -> None:

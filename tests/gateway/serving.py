@@ -1,0 +1,35 @@
+"""A gateway in the test's own process, on a free port."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from gateway.app import run_gateway
+from gateway.listeners import Listeners, bind_listeners, close_listeners, port_of
+from gateway.routes import Route, RouteTable
+from gateway.settings import Settings
+
+GUARD_SECONDS = 10.0
+
+
+@asynccontextmanager
+async def serving(routes: Sequence[dict[str, Any]], data_dir: Path, **settings: Any) -> AsyncIterator[int]:
+    """Serves `routes` until the block ends; gives the public port."""
+    sets = bind_listeners("127.0.0.1", 0)
+    options = Settings(data_dir=data_dir, drain_seconds=0.2, **settings)
+
+    def open_admin(runner: web.BaseRunner) -> web.BaseSite:
+        return web.TCPSite(runner, "127.0.0.1", 0)
+
+    table = RouteTable(Route.model_validate(route) for route in routes)
+    try:
+        async with run_gateway(options, table, Listeners(sets), open_admin) as gateway:
+            yield port_of(sets[0])
+            async with asyncio.timeout(GUARD_SECONDS):
+                await gateway.drain()
+    finally:
+        close_listeners(sets)
