@@ -1,7 +1,11 @@
 """`python -m gateway`: serves until SIGTERM or SIGINT, then drains and exits 0."""
 
 import argparse
+import signal
 import sys
+
+if __name__ == "__main__":  # before the imports, which take most of the start, and in which SIGHUP would end the process
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 
 from service.logs import configure_logs
 from service.settings import parse_arguments, settings_or_exit

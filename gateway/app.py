@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import math
 import random
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -32,8 +31,10 @@ from .pages import add_pages
 from .peers import Peers
 from .proxy import Proxy
 from .relay import DRAINED
+from .reload import Reload, add_reload
 from .resumable import Resumable
 from .routes import RouteTable
+from .routing import Routing
 from .settings import Settings
 from .shared import Shared
 from .sqlite_streams import SqliteStreamStore
@@ -46,7 +47,6 @@ log = structlog.get_logger()
 
 _TICK_SECONDS = 0.001
 _LARGEST_STRIDE = 1024  # of the wheel, in ticks
-_TURNS_PER_INTERVAL = 16  # a heartbeat is at most this part of its interval late
 _FLUSHING_PART = 0.2
 _POLL_SECONDS = 0.02
 _STORE_POLL_SECONDS = 0.2
@@ -69,12 +69,24 @@ class _OneLine(logging.Filter):
 class Gateway:
     """A running gateway."""
 
-    def __init__(self, settings: Settings, proxy: Proxy, server: DownstreamServer, listeners: Listeners, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        proxy: Proxy,
+        server: DownstreamServer,
+        listeners: Listeners,
+        metrics: Metrics,
+        routing: Routing,
+        reload: Reload,
+    ) -> None:
         self._settings = settings
         self._proxy = proxy
         self._server = server
         self._listeners = listeners
         self._metrics = metrics
+        self.routing = routing
+        self.reload = reload
+        """Reads the routes again; for a process that has no parent which does."""
 
     def figures(self) -> str:
         """Gives what `/metrics` says, also when that is closed already."""
@@ -136,7 +148,6 @@ async def run_gateway(
     peers = peers or Peers()
     metrics = Metrics()
     wheel = TimerWheel(_TICK_SECONDS, _LARGEST_STRIDE)
-    wheel.turn_within(_turn_seconds(routes))
     admission = Admission(settings.max_streams, settings.max_streams_per_client, counts)
     async with (
         open_session(
@@ -151,8 +162,13 @@ async def run_gateway(
         shared = Shared(following, wheel, memory, direct, metrics, timeline, routes)
         stack.push_async_callback(shared.close)
         metrics.watch_shared(lambda: len(shared), memory)
-        resumable = await _open_resumable(stack, settings, routes, direct, session, wheel, metrics, peers)
-        proxy = Proxy(routes, direct, shared, resumable, admission, metrics, settings.max_request_body_bytes, timeline)
+        proxy = Proxy(routes, direct, shared, admission, metrics, settings.max_request_body_bytes, timeline)
+        late = await stack.enter_async_context(contextlib.AsyncExitStack())  # what is opened later still closes in this place
+        open_resumable = partial(_open_resumable, late, settings, routes, direct, session, wheel, metrics, peers)
+        routing = Routing(routes, wheel, shared, proxy, open_resumable)
+        await routing.prepare(routes)
+        routing.put(routes)
+        reload = Reload(settings, routing.replace)
         metrics.count_open(lambda: admission.open)
         metrics.streams.watch(lambda: proxy.exchanges)
         stack.enter_context(metrics.loop_lag.watch())
@@ -171,6 +187,8 @@ async def run_gateway(
         add_status_routes(status, metrics.registry, lambda: "draining" if proxy.draining else None)
         if not peers.path:  # those who have others have a parent, and that has the admin port
             add_pages(status, settings.public_url, listeners.port)
+            metrics.registry.register(reload)
+            add_reload(status, reload)
         public = web.ServerRunner(server, shutdown_timeout=1.0)
         admin = web.AppRunner(status, access_log=None, shutdown_timeout=1.0)
         for runner in (public, admin):
@@ -180,13 +198,7 @@ async def run_gateway(
         if peers.path:
             await web.UnixSite(public, peers.path).start()
         await listeners.open(public)
-        yield Gateway(settings, proxy, server, listeners, metrics)
-
-
-def _turn_seconds(routes: RouteTable) -> float:
-    """Gives how often the wheel has to turn for what routes measure with it."""
-    intervals = [seconds for route in routes.routes for seconds in (route.heartbeat_seconds, route.idle_timeout_seconds) if seconds]
-    return min(intervals, default=math.inf) / _TURNS_PER_INTERVAL
+        yield Gateway(settings, proxy, server, listeners, metrics, routing, reload)
 
 
 async def _open_resumable(
@@ -198,10 +210,8 @@ async def _open_resumable(
     wheel: TimerWheel,
     metrics: Metrics,
     peers: Peers,
-) -> Resumable | None:
-    """Opens the store when a route needs it. Raises OSError when it cannot be had."""
-    if not any(route.mode == "resumable" for route in routes.routes):
-        return None
+) -> Resumable:
+    """Opens the store. Raises OSError when it cannot be had."""
     store = await _open_store(peers.directory(settings.data_dir), settings.drain_seconds if peers.path else 0)
     peers.open(settings, wheel)
     stack.push_async_callback(peers.close)

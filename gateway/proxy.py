@@ -37,7 +37,6 @@ class Proxy:
         routes: RouteTable,
         direct: Direct,
         shared: Shared,
-        resumable: Resumable | None,
         admission: Admission,
         metrics: Metrics,
         max_request_body_bytes: int,
@@ -45,9 +44,7 @@ class Proxy:
     ) -> None:
         self._routes = routes
         self._modes: dict[str, Direct | Shared | Resumable] = {"direct": direct, "shared": shared}
-        self._resumable = resumable
-        if resumable is not None:
-            self._modes["resumable"] = resumable
+        self._resumable: Resumable | None = None
         self._admission = admission
         self._metrics = metrics
         self._max_body = max_request_body_bytes
@@ -63,6 +60,10 @@ class Proxy:
     def routes(self) -> RouteTable:
         """Those that hold for requests that come now."""
         return self._routes
+
+    def serve_resumable(self, resumable: Resumable) -> None:
+        """Lets routes have the mode resumable from now on, and kept streams be asked for."""
+        self._resumable = self._modes["resumable"] = resumable
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Is aiohttp's request handler; a leaving client cancels it."""

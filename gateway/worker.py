@@ -72,8 +72,9 @@ async def serve_alone(settings: Settings, routes: RouteTable) -> None:
         return sites[0]
 
     async with run_gateway(settings, routes, Listeners(sets), open_admin) as gateway:
-        log.info("listening", **listening_facts(url, sites[0].name, routes))
-        await stop.wait()
+        async with gateway.reload.at_hangup():
+            log.info("listening", **listening_facts(url, sites[0].name, routes))
+            await stop.wait()
         await gateway.drain()
     log.info("stopped")
 
