@@ -1,4 +1,4 @@
-"""`python -m gateway`: serves until SIGTERM or SIGINT, then drains and exits 0."""
+"""`python -m gateway`: serves until SIGTERM or SIGINT, then drains and exits 0. `python -m gateway doctor URL` judges an event stream."""
 
 import argparse
 import signal
@@ -18,7 +18,12 @@ from .workers import WorkerFailed, serve_with_workers
 
 def main() -> None:
     """Reads the settings and serves; exits 2 when they make no sense, 1 when a port cannot be had or a worker had to be killed."""
-    parser = argparse.ArgumentParser("python -m gateway", description="Proxies HTTP, and re-streams event streams block by block.")
+    if sys.argv[1:2] == ["doctor"]:
+        from .doctor.command import doctor  # only here: a server has no use for it
+
+        raise SystemExit(doctor(sys.argv[2:]))
+    about = "Proxies HTTP, and re-streams event streams block by block. With `doctor URL` it judges any event stream instead."
+    parser = argparse.ArgumentParser("python -m gateway", description=about)
     parse_arguments(parser, Settings)
     settings = settings_or_exit(Settings)
     try:

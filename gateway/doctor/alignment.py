@@ -1,0 +1,77 @@
+"""Finds which blocks of one path are which of the other, though the two may begin and end at different events."""
+
+import difflib
+from dataclasses import dataclass, field
+
+from .anatomy import Block
+
+_MOST_BLOCKS = 4000
+"""More are not compared: matching takes time with the square of it at worst."""
+
+
+@dataclass(slots=True)
+class Pairing:
+    """Which block is which."""
+
+    pairs: list[tuple[Block, Block]] = field(default_factory=list)
+    removed: list[Block] = field(default_factory=list)
+    """On the first path only, between blocks that are on both."""
+    inserted: list[Block] = field(default_factory=list)
+    """On the second path only, between blocks that are on both."""
+    skipped_direct: int = 0
+    """Blocks before the first that is on both."""
+    skipped_through: int = 0
+
+
+def align(direct: list[Block], through: list[Block]) -> Pairing | None:
+    """Pairs blocks by their ids, else by their events; None when the paths have nothing in common.
+
+    What comes before the first common block and behind the last one is no change: the two connections began and ended at other events.
+    """
+    direct, through = (_with_content(blocks)[:_MOST_BLOCKS] for blocks in (direct, through))
+    by_id = _shares_ids(direct, through)
+    before, after = ([_key(block, by_id) for block in blocks] for blocks in (direct, through))
+    steps = difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
+    equal = [number for number, step in enumerate(steps) if step[0] == "equal"]
+    if not equal:
+        return _pair_by_place(direct, through)
+    pairing = Pairing(skipped_direct=steps[equal[0]][1], skipped_through=steps[equal[0]][3])
+    for action, begin, end, begin_through, end_through in steps[equal[0] : equal[-1] + 1]:
+        ours, theirs = direct[begin:end], through[begin_through:end_through]
+        common = min(len(ours), len(theirs)) if action in ("equal", "replace") else 0
+        pairing.pairs += zip(ours[:common], theirs[:common], strict=True)
+        pairing.removed += ours[common:]
+        pairing.inserted += theirs[common:]
+    return pairing
+
+
+def _pair_by_place(direct: list[Block], through: list[Block]) -> Pairing | None:
+    """Pairs the first with the first and so on, when every block was altered but there are as many: it is the same stream, most likely."""
+    alike = [(one, other) for one, other in zip(direct, through, strict=False) if _similar(one, other)]
+    if not alike or len(alike) < min(len(direct), len(through)) / 2:
+        return None
+    return Pairing(pairs=list(zip(direct, through, strict=False)))
+
+
+def _similar(one: Block, other: Block) -> bool:
+    a, b = one.raw[:1024], other.raw[:1024]
+    return difflib.SequenceMatcher(None, a, b, autojunk=False).ratio() > 0.5
+
+
+def _with_content(blocks: list[Block]) -> list[Block]:
+    """Without blocks of comments alone, which each path may have its own of."""
+    return [block for block in blocks if block.names()]
+
+
+def _shares_ids(direct: list[Block], through: list[Block]) -> bool:
+    ours, theirs = ({block.event.id for block in blocks if block.event and block.event.id} for blocks in (direct, through))
+    return bool(ours & theirs)
+
+
+def _key(block: Block, by_id: bool) -> object:
+    event = block.event
+    if event is None:
+        return tuple(block.lines())
+    if by_id and event.id:
+        return event.id
+    return event.type, event.data

@@ -1,0 +1,142 @@
+"""Takes the body of an event stream apart: its blocks, comments and clumps, and when each came."""
+
+import bisect
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from eventstream import DEFAULT_MAX_BLOCK_BYTES, BlockTooLarge, Event, Framer, Parser, split_blocks
+
+from .observation import Arrival
+
+CLUMP_PAUSE_SECONDS = 0.05
+"""What comes with shorter pauses between counts as one clump: longer than a delayed acknowledgement, shorter than anybody reads."""
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+FIELDS = ("data", "event", "id", "retry")
+_SAMPLE_BYTES = 4096  # so much of an unfinished block tells whether it is one; all of it would be looked at with every arrival
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One event block."""
+
+    raw: bytes
+    offset: int
+    seconds: float
+    """When it got complete."""
+    event: Event | None
+
+    def lines(self) -> list[bytes]:
+        """Gives its lines without their ends and without the blank ones."""
+        return [line for line in self.raw.splitlines() if line]
+
+    def names(self) -> list[str]:
+        """Gives the name of each field, in order; comments have none."""
+        return [line.partition(b":")[0].decode("utf-8", "replace") for line in self.lines() if line[:1] != b":"]
+
+
+@dataclass(frozen=True, slots=True)
+class Comment:
+    """One comment line."""
+
+    text: bytes
+    seconds: float
+    alone: bool
+    """The block has nothing but comments: a block without an event."""
+    early: bool
+    """It came by itself, before the rest of its block."""
+
+
+@dataclass(slots=True)
+class Clump:
+    """What came with hardly a pause."""
+
+    begin: float
+    end: float
+    size: int = 0
+    blocks: int = 0
+    inside: bool = False
+    """It ends inside a block (a comment line that waits for the next block is none)."""
+
+
+@dataclass(slots=True)
+class Anatomy:
+    """The parts of a body."""
+
+    blocks: list[Block] = field(default_factory=list)
+    comments: list[Comment] = field(default_factory=list)
+    clumps: list[Clump] = field(default_factory=list)
+    body: bytes = b""
+    begins_with_byte_order_mark: bool = False
+    unfinished: bytes = b""
+    """What follows the last block."""
+    too_large: BlockTooLarge | None = None
+    """A block beyond the limit; nothing behind it was looked at."""
+    reconnection_time: int | None = None
+    last_event_id: str = ""
+
+    @property
+    def events(self) -> list[Block]:
+        """The blocks that have an event."""
+        return [block for block in self.blocks if block.event is not None]
+
+
+def dissect(arrivals: Sequence[Arrival], max_block_bytes: int = DEFAULT_MAX_BLOCK_BYTES) -> Anatomy:
+    """Takes a body apart. Never raises on any input."""
+    anatomy = Anatomy(body=b"".join(arrival.data for arrival in arrivals))
+    anatomy.begins_with_byte_order_mark = anatomy.body.startswith(BYTE_ORDER_MARK)
+    framer, parser = Framer(max_block_bytes), Parser()
+    done = len(BYTE_ORDER_MARK) if anatomy.begins_with_byte_order_mark else 0
+    fed = 0
+    for arrival in arrivals:
+        try:
+            given = framer.feed(arrival.data)
+        except BlockTooLarge as error:
+            given, anatomy.too_large = error.complete, error
+        fed += len(arrival.data)
+        blocks = list(_blocks(given, done, arrival.seconds, parser))
+        anatomy.blocks += blocks
+        done += len(given)
+        _note_clump(anatomy.clumps, arrival, len(blocks), _is_begun(anatomy.body[done : min(fed, done + _SAMPLE_BYTES)]))
+        if anatomy.too_large:
+            break
+    anatomy.unfinished = anatomy.body[done:fed]
+    anatomy.comments = list(_comments(anatomy, arrivals, done))
+    anatomy.reconnection_time, anatomy.last_event_id = parser.reconnection_time, parser.last_event_id
+    return anatomy
+
+
+def _blocks(given: bytes, offset: int, seconds: float, parser: Parser) -> Iterator[Block]:
+    for raw in split_blocks(given) if given else []:
+        if raw.strip(b"\r\n"):
+            events = parser.feed(raw)
+            yield Block(raw, offset, seconds, events[0] if events else None)
+        offset += len(raw)
+
+
+def _is_begun(pending: bytes) -> bool:
+    """Tells whether a block is there in part: more than line ends and whole comment lines."""
+    lines = pending.splitlines(keepends=True)
+    return any(line.strip(b"\r\n") and not (line[:1] == b":" and line[-1:] in (b"\r", b"\n")) for line in lines)
+
+
+def _note_clump(clumps: list[Clump], arrival: Arrival, blocks: int, inside: bool) -> None:
+    if not clumps or arrival.seconds - clumps[-1].end >= CLUMP_PAUSE_SECONDS:
+        clumps.append(Clump(arrival.seconds, arrival.seconds))
+    clump = clumps[-1]
+    clump.end = arrival.seconds
+    clump.size += len(arrival.data)
+    clump.blocks += blocks
+    clump.inside = inside
+
+
+def _comments(anatomy: Anatomy, arrivals: Sequence[Arrival], done: int) -> Iterator[Comment]:
+    ends = list(itertools.accumulate(len(arrival.data) for arrival in arrivals))
+    parts = [(block.raw, block.offset, block.seconds, not block.names()) for block in anatomy.blocks]
+    parts.append((anatomy.unfinished, done, float("inf"), False))
+    for raw, offset, complete_seconds, alone in parts:
+        for line in raw.splitlines(keepends=True):
+            offset += len(line)
+            if line[:1] == b":" and line[-1:] in (b"\r", b"\n"):
+                seconds = arrivals[bisect.bisect_left(ends, offset)].seconds
+                yield Comment(line[1:].strip(), seconds, alone, complete_seconds - seconds >= CLUMP_PAUSE_SECONDS)

@@ -1,0 +1,184 @@
+"""Compares what came on two paths from one stream: what does that which stands on the second path do to it?"""
+
+import difflib
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .alignment import Pairing, align
+from .anatomy import Anatomy, Block
+from .differences import Difference, show_difference
+from .findings import Finding
+from .heads import compare_heads
+from .observation import Observation
+from .quoting import Quote
+from .rhythm import measure_rhythm
+from .suspects import advice
+
+_LATE_SECONDS = 0.5
+_VERY_LATE_SECONDS = 2.0
+_MOST_SHOWN = 5
+_WORST_SHARE = 0.95
+_LEAST_COMMON = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """One path to the stream, and what came there."""
+
+    seen: Observation
+    anatomy: Anatomy
+
+
+@dataclass(frozen=True, slots=True)
+class Alteration:
+    """A block, or the head, that is not what it was."""
+
+    what: str
+    difference: Difference | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What the second path changed."""
+
+    findings: tuple[Finding, ...]
+    alterations: tuple[Alteration, ...]
+    delays: tuple[float, ...] = ()
+    """In seconds, of each block that came on both paths after both were open; negative when it was earlier there."""
+
+
+def compare(direct: Path, through: Path, quote: Quote) -> Comparison:
+    """Compares two paths that were listened to at the same time."""
+    findings: list[Finding] = []
+    alterations: list[Alteration] = []
+    if direct.seen.head is None or through.seen.head is None:
+        missing = "the direct path" if direct.seen.head is None else "the path through"
+        findings.append(Finding("through", "problem", f"{missing} gave no answer", "there is nothing to compare", "see its own findings"))
+        return Comparison(tuple(findings), ())
+    findings += compare_heads(direct.seen.head, through.seen.head, quote)
+    if direct.seen.head.raw() != through.seen.head.raw():
+        difference = show_difference(direct.seen.head.raw(), through.seen.head.raw(), quote)
+        alterations.append(Alteration("head", difference))
+    pairing = align(direct.anatomy.blocks, through.anatomy.blocks)
+    if pairing is None:
+        findings.append(_nothing_in_common(direct, through))
+        return Comparison(tuple(findings), tuple(alterations))
+    changed = [(one, other) for one, other in pairing.pairs if _bare(one) != _bare(other)]
+    alterations += list(_alterations(changed, pairing, quote))
+    findings += [_judge_bytes(pairing, changed), _judge_comments(direct, through)]
+    delays = tuple(_delays(direct, through, pairing))
+    findings += [*_judge_delay(delays, through, quote), *_judge_rhythms(direct, through, quote)]
+    return Comparison(tuple(findings), tuple(alterations[: _MOST_SHOWN + 1]), delays)
+
+
+def _bare(block: Block) -> bytes:
+    """The block without comments, which are nobody's content: a proxy may send heartbeats, or a source fewer of them to some."""
+    lines = block.raw.splitlines(keepends=True)
+    return b"".join(line for line in lines if line[:1] != b":")
+
+
+def _nothing_in_common(direct: Path, through: Path) -> Finding:
+    counts = f"{len(direct.anatomy.blocks)} blocks on the direct path, {len(through.anatomy.blocks)} through"
+    if not direct.anatomy.blocks:
+        return Finding("bytes", "note", counts, "nothing to compare", "listen longer (--seconds), or publish something meanwhile")
+    means = "not one block came on both: another stream, or every block is altered, or all were kept back"
+    return Finding(
+        "bytes",
+        "problem",
+        counts + ", none in common",
+        means,
+        "check that both URLs name one stream; compare the heads and the first blocks",
+    )
+
+
+def _judge_bytes(pairing: Pairing, changed: list[tuple[Block, Block]]) -> Finding:
+    same = len(pairing.pairs) - len(changed)
+    shown = f"{len(pairing.pairs)} blocks came on both paths, {same} of them byte for byte"
+    if pairing.skipped_direct or pairing.skipped_through:
+        shown += f" (the two began {max(pairing.skipped_direct, pairing.skipped_through)} blocks apart)"
+    parts = [
+        f"{len(part)} {word}" for word, part in (("altered", changed), ("missing", pairing.removed), ("inserted", pairing.inserted)) if part
+    ]
+    if not parts:
+        return Finding("bytes", "ok", shown)
+    means = "what stands between takes events for text that it may rearrange"
+    do = "let it pass text/event-stream on as bytes, or take another"
+    return Finding("bytes", "problem", f"{shown}; {', '.join(parts)}", means, do)
+
+
+def _alterations(changed: list[tuple[Block, Block]], pairing: Pairing, quote: Quote) -> Iterator[Alteration]:
+    for one, other in changed:
+        name = f"block at byte {one.offset} of the direct path, {other.offset} of the other: {_line_change(one, other, quote)}"
+        yield Alteration(name, show_difference(_bare(one), _bare(other), quote))
+    for word, blocks in (("missing", pairing.removed), ("inserted", pairing.inserted)):
+        for block in blocks:
+            yield Alteration(f"block at byte {block.offset}, {word}: {quote(block.raw)}")
+
+
+def _line_change(one: Block, other: Block, quote: Quote) -> str:
+    """Says which lines came or went, when lines as such did."""
+    before, after = ([line for line in block.lines() if line[:1] != b":"] for block in (one, other))
+    if before == after:
+        return "other line ends"
+    parts = []
+    for action, begin, end, begin_after, end_after in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if action in ("delete", "replace"):
+            parts.append("without " + quote(b"\n".join(before[begin:end]), 40))
+        if action in ("insert", "replace"):
+            parts.append("with " + quote(b"\n".join(after[begin_after:end_after]), 40))
+    return ", ".join(parts[:4])
+
+
+def _judge_comments(direct: Path, through: Path) -> Finding:
+    before, after = len(direct.anatomy.comments), len(through.anatomy.comments)
+    if before and not after:
+        means = "heartbeats end at what stands between: towards the client the stream looks dead in a silence"
+        return Finding(
+            "comments", "warning", f"{before} on the direct path, none through", means, "let it pass comments on, or send heartbeats"
+        )
+    return Finding("comments", "ok", f"{before} on the direct path, {after} through; clients do not see them")
+
+
+def _delays(direct: Path, through: Path, pairing: Pairing) -> Iterator[float]:
+    """What was replayed says nothing: only blocks count that came after both heads, unless each path has a stream of its own."""
+    assert direct.seen.head is not None
+    assert through.seen.head is not None
+    begin = max(direct.seen.head.seconds, through.seen.head.seconds)
+    late = [(one, other) for one, other in pairing.pairs if one.seconds > begin or len(pairing.pairs) < 2]
+    for one, other in late or pairing.pairs:
+        yield other.seconds - one.seconds
+
+
+def _judge_delay(delays: tuple[float, ...], through: Path, quote: Quote) -> Iterator[Finding]:
+    if not delays:
+        return
+    ordered = sorted(delays)
+    middle, worst = statistics.median(ordered), ordered[round((len(ordered) - 1) * _WORST_SHARE)]
+    shown = f"{_milliseconds(middle)} in the median, {_milliseconds(worst)} for one in twenty, {_milliseconds(ordered[-1])} at most"
+    if worst < _LATE_SECONDS:
+        yield Finding("delay", "ok", shown)
+        return
+    assert through.seen.head is not None
+    means = "events come late through what stands between"
+    yield Finding("delay", "problem" if middle >= _VERY_LATE_SECONDS else "warning", shown, means, advice(through.seen.head, quote))
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms"
+
+
+def _judge_rhythms(direct: Path, through: Path, quote: Quote) -> Iterator[Finding]:
+    before, after = measure_rhythm(direct.seen, direct.anatomy), measure_rhythm(through.seen, through.anatomy)
+    if after.buffered and not before.buffered:
+        assert through.seen.head is not None
+        shown = f"{before.clumps} clumps on the direct path, {after.clumps} through"
+        means = "what stands between collects blocks before it sends them"
+        yield Finding("buffering", "problem", shown, means, advice(through.seen.head, quote))
+    if direct.seen.ending != through.seen.ending:
+        means = (
+            "what stands between ends the answer in another way: clients cannot tell a cut stream from a complete one, or are cut off early"
+        )
+        shown = f"{direct.seen.ending} on the direct path, {through.seen.ending} through"
+        ends_well = through.seen.ending == "open" or (direct.seen.ending == "cut" and through.seen.ending == "reset")
+        yield Finding("ends", "note" if ends_well else "problem", shown, means, "compare when each ended")

@@ -1,0 +1,90 @@
+"""Asks all questions that a diagnosis needs, of one path to a stream."""
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+
+from .anatomy import dissect
+from .diagnosis import Examination
+from .listening import Question, Recording, Watcher, listen
+from .observation import Head, Observation
+from .quoting import shown_url
+from .resuming import Resumption, choose_id
+
+_OFFERED = "gzip, deflate, br, zstd"
+_RESUME_SECONDS = 5.0
+_PROTOCOL_SECONDS = 5.0
+
+
+async def examine(
+    questions: Sequence[Question], seconds: float, *, once: bool, enough: asyncio.Event, watchers: Sequence[Watcher | None]
+) -> list[Examination]:
+    """Examines several paths at once, each with somebody who watches. Raises CannotAsk, in a group, when one cannot be asked."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(_Examiner(question, seconds, once=once, enough=enough, watch=watch).examine())
+            for question, watch in zip(questions, watchers, strict=True)
+        ]
+    return [task.result() for task in tasks]
+
+
+class _Examiner:
+    """Examines one path. Setting `enough` ends the listening early; what was heard by then is judged."""
+
+    def __init__(self, question: Question, seconds: float, *, once: bool, enough: asyncio.Event, watch: Watcher | None) -> None:
+        self._question = question.having("Accept-Encoding", "identity")
+        self._seconds = seconds
+        self._once = once
+        self._enough = enough
+        self._watch = watch
+
+    async def examine(self) -> Examination:
+        """Listens, offers compression meanwhile, and then comes back with a last event ID. Raises CannotAsk, in a group."""
+        url = self._question.url
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(listen(self._question, self._seconds, self._enough, self._watch))
+            offering = None if self._once else group.create_task(self._offer_compression())
+            protocol = group.create_task(_choose_protocol(url.host or "", url.port or 443)) if url.scheme == "https" else None
+        seen = first.result()
+        resumption = None if self._once or self._enough.is_set() else await self._resume(seen)
+        return Examination(shown_url(url), seen, offering.result() if offering else None, resumption, protocol.result() if protocol else "")
+
+    async def _offer_compression(self) -> Observation:
+        """Listens for as long as to the other one when the server compresses; else the head is all that is wanted."""
+        return await listen(self._question.having("Accept-Encoding", _OFFERED), self._seconds, self._enough, stop_after=_is_plain)
+
+    async def _resume(self, seen: Observation) -> Resumption | None:
+        """Comes back behind an event in the middle, for as long as it takes to get what is known to follow it, or some seconds."""
+        events = dissect(seen.body).events
+        behind = choose_id(events)
+        if behind is None or seen.head is None or seen.head.status != 200:
+            return None
+        event = events[behind].event
+        assert event is not None
+        assert event.id
+        owed = sum(len(block.raw) for block in events[behind + 1 :])
+
+        def want(recording: Recording) -> None:
+            if owed:
+                recording.wanted_bytes = owed
+
+        question = self._question.having("Last-Event-ID", event.id)
+        return Resumption(behind, await listen(question, min(self._seconds, _RESUME_SECONDS), self._enough, want))
+
+
+def _is_plain(head: Head) -> bool:
+    return not head.coding()
+
+
+async def _choose_protocol(host: str, port: int) -> str:
+    """Gives what a server chooses when HTTP/2 and HTTP/1.1 are offered by ALPN (RFC 7301), in its words."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    try:
+        async with asyncio.timeout(_PROTOCOL_SECONDS):
+            _, writer = await asyncio.open_connection(host, port, ssl=context)
+    except (OSError, TimeoutError):
+        return ""  # whoever listens says better what is wrong
+    chosen = writer.get_extra_info("ssl_object").selected_alpn_protocol()
+    writer.transport.abort()
+    return chosen or "http/1.1"

@@ -1,0 +1,239 @@
+"""Asks for a stream and notes what comes, byte by byte and with its time."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
+from yarl import URL
+
+from eventstream.request import send_once
+from gateway.decoding import UndecodableError, find_decoder
+from gateway.upstream import UpstreamProtocol, attach, open_session
+
+from .observation import Arrival, Ending, Head, Observation
+from .quoting import shown_url
+
+T = TypeVar("T")
+
+_MAX_RECORDED_BYTES = 32 * 1024 * 1024
+"""More is not listened to: what was seen by then tells enough."""
+_MAX_HEADER_BYTES = 64 * 1024
+_MOST_REDIRECTS = 20  # Fetch standard 4.4 step 7
+_CONNECT_SECONDS = 10.0
+_REDIRECTS = (301, 302, 303, 307, 308)
+_BODY_FIELDS = ("content-type", "content-length", "content-encoding")
+
+
+class CannotAsk(Exception):
+    """Nobody could be asked: no such host, no connection, no TLS. `url` as it may be shown; the reason is in the network's words."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(url, reason)
+        self.url = url
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked for."""
+
+    url: URL
+    method: str = "GET"
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes | None = None
+
+    def having(self, name: str, value: str) -> "Question":
+        """Gives the same question with one header field, in place of any of that name."""
+        return self.without(name).adding([(name, value)])
+
+    def without(self, name: str) -> "Question":
+        """Gives the same question without any header field of that name."""
+        return replace(self, headers=tuple(field for field in self.headers if field[0].lower() != name.lower()))
+
+    def adding(self, fields: Iterable[tuple[str, str]]) -> "Question":
+        """Gives the same question with further header fields."""
+        return replace(self, headers=(*self.headers, *fields))
+
+    def redirected(self, status: int, url: URL) -> "Question":
+        """Gives the question that a redirect asks for; another origin gets neither credentials nor anything else that was given."""
+        gets = (status in (301, 302) and self.method == "POST") or (status == 303 and self.method not in ("GET", "HEAD"))
+        headers = self.headers if url.origin() == self.url.origin() else ()
+        if gets:
+            return Question(url, "GET", tuple(field for field in headers if field[0].lower() not in _BODY_FIELDS))
+        return replace(self, url=url, headers=headers)
+
+
+class _NoAnswer(Exception):
+    """Connected, but what came was no answer."""
+
+
+class Recording:
+    """Notes what comes, as the receiver of an upstream."""
+
+    def __init__(self) -> None:
+        self.paused = False
+        self.upstream: UpstreamProtocol | None = None
+        self.arrivals: list[Arrival] = []
+        self.size = 0
+        self.ending: Ending = "open"
+        self.ended_seconds = 0.0
+        self.failure = ""
+        self.over = asyncio.Event()
+        self.heard = False
+        """Nobody listens any more; what comes now is our own hanging up."""
+        self.wanted_bytes = _MAX_RECORDED_BYTES
+        """When so many bytes are there, it is over for us."""
+        self._now = asyncio.get_running_loop().time
+
+    def feed(self, chunk: bytes) -> None:
+        """Takes bytes of the body."""
+        if self.heard:
+            return
+        self.arrivals.append(Arrival(self._now(), chunk))
+        self.size += len(chunk)
+        if self.size >= self.wanted_bytes:
+            self.over.set()
+
+    def upstream_ended(self) -> None:
+        """The answer is complete."""
+        self._end("complete", "")
+
+    def upstream_lost(self, reason: str) -> None:
+        """The connection ended before the answer did."""
+        lost = self.upstream.lost if self.upstream is not None else None
+        self._end("reset" if isinstance(lost, OSError) else "cut", reason)
+
+    def _end(self, ending: Ending, failure: str) -> None:
+        if not self.heard:
+            self.ending, self.failure, self.ended_seconds = ending, failure, self._now()
+            self.over.set()
+
+
+Watcher = Callable[[Recording], None]
+
+
+async def listen(
+    question: Question,
+    seconds: float,
+    enough: asyncio.Event,
+    watch: Watcher | None = None,
+    stop_after: Callable[[Head], bool] | None = None,
+) -> Observation:
+    """Asks, and listens until the answer ends, for `seconds` at most, or until `enough` is set.
+
+    `watch` is told of the recording when the head has come; `stop_after` says whether the head is all that is wanted. Raises CannotAsk.
+    """
+    loop = asyncio.get_running_loop()
+    asked = loop.time()
+    deadline = asked + seconds
+    redirects: list[str] = []
+    async with open_session(keepalive_seconds=0, max_header_bytes=_MAX_HEADER_BYTES) as session:
+        try:
+            response = await _before(deadline, enough, _ask(session, question, redirects))
+        except _NoAnswer as error:
+            return Observation(asked, ending="cut", ended_seconds=loop.time(), failure=str(error), redirects=tuple(redirects))
+        if response is None:
+            return Observation(asked, ended_seconds=loop.time(), redirects=tuple(redirects))
+        head = _head_of(response, loop.time())
+        recording = Recording()
+        try:
+            if not attach(response, recording):
+                recording.feed(await response.read())  # an answer that can have no body
+                recording.upstream_ended()
+            if watch is not None:
+                watch(recording)
+            if stop_after is None or not stop_after(head):
+                await _before(deadline, enough, recording.over.wait())
+        finally:
+            recording.heard = True
+            response.close()
+        return _observation(asked, head, recording, tuple(redirects))
+
+
+async def _before(deadline: float, enough: asyncio.Event, waiting: Coroutine[None, None, T]) -> T | None:
+    """Gives what `waiting` gives; None, and cancels it, when the deadline or `enough` comes first."""
+    loop = asyncio.get_running_loop()
+    task, stop = loop.create_task(waiting), loop.create_task(enough.wait())
+    try:
+        await asyncio.wait((task, stop), timeout=max(0.0, deadline - loop.time()), return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+        stop.cancel()
+        await asyncio.gather(task, stop, return_exceptions=True)
+
+
+def _observation(asked: float, head: Head, recording: Recording, redirects: tuple[str, ...]) -> Observation:
+    body, failure = _decode(head, recording.arrivals)
+    return Observation(
+        asked,
+        head,
+        body,
+        recording.ending,
+        recording.ended_seconds or asyncio.get_running_loop().time(),
+        failure or recording.failure,
+        undecodable=bool(failure),
+        wire_bytes=recording.size,
+        redirects=redirects,
+    )
+
+
+def _decode(head: Head, arrivals: list[Arrival]) -> tuple[tuple[Arrival, ...], str]:
+    """Undoes the content coding; and says why it could not be undone to the end, if so."""
+    arrivals = [arrival for arrival in arrivals if arrival.data]
+    if not head.coding():
+        return tuple(arrivals), ""
+    decoder = find_decoder(head.coding())
+    if decoder is None:
+        return (), "nobody here knows this coding"
+    decoded: list[Arrival] = []
+    try:
+        for arrival in arrivals:
+            decoded += [Arrival(arrival.seconds, part) for part in decoder.decode(arrival.data)]
+    except UndecodableError as error:
+        return tuple(decoded), str(error)
+    return tuple(decoded), ""
+
+
+async def _ask(session: aiohttp.ClientSession, question: Question, redirects: list[str]) -> aiohttp.ClientResponse:
+    """Gives the answer at the end of all redirects, which are noted."""
+    while True:
+        response = await _send(session, question)
+        location = response.headers.get("Location", "").strip()
+        if response.status not in _REDIRECTS or not location or len(redirects) == _MOST_REDIRECTS:
+            return response
+        response.close()
+        try:
+            url = question.url.join(URL(location))
+        except ValueError:
+            return response
+        if url.scheme not in ("http", "https") or not url.host:
+            return response
+        redirects.append(shown_url(url))
+        question = question.redirected(response.status, url)
+
+
+async def _send(session: aiohttp.ClientSession, question: Question) -> aiohttp.ClientResponse:
+    try:
+        return await session.request(
+            question.method,
+            question.url,
+            headers=question.headers,
+            data=question.body,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
+            middlewares=(send_once,),
+        )
+    except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError, aiohttp.InvalidURL) as error:
+        raise CannotAsk(shown_url(question.url), str(error) or "no connection in time") from error
+    except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
+        raise _NoAnswer(str(error) or type(error).__name__) from error
+
+
+def _head_of(response: aiohttp.ClientResponse, seconds: float) -> Head:
+    version = response.version
+    assert version is not None  # the answer is there
+    return Head(response.status, response.reason or "", (version.major, version.minor), tuple(response.raw_headers), seconds)

@@ -1,0 +1,131 @@
+"""Judges ids, and what a reconnection with `Last-Event-ID` brings, against what is known to follow that id."""
+
+import collections
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .anatomy import Anatomy, Block, dissect
+from .findings import Finding, Severity
+from .observation import Observation
+from .quoting import Quote
+
+_GAP_TYPES = {"gap", "reset"}
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """A reconnection: behind which event of the first connection it asked to go on, and what came."""
+
+    behind: int
+    """Index of the event whose id was sent, among the events of the first connection."""
+    seen: Observation
+
+    def wanted(self, events: list[Block]) -> int:
+        """Gives how many events of the first connection should come again."""
+        return len(events) - 1 - self.behind
+
+
+def choose_id(events: list[Block]) -> int | None:
+    """Gives the index of the event to resume behind: one in the middle, so that something is known to follow; None when none has an id."""
+    named = [index for index, block in enumerate(events) if block.event is not None and block.event.id]
+    return named[(len(named) - 1) // 2] if named else None
+
+
+def judge_ids(anatomy: Anatomy, quote: Quote) -> Finding:
+    """Says whether events can be asked for again at all."""
+    events = anatomy.events
+    ids = [block.event.id for block in events if block.event is not None and block.event.id]
+    if not events:
+        return Finding("ids", "note", "no event came", "nothing to tell", "listen longer (--seconds)")
+    if not ids:
+        means = "whoever reconnects misses what was sent meanwhile, or gets all of it again"
+        return Finding(
+            "ids", "warning", f"none of {len(events)} events has one", means, "give events an id, and go on behind Last-Event-ID"
+        )
+    repeated = [name for name, count in collections.Counter(ids).items() if count > 1]
+    if repeated:
+        means = "a client that was cut off cannot say which of them it saw last"
+        return Finding(
+            "ids", "warning", f"{len(repeated)} came more than once, such as {quote(repeated[0], 40)}", means, "give each event its own"
+        )
+    shown = f"{len(ids)} of {len(events)} events have one, such as {quote(ids[-1], 40)}"
+    if len(ids) < len(events):
+        means = "behind an event without an id a client resumes at the one before, and gets events twice"
+        return Finding("ids", "note", shown, means, "give each event an id, unless it is of no lasting use")
+    return Finding("ids", "ok", shown)
+
+
+def judge_resumption(first: Anatomy, again: Resumption, quote: Quote) -> Iterator[Finding]:
+    """Says whether a client that comes back gets what it missed, all of it and once."""
+    head = again.seen.head
+    shown_id = quote(first.events[again.behind].event.id or "", 40)  # type: ignore[union-attr]  # events have one
+    asked = f"asked to go on behind {shown_id}"
+    if head is None or head.status != 200:
+        answer = f"{head.status}" if head else "no answer"
+        means = "an EventSource that was cut off does not come back" if head else "whoever was cut off waits, or gives up"
+        yield Finding("coming back", "problem", f"{asked}: {answer}", means, "answer reconnections with 200 also when the id is unknown")
+        return
+    yield Finding("coming back", "ok", f"a second request was answered after {head.seconds - again.seen.asked_seconds:.2f} s")
+    yield _judge_order(first.events, again, dissect(again.seen.body), asked)
+
+
+def _judge_order(before: list[Block], again: Resumption, anatomy: Anatomy, asked: str) -> Finding:
+    wanted = again.wanted(before)
+    came = [block for block in anatomy.events if not _is_gap(block)]
+    told = " (an event says that there is a gap)" if len(came) < len(anatomy.events) else ""
+    places = {_key(block): index for index, block in reversed(list(enumerate(before)))}
+    found = [places.get(_key(block)) for block in came]
+    means = "whoever is cut off for a moment loses events, and is not told"
+    do = "keep the latest events, and send those behind Last-Event-ID first"
+    if not came:
+        if not wanted:
+            return _cannot_tell(asked)
+        waited = again.seen.ended_seconds - again.seen.asked_seconds
+        return Finding("resuming", "problem", f"{asked}: none of the {wanted} events that are owed came in {waited:.1f} s{told}", means, do)
+    place = found[0]
+    if place is None:
+        if not wanted:
+            return _cannot_tell(asked)
+        severity: Severity = "warning" if told else "problem"
+        shown = f"{asked}: skips, {wanted} events that followed were left out, and newer ones came{told}"
+        return Finding("resuming", severity, shown, "whoever was cut off loses events, but is told" if told else means, do)
+    if place <= again.behind:
+        return _judge_repeat(place, again.behind, asked)
+    if place > again.behind + 1:
+        return Finding("resuming", "problem", f"{asked}: skips, {place - again.behind - 1} events were left out{told}", means, do)
+    return _judge_continuation(found, again, wanted, asked)
+
+
+def _judge_repeat(place: int, behind: int, asked: str) -> Finding:
+    count = behind - place + 1
+    what = "ignored, it begins at the first event again" if place == 0 else f"repeats, {count} events came again"
+    means = "whoever is cut off for a moment gets events twice"
+    return Finding("resuming", "problem", f"{asked}: {what}", means, "read Last-Event-ID, and begin behind it; a proxy has to pass it on")
+
+
+def _judge_continuation(found: list[int | None], again: Resumption, wanted: int, asked: str) -> Finding:
+    known = found[:wanted]
+    expected = list(range(again.behind + 1, again.behind + 1 + len(known)))
+    if known != expected:
+        means = "whoever comes back gets events in another order, or not all of them"
+        return Finding(
+            "resuming", "problem", f"{asked}: goes on, but not with the same events", means, "replay what was sent, in its order"
+        )
+    if len(known) < wanted and again.seen.ending != "open":
+        shown = f"{asked}: goes on, but ended {wanted - len(known)} events early"
+        return Finding("resuming", "problem", shown, "whoever comes back misses the rest", "replay all that followed")
+    return Finding("resuming", "ok", f"{asked}: goes on, {len(known)} of {wanted} events that followed came again, in order")
+
+
+def _cannot_tell(asked: str) -> Finding:
+    return Finding("resuming", "note", f"{asked}, the newest one", "nothing was known to follow", "listen longer (--seconds)")
+
+
+def _is_gap(block: Block) -> bool:
+    return block.event is not None and block.event.type in _GAP_TYPES
+
+
+def _key(block: Block) -> tuple[str, ...]:
+    event = block.event
+    assert event is not None
+    return (event.id,) if event.id else (event.type, event.data)
