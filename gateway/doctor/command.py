@@ -147,7 +147,7 @@ def _say_failure(failure: BaseException, quote: Quote, as_json: bool, out: TextI
     assert isinstance(failure, CannotAsk)
     reason = quote(failure.reason, 300)
     if as_json:
-        out.write(json.dumps({"healthy": False, "url": failure.url, "error": reason}, indent=2) + "\n")
+        out.write(json.dumps({"healthy": False, "url": failure.url, "error": reason}, ensure_ascii=False, indent=2) + "\n")
     err.write(f"doctor: {failure.url} could not be asked: {reason}\n")
     return _CANNOT_ASK
 

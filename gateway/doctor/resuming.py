@@ -93,6 +93,11 @@ def _judge_order(before: list[Block], again: Resumption, anatomy: Anatomy, asked
         return _judge_repeat(place, again.behind, asked)
     if place > again.behind + 1:
         return Finding("resuming", "problem", f"{asked}: skips, {place - again.behind - 1} events were left out{told}", means, do)
+    if any(_content(block) != _content(before[index]) for block, index in zip(came, found, strict=True) if index is not None):
+        what = "goes on, but the events under these ids are others"
+        return Finding(
+            "resuming", "problem", f"{asked}: {what}", "ids that are given anew name nothing", "give each event an id of its own"
+        )
     return _judge_continuation(found, again, wanted, asked)
 
 
@@ -123,6 +128,11 @@ def _cannot_tell(asked: str) -> Finding:
 
 def _is_gap(block: Block) -> bool:
     return block.event is not None and block.event.type in _GAP_TYPES
+
+
+def _content(block: Block) -> tuple[str, str]:
+    assert block.event is not None
+    return block.event.type, block.event.data
 
 
 def _key(block: Block) -> tuple[str, ...]:

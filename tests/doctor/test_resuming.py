@@ -1,0 +1,83 @@
+"""Whether `Last-Event-ID` really resumes."""
+
+import pytest
+
+from gateway.doctor.anatomy import dissect
+from gateway.doctor.findings import Finding
+from gateway.doctor.observation import Observation
+from gateway.doctor.resuming import Resumption, choose_id, judge_ids, judge_resumption
+from tests.doctor.traces import ASKED, PLAIN, by_check, every, head, numbered, seen
+
+FIRST = dissect(seen(every(0.1, numbered(10))).body)
+BEHIND = 4  # the id sent is 5, and five events are known to follow
+
+
+def judged(blocks: list[bytes], behind: int = BEHIND, **options: object) -> dict[str, Finding]:
+    again = Resumption(behind, seen(every(0.01, blocks), **options))  # type: ignore[arg-type]
+    return by_check(judge_resumption(FIRST, again, PLAIN))
+
+
+def test_event_in_the_middle_is_chosen() -> None:
+    assert choose_id(FIRST.events) == BEHIND
+    assert choose_id(dissect(seen([(0.1, b"data: a\n\n")]).body).events) is None
+    assert choose_id(dissect(seen([(0.1, b"data: a\n\nid: 1\ndata: b\n\n")]).body).events) == 1
+
+
+@pytest.mark.parametrize(
+    ("blocks", "severity", "words"),
+    [
+        (numbered(5, first=6), "ok", "behind 5: goes on, 5 of 5 events that followed came again, in order"),
+        (numbered(9, first=6), "ok", "goes on, 5 of 5"),
+        (numbered(3, first=6), "ok", "goes on, 3 of 5"),
+        (numbered(10), "problem", "ignored, it begins at the first event again"),
+        (numbered(5, first=5), "problem", "repeats, 1 events came again"),
+        (numbered(5, first=3), "problem", "repeats, 3 events came again"),
+        (numbered(5, first=8), "problem", "skips, 2 events were left out"),
+        (numbered(5, first=11), "problem", "skips, 5 events that followed were left out, and newer ones came"),
+        ([b"id: 5\nevent: gap\ndata: {}\n\n", *numbered(5, first=11)], "warning", "(an event says that there is a gap)"),
+        ([numbered(1, first=6)[0], *numbered(3, first=8)], "problem", "goes on, but not with the same events"),
+        ([], "problem", "none of the 5 events that are owed came"),
+    ],
+)
+def test_what_a_reconnection_brings_is_compared(blocks: list[bytes], severity: str, words: str) -> None:
+    finding = judged(blocks)["resuming"]
+    assert finding.severity == severity
+    assert words in finding.seen
+
+
+def test_other_content_under_the_same_ids_is_no_continuation() -> None:
+    assert judged(numbered(5, first=6, text="something else"))["resuming"].seen == (
+        "asked to go on behind 5: goes on, but the events under these ids are others"
+    )
+
+
+def test_stream_that_ends_before_all_came_again_is_a_problem() -> None:
+    assert "ended 2 events early" in judged(numbered(3, first=6), ending="complete")["resuming"].seen
+
+
+def test_nothing_can_be_told_behind_the_newest_event_unless_it_comes_again() -> None:
+    assert judged([], behind=9)["resuming"].severity == "note"
+    assert judged(numbered(2, first=11), behind=9)["resuming"].severity == "note"
+    assert judged(numbered(10), behind=9)["resuming"].severity == "problem"
+
+
+def test_reconnection_that_is_refused_is_a_problem() -> None:
+    for observation in (seen([], answer=head(status=400)), Observation(ASKED, ended_seconds=ASKED + 5)):
+        [finding] = judge_resumption(FIRST, Resumption(BEHIND, observation), PLAIN)
+        assert (finding.check, finding.severity) == ("coming back", "problem")
+
+
+@pytest.mark.parametrize(
+    ("body", "severity", "words"),
+    [
+        (b"".join(numbered(3)), "ok", "3 of 3 events have one, such as 3"),
+        (b"data: a\n\ndata: b\n\n", "warning", "none of 2 events"),
+        (b"id: 1\ndata: a\n\nid: 1\ndata: b\n\n", "warning", "1 came more than once, such as 1"),
+        (b"id: 1\ndata: a\n\ndata: b\n\n", "note", "1 of 2 events"),
+        (b": ping\n\n", "note", "no event"),
+    ],
+)
+def test_ids_are_looked_at(body: bytes, severity: str, words: str) -> None:
+    finding = judge_ids(dissect(seen([(0.1, body)]).body), PLAIN)
+    assert finding.severity == severity
+    assert words in finding.seen

@@ -1,0 +1,125 @@
+"""Whether blocks come one by one, or somebody collects them."""
+
+import pytest
+
+from gateway.doctor.anatomy import dissect
+from gateway.doctor.findings import Finding
+from gateway.doctor.observation import Head, Observation
+from gateway.doctor.rhythm import judge_rhythm, measure_rhythm, near_size
+from gateway.doctor.suspects import find_suspects
+from tests.doctor.traces import PLAIN, every, head, numbered, seen
+
+BLOCK = b"data: " + b"x" * 192 + b"\n\n"
+
+
+def judged(observation: Observation, answer: Head | None = None) -> Finding:
+    return judge_rhythm(observation, dissect(observation.body), answer or head(), PLAIN)
+
+
+def in_pieces(body: bytes, size: int, seconds: float, begin: float = 0.02) -> list[tuple[float, bytes]]:
+    """The body as a buffer of `size` bytes sends it."""
+    return [(begin + number * seconds, body[at : at + size]) for number, at in enumerate(range(0, len(body), size))]
+
+
+def test_blocks_that_come_one_by_one_are_fine() -> None:
+    finding = judged(seen(every(0.1, numbered(20))))
+    assert (finding.severity, finding.seen) == ("ok", "20 blocks came in 20 clumps: one by one, 0.1 s apart in the median")
+
+
+def test_replay_at_the_beginning_is_no_clump() -> None:
+    trace = [(0.02, b"".join(numbered(500))), *every(0.2, numbered(10, first=501), begin=0.3)]
+    assert judged(seen(trace)).severity == "ok"
+
+
+def test_buffer_that_cuts_blocks_is_a_problem_with_its_delay_and_size_and_who_it_may_be() -> None:
+    finding = judged(seen(in_pieces(BLOCK * 90, 4096, 2.0)), head(("Server", "nginx/1.22.1")))
+    assert finding.severity == "problem"
+    assert "4096 bytes (a buffer of 4096?)" in finding.seen
+    assert "2.0 s apart" in finding.seen
+    assert "nginx (Server: nginx/1.22.1): proxy_buffering off;" in finding.do
+
+
+def test_one_event_that_comes_in_halves_is_a_problem() -> None:
+    assert judged(seen([(0.02, BLOCK[:50]), (2.0, BLOCK[50:])], ending="complete")).severity == "problem"
+
+
+def test_block_that_the_network_cuts_for_a_moment_is_none() -> None:
+    trace = [piece for number in range(10) for piece in ((number * 0.3, BLOCK[:99]), (number * 0.3 + 0.08, BLOCK[99:]))]
+    assert judged(seen(trace)).severity == "ok"
+
+
+def test_answer_that_comes_all_at_once_and_late_does_not_stream() -> None:
+    observation = seen([(6.0, b"".join(numbered(30)))], ending="complete", until=6.01)
+    finding = judged(observation, head(("Content-Length", "999")))
+    assert finding.severity == "problem"
+    assert "all 30 blocks came at once, after 6.0 s" in finding.seen
+    assert "Content-Length: 999" in finding.do
+
+
+def test_short_answer_that_comes_at_once_is_fine() -> None:
+    assert judged(seen([(0.1, b"".join(numbered(30)))], ending="complete", until=0.11)).severity == "ok"
+
+
+def test_clumps_of_whole_blocks_are_a_warning_for_the_source_may_send_so() -> None:
+    trace = [(second, b"".join(numbered(5, first=5 * second))) for second in range(1, 8)]
+    finding = judged(seen(trace))
+    assert finding.severity == "warning"
+    assert "clumps of about 5 blocks" in finding.seen
+    assert "up to 1.0 s" in finding.means
+
+
+def test_a_heartbeat_that_waits_for_its_block_is_no_half_block() -> None:
+    trace = [(0.1, b"data: 1\n\n"), (2.0, b":\n"), (4.0, b":\n"), (5.0, b"data: 2\n\n"), (6.0, b":\n"), (7.0, b"data: 3\n\n")]
+    assert judged(seen(trace)).severity == "ok"
+
+
+@pytest.mark.parametrize("trace", [[], [(0.1, b"data: 1\n\n")], [(0.1, b":\n")]])
+def test_too_little_is_said_to_be_too_little(trace: list[tuple[float, bytes]]) -> None:
+    finding = judged(seen(trace))
+    assert finding.severity == "note"
+    assert "--seconds" in finding.do
+
+
+def test_measured_numbers_are_those_of_the_trace() -> None:
+    observation = seen([(second, b"".join(numbered(4))) for second in range(1, 6)])
+    rhythm = measure_rhythm(observation, dissect(observation.body))
+    assert (rhythm.kind, rhythm.clumps, rhythm.blocks_per_clump, rhythm.pause_seconds) == ("clumps", 5, 4, 1.0)
+    assert rhythm.clump_bytes == 4 * len(numbered(1)[0])
+    assert rhythm.buffered
+
+
+@pytest.mark.parametrize(
+    ("size", "words"), [(4096, "4096 bytes (a buffer of 4096?)"), (8100, "8100 bytes (a buffer of 8192?)"), (600, "600 bytes")]
+)
+def test_usual_buffer_sizes_are_named(size: int, words: str) -> None:
+    assert near_size(size) == words
+
+
+@pytest.mark.parametrize(
+    ("field", "name"),
+    [
+        (("Server", "openresty/1.25"), "OpenResty (nginx)"),
+        (("Server", "cloudflare"), "Cloudflare"),
+        (("CF-Ray", "8a1b2c3d4e5f-FRA"), "Cloudflare"),
+        (("Via", "1.1 varnish (Varnish/7.4)"), "Varnish"),
+        (("Via", "1.1 abc.cloudfront.net (CloudFront)"), "CloudFront"),
+        (("Via", "1.1 Caddy"), "Caddy"),
+        (("Via", "1.1 google"), "Google's load balancer"),
+        (("X-Cache", "MISS"), "a cache"),
+        (("X-Accel-Buffering", "yes"), "nginx"),
+        (("ETag", 'W/"1f"'), "whoever computes the ETag from the whole body"),
+        (("Content-Encoding", "gzip"), "compression"),
+        (("X-Envoy-Upstream-Service-Time", "3"), "Envoy"),
+    ],
+)
+def test_who_stands_between_is_told_by_header_fields(field: tuple[str, str], name: str) -> None:
+    [suspect] = find_suspects(head(field), PLAIN)
+    assert suspect.name == name
+    assert field[1].lower() in suspect.evidence.lower()
+    assert suspect.remedy
+
+
+def test_nobody_is_suspected_without_a_trace_and_x_accel_buffering_no_clears_nginx() -> None:
+    trace = in_pieces(BLOCK * 90, 4096, 2.0)
+    assert "--through" in judged(seen(trace)).do
+    assert "hardly nginx" in judged(seen(trace), head(("X-Accel-Buffering", "no"))).do
