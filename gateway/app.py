@@ -218,7 +218,7 @@ async def _open_resumable(
     streams = KeptStreams(store, wheel, max_bytes=settings.max_kept_bytes, routes=routes.route_of, received=metrics.received)
     await stack.enter_async_context(streams.upkeep())
     metrics.watch_kept(lambda: streams.running, lambda: streams.memory.bytes)
-    return Resumable(session, direct, streams, wheel, metrics, peers)
+    return Resumable(session, direct, streams, routes, wheel, metrics, peers)
 
 
 async def _open_store(directory: Path, patience_seconds: float) -> SqliteStreamStore:

@@ -2,6 +2,7 @@
 
 import re
 import secrets
+from collections.abc import Collection
 from typing import Any
 
 from aiohttp import web
@@ -9,6 +10,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from .caller import Caller
 from .client_address import FORWARDING_FIELDS, TrustedProxies, client_network, plain_address
+from .cors import ORIGIN, Cors, is_preflight
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")
 
@@ -48,6 +50,17 @@ class Incoming(web.BaseRequest):
         given = self._headers.get("X-Request-Id", "")
         self.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
         self.answer_fields = CIMultiDict({"X-Request-Id": self.request_id})
+
+    def apply_cors(self, cors: Cors, methods: Collection[str]) -> bool:
+        """Lets the answer say which pages may have it, and tells whether this request only asks for that: a 204 is its answer.
+
+        `methods` are those of what it asks for, all when there are none.
+        """
+        self.answer_fields.update(cors.answer_fields(self._headers.get(ORIGIN)))
+        if not is_preflight(self.method, self._headers):
+            return False
+        self.answer_fields.update(cors.preflight_fields(self._headers, methods))
+        return True
 
     def forget(self, *names: str) -> None:
         """Takes header fields away, for instance credentials that are meant for the gateway."""

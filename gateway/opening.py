@@ -19,6 +19,14 @@ class Opening:
         """What the upstream set, for the request that opened it and for nobody else."""
         self.task: asyncio.Task[None] | None = None
 
+    @property
+    def stream(self) -> KeptStream | None:
+        """The stream, if it is here already."""
+        if not self.answer.done() or self.answer.cancelled() or self.answer.exception() is not None:
+            return None
+        answer = self.answer.result()
+        return answer if isinstance(answer, KeptStream) else None
+
     def leave(self) -> None:
         """Takes note that the request that opened it has gone. Without an Idempotency-Key nobody can come for what was not answered yet."""
         if not self.answer.done():

@@ -74,6 +74,8 @@ class Proxy:
         client = request.client
         streams = self._resumable if path.startswith(STREAMS_PATH) else None
         route = self._routes.find(path) if streams is None else _STREAMS
+        if route is not None and route.cors is not None and request.apply_cors(route.cors, route.methods):
+            return web.Response(status=204, headers={"Server": "gateway"})  # so browsers ask, without credentials
         refusal = self._refuse(request, route, path)
         handed_over = comes_from_peer(request)  # counted and let in where it arrived
         counted_as = request.counted_as  # whatever becomes of the request meanwhile
@@ -90,6 +92,8 @@ class Proxy:
         if refusal is not None or route is None:
             status, reason, detail = refusal or Refusal(404, "no-route", "")
             self._metrics.rejected(reason, status)
+            if streams is not None and (cors := self._routes.cors_of_streams(request.headers.get("Origin", ""))) is not None:
+                request.apply_cors(cors, ())
             headers = {"Allow": ", ".join(route.methods)} if route is not None and status == 405 else None
             return problem(status, detail, headers)
         exchange = Exchange(route, request.method, target, client, wants_retry=takes_retry_block(request), handed_over=handed_over)

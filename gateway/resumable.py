@@ -19,6 +19,7 @@ from eventstream import Parser
 from .direct import Direct, failed, request_fields
 from .downstream import comes_from_peer
 from .exchange import Exchange
+from .incoming import Incoming
 from .kept_stream import KeptStream
 from .kept_streams import STREAMS_PATH, KeptStreams
 from .metrics import Metrics
@@ -26,7 +27,9 @@ from .opening import Opening
 from .peers import Peers
 from .problems import problem
 from .refusal import Reason
+from .routes import RouteTable
 from .stamping import read_stamp
+from .stream_answers import METHODS, no_content, origin_fields, preflight_fields, state_fields
 from .stream_store import COMPLETE, STOPPED, StreamHead
 from .subscriber import Subscriber
 from .subscription import send_stream
@@ -42,11 +45,19 @@ class Resumable:
     """Answers requests whose answer is kept, and those who come back for one."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, direct: Direct, streams: KeptStreams, wheel: TimerWheel, metrics: Metrics, peers: Peers
+        self,
+        session: aiohttp.ClientSession,
+        direct: Direct,
+        streams: KeptStreams,
+        routes: RouteTable,
+        wheel: TimerWheel,
+        metrics: Metrics,
+        peers: Peers,
     ) -> None:
         self._session = session
         self._direct = direct
         self._streams = streams
+        self._routes = routes
         self._wheel = wheel
         self._metrics = metrics
         self._peers = peers
@@ -88,11 +99,11 @@ class Resumable:
             return await self._join(request, exchange, like, head, last_event_id)
         return await self._open(request, exchange, head, body)
 
-    async def answer_stream(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
+    async def answer_stream(self, request: Incoming, exchange: Exchange) -> web.StreamResponse:
         """Answers a request for one stream by its id."""
-        if request.method not in _METHODS.split(", "):
+        if request.method not in METHODS:
             response = self._refuse(exchange, 405, "method", f"{request.method} is not allowed for a stream")
-            response.headers["Allow"] = _METHODS
+            response.headers["Allow"] = ", ".join(METHODS)
             return response
         path, _, _ = exchange.target.partition("?")
         id = path.removeprefix(STREAMS_PATH)
@@ -100,25 +111,27 @@ class Resumable:
         if other is not None:
             return await self._peers.hand_over(other, request, exchange)
         found = await self._streams.find(id)
+        cors = found.route.cors if isinstance(found, KeptStream) else self._routes.cors_of_streams(request.headers.get("Origin", ""))
+        asks_only = cors is not None and request.apply_cors(cors, METHODS)
         if not isinstance(found, KeptStream):
-            return self._gone(exchange, found)
+            return no_content(exchange) if asks_only else self._gone(exchange, found)
         exchange.route = found.route
         if request.method == "OPTIONS":
-            return _no_content(exchange, found, _preflight(found).items())
+            return no_content(exchange, found, preflight_fields(found))
         if found.head.credentials not in (b"", _credentials(request)):
-            return self._refuse(exchange, 403, "forbidden", "the stream needs the credentials that it was opened with")
+            return self._refuse(exchange, 403, "forbidden", "the stream needs the credentials that it was opened with", found)
         if request.method == "DELETE":
             found.stop(STOPPED, "it was stopped by a request")
-            return _no_content(exchange, found, _state_fields(found).items())
+            return no_content(exchange, found, state_fields(found))
         if request.method == "HEAD":
             exchange.status = 200
-            return web.Response(headers=CIMultiDict([*found.head.fields, *_state_fields(found).items()]))
+            return web.Response(headers=CIMultiDict([*found.head.fields, *state_fields(found).items()]))
         last_event_id = request.headers.get("Last-Event-ID", "") or URL(exchange.target, encoded=True).query.get("last_event_id", "")
         cursor = _find(found, last_event_id)
         if cursor is None:
-            return self._refuse(exchange, 400, "unknown-event", f"{last_event_id[:100]!r} is not the ID of an event of this stream")
+            return self._unknown_event(exchange, found, last_event_id)
         if found.state == COMPLETE and last_event_id and not _has_events(found, cursor):
-            return _no_content(exchange, found)  # an EventSource would come back for ever
+            return no_content(exchange, found)  # an EventSource would come back for ever
         return await self._follow(request, exchange, found, cursor)
 
     async def _open(self, request: web.BaseRequest, exchange: Exchange, head: StreamHead, body: bytes) -> web.StreamResponse:
@@ -155,7 +168,7 @@ class Resumable:
     ) -> web.StreamResponse:
         """Goes on with a stream that another request with the same Idempotency-Key has opened."""
         if not _same_request(opening.head, head):
-            return self._other_request(exchange)
+            return self._other_request(exchange, opening.stream)
         try:
             answer = await asyncio.shield(opening.answer)
         except (TimeoutError, aiohttp.ClientError, ValueError) as error:
@@ -169,12 +182,12 @@ class Resumable:
     ) -> web.StreamResponse:
         """Goes on with a stream that the same request has opened before."""
         if stream.head.credentials not in (b"", head.credentials):
-            return self._refuse(exchange, 403, "forbidden", "the stream needs the credentials that it was opened with")
+            return self._refuse(exchange, 403, "forbidden", "the stream needs the credentials that it was opened with", stream)
         if not _same_request(stream.head, head):
-            return self._other_request(exchange)
+            return self._other_request(exchange, stream)
         cursor = _find(stream, last_event_id)
         if cursor is None:
-            return self._refuse(exchange, 400, "unknown-event", f"{last_event_id[:100]!r} is not the ID of an event of this stream")
+            return self._unknown_event(exchange, stream, last_event_id)
         return await self._follow(request, exchange, stream, cursor)
 
     async def _follow(
@@ -195,13 +208,17 @@ class Resumable:
         refusal.headers["Access-Control-Allow-Origin"] = "*"  # or a page takes it for a lost connection, and comes back for ever
         return refusal
 
-    def _other_request(self, exchange: Exchange) -> web.Response:
-        detail = "this Idempotency-Key or Last-Event-ID belongs to a request with another body, method or path"
-        return self._refuse(exchange, 422, "other-request", f"{detail}; send the same again, or leave it out")
+    def _unknown_event(self, exchange: Exchange, stream: KeptStream, id: str) -> web.Response:
+        return self._refuse(exchange, 400, "unknown-event", f"{id[:100]!r} is not the ID of an event of this stream", stream)
 
-    def _refuse(self, exchange: Exchange, status: int, reason: Reason, detail: str) -> web.Response:
+    def _other_request(self, exchange: Exchange, stream: KeptStream | None) -> web.Response:
+        detail = "this Idempotency-Key or Last-Event-ID belongs to a request with another body, method or path"
+        return self._refuse(exchange, 422, "other-request", f"{detail}; send the same again, or leave it out", stream)
+
+    def _refuse(self, exchange: Exchange, status: int, reason: Reason, detail: str, stream: KeptStream | None = None) -> web.Response:
+        """Gives an error, also to the pages that may read the stream which it is about."""
         exchange.refuse(status, reason)
-        return problem(status, detail)
+        return problem(status, detail, origin_fields(stream) if stream is not None else None)
 
 
 def _begin(stream: KeptStream, cursor: int, subscriber: Subscriber) -> None:
@@ -250,34 +267,6 @@ def _has_events(stream: KeptStream, cursor: int) -> bool:
         if Parser().feed(blocks):
             return True
     return False
-
-
-def _state_fields(stream: KeptStream) -> CIMultiDict[str]:
-    history = stream.fan_out.history
-    fields = CIMultiDict({"Stream-State": stream.state, "Stream-Blocks": str(history.end), "Stream-Bytes": str(history.end_bytes)})
-    fields["Stream-Viewers"] = str(stream.viewers)
-    if stream.reason:
-        fields["Stream-Reason"] = stream.reason.encode("ascii", "replace").decode()
-    if "Access-Control-Allow-Origin" in CIMultiDict(stream.head.fields):
-        fields["Access-Control-Expose-Headers"] = ", ".join(fields)
-    return fields
-
-
-def _preflight(stream: KeptStream) -> dict[str, str]:
-    """Gives what a browser wants to know before a page of another origin may send a DELETE or a Last-Event-ID."""
-    if "Access-Control-Allow-Origin" not in CIMultiDict(stream.head.fields):
-        return {}
-    return {"Access-Control-Allow-Methods": _METHODS, "Access-Control-Allow-Headers": "Last-Event-ID, Cache-Control, Authorization"}
-
-
-def _no_content(exchange: Exchange, stream: KeptStream, fields: Iterable[tuple[str, str]] = ()) -> web.Response:
-    """Gives a 204 with `fields`, for the pages of those origins that may read the stream."""
-    exchange.status = 204
-    headers = CIMultiDict({"Cache-Control": "no-store", "Server": "gateway"})
-    origin = ("access-control-allow-origin", "access-control-allow-credentials", "vary")
-    headers.extend((name, value) for name, value in stream.head.fields if name.lower() in origin)
-    headers.extend(fields)
-    return web.Response(status=204, headers=headers)
 
 
 async def _read_body(request: web.BaseRequest) -> bytes | None:

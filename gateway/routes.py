@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from eventstream import DEFAULT_MAX_BLOCK_BYTES
 
+from .cors import Cors
+
 _KEYS_OF_MODES = {
     "shared": (
         "share_by",
@@ -33,6 +35,7 @@ _KEYS_OF_MODES = {
     ),
     "resumable": ("max_stream_bytes", "retain_seconds", "orphan_seconds"),
 }
+_TABLES: dict[str, type[BaseModel]] = {"cors": Cors}
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 
 
@@ -102,6 +105,8 @@ class Route(BaseModel):
     """resumable: a stream that nobody has followed for so long is cancelled; 0: as soon as nobody does."""
     max_connection_seconds: float = Field(0.0, ge=0)
     """shared: a subscriber is told to come back after about so long, give or take a tenth. 0: never."""
+    cors: Cors | None = None
+    """Table: which pages of other origins may ask and read. Without it that is the upstream's business."""
     request_headers: dict[str, str] = {}
     """Header fields that every upstream request gets; an empty value removes the field."""
     response_headers: dict[str, str] = {}
@@ -163,6 +168,13 @@ class Route(BaseModel):
                     raise ValueError(f"{name} is for mode = {mode!r}, this route's mode is {self.mode!r}")
         return self
 
+    @model_validator(mode="after")
+    def _cors_is_said_once(self) -> Self:
+        for name in self.response_headers if self.cors is not None else ():
+            if name.lower().startswith("access-control-"):
+                raise ValueError(f"response_headers sets {name}, as the table cors does; leave out one of them")
+        return self
+
     @cached_property
     def timeout(self) -> aiohttp.ClientTimeout:
         """The time limits that aiohttp keeps for this route."""
@@ -207,6 +219,11 @@ class RouteTable:
         """Gives the route with this very path prefix; one with defaults when it is gone."""
         gone = Route.model_validate({"path": path, "upstream": "http://gone.invalid", "mode": "resumable"})
         return next((route for route in self.routes if route.path == path), gone)
+
+    def cors_of_streams(self, origin: str) -> Cors | None:
+        """Gives a table that lets pages of `origin` read that there is no stream, whose route nobody knows then; None when none does."""
+        tables = (route.cors for route in self.routes if route.mode == "resumable" and route.cors is not None)
+        return next((cors for cors in tables if cors.allows(origin)), None)
 
     def replace(self, other: "RouteTable") -> RouteChanges:
         """Takes the routes of another table; those that are equal stay the same objects, with all that they know."""
@@ -264,8 +281,10 @@ def _describe(problem: Any, number: int, table: dict[str, Any]) -> str:
     if not key:  # the keys do not fit together
         return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
     if problem["type"] == "extra_forbidden":
-        nearest = difflib.get_close_matches(key, Route.model_fields, n=1, cutoff=0)[0]
-        return f"{where}: unknown key {key!r}, the nearest is {nearest!r}; allowed are {', '.join(Route.model_fields)}"
+        *tables, name = problem["loc"]
+        allowed = (_TABLES[tables[0]] if tables else Route).model_fields
+        nearest = difflib.get_close_matches(name, allowed, n=1, cutoff=0)[0]
+        return f"{where}: unknown key {key!r}, the nearest is {nearest!r}; allowed are {', '.join(allowed)}"
     if problem["type"] == "missing":
         return f"{where}: key {key!r} is missing"
     got = re.sub(r"//[^/@]*@", "//***@", repr(problem["input"]))  # credentials stay out of logs

@@ -20,14 +20,14 @@ def identify(method: str, headers: Mapping[str, str], route: Route) -> Identity 
 
     That is so for other methods than GET, and for credentials that the route says nothing about: what somebody's credentials open is
     nobody else's. `Origin` tells requests apart too, because an upstream's CORS fields depend on it; not so where the route sets
-    `Access-Control-Allow-Origin` itself.
+    `Access-Control-Allow-Origin` itself or has a table `cors`.
     """
     if method != "GET" or "Range" in headers:
         return None
     if not route.public and any(name in headers and name not in route.share_by for name in _CREDENTIALS):
         return None
     names = [*route.share_by]
-    if not any(name.lower() == _ALLOW_ORIGIN for name in route.response_headers):
+    if route.cors is None and not any(name.lower() == _ALLOW_ORIGIN for name in route.response_headers):
         names.append("origin")
     return tuple((name, headers[name]) for name in names if name in headers)
 

@@ -142,6 +142,7 @@ def test_every_key_of_a_route_is_documented_and_read(tmp_path: Path) -> None:
         "max_stream_bytes": 16 * 2**20,
         "retain_seconds": 300,
         "orphan_seconds": 60,
+        "cors": None,
         "request_headers": {"Authorization": "Bearer x", "Cookie": ""},
         "response_headers": {"Server": ""},
     }
