@@ -15,11 +15,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from .problems import problem
-from .routes import RouteChanges, RouteError, RouteTable, read_routes
+from .route_changes import RouteChanges
+from .routes import RouteError, RouteTable, read_routes
 from .settings import Settings
 
 log = structlog.get_logger()
 
+DRAINING = "the gateway is shutting down"
 _OWN_SITES = ("", "none")  # of Sec-Fetch-Site: no browser, or whoever sits before it
 
 

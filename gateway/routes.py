@@ -5,7 +5,6 @@ import hashlib
 import re
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -190,15 +189,6 @@ class Route(BaseModel):
         return path.startswith(self.path) and (len(path) == len(self.path) or self.path.endswith("/") or path[len(self.path)] == "/")
 
 
-@dataclass(frozen=True, slots=True)
-class RouteChanges:
-    """In what two tables differ, by path."""
-
-    added: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-
-
 class RouteTable:
     """Finds the route of a path: the longest matching prefix.
 
@@ -225,12 +215,10 @@ class RouteTable:
         tables = (route.cors for route in self.routes if route.mode == "resumable" and route.cors is not None)
         return next((cors for cors in tables if cors.allows(origin)), None)
 
-    def replace(self, other: "RouteTable") -> RouteChanges:
-        """Takes the routes of another table; those that are equal stay the same objects, with all that they know."""
-        mine, others = {route.path: route for route in self.routes}, {route.path: route for route in other.routes}
-        changed = {path for path in mine.keys() & others.keys() if mine[path] != others[path]}
-        self.routes = tuple(route if route.path in changed else mine.get(route.path, route) for route in other.routes)
-        return RouteChanges(tuple(sorted(others.keys() - mine.keys())), tuple(sorted(mine.keys() - others.keys())), tuple(sorted(changed)))
+    def replace(self, other: "RouteTable") -> None:
+        """Takes the routes of another table; those that are equal stay the same objects."""
+        mine = {route.path: route for route in self.routes}
+        self.routes = tuple(mine[route.path] if mine.get(route.path) == route else route for route in other.routes)
 
     def find(self, path: str) -> Route | None:
         """Gives the route of `path` (percent-encoded, without query), None when there is none."""
@@ -253,11 +241,14 @@ def read_routes(file: Path, upstream: str = "") -> RouteTable:
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise RouteError(f"{file}: routes must be an array of tables, written [[routes]]")
     try:
-        return RouteTable(
-            _read_route(({"upstream": upstream} if upstream else {}) | table, number) for number, table in enumerate(tables, 1)
-        )
+        return routes_of(({"upstream": upstream} if upstream else {}) | table for table in tables)
     except RouteError as error:
         raise RouteError(f"{file}: {error}") from error
+
+
+def routes_of(tables: Iterable[dict[str, Any]]) -> RouteTable:
+    """Gives the routes that stand in `[[routes]]` tables. Raises RouteError."""
+    return RouteTable(_read_route(table, number) for number, table in enumerate(tables, 1))
 
 
 def single_route(upstream: str) -> RouteTable:
@@ -265,7 +256,7 @@ def single_route(upstream: str) -> RouteTable:
 
     Raises RouteError.
     """
-    return RouteTable([_read_route({"path": "/", "upstream": upstream}, 1)])
+    return routes_of([{"path": "/", "upstream": upstream}])
 
 
 def _read_route(table: dict[str, Any], number: int) -> Route:

@@ -4,9 +4,10 @@ import math
 from collections.abc import Awaitable, Callable
 
 from .proxy import Proxy
-from .reload import ReloadFailed
+from .reload import DRAINING, ReloadFailed
 from .resumable import Resumable
-from .routes import RouteChanges, RouteTable
+from .route_changes import RouteChanges
+from .routes import RouteTable
 from .shared import Shared
 from .wheel import TimerWheel
 
@@ -44,12 +45,15 @@ class Routing:
         self._wheel.turn_within(min(intervals, default=math.inf) / _TURNS_PER_INTERVAL)
         if self._resumable is not None:
             self._proxy.serve_resumable(self._resumable)
-        changes = self._routes.replace(routes)
+        changes = RouteChanges.between(self._routes, routes)
+        self._routes.replace(routes)
         self._shared.retire()
         return changes
 
     async def replace(self, routes: RouteTable) -> RouteChanges:
         """Does both. Raises ReloadFailed when the old routes stay."""
+        if self._proxy.draining:
+            raise ReloadFailed(DRAINING)
         try:
             await self.prepare(routes)
         except OSError as error:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import json
+import os
 import resource
 import shutil
 import signal
@@ -22,10 +23,11 @@ from service.logs import configure_logs
 from service.settings import settings_or_exit
 
 from .admission import OpenCounts
-from .app import run_gateway
+from .app import Gateway, run_gateway
 from .listeners import BACKLOG, Listeners, bind_listeners, url_of
+from .orders import Obedience
 from .peers import Peers
-from .routes import Route, RouteTable
+from .routes import RouteTable, routes_of
 from .settings import Settings
 
 log = structlog.get_logger()
@@ -139,18 +141,21 @@ class Channel:
 
 async def _serve_among_others(settings: Settings, place: Place) -> None:
     signalled = stop_at_signal()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _leave_reloading_to_parent)
     channel = await Channel.open(socket.socket(fileno=place.channel))
     plan = await channel.hear()
     if plan is None:
         _tidy(place)
         return  # the parent ended before this began
-    routes = RouteTable(Route(**table) for table in plan["routes"])
+    routes = routes_of(plan["routes"])
     counts = OpenCounts(place.counts, bytes.fromhex(plan["key"]), len(place.sets), place.number)
     listeners = Listeners([[_inherited(number) for number in numbers] for numbers in place.sets], place.number)
-    obeying = asyncio.create_task(_obey(channel, listeners))
+    opened: asyncio.Future[Gateway] = asyncio.get_running_loop().create_future()
+    obeying = asyncio.create_task(_obey(channel, listeners, opened, signalled))
     shares = {name: max(1, getattr(settings, name) // len(place.sets)) for name in ("max_history_bytes", "max_kept_bytes")}
     settings = settings.model_copy(update=shares)
     async with run_gateway(settings, routes, listeners, partial(web.UnixSite, path=place.admin_path), counts, place.peers) as gateway:
+        opened.set_result(gateway)
         channel.tell(state="ready")
         leaving = asyncio.create_task(signalled.wait())
         await asyncio.wait((obeying, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -167,16 +172,28 @@ async def _serve_among_others(settings: Settings, place: Place) -> None:
     await channel.close()
 
 
+def _leave_reloading_to_parent() -> None:
+    log.info("SIGHUP to one worker does nothing; send it to the parent", parent=os.getppid())
+
+
 def _tidy(place: Place) -> None:
     """Removes what the parent would remove if it were there; nobody else asks at the sockets in it."""
     shutil.rmtree(place.directory, ignore_errors=True)  # another worker may do the same
 
 
-async def _obey(channel: Channel, listeners: Listeners) -> bool:
+async def _obey(channel: Channel, listeners: Listeners, opened: "asyncio.Future[Gateway]", leave: asyncio.Event) -> bool:
     """Does what the parent says until all workers are to drain; tells whether the parent is still there then."""
+    obedience = Obedience()
     while (message := await channel.hear()) is not None:
         if "drain" in message:
             return True
+        if "order" in message:
+            obstacle = await obedience.obey((await opened).routing, message)
+            channel.tell(done=message["order"], obstacle=obstacle)
+            if obstacle and "put" in message:
+                log.error("leaving, because the new routes cannot be served here", reason=obstacle)
+                leave.set()
+            continue
         try:
             await listeners.adopt(message["adopt"])
         except OSError as error:  # too many open files; what it has goes on

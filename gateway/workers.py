@@ -11,12 +11,16 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
+from typing import Any
 
 import aiohttp
 import structlog
 
 from .admission import OpenCounts
 from .listeners import Addresses, bind_listeners, close_listeners, port_of, url_of
+from .orders import Orders, replace_in_all
+from .reload import Reload
 from .routes import RouteTable
 from .settings import Settings
 from .totals import Totals
@@ -92,10 +96,10 @@ class Workers:
         self._counts_file = counts
         self._counts = OpenCounts(counts, key, len(sets), own=0)
         self._directory = directory
-        self._plan = {"key": key.hex(), "routes": [route.model_dump(mode="json", exclude_unset=True) for route in routes.routes]}
         self._drain_seconds = settings.drain_seconds
         self._stopping = asyncio.Event()
         self._all_ready = asyncio.Event()
+        self.orders = Orders(key, routes)
         self.totals = Totals()
         self.restarts = 0
         self.workers = [Worker(number, self._place(number, -1).admin_path) for number in range(len(sets))]
@@ -185,7 +189,7 @@ class Workers:
             )
         worker.channel = channel = await Channel.open(ours)
         try:
-            channel.tell(**self._plan)
+            channel.tell(**self.orders.plan)
             if self.draining:
                 worker.drain()
             while (message := await channel.hear()) is not None:
@@ -204,12 +208,15 @@ class Workers:
             process.kill()
             await process.wait()
         await channel.close()
+        self.orders.note_end(worker)
         self.totals.retire(worker.number)
         self._counts.clear(worker.number)
 
-    def _note(self, worker: Worker, message: dict[str, str]) -> None:
+    def _note(self, worker: Worker, message: dict[str, Any]) -> None:
         if "figures" in message:
             self.totals.take(worker.number, message["figures"])
+        elif "done" in message:
+            self.orders.note(worker, message)
         else:
             worker.state = message["state"]
             worker.served = True
@@ -258,7 +265,8 @@ async def serve_with_workers(settings: Settings, routes: RouteTable) -> bool:
             raise OSError(f"{directory} is too long a path for Unix sockets: set TMPDIR to a directory with a shorter one")
         counts.truncate(OpenCounts.size(len(sets)))
         workers = Workers(settings, routes, sets, directory, counts.fileno())
-        async with serve_admin(workers, settings, port_of(sets[0])) as admin:
+        reload = Reload(settings, partial(replace_in_all, workers, prepare_seconds=settings.drain_seconds))
+        async with serve_admin(workers, settings, port_of(sets[0]), reload) as admin, reload.at_hangup():
             announcing = asyncio.create_task(_announce(workers, listening_facts(url, admin, routes)))
             try:
                 in_time = await workers.serve(stop)

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from .pages import add_pages
 from .problems import problem
+from .reload import Reload, add_reload
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -33,9 +34,10 @@ class _ParentFigures(Collector):
 
 
 class _Admin:
-    def __init__(self, workers: "Workers") -> None:
+    def __init__(self, workers: "Workers", reload: Reload) -> None:
         self._workers = workers
         self._registry = CollectorRegistry()
+        self._registry.register(reload)
         self._registry.register(workers.totals)
         self._registry.register(_ParentFigures(workers))
 
@@ -78,18 +80,19 @@ async def _not_ready(worker: "Worker") -> str | None:
 
 
 @contextlib.asynccontextmanager
-async def serve_admin(workers: "Workers", settings: Settings, public_port: int) -> AsyncIterator[str]:
-    """Serves `/livez`, `/readyz`, `/metrics`, the pages, and each worker's own admin surface below `/workers/<number>/`; gives the URL.
+async def serve_admin(workers: "Workers", settings: Settings, public_port: int, reload: Reload) -> AsyncIterator[str]:
+    """Serves `/livez`, `/readyz`, `/metrics`, `/reload`, the pages, and each worker's admin below `/workers/<number>/`; gives the URL.
 
     Raises OSError when the port cannot be had.
     """
     disable_created_metrics()  # type: ignore[no-untyped-call]
-    admin = _Admin(workers)
+    admin = _Admin(workers, reload)
     app = web.Application()
     app.router.add_get("/livez", admin.livez)
     app.router.add_get("/readyz", admin.readyz)
     app.router.add_get("/metrics", admin.metrics)
     app.router.add_route("*", "/workers/{number:[0-9]{1,4}}/{target:.*}", admin.worker)
+    add_reload(app, reload)
     add_pages(app, settings.public_url, public_port)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
