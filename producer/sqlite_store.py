@@ -26,6 +26,9 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _CHECKPOINT_PAGES = 2000
 _CHECKPOINT_WAIT_MS = 200
 _LARGEST_WAL_BYTES = 64 * 1024 * 1024
+_CHECKPOINT_PAUSE_SECONDS = 30.0
+"""After a checkpoint for which a reader was in the way, because publishers wait each time. Not by size: when the reader has gone, SQLite
+writes over the write-ahead log from its beginning, and it stays as long as it has become."""
 _LOCK_ATTEMPTS = 5  # `is_owned` holds the lock for a moment, which must not keep a producer from starting
 
 
@@ -104,8 +107,7 @@ class Store:
         except (TypeError, ValueError) as error:
             raise damaged(self.path, f"its tables make no sense ({error})") from error
         self._wal = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)
-        self._large_wal_bytes = _LARGEST_WAL_BYTES
-        self._wal_looked_at = 0.0
+        self._look_at_wal_at = 0.0
 
     def _load(self) -> None:
         [state] = self.connection.execute("SELECT * FROM state").fetchall()
@@ -206,12 +208,11 @@ class Store:
 
     def keep_wal_small(self) -> None:
         """Begins the write-ahead log anew when readers have long kept SQLite from doing so by itself. Raises LogError."""
-        if time.monotonic() < self._wal_looked_at + _ROOM_SECONDS:
+        if time.monotonic() < self._look_at_wal_at:
             return
-        self._wal_looked_at = time.monotonic()
-        size = os.fstat(self._wal).st_size
-        if size >= self._large_wal_bytes:
-            self._large_wal_bytes = _LARGEST_WAL_BYTES if self.checkpoint() else 2 * size
+        self._look_at_wal_at = time.monotonic() + _ROOM_SECONDS
+        if os.fstat(self._wal).st_size >= _LARGEST_WAL_BYTES and not self.checkpoint():
+            self._look_at_wal_at = time.monotonic() + _CHECKPOINT_PAUSE_SECONDS
 
     def checkpoint(self) -> bool:
         """Moves the write-ahead log into the file and empties it, unless a reader is in the way. Raises LogError."""

@@ -225,6 +225,8 @@ async def test_sync_that_fails_is_made_good_by_a_checkpoint(tmp_path: Path, monk
 
 async def test_write_ahead_log_gets_small_again_when_a_long_reader_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_store, "_LARGEST_WAL_BYTES", 10_000_000)
+    monkeypatch.setattr(sqlite_store, "_CHECKPOINT_PAUSE_SECONDS", 0.3)
+    monkeypatch.setattr(sqlite_store, "_ROOM_SECONDS", 0.0)  # it is looked at while the reader is there
     wal = tmp_path / f"{FILE}-wal"
     async with asyncio.timeout(60), await SqliteEventLog.open(tmp_path) as log:
         await log.append("a", blocks("one"))
