@@ -11,6 +11,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from eventstream import Framer
+from service.tracing import Span
 
 from .body import RequestBody
 from .client_address import plain_address
@@ -18,10 +19,12 @@ from .decoding import find_decoder
 from .downstream import DownstreamProtocol, ResponseHead, WholeBody, comes_from_peer, end_unfinished, send_head
 from .exchange import Exchange
 from .headers import announce_client, apply_rules, end_to_end
+from .incoming import Incoming
 from .metrics import Metrics
 from .problems import problem
 from .relay import COMPLETE, CUT, LEFT, Relay, Sink
 from .routes import Route
+from .spans import answered, ask_upstream
 from .upstream import attach
 from .wheel import TimerWheel
 
@@ -42,6 +45,7 @@ class Direct:
         route = exchange.route
         self._metrics.asked(route.path, request.method)
         loop = asyncio.get_running_loop()
+        span = ask_upstream(exchange)
         try:
             async with asyncio.timeout(None) as first_byte:
 
@@ -49,21 +53,25 @@ class Direct:
                     if route.first_byte_timeout_seconds:
                         first_byte.reschedule(loop.time() + route.first_byte_timeout_seconds)
 
-                body = RequestBody(request, self._max_body, wait_for_answer)
+                body = RequestBody(request, self._max_body, wait_for_answer, route.body_timeout_seconds)
                 upstream = await self._session.request(
                     request.method,
                     URL(route.upstream + exchange.target, encoded=True),
-                    headers=request_fields(request, route),
+                    headers=request_fields(request, route, span),
                     data=body.open(),
                     allow_redirects=False,
                     timeout=route.timeout,
                 )
+            return await self.relay(request, upstream, exchange)
         except (TimeoutError, aiohttp.ClientError, ValueError) as error:
-            if body.too_large:
-                exchange.refuse(413, "body")
-                return problem(413, f"the body passed {self._max_body} bytes, which is the limit")
+            if exchange.status:
+                raise  # upstream has answered, so this is something else
+            if body.refusal is not None:
+                exchange.refuse(body.refusal.status, body.refusal.reason)
+                return problem(body.refusal.status, body.refusal.detail)
             return failed(exchange, error)
-        return await self.relay(request, upstream, exchange)
+        finally:
+            answered(span, exchange)
 
     async def relay(self, request: web.BaseRequest, upstream: aiohttp.ClientResponse, exchange: Exchange) -> web.StreamResponse:
         """Gives the response for what an upstream has answered, sent except for its end, and closes the upstream's."""
@@ -146,8 +154,8 @@ class Direct:
         return relay
 
 
-def request_fields(request: web.BaseRequest, route: Route) -> CIMultiDict[str]:
-    """Gives the header fields of the upstream request."""
+def request_fields(request: web.BaseRequest, route: Route, span: Span | None = None) -> CIMultiDict[str]:
+    """Gives the header fields of the upstream request, of whose trace `span` says more than the client did."""
     headers = request.headers
     fields = end_to_end(headers)
     host = fields.pop("Host", "")
@@ -156,6 +164,10 @@ def request_fields(request: web.BaseRequest, route: Route) -> CIMultiDict[str]:
         fields["Accept-Encoding"] = "identity"  # this may become an event stream, and a coded one cannot be cut at its blocks
     if not comes_from_peer(request):  # which has announced it already
         announce_client(fields, client=plain_address(request.remote or "unknown"), scheme=request.scheme, host=host)
+    if isinstance(request, Incoming):
+        fields["X-Request-Id"] = request.request_id
+    if span is not None:
+        fields.update(span.fields())
     apply_rules(fields, route.request_headers)
     return fields
 

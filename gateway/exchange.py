@@ -1,12 +1,18 @@
 """One request and its answer, as the gateway's metrics and logs see them."""
 
+import asyncio
+import re
 import time
 from dataclasses import dataclass, field
+
+from service.tracing import Span
 
 from .refusal import Reason
 from .relay import Relay
 from .routes import Route
 from .subscriber import Subscriber
+
+_STREAM_ID = re.compile(r"\A(/streams/[0-9a-f]{8})[0-9a-f]+")
 
 
 @dataclass(slots=True, eq=False)
@@ -32,6 +38,18 @@ class Exchange:
 
     to_peer: bool = False
     """Whether another worker of this gateway answers."""
+    expiry: asyncio.TimerHandle | None = None
+    """What will end it when the credential that opened it expires."""
+
+    request_id: str = ""
+    """What the request is called in logs, errors and traces."""
+    span: Span | None = None
+    """What is told of it to a collector of traces, None when there is none."""
+
+    @property
+    def shown_path(self) -> str:
+        """The path for logs and traces: without the query, which may carry secrets, and with a kept stream's id cut short, which is one."""
+        return _STREAM_ID.sub(r"\1", self.target.partition("?")[0])
 
     @property
     def mode(self) -> str:
@@ -49,9 +67,10 @@ class Exchange:
         facts: dict[str, object] = {
             "route": self.route.path,
             "method": self.method,
-            "path": self.target.partition("?")[0],  # a query may carry secrets
+            "path": self.shown_path,
             "client": self.client,
             "status": self.status,
+            "request_id": self.request_id,
             "seconds": round(time.monotonic() - self.opened_at, 3),
         }
         if self.relay is not None:

@@ -8,11 +8,12 @@ from typing import Literal
 
 from eventstream import HEARTBEAT, BlockTooLarge, ConnectionFailed, Event
 from eventstream.client import EventSource
+from service.traced_source import TracedSource
 
 from .fan_out import FanOut
 from .relay import COMPLETE, CUT
 
-OpenSource = Callable[[str, str, Callable[[EventSource], None]], EventSource]
+OpenSource = Callable[[str, str, Callable[[EventSource], None]], TracedSource]
 """Makes an event source for a path with query, which goes on after an event ID (if it is not empty) and calls what it is given on each
 change."""
 

@@ -1,18 +1,17 @@
 """A request of the public port: aiohttp's, and what is known of it before a mode answers it."""
 
-import re
-import secrets
 from collections.abc import Collection
 from typing import Any
 
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from service.request_ids import keep_or_make
+
 from .caller import Caller
 from .client_address import FORWARDING_FIELDS, TrustedProxies, client_network, plain_address
 from .cors import ORIGIN, Cors, is_preflight
-
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")
+from .problems import ProblemAnswer
 
 
 class Incoming(web.BaseRequest):
@@ -48,7 +47,7 @@ class Incoming(web.BaseRequest):
         elif any(name in self._headers for name in FORWARDING_FIELDS):
             self.forget(*FORWARDING_FIELDS)
         given = self._headers.get("X-Request-Id", "")
-        self.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+        self.request_id = keep_or_make(given)
         self.answer_fields = CIMultiDict({"X-Request-Id": self.request_id})
 
     def apply_cors(self, cors: Cors, methods: Collection[str]) -> bool:
@@ -78,6 +77,8 @@ class Incoming(web.BaseRequest):
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         fields = getattr(self, "answer_fields", None)  # aiohttp answers what is no HTTP by itself, without asking the gateway
         if fields:
+            if isinstance(response, ProblemAnswer):
+                response.name_request(self.request_id)
             headers = response.headers
             vary = headers.getall("Vary", ()) if "Vary" in fields else ()
             for name in fields:

@@ -9,6 +9,7 @@ import aiohttp
 import structlog
 
 from eventstream import Framer, split_blocks
+from service.tracing import Span
 
 from .decoding import find_decoder
 from .fan_out import FanOut, Memory
@@ -54,6 +55,10 @@ class KeptStream:
         """When somebody was last seen to follow it."""
         self.fan_out = FanOut(_ALL, wheel, memory, heartbeat_ticks=wheel.ticks(route.heartbeat_seconds))
         self._wheel = wheel
+        self.request_id = ""
+        """Of the request that opened it; empty for one that was restored."""
+        self.span: Span | None = None
+        """What is told of the request to its upstream, until that has ended."""
         self._relay: Relay | None = None
         self._received = 0
         self._comments = bytearray()
@@ -196,7 +201,12 @@ class KeptStream:
             blocks=history.end,
             bytes=history.end_bytes,
             seconds=round(self.ended_at - self.head.opened_at, 3),
+            request_id=self.request_id,
         )
+        if self.span is not None:
+            counts = {"eventstream.blocks": history.end, "eventstream.bytes": self.bytes_received}
+            self.span.end({"http.response.status_code": 200, "eventstream.verdict": state, **counts}, reason if state != COMPLETE else "")
+            self.span = None
 
     def _finish(self) -> None:
         self.fan_out.history.seal()

@@ -18,6 +18,7 @@ from .memory import KeptMemory, Memory
 from .opening import Opening
 from .received import Received
 from .routes import Route
+from .spans import end_answered
 from .storing import Storing
 from .stream_store import CUT, EXPIRED, RUNNING, TOO_LARGE, StoreError, StreamHead, StreamStore
 from .wheel import TimerWheel
@@ -110,11 +111,13 @@ class KeptStreams:
         try:
             if upstream.status != 200 or not _is_event_stream(upstream):
                 self._forget_key(opening)
+                end_answered(opening.span, upstream.status, {})
                 opening.answer.set_result(upstream)
                 return
             opening.cookies = upstream.headers.getall("Set-Cookie", [])
             fields = kept_fields(upstream, opening.head.id, route)
             stream = KeptStream(replace(opening.head, fields=tuple(fields.items())), route, self._wheel, self.memory)
+            stream.request_id, stream.span = opening.request_id, opening.span
             self._streams[opening.head.id] = stream
             self._received.open(stream, route.path)
             opening.answer.set_result(stream)
@@ -136,6 +139,8 @@ class KeptStreams:
         error = None if task.cancelled() else task.exception()
         if not opening.answer.done():
             self._forget_key(opening)
+            if opening.span is not None:
+                opening.span.end({"error.type": type(error).__name__}, "no answer")
             if error is None:
                 opening.answer.cancel()
             else:

@@ -4,6 +4,8 @@ import asyncio
 
 import aiohttp
 
+from service.tracing import Span
+
 from .kept_stream import KeptStream
 from .stream_store import StreamHead
 
@@ -18,6 +20,10 @@ class Opening:
         self.cookies: list[str] = []
         """What the upstream set, for the request that opened it and for nobody else."""
         self.task: asyncio.Task[None] | None = None
+        self.request_id = ""
+        """Of the request that opened it."""
+        self.span: Span | None = None
+        """What is told of the request to the upstream; the stream ends it, if there is one."""
 
     @property
     def stream(self) -> KeptStream | None:

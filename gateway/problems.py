@@ -3,7 +3,7 @@
 import json
 from http import HTTPStatus
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 RETRY_AFTER_SECONDS = 5
 """What `Retry-After` says where coming back later helps; a little above EventSource's usual three seconds."""
@@ -11,13 +11,27 @@ RETRY_AFTER_SECONDS = 5
 _RETRYABLE = frozenset((429, 502, 503, 504))
 
 
+class ProblemAnswer(web.Response):
+    """An answer that says what is wrong."""
+
+    def __init__(self, status: int, document: dict[str, object], headers: dict[str, str]) -> None:
+        super().__init__(status=status, body=json.dumps(document).encode(), headers=headers)
+        self._document = document
+
+    def name_request(self, request_id: str) -> None:
+        """Says of which request this is, so that who reports the problem can be helped."""
+        self.body = body = json.dumps(self._document | {"request_id": request_id}).encode()
+        if hdrs.CONTENT_LENGTH in self.headers:
+            self.headers[hdrs.CONTENT_LENGTH] = str(len(body))
+
+
 def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> web.Response:
-    """Gives the answer for an error; 429, 502, 503 and 504 say when to come back."""
+    """Gives the answer for an error; 429, 502, 503 and 504 say when to come back. On the public port it names the request too."""
     fields = dict(headers or {})
     fields["Cache-Control"] = "no-store"
     fields["Server"] = "gateway"
     if status in _RETRYABLE:
         fields["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     fields["Content-Type"] = "application/problem+json"
-    return web.Response(status=status, body=json.dumps(body).encode(), headers=fields)
+    document: dict[str, object] = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    return ProblemAnswer(status, document, fields)

@@ -10,6 +10,8 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from eventstream.client import EventSource
+from service.traced_source import TracedSource
+from service.tracing import TRACE_FIELDS
 
 from .direct import Direct
 from .exchange import Exchange
@@ -92,13 +94,15 @@ class Shared:
         if identity is None or target is None:
             return await self._direct.answer(request, exchange)
         key = (exchange.route.stream_kind, target, identity)
-        stream = self._streams.get(key) or self._streams.get(_for_any_origin(key)) or self._open(key, exchange.route)
+        stream = self._streams.get(key) or self._streams.get(_for_any_origin(key)) or self._open(key, request, exchange)
         stream.users += 1
         try:
             begin = await self._find_begin(stream, exchange.target, request.headers.get("Last-Event-ID", ""))
             if isinstance(begin, Opening):
                 return await self._without_stream(request, exchange, begin)
             fields = _response_fields(stream)
+            if exchange.span is not None and stream.source.span is not None:
+                exchange.span.link(stream.source.span)
             del identity, key, target  # from here on it waits, ten thousand times perhaps: what it holds counts
             return await send_stream(request, exchange, fields, begin, self._wheel)
         finally:
@@ -147,10 +151,15 @@ class Shared:
         log.warning("no answer", **exchange.facts(), upstream=route.upstream, detail=opening.reason)
         return problem(exchange.status, f"the upstream of route {route.path} gave no event stream")  # its address is not for everybody
 
-    def _open(self, key: _Key, route: Route) -> SharedStream:
-        identity = key[2]
+    def _open(self, key: _Key, request: web.BaseRequest, exchange: Exchange) -> SharedStream:
+        route = exchange.route
+        tracing = exchange.span.tracing if exchange.span is not None else None
+        opener = exchange.span  # of the live stream; a catch-up is nobody's in particular
+        first_fields = {name: request.headers[name] for name in TRACE_FIELDS if name in request.headers}
 
-        def open_source(target: str, last_event_id: str, on_change: Callable[[EventSource], None]) -> EventSource:
+        def open_source(target: str, last_event_id: str, on_change: Callable[[EventSource], None]) -> TracedSource:
+            nonlocal opener, first_fields
+
             def changed(source: EventSource) -> None:
                 if source.state == "open":
                     self._metrics.asked(route.path, "GET")
@@ -158,16 +167,20 @@ class Shared:
                     self._metrics.received.close(source)
                 on_change(source)
 
-            source = EventSource(
+            source = TracedSource(
                 route.upstream + target,
                 session=self._session,
-                headers=request_fields(identity, route),
+                fields=partial(request_fields, key[2], route),
+                tracing=tracing,
+                opener=opener,
+                first_fields=first_fields,
                 last_event_id=last_event_id,
                 connect_timeout_seconds=route.connect_timeout_seconds,
                 read_timeout_seconds=route.idle_timeout_seconds or None,
                 max_block_bytes=route.max_block_bytes,
                 on_change=changed,
             )
+            opener, first_fields = None, {}
             self._metrics.received.open(source, route.path)
             return source
 

@@ -106,7 +106,7 @@ class SharedStream(Following):
         self._lost = False
         self._reconnected()
         self._mark(BACK, "")
-        log.info("upstream is back", route=self.route.path, last_event_id=self.source.last_event_id[:100])
+        log.info("upstream is back", **self._upstream_facts(), last_event_id=self.source.last_event_id[:100])
         if self._without_ids and self.route.gap_events:
             reason = _LOST_WITHOUT_IDS if self._has_begun else _LOST_BEFORE_ANY
             self._mark(GAP, reason)
@@ -117,7 +117,7 @@ class SharedStream(Following):
             self.stop()  # nobody has joined yet, and those who wait are told; whoever comes next makes a new attempt
             return
         if not self._lost:
-            log.warning("upstream lost", route=self.route.path, upstream=self.route.upstream, reason=self.source.last_error)
+            log.warning("upstream lost", **self._upstream_facts(), upstream=self.route.upstream, reason=self.source.last_error)
             self._mark(LOST, self.source.last_error or "")
         self._lost = True
         self.end_if_retired()
@@ -128,6 +128,9 @@ class SharedStream(Following):
             for fan_out in (self.fan_out, *(catch_up.fan_out for catch_up in self.catch_ups)):
                 _send_away(fan_out, _ROUTE_CHANGED)
             self.stop()
+
+    def _upstream_facts(self) -> dict[str, object]:
+        return {"route": self.route.path, "request_id": self.source.request_id}
 
     def _mark(self, kind: str, reason: str) -> None:
         self._timeline.mark(kind, self.route.path, self.target, reason)

@@ -48,9 +48,10 @@ def share_target(target: str, route: Route) -> str | None:
     return f"{path}?{'&'.join(kept)}" if kept else path
 
 
-def request_fields(identity: Identity, route: Route) -> CIMultiDict[str]:
-    """Gives the header fields of the upstream request, beside those that every event source sends."""
+def request_fields(identity: Identity, route: Route, own: Mapping[str, str] | None = None) -> CIMultiDict[str]:
+    """Gives the header fields of the upstream request, `own` among them, beside those that every event source sends."""
     fields = CIMultiDict(identity)
+    fields.update(own or {})
     fields["Via"] = VIA
     apply_rules(fields, route.request_headers)
     return fields

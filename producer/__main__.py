@@ -13,12 +13,14 @@ import uvloop
 
 from service.logs import configure_logs
 from service.settings import parse_arguments, settings_or_exit
+from service.tracing import Tracing, tracing_or_exit
 
 from .app import create_app
 from .demo import publish_demo
 from .drain import Drain
 from .event_log import LogError
 from .log_check import check
+from .meters import Meters
 from .retention import Retention
 from .server import Server
 from .settings import Settings
@@ -33,6 +35,10 @@ _GARBAGE_THRESHOLDS = (10_000, 20, 50)
 takes a quarter of the time while 3,000 are opened."""
 
 
+_FLUSH_SPANS_SECONDS = 1.0
+"""How long the last spans may take to a collector, behind the drain."""
+
+
 def main() -> None:
     """Runs the producer. Exit status: 0 after a drain, 2 for settings that make no sense, 3 when it cannot listen or cannot open
     its event log."""
@@ -41,12 +47,13 @@ def main() -> None:
     if asked.command == "check":
         raise SystemExit(check(asked.directory or settings.log_dir))
     configure_logs("producer", settings.log_level)
+    tracing = tracing_or_exit("producer")
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.set_threshold(*_GARBAGE_THRESHOLDS)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit)  # uvicorn puts its own handlers in front, and raises the signal again when it has drained
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings))
+        runner.run(_serve(settings, tracing))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,16 +76,16 @@ def _open_log(settings: Settings) -> Coroutine[None, None, SqliteEventLog]:
     )
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, tracing: Tracing | None) -> None:
     try:
         log = await _open_log(settings)
     except (LogError, OSError) as error:
         print(f"producer: {error}", file=sys.stderr)
         raise SystemExit(3) from None
     async with log:
-        drain = Drain()
+        drain, meters = Drain(), Meters()
         server = Server(
-            create_app(settings, drain, log),
+            create_app(settings, drain, log, meters, tracing),
             drain,
             host=settings.host,
             port=settings.port,
@@ -87,11 +94,14 @@ async def _serve(settings: Settings) -> None:
         )
         demo = asyncio.create_task(publish_demo(log, drain)) if settings.demo else None
         try:
-            await server.serve()
+            with meters.loop_lag.watch():
+                await server.serve()
         finally:
             drain.begin()  # it has begun, unless the server could not start
             if demo is not None:
                 await demo
+            if tracing is not None:
+                await tracing.close(_FLUSH_SPANS_SECONDS)
 
 
 def _exit(_number: int, _frame: FrameType | None) -> None:

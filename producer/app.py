@@ -1,7 +1,10 @@
 """The producer as an ASGI application."""
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+
+from service.tracing import Tracing
 
 from .body_limit import BodyLimit
 from .closed_log import ClosedLog
@@ -11,6 +14,7 @@ from .event_log import EventLog
 from .feeds import Feeds
 from .meters import Meters
 from .problems import answer_with_problems
+from .requests import Requests
 from .routes import stream_routes
 from .settings import Settings
 from .status import status_routes
@@ -21,14 +25,20 @@ _LONGEST_ESCAPE = len(r"\ud83d\ude00")  # the most bytes that JSON needs for one
 _BODY_OVERHEAD_BYTES = 1024  # for `{"message": ""}` and generous white space
 
 
-def create_app(settings: Settings, drain: Drain | None = None, log: EventLog | None = None) -> FastAPI:
+def create_app(
+    settings: Settings,
+    drain: Drain | None = None,
+    log: EventLog | None = None,
+    meters: Meters | None = None,
+    tracing: Tracing | None = None,
+) -> FastAPI:
     """Gives the application. Who runs it begins `drain` when the process shall stop: then streams end and none is opened.
 
     Topics are kept in `log`, which who runs it opens before and closes after; without one there are none, and none can be made.
     """
     drain = drain or Drain()
     log = log or ClosedLog()
-    meters = Meters()
+    meters = meters or Meters()
     app = FastAPI(title="Producer", version="1", description=API_DESCRIPTION, redirect_slashes=False)
     feeds = Feeds(log)
     topics, shortcut = topic_routes(settings, meters, drain, log, feeds)
@@ -45,5 +55,5 @@ def create_app(settings: Settings, drain: Drain | None = None, log: EventLog | N
         allow_headers=["*"],  # Authorization, Idempotency-Key and Last-Event-ID among them: a preflight is answered with what it asks for
         expose_headers=["Location"],
     )
-    app.user_middleware.insert(0, shortcut)
+    app.user_middleware[:0] = [Middleware(Requests, meters=meters, tracing=tracing), shortcut]
     return app

@@ -7,6 +7,10 @@ from typing import Literal
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from service.loop_lag import LAG_BUCKETS, LoopLag
+from service.tracing import current_span
+from service.version import VERSION
+
 from .event_log import EventLog
 from .feeds import Feeds
 
@@ -23,6 +27,14 @@ class Meters:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
+        build = Gauge("producer_build_info", "1 for the release that runs.", ["version"], registry=self.registry)
+        build.labels(VERSION).set(1)
+        self.requests = Counter("producer_requests", "Requests answered, by status.", ["method", "status"], registry=self.registry)
+        self.loop_lag = LoopLag(
+            Histogram("producer_loop_lag_seconds", "How late the event loop was.", buckets=LAG_BUCKETS, registry=self.registry)
+        )
+        worst = Gauge("producer_loop_lag_worst_seconds", "The worst of the last 15 to 30 seconds.", registry=self.registry)
+        worst.set_function(lambda: self.loop_lag.worst_seconds)
         self.open = Gauge("producer_streams_open", "Streams open now.", ["route"], registry=self.registry)
         self.ended = Counter("producer_streams_ended", "Streams ended, by reason.", ["route", "reason"], registry=self.registry)
         self.events = Counter("producer_events_sent", "Events handed to the transport.", ["route"], registry=self.registry)
@@ -98,3 +110,5 @@ class StreamCount:
         self._meters.ended.labels(self._route, reason).inc()
         seconds = round(time.monotonic() - self._opened_at, 3)
         _log.info("stream ended", route=self._route, reason=reason, events=self.events, bytes=self.bytes, seconds=seconds)
+        if (span := current_span.get()) is not None:
+            span.note({"eventstream.blocks": self.events, "eventstream.bytes": self.bytes, "eventstream.verdict": reason})

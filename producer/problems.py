@@ -11,6 +11,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from service.request_ids import REQUEST_ID, current_request_id
+
 PROBLEM_JSON = "application/problem+json"
 
 _LONGEST_ECHO = 100  # characters of a wrong value that are repeated to the client: enough to recognise it
@@ -35,6 +37,7 @@ def answer_with_problems(app: FastAPI, routers: Sequence[APIRouter]) -> None:
 def describe_problem(description: str, **example: object) -> dict[str, Any]:
     """Gives the OpenAPI text of a problem answer."""
     properties = {"type": {"type": "string"}, "title": {"type": "string"}, "status": {"type": "integer"}, "detail": {"type": "string"}}
+    properties["request_id"] = {"type": "string"}
     schema = {"type": "object", "required": [*properties], "properties": properties}
     return {"description": description, "content": {PROBLEM_JSON: {"schema": schema, "example": {"type": "about:blank", **example}}}}
 
@@ -53,6 +56,8 @@ def _document(
     status: int, detail: str, facts: Mapping[str, object] | None = None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     content = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, **(facts or {})}
+    if request_id := current_request_id.get():
+        content["request_id"] = request_id
     return JSONResponse(content, status, headers, PROBLEM_JSON)
 
 
@@ -98,7 +103,8 @@ async def _answer_invalid_request(request: Request, error: Exception) -> JSONRes
 
 
 async def _answer_failure(_request: Request, _error: Exception) -> JSONResponse:
-    return _document(HTTPStatus.INTERNAL_SERVER_ERROR, "the producer failed on this request; its log says why")
+    headers = {REQUEST_ID: current_request_id.get()}  # this comes from outside of all middleware
+    return _document(HTTPStatus.INTERNAL_SERVER_ERROR, "the producer failed on this request; its log says why", headers=headers)
 
 
 def _describe(problem: Mapping[str, Any]) -> dict[str, object]:

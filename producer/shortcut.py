@@ -32,6 +32,7 @@ class Shortcut:
         ):
             await self._app(scope, receive, send)
             return
+        scope["http.route"] = f"{self._prefix}{{topic:path}}{self._suffix}"  # as the framework would find it
         try:
             response = await self._endpoint(Request(scope, receive))
         except Problem as problem:

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 
 import structlog
 
+from .request_ids import current_request_id
+
 _encode = json.JSONEncoder(default=str).encode  # json.dumps would make an encoder each time, which takes longer than encoding
 
 
@@ -20,6 +22,8 @@ def configure_logs(service: str, level: str = "info", **facts: object) -> None:
     def render(logger: object, method: str, event: structlog.typing.EventDict) -> str:
         if "exc_info" in event:
             event = structlog.processors.format_exc_info(logger, method, event)
+        if request_id := current_request_id.get():
+            event.setdefault("request_id", request_id)
         time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         return _encode({"time": time, "level": method, "service": service, **facts, "event": event.pop("event"), **event})
 

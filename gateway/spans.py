@@ -1,0 +1,81 @@
+"""What is told of requests to a collector of traces; never a query, a header field or a body."""
+
+from urllib.parse import urlsplit
+
+from service.tracing import Attributes, Span, Tracing
+
+from .exchange import Exchange
+from .incoming import Incoming
+from .relay import CUT, Relay
+
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"))
+_OTHER = "_OTHER"  # what the conventions call the rest, of which clients may make up any number
+
+
+def serve(tracing: Tracing, request: Incoming, exchange: Exchange) -> Span:
+    """Opens the span of a request that is let in; `finish` ends it."""
+    method = request.method if request.method in _METHODS else _OTHER
+    attributes: Attributes = {
+        "http.request.method": method,
+        "http.route": exchange.route.path,
+        "url.path": exchange.shown_path,
+        "url.scheme": request.scheme,
+        "client.address": request.client,
+        "eventstream.request_id": request.request_id,
+    }
+    return tracing.serve(f"{'HTTP' if method == _OTHER else method} {exchange.route.path}", request.headers, attributes)
+
+
+def finish(exchange: Exchange) -> None:
+    """Ends the span of a request with what came of it."""
+    if exchange.span is None:
+        return
+    attributes: dict[str, str | int | float | bool] = {"http.response.status_code": exchange.status, "http.route": exchange.route.path}
+    error = ""
+    if exchange.refused is not None:
+        attributes["error.type"] = exchange.refused
+    if exchange.status >= 500:
+        error = f"answered {exchange.status}"
+    relay = exchange.relay
+    if relay is not None:
+        attributes["eventstream.bytes"] = relay.bytes_out
+        if exchange.event_stream:
+            attributes["eventstream.mode"] = exchange.mode
+            attributes["eventstream.verdict"] = relay.verdict
+            attributes["eventstream.blocks"] = relay.blocks_out
+            attributes["eventstream.heartbeats"] = relay.heartbeats
+        if relay.verdict == CUT:
+            attributes["error.type"] = CUT
+            error = relay.reason or CUT
+    exchange.span.end(attributes, error)
+
+
+def ask_upstream(exchange: Exchange) -> Span | None:
+    """Opens the span of a request to the upstream of `exchange`; None when there is no tracing."""
+    if exchange.span is None:
+        return None
+    method = exchange.method if exchange.method in _METHODS else _OTHER
+    parts = urlsplit(exchange.route.upstream)
+    attributes: Attributes = {
+        "http.request.method": method,
+        "url.full": f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{exchange.shown_path}",
+        "server.address": parts.hostname or "",
+        "eventstream.request_id": exchange.request_id,
+    }
+    return exchange.span.tracing.ask(method, attributes, exchange.span)
+
+
+def answered(span: Span | None, exchange: Exchange) -> None:
+    """Ends the span of a request to an upstream whose answer is what the exchange has got."""
+    if span is None:
+        return
+    if exchange.refused is not None:
+        span.end({"error.type": exchange.refused}, exchange.refused)
+    else:
+        end_answered(span, exchange.status, {"eventstream.bytes": exchange.relay.bytes_in} if isinstance(exchange.relay, Relay) else {})
+
+
+def end_answered(span: Span | None, status: int, attributes: Attributes) -> None:
+    """Ends the span of a request to an upstream that answered with `status`."""
+    if span is not None:
+        span.end({"http.response.status_code": status, **attributes}, f"answered {status}" if status >= 400 else "")
