@@ -18,6 +18,8 @@ _SERVED_SECONDS = 60.0
 _STORM_SECONDS = 120.0
 _LEFT_SECONDS = 15.0
 _QUIET_SECONDS = 2.0
+_QUIET_SHARE = 0.01
+"""Of a CPU: who uses less has done."""
 
 
 def percentiles(nanoseconds: list[int]) -> dict[str, float]:
@@ -56,19 +58,24 @@ def _steady(crowd: Crowd, options: argparse.Namespace) -> dict[str, object]:
         "after": after,
         "served_s": served,
         "latency_ms": percentiles(latencies),
-        "left_pss_kb": _memory_after_leaving(options.server_pid),
+        "left_pss_kb": _memory_after_leaving(options.server_pid, options.seconds),
     }
 
 
-def _memory_after_leaving(server_pid: int) -> int:
-    """Gives the server's memory when it has done with all who left: when it uses next to no CPU, or after some seconds."""
-    end = time.monotonic() + _LEFT_SECONDS
-    time.sleep(_QUIET_SECONDS)
+def _memory_after_leaving(server_pid: int, seconds: float) -> int:
+    """Gives the server's memory when it has done with all who left: when it uses next to no CPU, or after some seconds.
+
+    A measurement of less than 3 `seconds` waits for a shorter time in the same proportion.
+    """
+    share = min(seconds / 3, 1.0)
+    end = time.monotonic() + share * _LEFT_SECONDS
+    quiet_seconds = share * _QUIET_SECONDS
+    time.sleep(quiet_seconds)
     before = usage(server_pid)
     while time.monotonic() < end:
-        time.sleep(_QUIET_SECONDS)
+        time.sleep(quiet_seconds)
         after = usage(server_pid)
-        if after.cpu_ns - before.cpu_ns < 20_000_000:
+        if after.cpu_ns - before.cpu_ns < _QUIET_SHARE * quiet_seconds * 1e9:
             return after.pss_kb
         before = after
     return before.pss_kb
@@ -104,7 +111,7 @@ def _storm(crowd: Crowd, options: argparse.Namespace) -> dict[str, object]:
         "served_s": served,
         "calm_ms": percentiles(calm),
         "latency_ms": percentiles(stormy),
-        "left_pss_kb": _memory_after_leaving(options.server_pid),
+        "left_pss_kb": _memory_after_leaving(options.server_pid, options.seconds),
     }
 
 
