@@ -15,8 +15,9 @@ from aiohttp import web
 
 from service.logs import configure_logs
 from service.settings import SettingsError, parse_arguments, settings_or_exit
+from service.tracing import Tracing, tracing_or_exit
 
-from .app import create_app
+from .app import WorkerMetrics, create_app
 from .log import LogInUse, Rotation
 from .output import Output
 from .settings import ConsumerSettings
@@ -25,6 +26,8 @@ from .tail import tail
 from .upkeep import Retention
 from .verify import verify
 from .worker import Worker, WorkerOptions
+
+_FLUSH_SPANS_SECONDS = 1.0  # behind the drain
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -80,7 +83,7 @@ def _consume(settings: ConsumerSettings) -> int:
     with contextlib.redirect_stdout(cast(TextIO, output)):  # facts and events share it, and neither may wait for its reader for ever
         configure_logs("consumer", settings.log_level)
     try:
-        drained = uvloop.run(_run(settings, output))
+        drained = uvloop.run(_run(settings, output, tracing_or_exit("consumer")))
         status = 0
     except (LogInUse, OSError) as error:
         structlog.get_logger().error("the consumer cannot start", reason=str(error))
@@ -92,19 +95,23 @@ def _consume(settings: ConsumerSettings) -> int:
     return status
 
 
-async def _run(settings: ConsumerSettings, output: Output) -> bool:
-    worker = Worker(_options(settings), output)
+async def _run(settings: ConsumerSettings, output: Output, tracing: Tracing | None) -> bool:
+    worker = Worker(_options(settings), output, tracing)
+    metrics = WorkerMetrics(worker)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)
-    runner = web.AppRunner(create_app(worker), access_log=None)
+    runner = web.AppRunner(create_app(worker, metrics), access_log=None)
     await runner.setup()
     try:
         await web.TCPSite(runner, settings.host, settings.port, shutdown_timeout=1.0).start()
         structlog.get_logger().info("status port open", address=runner.addresses[0][:2], source=_options(settings).source.name)
-        return await worker.run()
+        with metrics.loop_lag.watch():
+            return await worker.run()
     finally:
         await runner.cleanup()
+        if tracing is not None:
+            await tracing.close(_FLUSH_SPANS_SECONDS)
 
 
 def _options(settings: ConsumerSettings) -> WorkerOptions:

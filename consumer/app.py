@@ -4,23 +4,23 @@ import time
 from collections.abc import Iterator
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from service.loop_lag import LAG_BUCKETS, LoopLag
 from service.status import add_status_routes
+from service.version import VERSION
 
 from .worker import Worker
 
 _STATES = ("connecting", "open", "finished", "refused", "closed")
 
 
-def create_app(worker: Worker) -> web.Application:
+def create_app(worker: Worker, metrics: "WorkerMetrics | None" = None) -> web.Application:
     """Gives the status pages of `worker`."""
     app = web.Application()
-    registry = CollectorRegistry()
-    registry.register(WorkerMetrics(worker))
-    add_status_routes(app, registry, worker.not_ready)
+    add_status_routes(app, (metrics or WorkerMetrics(worker)).registry, worker.not_ready)
     return app
 
 
@@ -29,6 +29,23 @@ class WorkerMetrics(Collector):
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        build = Gauge("consumer_build_info", "1 for the release that runs.", ["version"], registry=self.registry)
+        build.labels(VERSION).set(1)
+        self.loop_lag = LoopLag(
+            Histogram("consumer_loop_lag_seconds", "How late the event loop was.", buckets=LAG_BUCKETS, registry=self.registry)
+        )
+        worst = Gauge("consumer_loop_lag_worst_seconds", "The worst of the last 15 to 30 seconds.", registry=self.registry)
+        worst.set_function(lambda: self.loop_lag.worst_seconds)
+        write = Histogram(
+            "consumer_write_seconds",
+            "Time until lines were durable, of each group that was written as one.",
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+            registry=self.registry,
+        )
+        worker.watch_writes(write.observe)
+        self.registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("consumer_ready", "1 when events can be logged.", self._worker.not_ready() is None)

@@ -9,7 +9,9 @@ from typing import Literal
 import structlog
 
 from eventstream import EventStreamError, Parser, Reconnection
-from eventstream.client import EventSource
+from service.request_ids import REQUEST_ID
+from service.traced_source import TracedSource
+from service.tracing import Tracing
 
 from .intake import Intake
 from .source import hide_secrets, strip_secrets
@@ -48,7 +50,7 @@ class Subscription:
     by a worker, and a deploy may bring the route back. 204 means that the source is finished: nothing is asked any more.
     """
 
-    def __init__(self, options: SourceOptions, intake: Intake, writer: Writer, last_event_id: str) -> None:
+    def __init__(self, options: SourceOptions, intake: Intake, writer: Writer, last_event_id: str, tracing: Tracing | None = None) -> None:
         self.refused: str | None = None
         """Why the source may not be followed now."""
         self.finished = False
@@ -57,7 +59,8 @@ class Subscription:
         self._intake = intake
         self._writer = writer
         self._last_event_id = last_event_id
-        self._source: EventSource | None = None
+        self._source: TracedSource | None = None
+        self._tracing = tracing
         self._reconnection = _ReportedReconnection(options, self._connected, self._disconnected)
         self._earlier_connections = 0
         self._earlier_bytes = 0
@@ -140,7 +143,7 @@ class Subscription:
                 self._earlier_bytes += self._source.bytes_received
                 self._source = None
 
-    def _open(self) -> EventSource:
+    def _open(self) -> TracedSource:
         try:
             return self._event_source()
         except ValueError:
@@ -150,12 +153,13 @@ class Subscription:
             self._last_event_id = ""
             return self._event_source()
 
-    def _event_source(self) -> EventSource:
+    def _event_source(self) -> TracedSource:
         options = self._options
-        return EventSource(
+        return TracedSource(
             options.url,
             method=options.method,
-            headers=options.headers,
+            fields=lambda own: {**own, **options.headers},
+            tracing=self._tracing,
             body=options.body or None,
             last_event_id=self._last_event_id,
             reconnection=self._reconnection,
@@ -166,7 +170,7 @@ class Subscription:
 
     def _connected(self) -> None:
         self.refused = None
-        _log.info("connected", source=self._options.name, last_event_id=self._last_event_id)
+        _log.info("connected", source=self._options.name, last_event_id=self._last_event_id, **self._request_facts())
 
     def _disconnected(self, delay: float) -> None:
         self.last_error = hide_secrets((self._source and self._source.last_error) or "")
@@ -175,7 +179,18 @@ class Subscription:
             reason=self.last_error,
             events=self._intake.tally.events,
             seconds=round(delay, 3),
+            **self._request_facts(),
         )
+
+    def _request_facts(self) -> dict[str, str]:
+        """Gives what the newest request is called here, and what the source called it if that is something else."""
+        if self._source is None:
+            return {}
+        facts = {"request_id": self._source.request_id}
+        answered = self._source.response_headers.get(REQUEST_ID, "") if self._source.state == "open" else ""
+        if answered not in ("", self._source.request_id):
+            facts["source_request_id"] = answered[:128]
+        return facts
 
 
 class _ReportedReconnection(Reconnection):

@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
+
+from service.tracing import Tracing
 
 from .intake import Intake
 from .log import EventLog, Rotation
@@ -37,14 +40,16 @@ class WorkerOptions:
 class Worker:
     """Logs the events of one source, from `run` until `stop`."""
 
-    def __init__(self, options: WorkerOptions, output: Output | None = None) -> None:
+    def __init__(self, options: WorkerOptions, output: Output | None = None, tracing: Tracing | None = None) -> None:
         self.intake: Intake | None = None
         self.writer: Writer | None = None
         self.subscription: Subscription | None = None
         self.output = output
+        self._tracing = tracing
         self._options = options
         self._stopping = asyncio.Event()
         self._not_open = "the log is being opened"
+        self._on_write: Callable[[float], object] | None = None
 
     def __repr__(self) -> str:
         return f"<Worker {self._options.log_directory} not_ready={self.not_ready()!r}>"
@@ -56,6 +61,10 @@ class Worker:
         if self.writer.failure is not None:
             return f"the log cannot be written: {self.writer.failure}"
         return self.subscription.not_ready
+
+    def watch_writes(self, on_write: Callable[[float], object]) -> None:
+        """Lets `on_write` be given the seconds that each write takes until it is durable."""
+        self._on_write = on_write
 
     def stop(self) -> None:
         """Makes `run` end."""
@@ -76,7 +85,8 @@ class Worker:
             retry_seconds=options.write_retry_seconds,
             sync_seconds=options.rotation.sync_seconds,
         )
-        self.subscription = Subscription(options.source, self.intake, self.writer, recovered.checkpoint)
+        self.writer.on_write = self._on_write
+        self.subscription = Subscription(options.source, self.intake, self.writer, recovered.checkpoint, self._tracing)
         upkeep = Upkeep(log.directory, options.retention, self.writer.upkeep_due)
         async with asyncio.TaskGroup() as tasks:
             writing = tasks.create_task(self.writer.run())

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
 
 import structlog
 
@@ -33,6 +34,8 @@ class Writer:
         """Of lines that are not durable yet."""
         self.upkeep_due = asyncio.Event()
         """Set when a segment was closed, or room is needed."""
+        self.on_write: Callable[[float], object] | None = None
+        """Is given the seconds that each group took until it was durable."""
         self._log = log
         self._output = output
         self._max_pending_bytes = max_pending_bytes
@@ -82,6 +85,7 @@ class Writer:
         delay = self._retry_seconds
         while True:
             rotations = self._log.rotations
+            began = perf_counter()
             try:
                 durable = await loop.run_in_executor(self._thread, self._flush, lines)
             except OSError as error:
@@ -91,6 +95,8 @@ class Writer:
                     return False
                 delay = min(delay * 2, _LONGEST_RETRY_SECONDS)
                 continue
+            if self.on_write is not None and durable:
+                self.on_write(perf_counter() - began)
             if self._log.rotations != rotations:
                 self.upkeep_due.set()
             await self._acknowledge(durable)
