@@ -10,7 +10,8 @@ if __name__ == "__main__":  # before the imports, which take most of the start, 
 from service.logs import configure_logs
 from service.settings import parse_arguments, settings_or_exit
 
-from .routes import RouteError, read_routes, single_route
+from .check import check, read_routes_of
+from .routes import RouteError
 from .settings import Settings
 from .worker import run, serve_alone
 from .workers import WorkerFailed, serve_with_workers
@@ -22,12 +23,17 @@ def main() -> None:
         from .doctor.command import doctor  # only here: a server has no use for it
 
         raise SystemExit(doctor(sys.argv[2:]))
-    about = "Proxies HTTP, and re-streams event streams block by block. With `doctor URL` it judges any event stream instead."
+    if sys.argv[1:2] == ["check"]:
+        raise SystemExit(check(sys.argv[2:]))
+    about = (
+        "Proxies HTTP, and re-streams event streams block by block. With `doctor URL` it judges any event stream instead, "
+        "with `check [FILE]` a file of routes."
+    )
     parser = argparse.ArgumentParser("python -m gateway", description=about)
     parse_arguments(parser, Settings)
     settings = settings_or_exit(Settings)
     try:
-        routes = read_routes(settings.config, settings.upstream) if settings.config else single_route(settings.upstream)
+        routes = read_routes_of(settings)
     except RouteError as error:
         print(f"gateway: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -1,0 +1,198 @@
+"""In what tables of routes differ, which routes share streams, and how workers are told."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gateway.orders import Obedience, Orders, replace_in_all, tables_of
+from gateway.reload import Reload, ReloadFailed
+from gateway.route_changes import RouteChanges
+from gateway.routes import RouteError, RouteTable, routes_of
+from gateway.settings import Settings
+
+HOST = "http://127.0.0.1:9"
+
+
+def table(*routes: dict[str, Any]) -> RouteTable:
+    return routes_of({"upstream": HOST} | route for route in routes)
+
+
+def kind(**keys: Any) -> str:
+    return table({"path": "/", "mode": "shared"} | keys).routes[0].stream_kind
+
+
+def test_changes_are_named_by_path_in_order() -> None:
+    old = table({"path": "/b"}, {"path": "/a"}, {"path": "/same", "methods": ["get"]}, {"path": "/changed"})
+    new = table({"path": "/z"}, {"path": "/y"}, {"path": "/same", "methods": ["GET"]}, {"path": "/changed", "mode": "shared"})
+    assert RouteChanges.between(old, new) == RouteChanges(("/y", "/z"), ("/a", "/b"), ("/changed",))
+    assert RouteChanges.between(old, old) == RouteChanges()
+
+
+def test_table_that_is_replaced_finds_the_new_routes_and_keeps_those_that_are_equal() -> None:
+    routes = table({"path": "/"}, {"path": "/a"}, {"path": "/a/b"})
+    kept = routes.find("/a")
+    assert kept is not None
+    assert kept.timeout  # something that a route finds out when it is used
+    routes.replace(table({"path": "/a"}, {"path": "/a/c"}, {"path": "/", "methods": ["GET"]}))
+    assert [route.path for route in routes.routes] == ["/a/c", "/a", "/"], "the longest prefix is still first"
+    assert routes.find("/a/b") is kept
+    found = routes.find("/")
+    assert found is not None
+    assert found.methods == ("GET",)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"path": "/other"},
+        {"upstream": "http://127.0.0.1:10"},
+        {"share_by": ["authorization"]},
+        {"public": True},
+        {"request_headers": {"Authorization": "Bearer x"}},
+        {"response_headers": {"X": "y"}},
+        {"history_max_blocks": 1},
+        {"ids": "assign"},
+        {"heartbeat_seconds": 1},
+    ],
+)
+def test_route_with_another_stream_is_of_another_kind(keys: dict[str, Any]) -> None:
+    assert kind(**keys) != kind()
+
+
+def test_kind_does_not_show_what_a_route_sends() -> None:
+    assert "secret" not in kind(request_headers={"Authorization": "Bearer secret"})
+
+
+def test_methods_do_not_make_another_stream() -> None:
+    assert kind(methods=["GET"]) == kind()
+
+
+async def test_gateway_without_a_file_says_that_there_is_none_to_read_again() -> None:
+    reload = Reload(Settings(), replace=lambda routes: pytest.fail(f"{routes} were put in place"))
+    with pytest.raises(RouteError, match="GATEWAY_CONFIG is not set, so there is no file to read again"):
+        await reload.reload()
+
+
+class Channel:
+    """Notes what a worker is told."""
+
+    def __init__(self) -> None:
+        self.told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    def tell(self, **message: Any) -> None:
+        self.told.put_nowait(message)
+
+
+def workers(*states: str) -> Any:
+    """Workers in these states, as their parent sees them."""
+    crew = [SimpleNamespace(number=number, state=state, channel=Channel()) for number, state in enumerate(states)]
+    return SimpleNamespace(workers=crew, draining=False, orders=Orders(b"key", table({"path": "/old"})))
+
+
+def paths(crew: Any) -> list[str]:
+    """The routes that a worker begins with which is started now."""
+    return [route["path"] for route in crew.orders.plan["routes"]]
+
+
+async def answer(crew: Any, number: int, obstacle: str = "") -> dict[str, Any]:
+    """Gives what a worker was told next, when it has said that it is done."""
+    message: dict[str, Any] = await crew.workers[number].channel.told.get()
+    crew.orders.note(crew.workers[number], {"done": message["order"], "obstacle": obstacle})
+    return message
+
+
+async def test_routes_are_put_in_place_when_all_have_prepared_them() -> None:
+    crew = workers("ready", "ready")
+    new = table({"path": "/new"})
+    replacing = asyncio.create_task(replace_in_all(crew, new, 1))
+    assert (await answer(crew, 0))["prepare"] == tables_of(new)
+    await asyncio.sleep(0)
+    assert crew.workers[0].channel.told.empty()
+    assert paths(crew) == ["/old"]
+    await answer(crew, 1)
+    for number in (0, 1):
+        assert (await answer(crew, number))["put"] == tables_of(new)
+    assert await replacing == RouteChanges(("/new",), ("/old",), ())
+    assert paths(crew) == ["/new"]
+
+
+async def test_worker_that_cannot_prepare_leaves_all_with_the_old_routes() -> None:
+    crew = workers("ready", "ready")
+    replacing = asyncio.create_task(replace_in_all(crew, table({"path": "/new"}), 1))
+    await asyncio.gather(answer(crew, 0), answer(crew, 1, "no room"))
+    with pytest.raises(ReloadFailed, match=r"\Aworker 1: no room\Z"):
+        await replacing
+    assert crew.workers[0].channel.told.empty()
+    assert paths(crew) == ["/old"]
+
+
+async def test_worker_that_does_not_answer_leaves_all_with_the_old_routes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.orders._OBEYING_SECONDS", 0.05)
+    crew = workers("ready", "ready")
+    replacing = asyncio.create_task(replace_in_all(crew, table({"path": "/new"}), 0))
+    await answer(crew, 0)
+    with pytest.raises(ReloadFailed, match=r"\Aworker 1: it does not answer\Z"):
+        await replacing
+    crew.orders.note(crew.workers[1], {"done": 2, "obstacle": ""})  # too late, and harmless
+
+
+async def test_worker_that_ends_meanwhile_is_not_waited_for() -> None:
+    crew = workers("ready", "ready")
+    replacing = asyncio.create_task(replace_in_all(crew, table({"path": "/new"}), 1))
+    await answer(crew, 0)
+    crew.orders.note_end(crew.workers[1])
+    await answer(crew, 0)
+    await crew.workers[1].channel.told.get()
+    crew.orders.note_end(crew.workers[1])
+    assert (await replacing).added == ("/new",)
+
+
+async def test_worker_that_starts_is_told_at_once_and_obeys_when_it_serves() -> None:
+    crew = workers("starting", "gone")
+    crew.workers[1].channel = None
+    await replace_in_all(crew, table({"path": "/new"}), 1)
+    assert [route["path"] for route in (await crew.workers[0].channel.told.get())["put"]] == ["/new"]
+
+
+async def test_workers_that_drain_are_left_alone() -> None:
+    crew = workers("ready")
+    crew.draining = True
+    with pytest.raises(ReloadFailed, match="the gateway is shutting down"):
+        await replace_in_all(crew, table({"path": "/new"}), 1)
+
+
+class Routing:
+    """Notes what a worker does with routes, and may be without what they need."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, list[str]]] = []
+        self.obstacle = ""
+
+    async def prepare(self, routes: RouteTable) -> None:
+        self.done.append(("prepare", [route.path for route in routes.routes]))
+        if self.obstacle:
+            raise OSError(self.obstacle)
+
+    def put(self, routes: RouteTable) -> None:
+        self.done.append(("put", [route.path for route in routes.routes]))
+
+
+async def test_worker_puts_what_it_has_prepared_and_prepares_what_it_has_not() -> None:
+    routing, obedience = Routing(), Obedience()
+    a, b = tables_of(table({"path": "/a"})), tables_of(table({"path": "/b"}))
+    assert await obedience.obey(routing, {"prepare": a}) == ""  # type: ignore[arg-type]
+    assert await obedience.obey(routing, {"put": a}) == ""  # type: ignore[arg-type]
+    assert await obedience.obey(routing, {"prepare": b}) == ""  # type: ignore[arg-type]
+    assert await obedience.obey(routing, {"put": a}) == ""  # type: ignore[arg-type]
+    kinds = [("prepare", ["/a"]), ("put", ["/a"]), ("prepare", ["/b"]), ("prepare", ["/a"]), ("put", ["/a"])]
+    assert routing.done == kinds
+
+
+async def test_worker_says_what_is_in_the_way_and_puts_nothing() -> None:
+    routing, obedience = Routing(), Obedience()
+    routing.obstacle = "no room"
+    assert await obedience.obey(routing, {"put": tables_of(table({"path": "/a"}))}) == "no room"  # type: ignore[arg-type]
+    assert "route 1 (/a): key 'upstream' is missing" in await obedience.obey(routing, {"prepare": [{"path": "/a"}]})  # type: ignore[arg-type]
+    assert [what for what, _ in routing.done] == ["prepare"]

@@ -1,0 +1,104 @@
+"""A gateway in the test's own process, whose file of routes changes."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from aiohttp import web
+
+from gateway.app import Gateway, run_gateway
+from gateway.listeners import Listeners, bind_listeners, close_listeners, port_of
+from gateway.routes import read_routes
+from gateway.settings import Settings
+from tests.proxy.downstream import Answer, Downstream, Fields
+
+GUARD_SECONDS = 10.0
+
+
+def route(path: str, upstream: str, **keys: object) -> str:
+    """One `[[routes]]` table without heartbeats; JSON's strings, numbers, booleans and arrays are TOML's."""
+    table = {"path": path, "upstream": upstream, "heartbeat_seconds": 0} | keys
+    return "\n".join(["[[routes]]", *(f"{key} = {json.dumps(value)}" for key, value in table.items()), ""])
+
+
+def resumable(path: str, upstream: str, **keys: object) -> str:
+    return route(path, upstream, mode="resumable", **keys)
+
+
+def shared(path: str, upstream: str, **keys: object) -> str:
+    return route(path, upstream, mode="shared", **keys)
+
+
+class Reloading:
+    """A running gateway and its file."""
+
+    def __init__(self, gateway: Gateway, config: Path, port: int, admin: str) -> None:
+        self.gateway = gateway
+        self.config = config
+        self.port = port
+        self.admin = admin
+
+    def write(self, *routes: str) -> None:
+        """Changes the file, and nothing else."""
+        self.config.write_text("\n".join(routes))
+
+    async def post(self, method: str = "POST", **headers: str) -> httpx.Response:
+        """Asks for `/reload`."""
+        async with httpx.AsyncClient(trust_env=False, timeout=GUARD_SECONDS) as http:
+            fields = {name.replace("_", "-"): value for name, value in headers.items()}
+            return await http.request(method, f"{self.admin}/reload", headers=fields)
+
+    async def reload(self, *routes: str) -> dict[str, list[str]]:
+        """Puts these routes in place, and gives the paths that the gateway names, without empty lists."""
+        self.write(*routes)
+        answer = await self.post()
+        assert answer.status_code == 200, answer.text
+        return {what: paths for what, paths in answer.json().items() if paths}
+
+    @asynccontextmanager
+    async def ask(self, target: str, headers: Fields = (), method: str = "GET", body: bytes = b"") -> AsyncIterator[Answer]:
+        """A request on a connection of its own, and the head of its answer."""
+        async with Downstream(self.port) as downstream:
+            await downstream.ask(target, method, [("Accept", "text/event-stream"), *headers], body)
+            yield await downstream.answer(method)
+
+    async def status(self, target: str, headers: Fields = (), method: str = "GET", body: bytes = b"") -> int:
+        """The status of the answer to a request that then leaves."""
+        async with self.ask(target, headers, method, body) as answer:
+            return answer.head.status
+
+    async def metrics(self) -> str:
+        async with httpx.AsyncClient(trust_env=False, timeout=GUARD_SECONDS) as http:
+            return (await http.get(f"{self.admin}/metrics")).text
+
+
+@asynccontextmanager
+async def reloading(directory: Path, *routes: str, **settings: Any) -> AsyncIterator[Reloading]:
+    """Serves `routes` until the block ends; it must drain then, and leave no task behind."""
+    config = directory / "gateway.toml"
+    config.write_text("\n".join(routes))
+    sets = bind_listeners("127.0.0.1", 0)
+    options = Settings(config=config, data_dir=directory / "data", drain_seconds=1.0, **settings)
+    sites: list[web.BaseSite] = []
+
+    def open_admin(runner: web.BaseRunner) -> web.BaseSite:
+        sites.append(web.TCPSite(runner, "127.0.0.1", 0))
+        return sites[0]
+
+    before = asyncio.all_tasks()
+    try:
+        async with run_gateway(options, read_routes(config), Listeners(sets), open_admin) as gateway:
+            yield Reloading(gateway, config, port_of(sets[0]), sites[0].name)
+            async with asyncio.timeout(GUARD_SECONDS):
+                await gateway.drain()
+    finally:
+        close_listeners(sets)
+    async with asyncio.timeout(GUARD_SECONDS):
+        while left := {task for task in asyncio.all_tasks() - before if "gateway" in repr(task.get_coro())}:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait(left, timeout=0.1)
