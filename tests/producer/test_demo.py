@@ -5,6 +5,7 @@ import json
 import re
 import threading
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -75,7 +76,7 @@ async def test_clock_and_host_are_published_once_a_period_until_the_drain() -> N
     assert await run_demo(log, 20) == []
     assert [topic for topic, _ in log.taken] == ["demo.clock", "demo.host"] * (len(log.taken) // 2)
     assert [json.loads(data) for data in log.data("demo.host")] == [HOST] * (len(log.taken) // 2)
-    times = log.data("demo.clock")
+    times = [datetime.fromisoformat(text) for text in log.data("demo.clock")]
     assert times == sorted(set(times)), "a period twice, or the clock went back"
 
 
