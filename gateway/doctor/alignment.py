@@ -7,6 +7,7 @@ from .anatomy import Block
 
 _MOST_BLOCKS = 4000
 """More are not compared: matching takes time with the square of it at worst."""
+_ALIKE = 0.7
 
 
 @dataclass(slots=True)
@@ -54,8 +55,10 @@ def _pair_by_place(direct: list[Block], through: list[Block]) -> Pairing | None:
 
 
 def _similar(one: Block, other: Block) -> bool:
+    if one.event and other.event and one.event.id and other.event.id and one.event.id != other.event.id:
+        return False
     a, b = one.raw[:1024], other.raw[:1024]
-    return difflib.SequenceMatcher(None, a, b, autojunk=False).ratio() > 0.5
+    return difflib.SequenceMatcher(None, a, b, autojunk=False).ratio() > _ALIKE
 
 
 def _with_content(blocks: list[Block]) -> list[Block]:

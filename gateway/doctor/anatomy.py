@@ -3,7 +3,7 @@
 import bisect
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from eventstream import DEFAULT_MAX_BLOCK_BYTES, BlockTooLarge, Event, Framer, Parser, split_blocks
 
@@ -94,10 +94,10 @@ def dissect(arrivals: Sequence[Arrival], max_block_bytes: int = DEFAULT_MAX_BLOC
         except BlockTooLarge as error:
             given, anatomy.too_large = error.complete, error
         fed += len(arrival.data)
-        blocks = list(_blocks(given, done, arrival.seconds, parser))
-        anatomy.blocks += blocks
+        before = len(anatomy.blocks)
+        _add_blocks(anatomy.blocks, given, done, arrival.seconds, parser)
         done += len(given)
-        _note_clump(anatomy.clumps, arrival, len(blocks), _is_begun(anatomy.body[done : min(fed, done + _SAMPLE_BYTES)]))
+        _note_clump(anatomy.clumps, arrival, len(anatomy.blocks) - before, _is_begun(anatomy.body[done : min(fed, done + _SAMPLE_BYTES)]))
         if anatomy.too_large:
             break
     anatomy.unfinished = anatomy.body[done:fed]
@@ -106,11 +106,13 @@ def dissect(arrivals: Sequence[Arrival], max_block_bytes: int = DEFAULT_MAX_BLOC
     return anatomy
 
 
-def _blocks(given: bytes, offset: int, seconds: float, parser: Parser) -> Iterator[Block]:
+def _add_blocks(blocks: list[Block], given: bytes, offset: int, seconds: float, parser: Parser) -> None:
     for raw in split_blocks(given) if given else []:
         if raw.strip(b"\r\n"):
             events = parser.feed(raw)
-            yield Block(raw, offset, seconds, events[0] if events else None)
+            blocks.append(Block(raw, offset, seconds, events[0] if events else None))
+        elif blocks:  # further blank lines, or the line feed of a CRLF that was cut: no matter how, they belong to the block before
+            blocks[-1] = replace(blocks[-1], raw=blocks[-1].raw + raw)
         offset += len(raw)
 
 

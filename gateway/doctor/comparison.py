@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .alignment import Pairing, align
 from .anatomy import Anatomy, Block
 from .differences import Difference, show_difference
-from .findings import Finding
+from .findings import Finding, Severity
 from .heads import compare_heads
 from .observation import Observation
 from .quoting import Quote
@@ -19,7 +19,7 @@ _LATE_SECONDS = 0.5
 _VERY_LATE_SECONDS = 2.0
 _MOST_SHOWN = 5
 _WORST_SHARE = 0.95
-_LEAST_COMMON = 1
+_LEAST_BLOCKS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def compare(direct: Path, through: Path, quote: Quote) -> Comparison:
     alterations += list(_alterations(changed, pairing, quote))
     findings += [_judge_bytes(pairing, changed), _judge_comments(direct, through)]
     delays = tuple(_delays(direct, through, pairing))
-    findings += [*_judge_delay(delays, through, quote), *_judge_rhythms(direct, through, quote)]
+    findings += [*_judge_delay(delays, through, quote), *_judge_rhythms(direct, through, delays, quote)]
     return Comparison(tuple(findings), tuple(alterations[: _MOST_SHOWN + 1]), delays)
 
 
@@ -79,9 +79,12 @@ def _bare(block: Block) -> bytes:
 
 
 def _nothing_in_common(direct: Path, through: Path) -> Finding:
-    counts = f"{len(direct.anatomy.blocks)} blocks on the direct path, {len(through.anatomy.blocks)} through"
-    if not direct.anatomy.blocks:
-        return Finding("bytes", "note", counts, "nothing to compare", "listen longer (--seconds), or publish something meanwhile")
+    ours, theirs = (sum(bool(block.names()) for block in path.anatomy.blocks) for path in (direct, through))
+    counts = f"{ours} blocks on the direct path, {theirs} through"
+    if not ours or min(ours, theirs) < _LEAST_BLOCKS:
+        return Finding(
+            "bytes", "note", f"{counts}, none in common", "too few to compare", "listen longer (--seconds), or publish something meanwhile"
+        )
     means = "not one block came on both: another stream, or every block is altered, or all were kept back"
     return Finding(
         "bytes",
@@ -168,13 +171,14 @@ def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms"
 
 
-def _judge_rhythms(direct: Path, through: Path, quote: Quote) -> Iterator[Finding]:
+def _judge_rhythms(direct: Path, through: Path, delays: tuple[float, ...], quote: Quote) -> Iterator[Finding]:
     before, after = measure_rhythm(direct.seen, direct.anatomy), measure_rhythm(through.seen, through.anatomy)
     if after.buffered and not before.buffered:
         assert through.seen.head is not None
         shown = f"{before.clumps} clumps on the direct path, {after.clumps} through"
         means = "what stands between collects blocks before it sends them"
-        yield Finding("buffering", "problem", shown, means, advice(through.seen.head, quote))
+        severity: Severity = "problem" if after.kind != "clumps" or max(delays) >= _LATE_SECONDS else "warning"
+        yield Finding("buffering", severity, shown, means, advice(through.seen.head, quote, after.pause_seconds))
     if direct.seen.ending != through.seen.ending:
         means = (
             "what stands between ends the answer in another way: clients cannot tell a cut stream from a complete one, or are cut off early"

@@ -13,6 +13,7 @@ from .resuming import Resumption, choose_id
 
 _OFFERED = "gzip, deflate, br, zstd"
 _RESUME_SECONDS = 5.0
+_NEWS_SECONDS = 2.0  # when nothing is known to follow, only a repeat can be told, and that comes at once
 _PROTOCOL_SECONDS = 5.0
 
 
@@ -69,7 +70,8 @@ class _Examiner:
                 recording.wanted_bytes = owed
 
         question = self._question.having("Last-Event-ID", event.id)
-        return Resumption(behind, await listen(question, min(self._seconds, _RESUME_SECONDS), self._enough, want))
+        seconds = min(self._seconds, _RESUME_SECONDS if owed else _NEWS_SECONDS)
+        return Resumption(behind, await listen(question, seconds, self._enough, want))
 
 
 def _is_plain(head: Head) -> bool:

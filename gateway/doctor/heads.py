@@ -31,7 +31,7 @@ def compare_heads(direct: Head, through: Head, quote: Quote) -> Iterator[Finding
         if before == after or name in _OF_THE_CONNECTION:
             continue
         change = f"{quote(name)}: {_value(before, quote)} became {_value(after, quote)}"
-        if name in _MATTERS:
+        if name in _MATTERS and not (name == "x-accel-buffering" and (after or "").lower() == "no"):
             severity, means = _MATTERS[name]
             yield Finding("header through", severity, change, means, "look for this field in its configuration")
         else:

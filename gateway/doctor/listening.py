@@ -192,7 +192,7 @@ def _decode(head: Head, arrivals: list[Arrival]) -> tuple[tuple[Arrival, ...], s
     decoded: list[Arrival] = []
     try:
         for arrival in arrivals:
-            decoded += [Arrival(arrival.seconds, part) for part in decoder.decode(arrival.data)]
+            decoded.extend(Arrival(arrival.seconds, part) for part in decoder.decode(arrival.data))  # `+=` would lose parts before an error
     except UndecodableError as error:
         return tuple(decoded), str(error)
     return tuple(decoded), ""

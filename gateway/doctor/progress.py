@@ -8,7 +8,7 @@ from eventstream import BlockTooLarge, Framer, count_blocks
 from .listening import Recording, Watcher
 
 _TERMINAL_SECONDS = 0.5
-_FILE_SECONDS = 5.0
+_FILE_SECONDS = 2.0
 
 
 class _Count:

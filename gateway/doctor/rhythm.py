@@ -96,7 +96,7 @@ def judge_rhythm(seen: Observation, anatomy: Anatomy, head: Head, quote: Quote) 
                 "warning",
                 f"{came} of about {rhythm.blocks_per_clump:g} blocks and {size}, {rhythm.pause_seconds:.1f} s apart",
                 f"either the source sends like this, or a buffer delays events by up to {rhythm.pause_seconds:.1f} s",
-                advice(head, quote),
+                advice(head, quote, rhythm.pause_seconds),
             )
         case "single":
             return Finding("rhythm", "ok", f"{came}: one by one, {rhythm.pause_seconds:.2g} s apart in the median")

@@ -59,6 +59,9 @@ _BY_VIA = (
 )
 
 
+_CORK_SECONDS = (0.15, 0.35)
+
+
 def find_suspects(head: Head, quote: Quote) -> list[Suspect]:
     """Gives who may hold bytes back, the most likely first. Some, HAProxy among them, leave no trace in the header."""
     found = []
@@ -91,10 +94,12 @@ def _of_the_body(head: Head, quote: Quote) -> list[Suspect]:
     ]
 
 
-def advice(head: Head, quote: Quote) -> str:
-    """Says where to look for what holds bytes back, and what to switch off there."""
+def advice(head: Head, quote: Quote, pause_seconds: float = 0.0) -> str:
+    """Says where to look for what holds bytes back, and what to switch off there; `pause_seconds` is how long it does."""
     suspects = find_suspects(head, quote)
     if not suspects:
+        if _CORK_SECONDS[0] <= pause_seconds <= _CORK_SECONDS[1]:
+            return "0.2 s is how long Linux waits for a sender that announced more: HAProxy, without option http-no-delay, if it is there"
         unbuffered = (head.get("X-Accel-Buffering") or "").lower() == "no"
         hint = " (X-Accel-Buffering: no came through, so hardly nginx)" if unbuffered else ""
         return f"no header field says who stands between{hint}: ask the source itself, then each hop, with --through for the next"

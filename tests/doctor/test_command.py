@@ -1,0 +1,214 @@
+"""`python -m gateway doctor URL` over real sockets."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import zlib
+
+import pytest
+
+from gateway.doctor.command import doctor
+from tests.doctor.consulting import consult
+from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Act, Asked, Disconnect, Script, ScriptedUpstream, Silence, chunk
+from tests.stack import REPOSITORY, clean_environment, free_ports
+
+HEAD = EVENT_STREAM_HEAD.replace(b"\r\n\r\n", b"\r\nCache-Control: no-cache\r\nConnection: close\r\n\r\n")
+EVENTS = b"retry: 2000\nid: 1\ndata: one\n\n", b"id: 2\ndata: two\n\n", b"id: 3\ndata: three\n\n"
+LATER = Act(lambda reader, writer: asyncio.sleep(0.2))
+"""A step that lets the client read what was sent, which a reset may take back."""
+SECRET = "hunter2-hunter2"
+
+
+def resuming(asked: Asked) -> Script:
+    """A stream of three events that goes on behind the last event ID."""
+    behind = int(asked.header("Last-Event-ID") or 0)
+    return (HEAD, *(chunk(event) for event in EVENTS[behind:]), LAST_CHUNK, Disconnect())
+
+
+async def test_healthy_stream_is_status_0_and_the_text_says_so() -> None:
+    async with ScriptedUpstream(resuming) as server:
+        said = await consult(server.url + "/news", "--seconds", "5")
+    assert said.status == 0
+    lines = said.out.splitlines()
+    assert lines[0] == f"{server.url}/news"
+    assert "ok        status: 200 OK" in lines
+    assert "ok        resuming: asked to go on behind 2: goes on, 1 of 1 events that followed came again, in order" in lines
+    assert "ok        end: ended in order after" in said.out
+    assert lines[-1] == "healthy: nothing to complain about"
+    assert [asked.header("Accept-Encoding") for asked in server.requests] == ["identity", "gzip, deflate, br, zstd", "identity"]
+    assert [asked.header("Accept") for asked in server.requests] == ["text/event-stream"] * 3
+
+
+async def test_json_has_the_findings_and_the_numbers_behind_them() -> None:
+    async with ScriptedUpstream(resuming) as server:
+        said = await consult(server.url, "--json", "--seconds", "5")
+    report = said.report
+    assert report["healthy"] is True
+    assert report["url"] == server.url
+    assert report["measured"] | {"blocks": 3, "events": 3, "end": "complete", "retry_ms": 2000, "http_version": "1.1"} == report["measured"]
+    assert all(set(finding) == {"check", "severity", "seen", "means", "do"} for finding in report["findings"])
+    assert report["counts"]["ok"] == len(report["findings"])
+
+
+LENGTH_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 500\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "seen"),
+    [
+        ((HEAD, chunk(EVENTS[0]), Disconnect()), "without the last chunk"),
+        ((HEAD, chunk(EVENTS[0] + b"data: hal"), Disconnect()), "without the last chunk, 9 bytes into a block"),
+        ((HEAD, chunk(EVENTS[0]), LATER, Disconnect(reset=True)), "reset after"),
+        ((LENGTH_HEAD, EVENTS[0], Disconnect()), "before Content-Length was reached"),
+        ((HEAD, chunk(EVENTS[0] + b"data: hal"), LAST_CHUNK, Disconnect()), "ended in order"),
+        ((HEAD, chunk(EVENTS[0]), LATER, b"nonsense\r\n", Silence()), "without the last chunk"),
+    ],
+    ids=["no last chunk", "inside a block", "reset", "short of its length", "half a block", "bad chunk"],
+)
+async def test_bad_end_is_a_problem_and_status_1(script: Script, seen: str) -> None:
+    async with ScriptedUpstream(script) as server:
+        said = await consult(server.url, "--json", "--seconds", "5", "--once")
+    assert said.status == 1
+    assert said.finding("end")["severity"] == "problem"
+    assert seen in said.finding("end")["seen"]
+    assert len(server.requests) == 1
+
+
+async def test_server_that_does_not_answer_is_a_problem_and_not_asked_again() -> None:
+    async with ScriptedUpstream((Silence(),)) as silent, ScriptedUpstream((Disconnect(),)) as closing:
+        waiting, closed = await asyncio.gather(
+            consult(silent.url, "--json", "--seconds", "0.5"), consult(closing.url, "--json", "--seconds", "5", "--once")
+        )
+    assert (waiting.status, closed.status) == (1, 1)
+    assert "no answer within 0.5 s" in waiting.finding("answer")["seen"]
+    assert "without an answer" in closed.finding("answer")["seen"]
+    assert len(closing.requests) == 1
+
+
+async def test_compressed_stream_is_decoded_and_complained_about() -> None:
+    packer = zlib.compressobj(wbits=31)
+    packed = [packer.compress(event) + packer.flush(zlib.Z_SYNC_FLUSH) for event in EVENTS]
+    head = HEAD.replace(b"Cache-Control", b"Content-Encoding: gzip\r\nCache-Control")
+    broken = (head, chunk(packed[0]), LATER, chunk(b"\xff" * 40), LAST_CHUNK, Disconnect())
+    async with ScriptedUpstream((head, *map(chunk, packed), LAST_CHUNK, Disconnect())) as server, ScriptedUpstream(broken) as bad:
+        said, worse = await asyncio.gather(*(consult(each.url, "--json", "--seconds", "5", "--once") for each in (server, bad)))
+    assert said.status == worse.status == 1
+    assert said.finding("compression")["seen"] == "gzip, unasked"
+    assert said.report["measured"]["events"] == 3
+    assert said.report["measured"]["bytes"] == sum(map(len, EVENTS))
+    assert "upstream's body is not gzip" in worse.finding("compression")["seen"]
+    assert worse.report["measured"]["events"] == 1
+
+
+async def test_post_is_asked_once_with_its_body_unless_told_otherwise() -> None:
+    async with ScriptedUpstream(resuming) as server:
+        assert (await consult(server.url, "--data", '{"a": 1}', "--seconds", "5")).status == 0
+        [asked] = server.requests
+        assert (asked.method, asked.body, asked.header("Content-Type")) == ("POST", b'{"a": 1}', "application/json")
+        assert (
+            await consult(server.url, "-X", "put", "-d", "words", "-H", "Content-Type: text/x", "--no-once", "--seconds", "5")
+        ).status == 0
+        assert [(asked.method, asked.header("Content-Type")) for asked in server.requests[1:]] == [("PUT", "text/x")] * 3
+
+
+async def test_redirect_is_followed_without_credentials_for_another_origin() -> None:
+    async with ScriptedUpstream(resuming) as target:
+        redirect = f"HTTP/1.1 307 Temporary Redirect\r\nLocation: {target.url}/x?k=v\r\nContent-Length: 0\r\n\r\n".encode()
+        async with ScriptedUpstream((redirect,)) as server:
+            said = await consult(server.url, "--json", "--once", "--seconds", "5", "-H", f"Authorization: Bearer {SECRET}")
+    assert said.finding("redirects")["seen"] == f"sent on to {target.url}/x?k=…"
+    assert server.requests[0].header("Authorization") == f"Bearer {SECRET}"
+    assert target.requests[0].header("Authorization") is None
+
+
+async def test_secrets_appear_neither_in_the_report_nor_in_what_is_said_meanwhile() -> None:
+    def repeating(asked: Asked) -> Script:
+        again = asked.header("Authorization") or ""
+        event = f"id: {SECRET}\nevent: {SECRET}\n{SECRET}\ndata: {again} {asked.target}\n\n: {SECRET}\n\n".encode()
+        head = HEAD.replace(b"Cache-Control", f"Server: nginx {again}\r\nX-Cache: HIT {SECRET}\r\nCache-Control".encode())
+        altered = event.replace(b"data", b"atad") if "through" in asked.target else event
+        return head, chunk(event), chunk(altered), chunk(event + f"data: {SECRET}".encode()), LAST_CHUNK, Disconnect()
+
+    async with ScriptedUpstream(repeating) as server:
+        there = server.url.replace("://", f"://user:{SECRET}@")
+        arguments = ["-H", f"Cookie: session={SECRET}", "--seconds", "5"]
+        urls = [f"{there}/?token={SECRET}", "--through", f"{server.url}/through?token={SECRET}"]
+        text, as_json = await asyncio.gather(consult(*urls, *arguments), consult(*urls, *arguments, "--json"))
+    assert text.status == as_json.status == 1
+    assert "changed" in text.out
+    assert as_json.report["comparison"]["alterations"]
+    for said in (text, as_json):
+        assert SECRET not in said.out + said.err
+        assert SECRET.encode().hex(" ") not in said.out
+        assert SECRET.encode().hex(" ", 1)[:20] not in said.out
+
+
+async def test_two_paths_are_listened_to_at_once_and_compared() -> None:
+    def rewriting(asked: Asked) -> Script:
+        return (HEAD, *(chunk(event.replace(b"two", b"TWO")) for event in EVENTS), LAST_CHUNK, Disconnect())
+
+    async with ScriptedUpstream(resuming) as direct, ScriptedUpstream(rewriting) as through:
+        said = await consult(direct.url, "--through", through.url, "--seconds", "5", "--once")
+        as_json = await consult(direct.url, "--through", through.url, "--seconds", "5", "--once", "--json")
+    assert said.status == 1
+    assert "3 blocks came on both paths, 2 of them byte for byte; 1 altered" in said.out
+    assert r"direct  id: 2\ndata: two\n\n" in said.out
+    assert r"through id: 2\ndata: TWO\n\n" in said.out
+    assert "69 64 3a 20 32 0a 64 61 74 61 3a 20 54 57 4f 0a 0a" in said.out
+    assert [alteration["difference"]["offset"] for alteration in as_json.report["comparison"]["alterations"]] == [12]
+    assert as_json.report["through"]["url"] == through.url
+
+
+async def test_nobody_there_is_status_2() -> None:
+    [port] = free_ports(1)
+    url = f"http://127.0.0.1:{port}/events?token={SECRET}"
+    said, as_json = await asyncio.gather(consult(url), consult(url, "--json"))
+    assert said.status == as_json.status == 2
+    assert said.out == ""
+    assert f"doctor: http://127.0.0.1:{port}/events?token=… could not be asked: Cannot connect" in said.err
+    assert as_json.report["error"].startswith("Cannot connect")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: URL"),
+        (["ftp://example.org/"], "must begin with http:// or https:// and name a host"),
+        (["http://example.org/", "--through", "example.org"], "must begin with http:// or https://"),
+        (["http://example.org/", "--seconds", "0"], "0 is not a number of seconds above 0"),
+        (["http://example.org/", "--header", f"{SECRET}"], "--header number 1 is not of the form 'Name: value'"),
+        (["http://example.org/", "--header", f"A: a\n{SECRET}"], "--header number 1 has a control character in it"),
+        (["http://example.org/", "--data", "@/nowhere/at/all"], "No such file"),
+        (["http://example.org/", "--method", "GET /"], "--method has to be a word"),
+    ],
+)
+def test_wrong_usage_is_status_2_and_says_what_is_allowed(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        doctor(arguments)
+    said = capsys.readouterr().err
+    assert end.value.code == 2
+    assert message in said
+    assert SECRET not in said
+
+
+async def test_as_a_process_it_says_meanwhile_what_comes_and_ctrl_c_ends_it_early() -> None:
+    async with ScriptedUpstream((HEAD, chunk(EVENTS[0]), Silence())) as server:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gateway", "doctor", server.url, "--json"),
+            cwd=REPOSITORY,
+            env=clean_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stderr is not None
+        async with asyncio.timeout(60):
+            lines = [await process.stderr.readline()]
+            while b"1 blocks" not in lines[-1]:
+                lines.append(await process.stderr.readline())
+                assert lines[-1], lines
+            process.send_signal(2)
+            out, _ = await process.communicate()
+    assert lines[0] == b"listening for 30 s at most; Ctrl-C ends it earlier\n"
+    assert process.returncode == 0
+    assert json.loads(out)["measured"]["events"] == 1

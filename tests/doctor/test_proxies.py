@@ -1,0 +1,156 @@
+"""What the doctor says of streams behind real proxies: it must find what they do, and must not accuse those that do nothing.
+
+Everything is listened to at once, in one fixture, because listening takes its time.
+"""
+
+import asyncio
+import contextlib
+import re
+import shutil
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from yarl import URL
+
+from gateway.doctor.command import judge
+from gateway.doctor.examining import examine
+from gateway.doctor.findings import Finding
+from gateway.doctor.listening import Question
+from gateway.doctor.quoting import Quote
+from gateway.doctor.report import Report, Section
+from tests.doctor.proxies import PROGRAMS, naive
+from tests.doctor.source import Source
+from tests.doctor.traces import by_check
+from tests.gateway.serving import serving
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+
+SECONDS = 4.0
+LIVE = {
+    "nginx as it is": ("nginx", "/default/live"),
+    "nginx unbuffered": ("nginx", "/unbuffered/live"),
+    "nginx with gzip": ("nginx", "/gzip/live"),
+    "HAProxy": ("haproxy", "/live"),
+    "HAProxy without delay": ("haproxy without delay", "/live"),
+    "Caddy": ("caddy", "/live"),
+    "naive proxy": ("naive", "/crlf"),
+    "gateway, direct": ("gateway", "/direct/live"),
+    "gateway, shared": ("gateway", "/shared/live"),
+    "HAProxy, silent source": ("haproxy", "/quiet"),
+    "HAProxy, heartbeats": ("haproxy", "/beating"),
+}
+"""Which proxy, and which stream of the source through it."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def reports(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, Report]]:
+    """The reports of both paths, by the name of what stands on the second, as far as that is installed; `source` is of one path."""
+    async with contextlib.AsyncExitStack() as stack:
+        source = await stack.enter_async_context(Source())
+        urls = {"naive": await stack.enter_async_context(naive(source.url))}
+        for name, (needed, proxy) in PROGRAMS.items():
+            if shutil.which(needed):
+                urls[name] = await stack.enter_async_context(proxy(source.url, tmp_path_factory.mktemp(needed)))
+        routes = [{"path": f"/{mode}/", "upstream": f"{source.url}/", "mode": mode} for mode in ("direct", "shared")]
+        port = await stack.enter_async_context(serving(routes, tmp_path_factory.mktemp("gateway")))
+        urls["gateway"] = f"http://127.0.0.1:{port}"
+        pairs = {name: [source.url + path, urls[proxy] + path] for name, (proxy, path) in LIVE.items() if proxy in urls}
+        pairs["source that ignores the last event ID"] = [source.url + "/ignoring"]
+        found = await asyncio.gather(*(_report(*each) for each in pairs.values()))
+        yield dict(zip(pairs, found, strict=True))
+
+
+async def _report(*urls: str) -> Report:
+    questions = [Question(URL(url)).having("Accept", "text/event-stream") for url in urls]
+    examinations = await examine(questions, SECONDS, once=False, enough=asyncio.Event(), watchers=[None] * len(urls))
+    return judge(examinations, Quote())
+
+
+def found(report: Report) -> dict[str, Finding]:
+    """What the doctor says of the path through the proxy, the comparison included."""
+    assert isinstance(report.through, Section)
+    assert report.comparison is not None
+    return by_check((*report.through.findings, *report.comparison.findings))
+
+
+def complaints(report: Report) -> dict[str, str]:
+    """Everything but `ok`, by check."""
+    return {check: finding.severity for check, finding in found(report).items() if finding.severity != "ok"}
+
+
+@pytest.mark.nginx
+async def test_nginx_as_it_is_buffers(reports: dict[str, Report]) -> None:
+    report = reports["nginx as it is"]
+    findings = found(report)
+    assert findings["rhythm"].severity == findings["buffering"].severity == "problem"
+    assert "4096 bytes (a buffer of 4096?)" in findings["rhythm"].seen
+    assert "nginx (Server: nginx/" in findings["rhythm"].do
+    assert "proxy_buffering off" in findings["buffering"].do
+    assert findings["bytes"].severity == "ok"
+    assert findings["delay"].seen > "1"
+    assert not report.healthy
+    assert "rhythm" not in {finding.check for finding in report.direct.findings if finding.severity != "ok"}
+
+
+@pytest.mark.nginx
+async def test_nginx_with_buffering_off_is_healthy(reports: dict[str, Report]) -> None:
+    assert complaints(reports["nginx unbuffered"]) == {}
+
+
+@pytest.mark.nginx
+async def test_nginx_with_gzip_streams_only_to_those_who_do_not_offer_it(reports: dict[str, Report]) -> None:
+    assert complaints(reports["nginx with gzip"]) == {"compression offered": "problem"}
+
+
+@pytest.mark.haproxy
+async def test_haproxy_waits_for_more_to_send_unless_told_not_to(reports: dict[str, Report]) -> None:
+    assert complaints(reports["HAProxy"]) == {"rhythm": "warning", "buffering": "warning"}
+    assert "option http-no-delay" in found(reports["HAProxy"])["buffering"].do
+    assert complaints(reports["HAProxy without delay"]) == {}
+
+
+@pytest.mark.haproxy
+async def test_haproxy_cuts_a_silent_stream_and_bears_one_with_heartbeats(reports: dict[str, Report]) -> None:
+    cut = found(reports["HAProxy, silent source"])
+    assert cut["end"].severity == cut["ends"].severity == "problem"
+    assert "without the last chunk" in cut["end"].seen
+    beating = found(reports["HAProxy, heartbeats"])
+    assert beating["end"].severity == "ok"
+    assert "0.3 s apart: comment line :; longest silence" in beating["heartbeat"].seen
+
+
+@pytest.mark.caddy
+async def test_caddy_flushes_also_what_it_compresses(reports: dict[str, Report]) -> None:
+    assert complaints(reports["Caddy"]) == {"compression offered": "note"}
+    assert found(reports["Caddy"])["compression offered"].seen.startswith("gzip, to ")
+    assert "via: nothing became 1.1 Caddy" in found(reports["Caddy"])["header through"].seen
+
+
+async def test_naive_proxy_breaks_lines_and_drops_the_last_event_id(reports: dict[str, Report]) -> None:
+    report = reports["naive proxy"]
+    findings = found(report)
+    assert {check for check, severity in complaints(report).items() if severity == "problem"} == {"resuming", "bytes"}
+    assert "skips" in findings["resuming"].seen
+    assert findings["fields"].severity == "warning"
+    assert re.fullmatch(r".* 0 of them byte for byte.*; [0-9]+ altered", findings["bytes"].seen)
+    assert report.comparison is not None
+    alteration = report.comparison.alterations[1]
+    assert "without data: event\\u2028number" in alteration.what
+    assert alteration.difference is not None
+    assert "0d 0a" in alteration.difference.direct_hex
+    assert "0d 0a" not in alteration.difference.through_hex
+
+
+async def test_this_gateway_changes_no_byte_and_is_healthy(reports: dict[str, Report]) -> None:
+    for mode in ("direct", "shared"):
+        report = reports[f"gateway, {mode}"]
+        assert complaints(report) == {}
+        assert [alteration.what for alteration in report.comparison.alterations] == ["head"]  # type: ignore[union-attr]
+
+
+async def test_source_that_ignores_the_last_event_id_is_found_out(reports: dict[str, Report]) -> None:
+    report = reports["source that ignores the last event ID"]
+    finding = by_check(report.findings)["resuming"]
+    assert finding.severity == "problem"
+    assert "ignored, it begins at the first event again" in finding.seen
