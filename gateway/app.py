@@ -148,7 +148,13 @@ async def run_gateway(
     peers = peers or Peers()
     metrics = Metrics()
     wheel = TimerWheel(_TICK_SECONDS, _LARGEST_STRIDE)
-    admission = Admission(settings.max_streams, settings.max_streams_per_client, counts)
+    admission = Admission(
+        settings.max_streams,
+        settings.max_streams_per_client,
+        counts,
+        requests_per_second=settings.max_requests_per_second_per_client,
+        bytes_per_second=settings.max_bytes_per_second_per_client,
+    )
     async with (
         open_session(
             keepalive_seconds=settings.upstream_keepalive_seconds, max_header_bytes=settings.max_header_bytes, latency=metrics.latency

@@ -25,6 +25,7 @@ from .problems import problem
 from .relay import COMPLETE, CUT, LEFT, Relay, Sink
 from .routes import Route
 from .spans import answered, ask_upstream
+from .throttle import begin_writing, open_throttle
 from .upstream import attach
 from .wheel import TimerWheel
 
@@ -94,9 +95,9 @@ class Direct:
         protocol = request.protocol
         assert isinstance(protocol, DownstreamProtocol)
         assert protocol.transport is not None
-        relay = self._open_relay(protocol.transport, writer.chunked, upstream, exchange)
-        protocol.writing = relay
-        if protocol.writing_paused:
+        throttle = open_throttle(protocol, exchange.allowance)
+        relay = self._open_relay(throttle or protocol.transport, writer.chunked, upstream, exchange)
+        if begin_writing(protocol, relay, throttle):
             relay.pause()
         pump = None if attach(upstream, relay) else asyncio.create_task(_pump(upstream, relay, writer))
         try:
@@ -104,6 +105,8 @@ class Direct:
         finally:
             relay.end(LEFT)  # stands only when the wait was cancelled
             protocol.writing = None
+            if throttle is not None:
+                throttle.close()
             if pump is not None:
                 pump.cancel()
         if not _may_end(exchange, relay):
@@ -120,9 +123,13 @@ class Direct:
     ) -> web.StreamResponse:
         """Relays a body that came with its head, in one write with it."""
         body = WholeBody()
+        if exchange.allowance is not None:
+            await exchange.allowance.wait()
         relay = self._open_relay(body, False, upstream, exchange)
         if not attach(upstream, relay):
             await _pump(upstream, relay, writer)
+        if exchange.allowance is not None:
+            exchange.allowance.spend(relay.bytes_out)
         if _may_end(exchange, relay):
             await response.write_eof(body.getvalue())
         else:

@@ -11,6 +11,7 @@ from .refusal import Reason
 from .relay import Relay
 from .routes import Route
 from .subscriber import Subscriber
+from .throttle import Allowance
 
 _STREAM_ID = re.compile(r"\A(/streams/[0-9a-f]{8})[0-9a-f]+")
 
@@ -33,6 +34,8 @@ class Exchange:
     """Why the gateway answered with an error of its own; None when it did not."""
     wants_retry: bool = False
     """Whether a block that has only `retry` may be sent."""
+    allowance: Allowance | None = None
+    """What its client may be sent, None when there is no limit."""
     handed_over: bool = False
     """Whether it came from another worker of this gateway, which counts it."""
 

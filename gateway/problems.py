@@ -26,12 +26,13 @@ class ProblemAnswer(web.Response):
 
 
 def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> web.Response:
-    """Gives the answer for an error; 429, 502, 503 and 504 say when to come back. On the public port it names the request too."""
+    """Gives the answer for an error; 429, 502, 503 and 504 say when to come back, with or without `headers`. On the public port it names
+    the request too."""
     fields = dict(headers or {})
     fields["Cache-Control"] = "no-store"
     fields["Server"] = "gateway"
     if status in _RETRYABLE:
-        fields["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        fields.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
     fields["Content-Type"] = "application/problem+json"
     document: dict[str, object] = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     return ProblemAnswer(status, document, fields)

@@ -94,11 +94,14 @@ class Proxy:
             self._metrics.rejected(reason, status)
             if streams is not None and (cors := self._routes.cors_of_streams(request.headers.get("Origin", ""))) is not None:
                 request.apply_cors(cors, ())
-            headers = {"Allow": ", ".join(route.methods)} if route is not None and status == 405 else None
+            headers = {"Allow": ", ".join(route.methods)} if route is not None and status == 405 else {}
+            if reason == "client-rate":
+                headers["Retry-After"] = str(self._admission.retry_after_seconds(counted_as))
             return problem(status, detail, headers)
         exchange = Exchange(route, request.method, target, client, wants_retry=takes_retry_block(request), handed_over=handed_over)
         if not handed_over:
             self._admission.enter(counted_as)
+            exchange.allowance = self._admission.allowance(counted_as)
         self.exchanges.add(exchange)
         self._heap.note_open(len(self.exchanges))
         try:

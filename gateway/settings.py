@@ -43,6 +43,10 @@ class Settings(ServiceSettings):
     max_streams_per_client: int = Field(2_000, ge=1)
     """Requests that one client may have open at once; more are answered 429. A client is whom a credential names, else an address, of IPv6
     a /64."""
+    max_requests_per_second_per_client: int = Field(0, ge=0)
+    """Requests that one client may make a second, a second's worth of them at once; more are answered 429. 0: no limit."""
+    max_bytes_per_second_per_client: int = Field(0, ge=0)
+    """Bytes of answers that one client is sent a second, by all its streams together; then they wait where a block ends. 0: no limit."""
     trusted_proxies: str = ""
     """Proxies in front that are believed when they say who asked them (`Forwarded`, `X-Forwarded-*`): addresses and networks
     (`10.0.0.0/8`) between commas. From anybody else these fields are dropped."""

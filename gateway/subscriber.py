@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from eventstream import encode
 
-from .relay import LEFT, error_block
+from .relay import LEFT, Sink, error_block
 from .wheel import TimerWheel
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Subscriber:
         "write_to_transport",
     )
 
-    def __init__(self, transport: asyncio.WriteTransport, wheel: TimerWheel, *, chunked: bool, takes_retry: bool, expires: int = 0) -> None:
+    def __init__(self, transport: Sink, wheel: TimerWheel, *, chunked: bool, takes_retry: bool, expires: int = 0) -> None:
         self._transport = transport
         self.write_to_transport = transport.write
         self._wheel = wheel

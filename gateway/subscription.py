@@ -11,6 +11,7 @@ from .downstream import ResponseHead, end_unfinished, occupy, release, send_head
 from .exchange import Exchange
 from .relay import COMPLETE, CUT, LEFT
 from .subscriber import Subscriber
+from .throttle import begin_writing, open_throttle
 from .wheel import TimerWheel
 
 Begin = Callable[[Subscriber], None]
@@ -33,19 +34,22 @@ async def send_stream(
     protocol = occupy(request)
     assert protocol.transport is not None
     expires = _expiry(exchange.route.max_connection_seconds, wheel)
-    subscriber = Subscriber(protocol.transport, wheel, chunked=writer.chunked, takes_retry=exchange.wants_retry, expires=expires)
-    subscriber.paused = protocol.writing_paused
-    protocol.writing = subscriber
+    throttle = open_throttle(protocol, exchange.allowance)
+    transport = throttle or protocol.transport
+    subscriber = Subscriber(transport, wheel, chunked=writer.chunked, takes_retry=exchange.wants_retry, expires=expires)
+    subscriber.paused = begin_writing(protocol, subscriber, throttle)
     exchange.status, exchange.event_stream, exchange.relay = 200, True, subscriber
     begin(subscriber)
     fields.clear()
     response.headers.clear()
-    del begin, fields, writer, protocol
+    del begin, fields, writer, protocol, transport
     try:
         await subscriber.ended()
     finally:
         subscriber.end(LEFT)  # stands only when the wait was cancelled
         release(request)
+        if throttle is not None:
+            throttle.close()
     if subscriber.verdict == CUT and exchange.route.on_upstream_loss == "error-event":
         subscriber.tell_error()
     elif subscriber.verdict != COMPLETE:
