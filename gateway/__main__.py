@@ -11,6 +11,7 @@ from service.logs import configure_logs
 from service.settings import parse_arguments, settings_or_exit
 
 from .check import check, read_routes_of
+from .hash_key import hash_key
 from .routes import RouteError
 from .settings import Settings
 from .worker import run, serve_alone
@@ -25,6 +26,8 @@ def main() -> None:
         raise SystemExit(doctor(sys.argv[2:]))
     if sys.argv[1:2] == ["check"]:
         raise SystemExit(check(sys.argv[2:]))
+    if sys.argv[1:2] == ["hash-key"]:
+        raise SystemExit(hash_key(sys.argv[2:]))
     about = (
         "Proxies HTTP, and re-streams event streams block by block. With `doctor URL` it judges any event stream instead, "
         "with `check [FILE]` a file of routes."

@@ -18,6 +18,7 @@ from eventstream.request import open_session as open_following_session
 from service.status import add_status_routes
 
 from .admission import Admission, OpenCounts
+from .auth import Door
 from .client_address import TrustedProxies
 from .direct import Direct
 from .downstream import DownstreamServer
@@ -25,6 +26,7 @@ from .exchange import Exchange
 from .fan_out import Memory
 from .incoming import Incoming
 from .kept_streams import KeptStreams
+from .key_sets import KeySets
 from .listeners import Listeners
 from .metrics import Metrics
 from .pages import add_pages
@@ -168,10 +170,13 @@ async def run_gateway(
         shared = Shared(following, wheel, memory, direct, metrics, timeline, routes)
         stack.push_async_callback(shared.close)
         metrics.watch_shared(lambda: len(shared), memory)
-        proxy = Proxy(routes, direct, shared, admission, metrics, settings.max_request_body_bytes, timeline)
+        key_sets = await stack.enter_async_context(KeySets())
+        door = Door(key_sets, routes)
+        proxy = Proxy(routes, direct, shared, admission, metrics, settings.max_request_body_bytes, timeline, door)
         late = await stack.enter_async_context(contextlib.AsyncExitStack())  # what is opened later still closes in this place
-        open_resumable = partial(_open_resumable, late, settings, routes, direct, session, wheel, metrics, peers)
+        open_resumable = partial(_open_resumable, late, settings, routes, direct, session, wheel, metrics, peers, door)
         routing = Routing(routes, wheel, shared, proxy, open_resumable)
+        key_sets.fetch(route.auth.key_source for route in routes.routes if route.auth is not None and route.auth.key_source is not None)
         await routing.prepare(routes)
         routing.put(routes)
         reload = Reload(settings, routing.replace)
@@ -216,6 +221,7 @@ async def _open_resumable(
     wheel: TimerWheel,
     metrics: Metrics,
     peers: Peers,
+    door: Door,
 ) -> Resumable:
     """Opens the store. Raises OSError when it cannot be had."""
     store = await _open_store(peers.directory(settings.data_dir), settings.drain_seconds if peers.path else 0)
@@ -224,7 +230,7 @@ async def _open_resumable(
     streams = KeptStreams(store, wheel, max_bytes=settings.max_kept_bytes, routes=routes.route_of, received=metrics.received)
     await stack.enter_async_context(streams.upkeep())
     metrics.watch_kept(lambda: streams.running, lambda: streams.memory.bytes)
-    return Resumable(session, direct, streams, routes, wheel, metrics, peers)
+    return Resumable(session, direct, streams, routes, wheel, metrics, peers, door)
 
 
 async def _open_store(directory: Path, patience_seconds: float) -> SqliteStreamStore:

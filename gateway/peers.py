@@ -8,8 +8,10 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
+from .caller import Caller
 from .direct import Direct
 from .exchange import Exchange
+from .incoming import Incoming
 from .metrics import Metrics
 from .settings import Settings
 from .stream_store import StreamHead
@@ -17,6 +19,7 @@ from .upstream import open_session
 from .wheel import TimerWheel
 
 _NUMBER_DIGITS = 3  # of a stream's id: which worker has it
+_CALLER = "Gateway-Caller"
 
 
 class Peers:
@@ -81,5 +84,15 @@ class Peers:
     async def hand_over(self, number: int, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
         """Answers with what another worker answers."""
         exchange.to_peer = True
-        exchange.route = exchange.route.model_copy(update={"upstream": "http://worker"})
+        caller = request.caller.credentials.hex() if isinstance(request, Incoming) and request.caller is not None else ""
+        fields = {**exchange.route.request_headers, _CALLER: caller}  # empty: what a client has put there goes no further
+        exchange.route = exchange.route.model_copy(update={"upstream": "http://worker", "request_headers": fields})
         return await self._directs[number].answer(request, exchange)
+
+
+def take_caller(request: Incoming) -> None:
+    """Takes from a request that another worker has handed over who asks, as that worker has found out."""
+    credentials = request.headers.get(_CALLER, "")
+    if credentials:
+        request.caller = Caller("", bytes.fromhex(credentials))
+        request.forget(_CALLER)

@@ -8,13 +8,16 @@ from aiohttp import web
 from eventstream import encode
 
 from .admission import Admission
+from .auth import Denied, Door
 from .direct import Direct
 from .downstream import comes_from_peer, takes_retry_block
 from .exchange import Exchange
+from .expiry import end_at_expiry
 from .heap import Heap
 from .incoming import Incoming
 from .kept_streams import STREAMS_PATH
 from .metrics import Metrics
+from .peers import take_caller
 from .problems import problem
 from .refusal import Refusal
 from .resumable import Resumable
@@ -41,6 +44,7 @@ class Proxy:
         metrics: Metrics,
         max_request_body_bytes: int,
         timeline: Timeline,
+        door: Door,
     ) -> None:
         self._routes = routes
         self._modes: dict[str, Direct | Shared | Resumable] = {"direct": direct, "shared": shared}
@@ -49,6 +53,7 @@ class Proxy:
         self._metrics = metrics
         self._max_body = max_request_body_bytes
         self._timeline = timeline
+        self._door = door
         self._log = structlog.get_logger().bind()  # bound once, because it writes a line for every stream
         self.exchanges: set[Exchange] = set()
         """The open ones."""
@@ -69,6 +74,32 @@ class Proxy:
         """Is aiohttp's request handler; a leaving client cancels it."""
         assert isinstance(request, Incoming)
         request.identify()
+        exchange = await self._open(request)
+        if isinstance(exchange, web.Response):
+            return exchange
+        counted_as = request.counted_as  # whatever becomes of the request meanwhile
+        if not exchange.handed_over:
+            self._admission.enter(counted_as)
+            exchange.allowance = self._admission.allowance(counted_as)
+        self.exchanges.add(exchange)
+        self._heap.note_open(len(self.exchanges))
+        if request.caller is not None and request.caller.expires_at:
+            end_at_expiry(exchange, request.caller.expires_at)
+        try:
+            if exchange.route is _STREAMS and self._resumable is not None:
+                return await self._resumable.answer_stream(request, exchange)
+            return await self._modes[exchange.route.mode].answer(request, exchange)
+        finally:
+            if exchange.expiry is not None:
+                exchange.expiry.cancel()
+            self.exchanges.discard(exchange)
+            self._heap.note_open(len(self.exchanges))
+            if not exchange.handed_over:
+                self._admission.leave(counted_as)
+                self._close(exchange)
+
+    async def _open(self, request: Incoming) -> Exchange | web.Response:
+        """Lets a request in; gives the answer when it is not, or when there is nothing more to do."""
         target = _origin_form(request.raw_path)
         path, _, _ = target.partition("?")
         client = request.client
@@ -78,8 +109,13 @@ class Proxy:
             return web.Response(status=204, headers={"Server": "gateway"})  # so browsers ask, without credentials
         refusal = self._refuse(request, route, path)
         handed_over = comes_from_peer(request)  # counted and let in where it arrived
-        counted_as = request.counted_as  # whatever becomes of the request meanwhile
-        overload = None if refusal or handed_over else self._admission.refusal(counted_as)
+        if refusal is None and route is not None:
+            try:
+                target = await self._let_in(request, route, target)
+            except Denied as denied:
+                self._metrics.rejected(denied.refusal.reason, denied.refusal.status)
+                return denied.answer()
+        overload = None if refusal or handed_over else self._admission.refusal(request.counted_as)
         if (
             overload is not None
             and route is not None
@@ -96,24 +132,16 @@ class Proxy:
                 request.apply_cors(cors, ())
             headers = {"Allow": ", ".join(route.methods)} if route is not None and status == 405 else {}
             if reason == "client-rate":
-                headers["Retry-After"] = str(self._admission.retry_after_seconds(counted_as))
+                headers["Retry-After"] = str(self._admission.retry_after_seconds(request.counted_as))
             return problem(status, detail, headers)
-        exchange = Exchange(route, request.method, target, client, wants_retry=takes_retry_block(request), handed_over=handed_over)
-        if not handed_over:
-            self._admission.enter(counted_as)
-            exchange.allowance = self._admission.allowance(counted_as)
-        self.exchanges.add(exchange)
-        self._heap.note_open(len(self.exchanges))
-        try:
-            if streams is not None:
-                return await streams.answer_stream(request, exchange)
-            return await self._modes[route.mode].answer(request, exchange)
-        finally:
-            self.exchanges.discard(exchange)
-            self._heap.note_open(len(self.exchanges))
-            if not handed_over:
-                self._admission.leave(counted_as)
-                self._close(exchange)
+        return Exchange(route, request.method, target, client, wants_retry=takes_retry_block(request), handed_over=handed_over)
+
+    async def _let_in(self, request: Incoming, route: Route, target: str) -> str:
+        """Gives the target without credentials, after the request says who asks. Raises Denied."""
+        if comes_from_peer(request):  # which has looked at them
+            take_caller(request)
+            return target
+        return await self._door.let_in(request, route, target)
 
     def _refuse(self, request: web.BaseRequest, route: Route | None, path: str) -> Refusal | None:
         if self.draining:

@@ -17,6 +17,7 @@ Reason: TypeAlias = Literal[
     "forbidden",
     "origin",
     "expired",
+    "keys",
     "unknown-event",
     "no-stream",
     "stream-gone",

@@ -16,6 +16,7 @@ from yarl import URL
 
 from eventstream import Parser
 
+from .auth import Denied, Door
 from .direct import Direct, failed, request_fields
 from .downstream import comes_from_peer
 from .exchange import Exchange
@@ -53,6 +54,7 @@ class Resumable:
         wheel: TimerWheel,
         metrics: Metrics,
         peers: Peers,
+        door: Door,
     ) -> None:
         self._session = session
         self._direct = direct
@@ -61,6 +63,7 @@ class Resumable:
         self._wheel = wheel
         self._metrics = metrics
         self._peers = peers
+        self._door = door
 
     @property
     def streams(self) -> KeptStreams:
@@ -118,6 +121,11 @@ class Resumable:
         exchange.route = found.route
         if request.method == "OPTIONS":
             return no_content(exchange, found, preflight_fields(found))
+        try:
+            await self._door.let_in_to_stream(request, exchange, found.head)
+        except Denied as denied:
+            exchange.refuse(denied.refusal.status, denied.refusal.reason)
+            return denied.answer(origin_fields(found))
         if found.head.credentials not in (b"", _credentials(request)):
             return self._refuse(exchange, 403, "forbidden", "the stream needs the credentials that it was opened with", found)
         if request.method == "DELETE":
@@ -240,7 +248,9 @@ def _head(request: web.BaseRequest, exchange: Exchange, id: str) -> StreamHead:
 
 
 def _credentials(request: web.BaseRequest) -> bytes:
-    """Gives a digest of what says who asks, empty when nothing does."""
+    """Gives a digest of what says who asks, empty when nothing does: who it was found to be, else the fields as they are."""
+    if isinstance(request, Incoming) and request.caller is not None:
+        return request.caller.credentials
     given = [f"{name}:{value}" for name in ("Authorization", "Cookie") for value in request.headers.getall(name, ())]
     return hashlib.sha256("\n".join(given).encode("utf-8", "surrogateescape")).digest() if given else b""
 

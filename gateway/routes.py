@@ -1,6 +1,5 @@
 """Routes: which upstream serves a path, and how."""
 
-import difflib
 import hashlib
 import re
 import tomllib
@@ -15,7 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from eventstream import DEFAULT_MAX_BLOCK_BYTES
 
+from .auth_table import Auth, conflict_with_route
 from .cors import Cors
+from .route_errors import describe
 
 _KEYS_OF_MODES = {
     "shared": (
@@ -34,11 +35,10 @@ _KEYS_OF_MODES = {
     ),
     "resumable": ("max_stream_bytes", "retain_seconds", "orphan_seconds"),
 }
-_TABLES: dict[str, type[BaseModel]] = {"cors": Cors}
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 
 
-_KEYS_OF_REQUESTS = ("methods",)
+_KEYS_OF_REQUESTS = ("methods", "auth")
 """Keys that say who may ask, and not what a shared stream is."""
 
 
@@ -106,6 +106,8 @@ class Route(BaseModel):
     """shared: a subscriber is told to come back after about so long, give or take a tenth. 0: never."""
     cors: Cors | None = None
     """Table: which pages of other origins may ask and read. Without it that is the upstream's business."""
+    auth: Auth | None = None
+    """Table: who may use the route. Without it anybody may."""
     request_headers: dict[str, str] = {}
     """Header fields that every upstream request gets; an empty value removes the field."""
     response_headers: dict[str, str] = {}
@@ -165,6 +167,8 @@ class Route(BaseModel):
             for name in names:
                 if self.mode != mode and name in self.model_fields_set:
                     raise ValueError(f"{name} is for mode = {mode!r}, this route's mode is {self.mode!r}")
+        if conflict := conflict_with_route(self.auth, self.mode, self.share_by):
+            raise ValueError(conflict)
         return self
 
     @model_validator(mode="after")
@@ -263,21 +267,4 @@ def _read_route(table: dict[str, Any], number: int) -> Route:
     try:
         return Route(**table)
     except ValidationError as error:
-        raise RouteError("; ".join(_describe(problem, number, table) for problem in error.errors())) from error
-
-
-def _describe(problem: Any, number: int, table: dict[str, Any]) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
-    where = f"route {number} ({table.get('path', 'without path')!s})"
-    if not key:  # the keys do not fit together
-        return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
-    if problem["type"] == "extra_forbidden":
-        *tables, name = problem["loc"]
-        allowed = (_TABLES[tables[0]] if tables else Route).model_fields
-        nearest = difflib.get_close_matches(name, allowed, n=1, cutoff=0)[0]
-        return f"{where}: unknown key {key!r}, the nearest is {nearest!r}; allowed are {', '.join(allowed)}"
-    if problem["type"] == "missing":
-        return f"{where}: key {key!r} is missing"
-    got = re.sub(r"//[^/@]*@", "//***@", repr(problem["input"]))  # credentials stay out of logs
-    message = problem["msg"].removeprefix("Value error, ").replace("valid tuple", "array").replace("valid dictionary", "table")
-    return f"{where}: {key} = {got}: {message}"
+        raise RouteError("; ".join(describe(problem, number, table, Route) for problem in error.errors())) from error

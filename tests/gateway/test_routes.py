@@ -143,6 +143,7 @@ def test_every_key_of_a_route_is_documented_and_read(tmp_path: Path) -> None:
         "retain_seconds": 300,
         "orphan_seconds": 60,
         "cors": None,
+        "auth": None,
         "request_headers": {"Authorization": "Bearer x", "Cookie": ""},
         "response_headers": {"Server": ""},
     }

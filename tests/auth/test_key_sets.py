@@ -1,0 +1,236 @@
+"""Keys of issuers: fetched when they are needed, no more often than they may be, and kept while they cannot be had."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import structlog
+
+from gateway.key_sets import KeySets, KeySource, KeysUnavailable
+from tests.auth.issuer import Issuer, KeyUrl
+from tests.auth.signing import private_key, public_jwk
+
+
+@pytest.fixture
+async def issuer() -> AsyncIterator[Issuer]:
+    async with Issuer() as issuer:
+        yield issuer
+
+
+@pytest.fixture
+async def url(issuer: Issuer) -> KeyUrl:
+    return issuer.key_url("keys")
+
+
+@pytest.fixture
+async def sets() -> AsyncIterator[KeySets]:
+    async with KeySets() as sets:
+        yield sets
+
+
+@pytest.fixture
+def source(url: KeyUrl) -> KeySource:
+    return KeySource(url.url, refetch_seconds=0.05)
+
+
+@pytest.fixture
+def logged() -> Any:
+    with structlog.testing.capture_logs() as lines:
+        yield lines
+
+
+async def refetchable(source: KeySource) -> None:
+    """Lets the time pass in which no other attempt is made."""
+    await asyncio.sleep(source.refetch_seconds)
+
+
+async def unavailable(sets: KeySets, source: KeySource) -> bool:
+    try:
+        return await sets.find(source, "ES256", "a") is None
+    except KeysUnavailable:
+        return True
+
+
+async def test_key_is_found_by_its_id_and_fetched_once_for_all_who_wait(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
+    url.publish("old", "new")
+    url.speaking.clear()
+    finding = [asyncio.create_task(sets.find(source, "ES256", name)) for name in ("old", "new") * 20]
+    await url.until_asked(1)
+    url.speaking.set()
+    found = await asyncio.gather(*finding)
+    assert found[:2] == [private_key("ES256", name).public_key() for name in ("old", "new")]
+    assert None not in found
+    assert url.asked == 1
+
+
+async def test_who_stops_waiting_leaves_the_fetch_to_the_others(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
+    url.publish("a")
+    url.speaking.clear()
+    first, second = (asyncio.create_task(sets.find(source, "ES256", "a")) for _ in range(2))
+    await url.until_asked(1)
+    first.cancel()
+    url.speaking.set()
+    assert await second is not None
+    assert url.asked == 1
+
+
+async def test_new_key_is_fetched_and_one_that_was_withdrawn_ends_with_the_age(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
+    source = replace(source, max_age_seconds=0.2)
+    url.publish("old")
+    assert await sets.find(source, "ES256", "old") is not None
+    url.publish("new")
+    await refetchable(source)
+    assert await sets.find(source, "ES256", "new") is not None
+    assert await sets.find(source, "ES256", "old") is None
+    url.publish("newest")
+    async with asyncio.timeout(5):
+        while await sets.find(source, "ES256", "new") is not None:
+            await asyncio.sleep(0.02)
+
+
+async def test_keys_that_nobody_has_make_one_attempt_in_a_while(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
+    source = replace(source, refetch_seconds=60)
+    url.publish("a")
+    sets.fetch([source])
+    assert await sets.find(source, "ES256", "a") is not None
+    for number in range(50):
+        assert await sets.find(source, "ES256", f"made-up-{number}") is None
+    assert url.asked == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (500, b""),
+        (404, b'{"keys": []}'),
+        (301, b""),
+        (200, b""),
+        (200, b"<html>"),
+        (200, b"[]"),
+        (200, b"{}"),
+        (200, b'{"keys": {}}'),
+        (200, b'{"keys": []}'),
+        (200, b'{"keys": [null, 1, "x", {}, {"kty": "RSA"}, {"kty": "EC", "crv": "P-256", "x": "?", "y": 1}]}'),
+        (200, b"[" * 100_000),
+        (200, b" " * (2**20 + 1)),
+        (200, b"\xff\xfe"),
+    ],
+)
+async def test_answer_without_keys_changes_nothing_and_is_logged(
+    sets: KeySets, url: KeyUrl, source: KeySource, logged: list[dict[str, Any]], status: int, body: bytes
+) -> None:
+    url.publish("a")
+    source = replace(source, max_age_seconds=0.01)
+    assert await sets.find(source, "ES256", "a") is not None
+    url.status, url.body = status, body
+    await refetchable(source)
+    assert await sets.find(source, "ES256", "a") is not None
+    assert url.asked == 2
+    (line,) = logged
+    assert line["event"] == "no keys"
+    assert line["kept"] == 1
+    assert line["reason"].startswith("the answer ")
+
+
+async def test_keys_stay_good_while_the_url_is_down_but_not_for_ever(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
+    source = replace(source, max_age_seconds=0.01, keep_seconds=0.5)
+    url.publish("a")
+    assert await sets.find(source, "ES256", "a") is not None
+    url.status = 503
+    await refetchable(source)
+    assert await sets.find(source, "ES256", "a") is not None
+    async with asyncio.timeout(5):
+        while not await unavailable(sets, source):
+            await asyncio.sleep(0.02)
+    url.status = 200
+    await refetchable(source)
+    assert await sets.find(source, "ES256", "a") is not None
+
+
+async def test_nobody_waits_for_a_url_that_has_failed_while_there_are_keys(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
+    source = replace(source, max_age_seconds=0.01, timeout_seconds=0.1)
+    url.publish("a")
+    assert await sets.find(source, "ES256", "a") is not None
+    await refetchable(source)
+    url.speaking.clear()
+    assert await sets.find(source, "ES256", "a") is not None  # after the time-out
+    await refetchable(source)
+    asked = url.asked
+    slow = replace(source, timeout_seconds=60)
+    async with asyncio.timeout(5):
+        assert await sets.find(slow, "ES256", "a") is not None
+    await url.until_asked(asked + 1)
+
+
+async def test_without_any_keys_it_is_said_so_at_once_after_an_attempt(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
+    source = replace(source, refetch_seconds=60)
+    url.status = 500
+    for _ in range(3):
+        with pytest.raises(KeysUnavailable):
+            await sets.find(source, "ES256", "a")
+    assert url.asked == 1
+
+
+async def test_url_where_nobody_listens_is_no_reason_to_fail(sets: KeySets, logged: list[dict[str, Any]]) -> None:
+    with pytest.raises(KeysUnavailable):
+        await sets.find(KeySource("http://127.0.0.1:1/keys?tenant=s3cret"), "ES256", "a")
+    (line,) = logged
+    assert line["url"] == "http://127.0.0.1:1/keys"
+    assert "s3cret" not in json.dumps(line)
+
+
+async def test_keys_outlive_the_routes_and_their_settings(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
+    url.publish("a")
+    sets.fetch([source])
+    await url.until_asked(1)
+    assert await sets.find(replace(source, timeout_seconds=1, max_age_seconds=100), "ES256", "a") is not None
+    sets.fetch([source])
+    assert url.asked == 1
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "asked", "change", "found"),
+    [
+        ("RS256", "RS256", {}, True),
+        ("RS256", "PS512", {"alg": None}, True),
+        ("RS256", "PS256", {"alg": "RS256"}, False),
+        ("RS256", "HS256", {}, False),
+        ("RS256", "HS256", {"alg": "HS256"}, False),
+        ("ES256", "ES256", {}, True),
+        ("ES256", "ES384", {}, False),
+        ("ES384", "ES384", {}, True),
+        ("EdDSA", "EdDSA", {}, True),
+        ("ES256", "ES256", {"use": "enc"}, False),
+        ("ES256", "ES256", {"key_ops": ["verify"]}, True),
+        ("ES256", "ES256", {"key_ops": ["encrypt"]}, False),
+        ("ES256", "ES256", {"key_ops": 5}, False),
+        ("ES256", "ES256", {"kid": 7}, False),
+    ],
+)
+async def test_key_is_found_only_for_what_it_is_for(
+    sets: KeySets, url: KeyUrl, source: KeySource, algorithm: str, asked: str, change: dict[str, Any], found: bool
+) -> None:
+    url.publish_keys([public_jwk(algorithm, "a", **change), public_jwk("EdDSA", "b")])
+    assert (await sets.find(source, asked, "a") is not None) is found
+
+
+async def test_secret_in_a_set_is_no_key(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
+    url.publish_keys([{"kty": "oct", "kid": "a", "k": "c2VjcmV0LXRoYXQtaXMtbm8tc2VjcmV0LWhlcmU"}, public_jwk("ES256", "b")])
+    assert await sets.find(source, "HS256", "a") is None
+
+
+async def test_token_without_key_id_is_checked_with_the_only_key_that_fits(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
+    url.publish_keys([public_jwk("ES256", "a"), public_jwk("EdDSA", "b"), public_jwk("EdDSA", "c")])
+    assert await sets.find(source, "ES256", "") is not None
+    assert await sets.find(source, "EdDSA", "") is None
+
+
+async def test_fetches_end_with_the_gateway(url: KeyUrl, source: KeySource) -> None:
+    url.speaking.clear()
+    async with KeySets() as sets:
+        sets.fetch([source])
+        await url.until_asked(1)
+    url.speaking.set()
