@@ -9,7 +9,8 @@ from .suspects import advice
 
 _OK = 200
 _NO_CONTENT = 204
-_SLOW_HEAD_SECONDS = 1.0
+_SLOW_HEAD_SECONDS = 1.5
+_TOGETHER_SECONDS = 0.1
 _EVENT_STREAM = "text/event-stream"
 
 
@@ -128,7 +129,7 @@ def _judge_time(seen: Observation, head: Head, quote: Quote) -> Finding:
     shown = f"head after {to_head:.2f} s, " + (f"first byte after {first:.2f} s" if first is not None else "no byte of the body")
     if to_head < _SLOW_HEAD_SECONDS:
         return Finding("first byte", "ok", shown)
-    held = first is not None and first - to_head < _SLOW_HEAD_SECONDS / 10
+    held = first is not None and first - to_head < _TOGETHER_SECONDS
     means = "the head came late" + (
         " and together with the body, as when somebody waits for the first event, or for a full buffer" if held else ""
     )

@@ -26,7 +26,8 @@ _HEALTHY, _PROBLEMS, _CANNOT_ASK = 0, 1, 2
 _USER_AGENT = "eventstream-doctor"
 _DESCRIPTION = """Judges an event stream on any server, through whatever stands in between: whether it streams, whether clients can read
 it, whether they can come back to it. Values of --header and of the query do not appear in the report."""
-_EPILOG = "Exit status: 0 healthy, 1 problems found, 2 could not be asked. Ctrl-C ends the listening early and judges what came."
+_EPILOG = """Exit status: 0 healthy, 1 problems found, 2 could not be asked. Ctrl-C ends the listening early and judges what came.
+SSL_CERT_FILE names the certificates to trust in place of the system's."""
 
 
 def doctor(arguments: Sequence[str], out: TextIO | None = None, err: TextIO | None = None) -> int:

@@ -55,21 +55,23 @@ class _Examiner:
         return await listen(self._question.having("Accept-Encoding", _OFFERED), self._seconds, self._enough, stop_after=_is_plain)
 
     async def _resume(self, seen: Observation) -> Resumption | None:
-        """Comes back behind an event in the middle, for as long as it takes to get what is known to follow it, or some seconds."""
+        """Comes back behind an event in the middle, for as long as it takes to get what is known to follow it, or some seconds.
+
+        When no event has an id, it comes back like somebody new, until the first event.
+        """
         events = dissect(seen.body).events
-        behind = choose_id(events)
-        if behind is None or seen.head is None or seen.head.status != 200:
+        if not events or seen.head is None or seen.head.status != 200:
             return None
-        event = events[behind].event
+        behind = choose_id(events)
+        event = events[behind or 0].event
         assert event is not None
-        assert event.id
-        owed = sum(len(block.raw) for block in events[behind + 1 :])
+        owed = len(events[0].raw) if behind is None else sum(len(block.raw) for block in events[behind + 1 :])
 
         def want(recording: Recording) -> None:
             if owed:
                 recording.wanted_bytes = owed
 
-        question = self._question.having("Last-Event-ID", event.id)
+        question = self._question.having("Last-Event-ID", event.id) if event.id else self._question
         seconds = min(self._seconds, _RESUME_SECONDS if owed else _NEWS_SECONDS)
         return Resumption(behind, await listen(question, seconds, self._enough, want))
 

@@ -229,7 +229,7 @@ async def _send(session: aiohttp.ClientSession, question: Question) -> aiohttp.C
         )
     except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError, aiohttp.InvalidURL) as error:
         raise CannotAsk(shown_url(question.url), str(error) or "no connection in time") from error
-    except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
+    except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:  # ValueError: an id that no header field can carry
         raise _NoAnswer(str(error) or type(error).__name__) from error
 
 

@@ -16,13 +16,9 @@ _GAP_TYPES = {"gap", "reset"}
 class Resumption:
     """A reconnection: behind which event of the first connection it asked to go on, and what came."""
 
-    behind: int
-    """Index of the event whose id was sent, among the events of the first connection."""
+    behind: int | None
+    """Index of the event whose id was sent, among the events of the first connection; None when none had an id."""
     seen: Observation
-
-    def wanted(self, events: list[Block]) -> int:
-        """Gives how many events of the first connection should come again."""
-        return len(events) - 1 - self.behind
 
 
 def choose_id(events: list[Block]) -> int | None:
@@ -58,19 +54,31 @@ def judge_ids(anatomy: Anatomy, quote: Quote) -> Finding:
 def judge_resumption(first: Anatomy, again: Resumption, quote: Quote) -> Iterator[Finding]:
     """Says whether a client that comes back gets what it missed, all of it and once."""
     head = again.seen.head
-    shown_id = quote(first.events[again.behind].event.id or "", 40)  # type: ignore[union-attr]  # events have one
-    asked = f"asked to go on behind {shown_id}"
+    behind = again.behind
+    event = None if behind is None else first.events[behind].event
+    asked = f"asked to go on behind {quote(event.id or '', 40)}" if event is not None else "asked again, without an id"
     if head is None or head.status != 200:
         answer = f"{head.status}" if head else "no answer"
         means = "an EventSource that was cut off does not come back" if head else "whoever was cut off waits, or gives up"
         yield Finding("coming back", "problem", f"{asked}: {answer}", means, "answer reconnections with 200 also when the id is unknown")
         return
     yield Finding("coming back", "ok", f"a second request was answered after {head.seconds - again.seen.asked_seconds:.2f} s")
-    yield _judge_order(first.events, again, dissect(again.seen.body), asked)
+    anatomy = dissect(again.seen.body)
+    yield _judge_new_begin(first, anatomy, asked) if behind is None else _judge_order(first.events, behind, again.seen, anatomy, asked)
 
 
-def _judge_order(before: list[Block], again: Resumption, anatomy: Anatomy, asked: str) -> Finding:
-    wanted = again.wanted(before)
+def _judge_new_begin(first: Anatomy, anatomy: Anatomy, asked: str) -> Finding:
+    """Says what somebody gets who comes back to a stream without ids."""
+    do = "give events ids, and go on behind Last-Event-ID"
+    if not anatomy.events:
+        return Finding("resuming", "note", f"{asked}: no event came", "nothing to tell", "listen longer (--seconds)")
+    if _key(anatomy.events[0]) == _key(first.events[0]):
+        return Finding("resuming", "warning", f"{asked}: begins at the first event again", "whoever is cut off gets all events again", do)
+    return Finding("resuming", "warning", f"{asked}: begins with what comes next", "whoever is cut off loses what was sent meanwhile", do)
+
+
+def _judge_order(before: list[Block], behind: int, seen: Observation, anatomy: Anatomy, asked: str) -> Finding:
+    wanted = len(before) - 1 - behind
     came = [block for block in anatomy.events if not _is_gap(block)]
     told = " (an event says that there is a gap)" if len(came) < len(anatomy.events) else ""
     places = {_key(block): index for index, block in reversed(list(enumerate(before)))}
@@ -80,7 +88,7 @@ def _judge_order(before: list[Block], again: Resumption, anatomy: Anatomy, asked
     if not came:
         if not wanted:
             return _cannot_tell(asked)
-        waited = again.seen.ended_seconds - again.seen.asked_seconds
+        waited = seen.ended_seconds - seen.asked_seconds
         return Finding("resuming", "problem", f"{asked}: none of the {wanted} events that are owed came in {waited:.1f} s{told}", means, do)
     place = found[0]
     if place is None:
@@ -89,16 +97,16 @@ def _judge_order(before: list[Block], again: Resumption, anatomy: Anatomy, asked
         severity: Severity = "warning" if told else "problem"
         shown = f"{asked}: skips, {wanted} events that followed were left out, and newer ones came{told}"
         return Finding("resuming", severity, shown, "whoever was cut off loses events, but is told" if told else means, do)
-    if place <= again.behind:
-        return _judge_repeat(place, again.behind, asked)
-    if place > again.behind + 1:
-        return Finding("resuming", "problem", f"{asked}: skips, {place - again.behind - 1} events were left out{told}", means, do)
+    if place <= behind:
+        return _judge_repeat(place, behind, asked)
+    if place > behind + 1:
+        return Finding("resuming", "problem", f"{asked}: skips, {place - behind - 1} events were left out{told}", means, do)
     if any(_content(block) != _content(before[index]) for block, index in zip(came, found, strict=True) if index is not None):
         what = "goes on, but the events under these ids are others"
         return Finding(
             "resuming", "problem", f"{asked}: {what}", "ids that are given anew name nothing", "give each event an id of its own"
         )
-    return _judge_continuation(found, again, wanted, asked)
+    return _judge_continuation(found, behind, seen, wanted, asked)
 
 
 def _judge_repeat(place: int, behind: int, asked: str) -> Finding:
@@ -108,15 +116,15 @@ def _judge_repeat(place: int, behind: int, asked: str) -> Finding:
     return Finding("resuming", "problem", f"{asked}: {what}", means, "read Last-Event-ID, and begin behind it; a proxy has to pass it on")
 
 
-def _judge_continuation(found: list[int | None], again: Resumption, wanted: int, asked: str) -> Finding:
+def _judge_continuation(found: list[int | None], behind: int, seen: Observation, wanted: int, asked: str) -> Finding:
     known = found[:wanted]
-    expected = list(range(again.behind + 1, again.behind + 1 + len(known)))
+    expected = list(range(behind + 1, behind + 1 + len(known)))
     if known != expected:
         means = "whoever comes back gets events in another order, or not all of them"
         return Finding(
             "resuming", "problem", f"{asked}: goes on, but not with the same events", means, "replay what was sent, in its order"
         )
-    if len(known) < wanted and again.seen.ending != "open":
+    if len(known) < wanted and seen.ending != "open":
         shown = f"{asked}: goes on, but ended {wanted - len(known)} events early"
         return Finding("resuming", "problem", shown, "whoever comes back misses the rest", "replay all that followed")
     return Finding("resuming", "ok", f"{asked}: goes on, {len(known)} of {wanted} events that followed came again, in order")

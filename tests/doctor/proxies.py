@@ -111,6 +111,27 @@ http://127.0.0.1:{port} {{
 
 
 @contextlib.asynccontextmanager
+async def caddy_with_tls(upstream: str, directory: Path) -> AsyncIterator[tuple[str, Path]]:
+    """Caddy that ends TLS with a certificate of its own; gives the certificate of its authority too."""
+    [port] = free_ports(1)
+    config = directory / "Caddyfile"
+    config.write_text(f"""{{
+    admin off
+    auto_https disable_redirects
+    persist_config off
+    skip_install_trust
+}}
+https://localhost:{port} {{
+    tls internal
+    reverse_proxy {upstream}
+}}
+""")
+    command = [shutil.which("caddy") or "caddy", "run", "--config", config, "--adapter", "caddyfile"]
+    async with program(command, directory, port):
+        yield f"https://localhost:{port}", directory / "caddy/pki/authorities/local/root.crt"
+
+
+@contextlib.asynccontextmanager
 async def naive(upstream: str) -> AsyncIterator[str]:
     """The proxy that everybody writes first: it takes the stream for lines of text."""
 

@@ -81,3 +81,19 @@ def test_ids_are_looked_at(body: bytes, severity: str, words: str) -> None:
     finding = judge_ids(dissect(seen([(0.1, body)]).body), PLAIN)
     assert finding.severity == severity
     assert words in finding.seen
+
+
+@pytest.mark.parametrize(
+    ("blocks", "severity", "words"),
+    [
+        ([b"data: 1\n\n", b"data: 2\n\n"], "warning", "begins at the first event again"),
+        ([b"data: 7\n\n"], "warning", "begins with what comes next"),
+        ([b":\n\n"], "note", "no event came"),
+    ],
+)
+def test_coming_back_to_a_stream_without_ids_is_told_of(blocks: list[bytes], severity: str, words: str) -> None:
+    first = dissect(seen(every(0.1, [b"data: 1\n\n", b"data: 2\n\n", b"data: 3\n\n"])).body)
+    findings = by_check(judge_resumption(first, Resumption(None, seen(every(0.1, blocks))), PLAIN))
+    assert findings["resuming"].severity == severity
+    assert words in findings["resuming"].seen
+    assert findings["coming back"].severity == "ok"

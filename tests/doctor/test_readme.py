@@ -1,0 +1,33 @@
+"""The example of README.md is what the doctor says."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.doctor.consulting import consult
+from tests.doctor.proxies import nginx
+from tests.doctor.source import Source
+from tests.stack import REPOSITORY
+
+WRITTEN_URL = "http://localhost/live"
+[(COMMAND, PRINTED)] = re.findall(
+    r"^```console\n\$ (python -m gateway doctor .+)\n((?:.*\n)*?)```$", (REPOSITORY / "README.md").read_text("utf-8"), re.MULTILINE
+)
+
+
+def without_numbers(report: str) -> list[str]:
+    """The findings of a report, each in one line, all numbers alike."""
+    joined = re.sub(r"\n {12}", " ", report)
+    return [re.sub(r"\d+(\.\d+)*", "#", line) for line in joined.splitlines()]
+
+
+@pytest.mark.nginx
+async def test_doctor_says_of_a_buffering_nginx_what_the_readme_says(tmp_path: Path) -> None:
+    async with Source() as source, nginx(source.url, tmp_path) as url:
+        here = f"{url}/default/live"
+        _, _, _, _, *arguments = shlex.split(COMMAND.replace(WRITTEN_URL, here))
+        said = await consult(*arguments)
+    assert said.status == 1
+    assert without_numbers(said.out.replace(here, WRITTEN_URL)) == without_numbers(PRINTED)

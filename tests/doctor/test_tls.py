@@ -1,0 +1,39 @@
+"""A stream behind TLS, as a process, because the certificates to trust are read once."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.doctor.proxies import caddy_with_tls
+from tests.doctor.source import Source
+from tests.stack import REPOSITORY, clean_environment
+
+
+async def consult_process(url: str, **environ: str) -> tuple[int | None, bytes, bytes]:
+    """Gives exit status, standard output and standard error."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", "doctor", url, "--json", "--seconds", "1", "--once"),
+        cwd=REPOSITORY,
+        env=clean_environment(**environ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    return process.returncode, out, err
+
+
+@pytest.mark.caddy
+async def test_http_2_behind_tls_is_told_of_and_a_certificate_that_nobody_knows_is_status_2(tmp_path: Path) -> None:
+    async with Source() as source, caddy_with_tls(source.url, tmp_path) as (url, authority), asyncio.timeout(60):
+        trusting, doubting = await asyncio.gather(
+            consult_process(f"{url}/live", SSL_CERT_FILE=str(authority)), consult_process(f"{url}/live")
+        )
+    assert trusting[0] == 0, trusting
+    assert {finding["check"]: finding["severity"] for finding in json.loads(trusting[1])["findings"]}["http/2"] == "ok"
+    assert doubting[0] == 2
+    assert b"could not be asked" in doubting[2]
+    assert b"certificate verify failed" in doubting[2]
