@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from service.sqlite_file import SqliteFile, room_bytes
+
 from .stream_store import StoreError, StoreInUse
 
 FILE = "streams.sqlite3"
@@ -20,7 +22,6 @@ RESERVE_BYTES = 16 * 1024 * 1024
 """New streams and blocks leave so much of the device free (of a small one, a sixteenth), for endings, removals and checkpoints."""
 LARGEST_WAL_BYTES = 64 * 1024 * 1024
 
-_BUSY_SECONDS = 10.0
 _CHECKPOINT_PAGES = 2000
 _ROWS_AT_ONCE = 256
 
@@ -78,10 +79,12 @@ class StreamFile:
                 f"{directory}: streams cannot be kept there: {error}; make it writable or choose another GATEWAY_DATA_DIR"
             ) from error
         try:
-            _find_or_create(self.path)
+            _KIND.find_or_create(self.path)
             self.connection = connect(self.path)
-        except BaseException:
+        except BaseException as error:
             os.close(self._lock)
+            if isinstance(error, OSError):
+                raise StoreError(f"{self.path}: {error}") from error
             raise
         try:
             self.connection.execute("PRAGMA synchronous = NORMAL")
@@ -89,7 +92,7 @@ class StreamFile:
             self.connection.execute("PRAGMA cache_size = -8192")
             self.connection.execute("PRAGMA secure_delete = OFF").fetchone()  # some systems' default is to overwrite all that is removed
             self.connection.execute(f"PRAGMA journal_size_limit = {LARGEST_WAL_BYTES // 4}").fetchone()
-            _check_schema(self.connection, self.path)
+            check_schema(self.connection, self.path)
         except BaseException as error:
             self.close()
             if isinstance(error, sqlite3.Error):
@@ -127,14 +130,11 @@ class StreamFile:
     def room(self) -> int:
         """Gives the bytes that may still be written beside the reserve. Raises StoreError."""
         try:
-            device = os.statvfs(self.path.parent)
-            [(pages,), (page_size,)] = (self.connection.execute(f"PRAGMA {fact}").fetchone() for fact in ("page_count", "page_size"))
-            unwritten: int = max(0, pages * page_size - self.path.stat().st_size)  # what the file grows by when it is checkpointed
+            return room_bytes(self.path, self.connection, RESERVE_BYTES)
         except sqlite3.Error as error:
             raise explain(error, self.path) from error
         except OSError as error:
             raise StoreError(f"{self.path}: {error}") from error
-        return device.f_bavail * device.f_frsize - unwritten - min(RESERVE_BYTES, device.f_blocks * device.f_frsize // 16)
 
     def checkpoint(self) -> None:
         """Moves the write-ahead log into the file and empties it, unless a reader is in the way. Raises StoreError."""
@@ -156,27 +156,6 @@ class StreamFile:
         """Lets go of the file and of the directory; the last connection to go puts the write-ahead log into the file."""
         self.connection.close()
         os.close(self._lock)
-
-
-def connect(path: Path) -> sqlite3.Connection:
-    """Opens the file for any one thread at a time; transactions begin and end where the caller says so."""
-    return sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-
-
-def explain(error: sqlite3.Error, path: Path) -> StoreError:
-    """Gives what an error of SQLite means for the store."""
-    code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
-    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and free(path) < 1024 * 1024):
-        return full(path)
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return damaged(path, f"it is damaged ({error})")
-    return StoreError(f"{path}: {error} ({getattr(error, 'sqlite_errorname', type(error).__name__)})")
-
-
-def free(path: Path) -> int:
-    """Gives the bytes that are free on the device for this process."""
-    device = os.statvfs(path.parent)
-    return device.f_bavail * device.f_frsize
 
 
 def full(path: Path) -> StoreError:
@@ -202,68 +181,15 @@ def _lock(directory: Path) -> int:
     return handle
 
 
-def _find_or_create(path: Path) -> None:
-    try:
-        if path.exists():
-            _recognise(path)
-        elif path.with_name(f"{path.name}-wal").exists():  # SQLite would take it for the new file's
-            raise damaged(path, "it is gone, while its write-ahead log is there")
-        else:
-            _create(path)
-    except OSError as error:
-        raise StoreError(f"{path}: {error}") from error
-
-
-def _create(path: Path) -> None:
-    """Makes an empty store, whole or not at all."""
-    fresh = path.with_name(path.name + ".new")
-    for leftover in path.parent.glob(fresh.name + "*"):
-        leftover.unlink()
-    fresh.touch(0o600)  # what people were answered is nobody else's business; SQLite gives its other files the same mode
-    connection = connect(fresh)
-    try:
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        connection.execute("BEGIN")
-        for statement in SCHEMA.values():
-            connection.execute(statement)
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {VERSION}")
-        connection.execute("COMMIT")
-        connection.execute("PRAGMA journal_mode = WAL").fetchone()
-    except sqlite3.Error as error:
-        raise explain(error, path) from error
-    finally:
-        connection.close()
-    _sync(fresh)
-    fresh.rename(path)
-    _sync(path.parent)
-
-
-def _recognise(path: Path) -> None:
-    """Looks at the file's header alone. Raises StoreError when it is not one that this program can read."""
-    with path.open("rb") as file:  # not while a connection is open: closing any handle of the file would let go of SQLite's locks
-        header = file.read(100)
-    application, version = int.from_bytes(header[68:72], "big"), int.from_bytes(header[60:64], "big")
-    if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
-        raise damaged(path, f"its first {len(header)} bytes are not those of a store of streams")
-    if application != APPLICATION_ID:
-        raise damaged(path, f"it is a database of another program (application id {application:#x})")
-    if version > VERSION:
-        raise StoreError(f"{path}: it has format {version}, and this program knows formats up to {VERSION}; use the newer program again")
-    if version != VERSION:
-        raise damaged(path, f"it has format {version}, which never was")
-
-
-def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
-    found = dict(connection.execute("SELECT name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'").fetchall())
-    different = sorted(name for name in found.keys() | SCHEMA.keys() if found.get(name) != SCHEMA.get(name))
-    if different:
-        raise damaged(path, f"{different[0]!r} is not as this program makes it")
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+_KIND: SqliteFile[StoreError] = SqliteFile(
+    what="a store of streams",
+    application_id=APPLICATION_ID,
+    version=VERSION,
+    schema=SCHEMA,
+    damaged=damaged,
+    too_new=StoreError,
+    full=full,
+    failed=StoreError,
+    mode=0o600,  # what people were answered is nobody else's business
+)
+connect, check_schema, explain = _KIND.connect, _KIND.check_schema, _KIND.explain

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from service.sqlite_file import BUSY_SECONDS, room_bytes
+
 from .event_log import LogError, LogFull, LogInUse, Stored
-from .sqlite_schema import BUSY_SECONDS, FILE, check_schema, connect, create, damaged, explain, recognise
+from .sqlite_schema import FILE, check_schema, connect, damaged, explain, find_or_create
 
 LOCK = "producer.lock"
 AHEAD = 1_000_000
@@ -78,7 +80,7 @@ class Store:
         self._room_known_until = 0.0
         self._wal = -1
         try:
-            _find_or_create(self.path)
+            find_or_create(self.path)
             self.connection = connect(self.path)
         except BaseException:
             os.close(self._lock)
@@ -181,14 +183,10 @@ class Store:
 
     def room(self) -> int:
         """Bytes that may still be written beside the reserve. Raises LogError."""
-        device = os.statvfs(self.path.parent)
-        reserve = min(RESERVE_BYTES, device.f_blocks * device.f_frsize // 16)
         try:
-            [(pages,), (page_size,)] = (self.connection.execute(f"PRAGMA {fact}").fetchone() for fact in ("page_count", "page_size"))
+            return room_bytes(self.path, self.connection, RESERVE_BYTES)
         except sqlite3.Error as error:
             raise explain(error, self.path) from error
-        unwritten: int = max(0, pages * page_size - self.path.stat().st_size)  # what the file grows by when it is checkpointed
-        return device.f_bavail * device.f_frsize - unwritten - reserve
 
     def retire(self, id: int) -> None:
         """Forgets the name of an id that no event has any more, but not yet: a slow reader may be about to look it up."""
@@ -241,15 +239,6 @@ class Store:
         for handle in (self._wal, self._lock):
             if handle >= 0:
                 os.close(handle)
-
-
-def _find_or_create(path: Path) -> None:
-    if path.exists():
-        recognise(path)
-        return
-    if path.with_name(path.name + "-wal").exists():  # SQLite would take it for the new file's
-        raise damaged(path, "it is gone, while its write-ahead log is there")
-    create(path)
 
 
 def _read_boot_id() -> str:
