@@ -9,6 +9,7 @@ if __name__ == "__main__":  # before the imports, which take most of the start, 
 
 from service.logs import configure_logs
 from service.settings import parse_arguments, settings_or_exit
+from service.tracing import tracing_or_exit
 
 from .check import check, read_routes_of
 from .hash_key import hash_key
@@ -43,7 +44,7 @@ def main() -> None:
     configure_logs("gateway", settings.log_level)
     try:
         if settings.workers == 1:
-            run(serve_alone(settings, routes))
+            run(serve_alone(settings, routes, tracing_or_exit("gateway")))
         elif not run(serve_with_workers(settings, routes)):
             raise SystemExit(1)
     except OSError as error:

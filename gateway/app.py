@@ -16,6 +16,7 @@ from prometheus_client import generate_latest
 
 from eventstream.request import open_session as open_following_session
 from service.status import add_status_routes
+from service.tracing import Tracing
 
 from .admission import Admission, OpenCounts
 from .auth import Door
@@ -50,6 +51,7 @@ log = structlog.get_logger()
 _TICK_SECONDS = 0.001
 _LARGEST_STRIDE = 1024  # of the wheel, in ticks
 _FLUSHING_PART = 0.2
+_FLUSH_SPANS_SECONDS = 1.0  # after the drain
 _POLL_SECONDS = 0.02
 _STORE_POLL_SECONDS = 0.2
 _RETURN_AFTER_MS = 1000
@@ -141,6 +143,7 @@ async def run_gateway(
     open_admin: Callable[[web.BaseRunner], web.BaseSite],
     counts: OpenCounts | None = None,
     peers: Peers | None = None,
+    tracing: Tracing | None = None,
 ) -> AsyncIterator[Gateway]:
     """Serves while the context is open; closes what `Gateway.drain` left when it ends.
 
@@ -164,6 +167,8 @@ async def run_gateway(
         open_following_session(0, cookie_jar=aiohttp.DummyCookieJar(), headers={"User-Agent": "gateway"}) as following,
         contextlib.AsyncExitStack() as stack,
     ):
+        if tracing is not None:
+            stack.push_async_callback(tracing.close, _FLUSH_SPANS_SECONDS)  # the last thing: whatever ends before has its span
         direct = Direct(session, wheel, metrics, settings.max_request_body_bytes)
         memory = Memory(settings.max_history_bytes)
         timeline = Timeline()
@@ -181,6 +186,7 @@ async def run_gateway(
         routing.put(routes)
         reload = Reload(settings, routing.replace)
         metrics.count_open(lambda: admission.open)
+        proxy.tracing = tracing
         metrics.streams.watch(lambda: proxy.exchanges)
         stack.enter_context(metrics.loop_lag.watch())
         logging.getLogger("aiohttp.server").addFilter(_OneLine())

@@ -6,6 +6,7 @@ import structlog
 from aiohttp import web
 
 from eventstream import encode
+from service.tracing import Tracing
 
 from .admission import Admission
 from .auth import Denied, Door
@@ -23,6 +24,7 @@ from .refusal import Refusal
 from .resumable import Resumable
 from .routes import Route, RouteTable
 from .shared import Shared
+from .spans import finish, serve
 from .timeline import Timeline
 
 _STREAMS = Route.model_validate(
@@ -58,6 +60,8 @@ class Proxy:
         self.exchanges: set[Exchange] = set()
         """The open ones."""
         self._heap = Heap()
+        self.tracing: Tracing | None = None
+        """What makes spans of requests, None when nobody asks for them."""
         self.draining = False
         """Whether new requests are refused, because the gateway shuts down."""
 
@@ -78,6 +82,9 @@ class Proxy:
         if isinstance(exchange, web.Response):
             return exchange
         counted_as = request.counted_as  # whatever becomes of the request meanwhile
+        exchange.request_id = request.request_id
+        if self.tracing is not None:
+            exchange.span = serve(self.tracing, request, exchange)
         if not exchange.handed_over:
             self._admission.enter(counted_as)
             exchange.allowance = self._admission.allowance(counted_as)
@@ -93,6 +100,7 @@ class Proxy:
             if exchange.expiry is not None:
                 exchange.expiry.cancel()
             self.exchanges.discard(exchange)
+            finish(exchange)
             self._heap.note_open(len(self.exchanges))
             if not exchange.handed_over:
                 self._admission.leave(counted_as)

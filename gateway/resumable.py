@@ -29,6 +29,7 @@ from .peers import Peers
 from .problems import problem
 from .refusal import Reason
 from .routes import RouteTable
+from .spans import ask_upstream
 from .stamping import read_stamp
 from .stream_answers import METHODS, no_content, origin_fields, preflight_fields, state_fields
 from .stream_store import COMPLETE, STOPPED, StreamHead
@@ -145,7 +146,8 @@ class Resumable:
     async def _open(self, request: web.BaseRequest, exchange: Exchange, head: StreamHead, body: bytes) -> web.StreamResponse:
         """Asks the upstream."""
         route = exchange.route
-        fields = request_fields(request, route)
+        span = ask_upstream(exchange)
+        fields = request_fields(request, route, span)
 
         async def ask() -> aiohttp.ClientResponse:
             async with asyncio.timeout(route.first_byte_timeout_seconds or None):
@@ -160,6 +162,7 @@ class Resumable:
 
         self._metrics.asked(route.path, request.method)
         opening = self._streams.open(head, route, ask)
+        opening.request_id, opening.span = exchange.request_id, span
         try:
             answer = await asyncio.shield(opening.answer)
         except (TimeoutError, aiohttp.ClientError, ValueError) as error:

@@ -21,6 +21,7 @@ from aiohttp import web
 
 from service.logs import configure_logs
 from service.settings import settings_or_exit
+from service.tracing import Tracing, tracing_or_exit
 
 from .admission import OpenCounts
 from .app import Gateway, run_gateway
@@ -62,7 +63,7 @@ def listening_facts(url: str, admin: str, routes: RouteTable) -> dict[str, objec
     return {"url": url, "admin": admin, "routes": {route.path: route.upstream for route in routes.routes}}
 
 
-async def serve_alone(settings: Settings, routes: RouteTable) -> None:
+async def serve_alone(settings: Settings, routes: RouteTable, tracing: Tracing | None) -> None:
     """Serves as the only process until a signal, then drains. Raises OSError when a port cannot be had."""
     stop = stop_at_signal()
     sets = bind_listeners(settings.host, settings.port)
@@ -73,7 +74,7 @@ async def serve_alone(settings: Settings, routes: RouteTable) -> None:
         sites.append(web.TCPSite(runner, settings.admin_host, settings.admin_port, backlog=BACKLOG))
         return sites[0]
 
-    async with run_gateway(settings, routes, Listeners(sets), open_admin) as gateway:
+    async with run_gateway(settings, routes, Listeners(sets), open_admin, tracing=tracing) as gateway:
         async with gateway.reload.at_hangup():
             log.info("listening", **listening_facts(url, sites[0].name, routes))
             await stop.wait()
@@ -139,7 +140,7 @@ class Channel:
             await self._writer.wait_closed()
 
 
-async def _serve_among_others(settings: Settings, place: Place) -> None:
+async def _serve_among_others(settings: Settings, place: Place, tracing: Tracing | None) -> None:
     signalled = stop_at_signal()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _leave_reloading_to_parent)
     channel = await Channel.open(socket.socket(fileno=place.channel))
@@ -154,7 +155,8 @@ async def _serve_among_others(settings: Settings, place: Place) -> None:
     obeying = asyncio.create_task(_obey(channel, listeners, opened, signalled))
     shares = {name: max(1, getattr(settings, name) // len(place.sets)) for name in ("max_history_bytes", "max_kept_bytes")}
     settings = settings.model_copy(update=shares)
-    async with run_gateway(settings, routes, listeners, partial(web.UnixSite, path=place.admin_path), counts, place.peers) as gateway:
+    open_admin = partial(web.UnixSite, path=place.admin_path)
+    async with run_gateway(settings, routes, listeners, open_admin, counts, place.peers, tracing) as gateway:
         opened.set_result(gateway)
         channel.tell(state="ready")
         leaving = asyncio.create_task(signalled.wait())
@@ -214,7 +216,7 @@ def main() -> None:
     settings = settings_or_exit(Settings)
     configure_logs("gateway", settings.log_level, worker=place.number)
     try:
-        run(_serve_among_others(settings, place))
+        run(_serve_among_others(settings, place, tracing_or_exit("gateway")))
     except OSError as error:
         raise SystemExit(f"gateway: {error}") from None
 
