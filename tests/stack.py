@@ -59,7 +59,7 @@ def wait_until(fact: Callable[[], T], what: str, timeout: float = 60, pause: flo
 def answers(url: str) -> bool:
     """Tells whether a GET of `url` is answered 200."""
     try:
-        return httpx.get(url, trust_env=False, timeout=5).status_code == 200
+        return httpx.get(url, trust_env=False, verify=False, timeout=5).status_code == 200  # what would verify takes 40 ms to make
     except httpx.TransportError:
         return False
 
@@ -125,7 +125,7 @@ class ServiceProcess:
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of the samples of `name` whose labels include `labels`."""
-        text = httpx.get(self.status_url + "/metrics", trust_env=False).text
+        text = httpx.get(self.status_url + "/metrics", trust_env=False, verify=False).text
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples if sample.name == name]
         return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
 

@@ -18,7 +18,7 @@ MESSAGE = "Streams end to end, 世界"
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with run_stack(tmp_path_factory.mktemp("stack")) as stack:
+    with run_stack(tmp_path_factory.mktemp("stack"), PRODUCER_INTERVAL_MS="50") as stack:
         yield stack
 
 
