@@ -31,6 +31,7 @@ from .key_sets import KeySets
 from .listeners import Listeners
 from .metrics import Metrics
 from .pages import add_pages
+from .malformed import explain
 from .peers import Peers
 from .proxy import Proxy
 from .relay import DRAINED
@@ -57,6 +58,7 @@ _STORE_POLL_SECONDS = 0.2
 _RETURN_AFTER_MS = 1000
 _RETURN_SPREAD_MS = 4000
 _RETURN_SPREAD_MS_PER_STREAM = 2  # ten thousand subscribers come back over twenty seconds
+_LINES_OF_HEAD = 4  # of the longest length, in a head that comes in pieces
 
 
 class _OneLine(logging.Filter):
@@ -66,7 +68,7 @@ class _OneLine(logging.Filter):
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, HttpProcessingError):
             record.levelno, record.levelname = logging.INFO, "INFO"
-            record.msg, record.args, record.exc_info = "bad request: %s", (error.message.splitlines()[0],), None
+            record.msg, record.args, record.exc_info = "bad request: %s", (explain(error).detail,), None
         return True
 
 
@@ -206,6 +208,9 @@ async def run_gateway(
             add_pages(status, settings.public_url, listeners.port)
             metrics.registry.register(reload)
             add_reload(status, reload)
+            head_seconds=settings.head_seconds,
+            max_head_bytes=_LINES_OF_HEAD * settings.max_header_bytes,
+            rejected=metrics.rejected,
         public = web.ServerRunner(server, shutdown_timeout=1.0)
         admin = web.AppRunner(status, access_log=None, shutdown_timeout=1.0)
         for runner in (public, admin):

@@ -1,23 +1,30 @@
 """The body of a request on its way up."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 
 from aiohttp import HttpVersion11, web
 
+from .refusal import Refusal
+
+_LEAST_BYTES = 256
+"""What a body must bring within its time limit: single bytes are no progress."""
+
 
 class RequestBody:
-    """Streams a request's body, bounded by `max_bytes`, and says when the last of it was taken."""
+    """Streams a request's body, and says when the last of it was taken.
 
-    def __init__(self, request: web.BaseRequest, max_bytes: int, on_taken: Callable[[], None]) -> None:
+    It may have `max_bytes`, and as long as it is waited for, 256 bytes of it must come within `timeout_seconds` (0: no limit).
+    """
+
+    def __init__(self, request: web.BaseRequest, max_bytes: int, on_taken: Callable[[], None], timeout_seconds: float) -> None:
         self._request = request
         self._max_bytes = max_bytes
         self._on_taken = on_taken
+        self._timeout_seconds = timeout_seconds
         self.taken_bytes = 0
-
-    @property
-    def too_large(self) -> bool:
-        """Whether the body passed the limit; then it was not sent to its end."""
-        return self.taken_bytes > self._max_bytes
+        self.refusal: Refusal | None = None
+        """Why it was not taken to its end."""
 
     def open(self) -> AsyncIterator[bytes] | bytes | None:
         """Gives what aiohttp's client takes as `data`: None without a body, bytes when it is here already, else a stream of chunks.
@@ -37,10 +44,48 @@ class RequestBody:
             self._request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return self._chunks()
 
+    async def read(self) -> bytes | None:
+        """Gives the whole of it, None when there is a `refusal`."""
+        content = self.open()
+        if content is None or isinstance(content, bytes):
+            return content or b""
+        body = bytearray()
+        try:
+            async for chunk in content:
+                body += chunk
+        except ValueError:
+            if self.refusal is None:
+                raise
+            return None
+        return bytes(body)
+
     async def _chunks(self) -> AsyncIterator[bytes]:
-        async for chunk in self._request.content.iter_any():
+        seconds, bytes_to_come = self._timeout_seconds, _LEAST_BYTES
+        loop = asyncio.get_running_loop()
+        while not self._request.content.at_eof():
+            begun = loop.time()
+            chunk = await self._next(max(seconds, 0.001) if self._timeout_seconds else None)
+            seconds -= loop.time() - begun  # what an upstream that takes it slowly needs is not the client's fault
+            bytes_to_come -= len(chunk)
+            if bytes_to_come <= 0:
+                seconds, bytes_to_come = self._timeout_seconds, _LEAST_BYTES
             self.taken_bytes += len(chunk)
-            if self.too_large:
-                raise ValueError(f"the body passed {self.taken_bytes} bytes, the limit is {self._max_bytes}")
-            yield chunk
+            if self.taken_bytes > self._max_bytes:
+                raise self._refuse(Refusal(413, "body", f"the body passed {self._max_bytes} bytes, which is the limit"))
+            if chunk:
+                yield chunk
         self._on_taken()
+
+    async def _next(self, timeout: float | None) -> bytes:
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._request.content.readany()
+        except TimeoutError:
+            detail = f"the body stalled: less than {_LEAST_BYTES} bytes of it came within {self._timeout_seconds:g} s"
+            raise self._refuse(Refusal(408, "body", detail)) from None
+        except web.RequestPayloadError:
+            raise self._refuse(Refusal(400, "malformed", "the body is not what its head says, or its chunks are not valid")) from None
+
+    def _refuse(self, refusal: Refusal) -> ValueError:
+        self.refusal = refusal
+        return ValueError(refusal.detail)

@@ -6,11 +6,17 @@ import io
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from aiohttp import web
 from aiohttp.http_writer import StreamWriter
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
+
+from .malformed import HeadRefused, explain
+from .problems import problem
+from .refusal import Reason, Refusal
 
 _FLUSH_SECONDS = 10.0
 _MOST_UNSENT_BYTES = 128 * 1024
@@ -34,14 +40,90 @@ class DownstreamProtocol(RequestHandler):
     """aiohttp's server protocol, which tells whoever writes past aiohttp to pause, and for which a client that half-closes has left.
 
     An orderly leave and a half-close look the same, and waiting for the difference would keep the upstream request of a client that does
-    not read for ever.
+    not read for ever. The head of a request may take `head_seconds` from its first byte and have about `max_head_bytes`; the connection's
+    first request may begin as late as one that follows another. `rejected` is told what is refused here.
     """
 
-    __slots__ = ("writing",)
+    __slots__ = ("_head_bytes", "_head_seconds", "_head_timer", "_max_head_bytes", "_newest_body", "_rejected", "writing")
 
-    def __init__(self, manager: web.Server, **options: Any) -> None:
+    def __init__(
+        self,
+        manager: web.Server,
+        *,
+        head_seconds: float,
+        max_head_bytes: int,
+        rejected: Callable[[Reason, int], None],
+        **options: Any,
+    ) -> None:
         super().__init__(manager, **options)
         self.writing: Writing | None = None
+        self._head_seconds = head_seconds
+        self._max_head_bytes = max_head_bytes
+        self._rejected = rejected
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+        self._newest_body: StreamReader | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout  # aiohttp waits for a first request without end
+        self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._messages:
+            self._note_body(*self._messages[-1])
+        if self._awaits_head() and (self._head_bytes or data.strip(b"\r\n")):  # an empty line may stand between two requests
+            self._head_bytes += len(data)
+            if self._head_bytes > self._max_head_bytes:
+                self._refuse_head(Refusal(431, "head", f"the head passed {self._max_head_bytes} bytes, which is the limit"))
+            elif self._head_timer is None:
+                self._head_timer = self._loop.call_later(self._head_seconds, self._cut_head)
+        elif self._head_timer is not None:
+            self._forget_head()
+
+    def _note_body(self, message: object, body: StreamReader) -> None:
+        """Ends a body whose bytes make no sense. aiohttp queues the error behind its request, which would wait for the rest for ever."""
+        if not isinstance(message, _ErrInfo):
+            self._newest_body = body if body is not EMPTY_PAYLOAD else None
+        elif self._newest_body is not None and not self._newest_body.is_eof():
+            self._newest_body.set_exception(web.RequestPayloadError(message.message))
+            self._lingering_time = 0.0  # there is no rest to wait for
+
+    def _awaits_head(self) -> bool:
+        """Tells whether the next request has not come yet."""
+        waiter = self._waiter
+        return not self._messages and not self._close and (not self._request_count if waiter is None else not waiter.done())
+
+    def _cut_head(self) -> None:
+        if self._awaits_head():
+            self._refuse_head(Refusal(408, "head", f"the head of the request took more than {self._head_seconds:g} s"))
+        else:
+            self._forget_head()
+
+    def _refuse_head(self, refusal: Refusal) -> None:
+        self._forget_head()
+        self._messages.append((_ErrInfo(status=refusal.status, exc=HeadRefused(refusal), message=refusal.detail), EMPTY_PAYLOAD))
+        self._close = True  # nothing more is read
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _forget_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+        self._head_timer = None
+        self._head_bytes = 0
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """Is aiohttp's answer to what is no request, and to a defect of our own."""
+        super().handle_error(request, status, exc, message)  # logs it; raises ConnectionError when the answer has begun already
+        refusal = explain(exc) if exc is not None else Refusal(status, "malformed", "the request could not be served")
+        self._rejected(refusal.reason, refusal.status)
+        response = problem(refusal.status, refusal.detail)
+        response.force_close()
+        return response
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -55,6 +137,7 @@ class DownstreamProtocol(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         writing, self.writing = self.writing, None
+        self._forget_head()
         if writing is not None:
             writing.lost()  # now: before aiohttp's cancellation gets to the handler, uvloop would raise on a write
         super().connection_lost(exc)

@@ -66,13 +66,17 @@ class Incoming(web.BaseRequest):
         fields = self._headers.copy()
         for name in names:
             fields.popall(name, None)
-        self._headers = CIMultiDictProxy(fields)
+        self._replace_headers(fields)
 
     def set_field(self, name: str, value: str) -> None:
         """Puts a header field in the place of all that have its name."""
         fields = self._headers.copy()
         fields[name] = value
+        self._replace_headers(fields)
+
+    def _replace_headers(self, fields: CIMultiDict[str]) -> None:
         self._headers = CIMultiDictProxy(fields)
+        self._cache.pop("headers", None)  # aiohttp keeps what it gave whoever asked first
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         fields = getattr(self, "answer_fields", None)  # aiohttp answers what is no HTTP by itself, without asking the gateway

@@ -16,7 +16,8 @@ from .exchange import Exchange
 from .expiry import end_at_expiry
 from .heap import Heap
 from .incoming import Incoming
-from .kept_streams import STREAMS_PATH
+from .kept_streams import STREAMS_PATH, KeptStreams
+from .malformed import find_fault
 from .metrics import Metrics
 from .peers import take_caller
 from .problems import problem
@@ -25,6 +26,7 @@ from .resumable import Resumable
 from .routes import Route, RouteTable
 from .shared import Shared
 from .spans import finish, serve
+from .target import readings, split_target
 from .timeline import Timeline
 
 _STREAMS = Route.model_validate(
@@ -74,6 +76,11 @@ class Proxy:
         """Lets routes have the mode resumable from now on, and kept streams be asked for."""
         self._resumable = self._modes["resumable"] = resumable
 
+    @property
+    def kept(self) -> KeptStreams | None:
+        """The streams of resumable routes, None when there never was such a route."""
+        return self._resumable.streams if self._resumable is not None else None
+
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Is aiohttp's request handler; a leaving client cancels it."""
         assert isinstance(request, Incoming)
@@ -108,21 +115,26 @@ class Proxy:
 
     async def _open(self, request: Incoming) -> Exchange | web.Response:
         """Lets a request in; gives the answer when it is not, or when there is nothing more to do."""
-        target = _origin_form(request.raw_path)
+        authority, target = split_target(request.raw_path)
         path, _, _ = target.partition("?")
         client = request.client
         streams = self._resumable if path.startswith(STREAMS_PATH) else None
-        route = self._routes.find(path) if streams is None else _STREAMS
-        if route is not None and route.cors is not None and request.apply_cors(route.cors, route.methods):
+        route = self._place(path)
+        fault = find_fault(request, authority)
+        if authority:
+            request.set_field("Host", authority)  # whatever Host was (RFC 9112 section 3.2.2)
+        if fault is None and route is not None and route.cors is not None and request.apply_cors(route.cors, route.methods):
             return web.Response(status=204, headers={"Server": "gateway"})  # so browsers ask, without credentials
-        refusal = self._refuse(request, route, path)
+        refusal = fault or self._refuse(request, route, path)
         handed_over = comes_from_peer(request)  # counted and let in where it arrived
         if refusal is None and route is not None:
             try:
                 target = await self._let_in(request, route, target)
             except Denied as denied:
-                self._metrics.rejected(denied.refusal.reason, denied.refusal.status)
-                return denied.answer()
+                refusal = None if handed_over else self._admission.too_soon(request.counted_as)  # who guesses, counts too
+                if refusal is None:
+                    self._metrics.rejected(denied.refusal.reason, denied.refusal.status)
+                    return denied.answer()
         overload = None if refusal or handed_over else self._admission.refusal(request.counted_as)
         if (
             overload is not None
@@ -141,7 +153,10 @@ class Proxy:
             headers = {"Allow": ", ".join(route.methods)} if route is not None and status == 405 else {}
             if reason == "client-rate":
                 headers["Retry-After"] = str(self._admission.retry_after_seconds(request.counted_as))
-            return problem(status, detail, headers)
+            response = problem(status, detail, headers)
+            if reason in ("malformed", "target"):
+                response.force_close()  # who knows where the next request begins
+            return response
         return Exchange(route, request.method, target, client, wants_retry=takes_retry_block(request), handed_over=handed_over)
 
     async def _let_in(self, request: Incoming, route: Route, target: str) -> str:
@@ -151,6 +166,9 @@ class Proxy:
             return target
         return await self._door.let_in(request, route, target)
 
+    def _place(self, path: str) -> Route | None:
+        return _STREAMS if self._resumable is not None and path.startswith(STREAMS_PATH) else self._routes.find(path)
+
     def _refuse(self, request: web.BaseRequest, route: Route | None, path: str) -> Refusal | None:
         if self.draining:
             return Refusal(503, "draining", "the gateway is shutting down; come back later")
@@ -159,6 +177,10 @@ class Proxy:
         if route is None:
             prefixes = ", ".join(route.path for route in self._routes.routes)
             return Refusal(404, "no-route", f"no route for {path}; there are routes for {prefixes}")
+        if any(self._place(reading) is not route for reading in readings(path)):  # or it would get past what holds for that route
+            return Refusal(
+                400, "target", f"an upstream may take {path} for a path of another route; send it without dots, //, \\ or needless %xx"
+            )
         if request.method == "CONNECT" or (route.methods and request.method not in route.methods):
             return Refusal(405, "method", f"{request.method} is not allowed for {path}")
         length = request.content_length
@@ -178,11 +200,3 @@ def _come_back_later() -> web.Response:
     milliseconds = random.randint(_RETURN_AFTER_MS, _RETURN_AFTER_MS + _RETURN_SPREAD_MS)
     headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "Server": "gateway"}
     return web.Response(body=encode(retry=milliseconds), headers=headers)
-
-
-def _origin_form(target: str) -> str:
-    """Gives path and query of a request target, which may be in absolute form (RFC 9112 section 3.2.2)."""
-    if target.lower().startswith(("http://", "https://")):
-        _, slash, rest = target.partition("://")[2].partition("/")
-        return slash + rest or "/"
-    return target

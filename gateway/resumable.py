@@ -10,13 +10,14 @@ from functools import partial
 
 import aiohttp
 import structlog
-from aiohttp import HttpVersion11, web
+from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
 from eventstream import Parser
 
 from .auth import Denied, Door
+from .body import RequestBody
 from .direct import Direct, failed, request_fields
 from .downstream import comes_from_peer
 from .exchange import Exchange
@@ -83,9 +84,11 @@ class Resumable:
             other = self._peers.of_stream(stamped[0]) if stamped else self._peers.of_key(head) if head.key else None
             if other is not None:
                 return await self._peers.hand_over(other, request, exchange)
-        body = await _read_body(request)
+        received = RequestBody(request, _MOST_BODY_BYTES, lambda: None, route.body_timeout_seconds)
+        body = await received.read()
         if body is None:
-            return self._refuse(exchange, 413, "body", f"the body passed {_MOST_BODY_BYTES} bytes; announce its length when it is larger")
+            assert received.refusal is not None
+            return self._refuse(exchange, *received.refusal)
         head = replace(head, body=hashlib.sha256(body).digest())
         if stamped:
             found = await self._streams.find(stamped[0])
@@ -280,15 +283,3 @@ def _has_events(stream: KeptStream, cursor: int) -> bool:
         if Parser().feed(blocks):
             return True
     return False
-
-
-async def _read_body(request: web.BaseRequest) -> bytes | None:
-    """Gives the whole body, None when it is too long."""
-    if request.headers.get("Expect", "").lower() == "100-continue" and request.version >= HttpVersion11 and request.transport is not None:
-        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    body = bytearray()
-    async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > _MOST_BODY_BYTES:
-            return None
-    return bytes(body)

@@ -38,7 +38,7 @@ _KEYS_OF_MODES = {
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 
 
-_KEYS_OF_REQUESTS = ("methods", "auth")
+_KEYS_OF_REQUESTS = ("methods", "auth", "cors")
 """Keys that say who may ask, and not what a shared stream is."""
 
 
@@ -64,6 +64,8 @@ class Route(BaseModel):
     """How long connecting to the upstream may take; then 504."""
     first_byte_timeout_seconds: float = Field(60.0, ge=0)
     """How long the upstream's head may take after the last byte of the request, connecting included; then 504. 0: no limit."""
+    body_timeout_seconds: float = Field(60.0, ge=0)
+    """How long the body of a request may go without bringing 256 bytes, as far as it is waited for; then 408. 0: no limit."""
     idle_timeout_seconds: float = Field(0.0, ge=0)
     """How long the upstream may be silent within a response; then it is lost. 0: no limit (TCP keep-alive finds dead hosts)."""
     heartbeat_seconds: float = Field(15.0, ge=0)

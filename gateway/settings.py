@@ -59,7 +59,9 @@ class Settings(ServiceSettings):
     max_header_bytes: int = Field(16_384, ge=1024)
     """Longest request line, and longest header field, in bytes, from either side."""
     keepalive_seconds: float = Field(75.0, gt=0)
-    """How long a client connection may be idle between requests, or take to send a request's head."""
+    """How long a client connection may be idle before a request."""
+    head_seconds: float = Field(15.0, gt=0)
+    """How long the head of a request may take from its first byte; then it is answered 408."""
     upstream_keepalive_seconds: float = Field(4.0, ge=0)
     """How long an idle upstream connection is kept for reuse. Below uvicorn's 5 s, so that a request never meets a closing connection."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

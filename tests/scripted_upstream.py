@@ -60,6 +60,12 @@ class Act:
     play: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
+async def swallow(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    """Plays an upstream that reads whatever comes and says nothing, until the peer leaves."""
+    while await reader.read(2**16):
+        pass
+
+
 Step = bytes | Pause | Disconnect | Flood | Silence | Act
 Script = Sequence[Step]
 

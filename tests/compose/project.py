@@ -2,9 +2,10 @@
 
 import json
 import os
+import random
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ class Project:
     name: str
     public_port: int
     admin_port: int
+    edge_port: int
     environ: dict[str, str]
 
     @property
@@ -80,14 +82,42 @@ class Project:
 
 
 @contextmanager
-def run_project(**variables: str) -> Iterator[Project]:
-    """Builds the images and runs the project, with `variables` as further settings; nothing of it is left at the end."""
-    public_port, admin_port = free_ports(2)
-    environ = clean_environment(PUBLIC_PORT=str(public_port), ADMIN_PORT=str(admin_port), **variables)
-    project = Project(f"eventstream-test-{uuid.uuid4().hex[:8]}", public_port, admin_port, environ)
+def build_images() -> Iterator[str]:
+    """Builds the images of the three services and gives the name of the Compose project that has them; they are gone at the end."""
+    project = _project(f"eventstream-test-{uuid.uuid4().hex[:8]}")
     try:
         project.compose("build", "--quiet")
-        project.compose("up", "--detach", "--wait", "--wait-timeout", "120")
+        yield project.name
+    finally:
+        _remove_images(project, SERVICES)
+
+
+@contextmanager
+def run_project(images: str, **variables: str) -> Iterator[Project]:
+    """Runs the project with the images of the project `images` and `variables` as further settings; nothing of it is left at the end.
+
+    The service `edge` is built on the image `<name>-caddy`, by who wants it.
+    """
+    project = _project(f"{images}-{uuid.uuid4().hex[:4]}", **variables)
+    try:
+        for service in SERVICES:
+            subprocess.run(["docker", "tag", f"{images}-{service}", f"{project.name}-{service}"], check=True, timeout=60)
+        project.compose("up", "--detach", "--no-build", "--wait", "--wait-timeout", "120")
         yield project
     finally:
-        project.compose("down", "--volumes", "--rmi", "local", "--remove-orphans")
+        project.compose("--profile", "edge", "down", "--volumes", "--remove-orphans")
+        _remove_images(project, SERVICES)
+
+
+def _remove_images(project: Project, services: Iterable[str]) -> None:
+    """Removes the images that are the project's; layers that others have too stay."""
+    images = [f"{project.name}-{service}" for service in services]
+    subprocess.run(["docker", "rmi", "--force", *images], check=True, capture_output=True, timeout=60)
+
+
+def _project(name: str, **variables: str) -> Project:
+    public_port, admin_port, edge_port = free_ports(3)
+    environ = {"PUBLIC_PORT": str(public_port), "ADMIN_PORT": str(admin_port), "EDGE_HTTPS_PORT": str(edge_port)}
+    subnet = f"198.{random.choice((18, 19))}.{random.randrange(250)}.{random.randrange(0, 256, 8)}/29"
+    environ |= {"EDGE_HOST": "localhost", "EDGE_SUBNET": subnet, "CADDY_IMAGE": f"{name}-caddy"}
+    return Project(name, public_port, admin_port, edge_port, clean_environment(**environ, **variables))

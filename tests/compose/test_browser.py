@@ -1,24 +1,17 @@
 """A real `EventSource` follows a topic through the containers, and goes on by itself when they restart."""
 
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 
 from eventstream import Parser
 from tests.browser.page_server import serve_pages
 from tests.browser.pages import TOPIC_PAGE, launch, publish, received, subscribe, wait_for_event
-from tests.compose.project import DEVELOPMENT_KEY, Project, run_project
+from tests.compose.project import DEVELOPMENT_KEY, Project
 from tests.publishing import Publisher
 from tests.stack import clean_environment, wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.browser, pytest.mark.curl, pytest.mark.timeout(600)]
-
-
-@pytest.fixture(scope="module")
-def project() -> Iterator[Project]:
-    with run_project() as project:
-        yield project
 
 
 def test_page_misses_and_repeats_nothing_through_restarts(project: Project, chromium: str) -> None:

@@ -32,8 +32,9 @@ print(json.dumps({name: value.strip() for name, value in status.items()}))
 
 
 @pytest.fixture(scope="module")
-def project() -> Iterator[Project]:
-    with run_project(PRODUCER_TOPIC_RETRY_MS="200") as project:
+def project(images: str) -> Iterator[Project]:
+    """A stack of this module's own: what is in its log is known, and it is stopped in the end."""
+    with run_project(images, PRODUCER_TOPIC_RETRY_MS="200") as project:
         yield project
 
 

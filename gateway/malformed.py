@@ -1,0 +1,80 @@
+"""Requests that two servers could understand differently: those that aiohttp's parser lets pass, and what to say of all of them."""
+
+import re
+
+from aiohttp import HttpVersion10, HttpVersion11, web
+from aiohttp.http_exceptions import HttpProcessingError, InvalidHeader, InvalidURLError, LineTooLong
+
+from .refusal import Refusal
+
+_HOST = re.compile(r"([A-Za-z0-9._~!$&'()*+;=%-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?")  # RFC 3986 section 3.2.2, without the comma of lists
+_TOO_MANY = "Too many"
+_LOOKALIKES = frozenset(
+    (
+        "authorization",
+        "connection",
+        "content-length",
+        "cookie",
+        "forwarded",
+        "host",
+        "transfer-encoding",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-port",
+        "x-forwarded-prefix",
+        "x-forwarded-proto",
+        "x-forwarded-server",
+        "x-real-ip",
+    )
+)
+"""Fields that servers of the CGI kind (WSGI, PHP) would find when one comes that has `_` in the place of `-`."""
+
+
+def find_fault(request: web.BaseRequest, authority: str) -> Refusal | None:
+    """Gives why a request is not to be forwarded, None when nothing in its head is ambiguous. `authority` is that of its target."""
+    version, headers = request.version, request.headers
+    if version not in (HttpVersion11, HttpVersion10):
+        request._cache["version"] = HttpVersion10  # it is answered in that
+        return Refusal(505, "malformed", f"HTTP/{version.major}.{version.minor} is not spoken here, HTTP/1.1 and 1.0 are")
+    coding = headers.get("Transfer-Encoding")
+    if coding is not None:
+        if version == HttpVersion10:
+            return Refusal(400, "malformed", "HTTP/1.0 has no Transfer-Encoding (RFC 9112 section 6.1)")
+        if coding.strip().lower() != "chunked":
+            return Refusal(501, "malformed", "Transfer-Encoding may be chunked and nothing else")
+    if "#" in request.raw_path:
+        return Refusal(400, "target", "the request target has a fragment (#), which is the client's own business")
+    for host in filter(None, (authority, headers.get("Host", ""))):
+        if not _HOST.fullmatch(host):
+            return Refusal(400, "malformed", "Host must be a name or an address, with a port or without (RFC 9110 section 7.2)")
+    for name in headers:
+        if "_" in name and name.replace("_", "-").lower() in _LOOKALIKES:
+            return Refusal(400, "malformed", f"the field {name} has an underscore, which some servers take for a hyphen")
+    return None
+
+
+def explain(error: BaseException) -> Refusal:
+    """Gives what to say of bytes that are no request: none of them, since they may hold secrets."""
+    match error:
+        case HeadRefused():
+            return error.refusal
+        case LineTooLong():
+            return Refusal(431, "head", "the request line or a header field is too long")
+        case InvalidHeader():
+            return Refusal(400, "malformed", "a header field is not valid")
+        case InvalidURLError():
+            return Refusal(400, "target", "the request target is not valid")
+        case HttpProcessingError() if error.message.startswith(_TOO_MANY):
+            return Refusal(431, "head", "the request has too many header fields")
+        case HttpProcessingError():
+            said = error.message.partition("\n")[0].rstrip(": ")  # in the lines below stand the client's bytes
+            return Refusal(400, "malformed", said or "the request is not valid HTTP")
+    return Refusal(500, "malformed", "the request could not be served")
+
+
+class HeadRefused(HttpProcessingError):
+    """A head of which no more is read."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(code=refusal.status, message=refusal.detail)
+        self.refusal = refusal

@@ -1,0 +1,45 @@
+"""What a request asks for, by the first line of its head (RFC 9112 section 3.2)."""
+
+from collections.abc import Iterator
+from urllib.parse import unquote
+
+_ODD = ("%", "//", "/.", "\\")
+
+
+def split_target(target: str) -> tuple[str, str]:
+    """Gives the authority (empty unless the target is in absolute form), and path and query."""
+    if not target.lower().startswith(("http://", "https://")):
+        return "", target
+    rest = target.partition("://")[2]
+    end = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
+    path = rest[end:]
+    return rest[:end], path if path.startswith("/") else "/" + path
+
+
+def readings(path: str) -> Iterator[str]:
+    """Gives the paths that an upstream may take `path` for: percent-decoded or not, dots resolved or not, slashes merged or not.
+
+    Nothing for one that can be read in only one way. A backslash counts as a slash, and `..;x` as `..`, as some servers have it.
+    """
+    if not any(odd in path for odd in _ODD):
+        return
+    decoded = unquote(path, "latin-1")
+    yield decoded
+    for text in (path, decoded):
+        for merging in (False, True):
+            yield _resolve(text.replace("\\", "/"), merging=merging)
+
+
+def _resolve(path: str, *, merging: bool) -> str:
+    """Gives `path` without dot segments (RFC 3986 section 5.2.4), when `merging` without empty ones too."""
+    resolved: list[str] = []
+    *folders, last = path.split("/")[1:]
+    for segment in (*folders, last):
+        dots = segment.partition(";")[0]
+        if dots == "..":
+            del resolved[-1:]
+        elif dots != "." and (segment or not merging):
+            resolved.append(segment)
+    if last.partition(";")[0] in ("", ".", "..") and (merging or last):
+        resolved.append("")  # what ends in a slash, or in dots, is a folder
+    return "/" + "/".join(resolved)
