@@ -1,5 +1,6 @@
 """Figures for Prometheus; the README lists them."""
 
+import asyncio
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -43,6 +44,8 @@ class Metrics:
         )
         worst = Gauge("gateway_loop_lag_worst_seconds", "The worst of the last 15 to 30 seconds.", registry=self.registry)
         worst.set_function(lambda: self.loop_lag.worst_seconds)
+        tasks = Gauge("gateway_tasks", "Tasks of the event loop; more and more of them would be a leak.", registry=self.registry)
+        tasks.set_function(lambda: len(asyncio.all_tasks()))
         self._children: dict[tuple[object, ...], Counter] = {}
         self._requests = Counter("gateway_requests_total", "Requests that were forwarded.", ["route", "status"], registry=self.registry)
         self._upstream_requests = Counter(

@@ -112,7 +112,10 @@ async def told(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Told]:
                 async for piece in response.aiter_raw():
                     body += piece
                     if len(body) >= size:
-                        assert meter(await gateway.metrics(), "gateway_open_requests") == 1
+                        figures = await gateway.metrics()
+                        assert meter(figures, "gateway_open_requests") == meter(figures, "gateway_streams_open") == 1
+                        blocks = meter(figures, "gateway_stream_blocks_total") + meter(figures, "gateway_heartbeats_total")
+                        assert blocks > sum(line["blocks"] for line in lines)
                         break
             lines.append(await gateway.log_line("stream closed"))
         for method, target, status in (("GET", "/none", 404), ("DELETE", "/get", 405), ("PUT", "/get", 405)):
@@ -209,7 +212,10 @@ def test_metrics_have_these_names_types_and_labels(told: Told) -> None:
         "gateway_added_latency_seconds": ("histogram", "le"),
         "gateway_loop_lag_seconds": ("histogram", "le"),
         "gateway_loop_lag_worst_seconds": ("gauge",),
+        "gateway_tasks": ("gauge",),
         "gateway_build_info": ("gauge", "version"),
+        "gateway_reloads": ("counter", "result"),
+        "gateway_config_loaded_timestamp_seconds": ("gauge",),
     }
     assert {"process_resident_memory_bytes", "process_open_fds", "process_cpu_seconds"} <= told.metrics.keys()
     assert all(family.documentation for family in told.metrics.values())
