@@ -1,6 +1,7 @@
 """Limits for each client, as clients meet them: in one process, and with workers that share what they count."""
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Script
 
 PER_SECOND = 4
 APP, OTHER = "https://app.example", "https://other.example"
+KEY = "key-of-the-shop-0123456789abcdef"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CORS: dict[str, Any] = {"origins": [APP, OTHER], "credentials": True}
 
@@ -29,9 +31,11 @@ async def stage() -> AsyncIterator[Stage]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def port(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[int]:
+    shop = {"name": "shop", "sha256": hashlib.sha256(KEY.encode()).hexdigest()}
     routes: list[dict[str, Any]] = [
         {"path": "/", "upstream": stage.url, "cors": CORS},
         {"path": "/shared", "upstream": stage.url, "mode": "shared"},
+        {"path": "/guarded", "upstream": stage.url, "auth": {"kind": "api-keys", "keys": [shop]}},
     ]
     async with serving(routes, tmp_path_factory.mktemp("limits"), max_requests_per_second_per_client=PER_SECOND) as port:
         yield port
@@ -75,6 +79,27 @@ async def test_event_source_that_asks_too_often_is_told_when_to_come_back(port: 
             break
     assert answer.head.status == 200
     assert body.startswith(b"retry: ")
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_who_guesses_keys_is_held_to_the_limit_of_its_address(port: int) -> None:
+    guess = ("Authorization", "Bearer not-the-key-0123456789abcdef")
+    tried = 0
+    while (answered := await ask(port, "127.0.0.5", "/guarded", guess))[0].head.status == 401 and tried < 100:
+        tried += 1
+    assert tried >= PER_SECOND
+    assert answered[0].head.status == 429
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_holder_of_a_key_is_one_client_wherever_it_asks(port: int, stage: Stage) -> None:
+    fields = [("Authorization", f"Bearer {KEY}"), *stage.scene(OK).headers]
+    served = 0
+    while (answered := await ask(port, f"127.0.2.{served + 1}", "/guarded", *fields))[0].head.status == 200 and served < 100:
+        served += 1
+    assert served >= PER_SECOND
+    assert answered[0].head.status == 429
+    assert json.loads(answered[1])["detail"].startswith("subject 'shop' may make 4 requests a second")
 
 
 def script(asked: Asked) -> Script:
