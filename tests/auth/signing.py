@@ -17,9 +17,13 @@ EVERYTHING = {"read": ["/**"], "publish": ["/**"]}
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
 
-@functools.cache
 def private_key(algorithm: str, name: str = "") -> PrivateKey:
     """The key called `name` for an algorithm, the same each time."""
+    return _make_key(algorithm, name)
+
+
+@functools.cache
+def _make_key(algorithm: str, name: str) -> PrivateKey:
     if algorithm[:2] in ("RS", "PS"):
         return rsa.generate_private_key(65537, 2048)
     if algorithm == "EdDSA":

@@ -1,0 +1,175 @@
+"""One gateway whose routes ask for credentials in all ways, its upstream and its issuer, for most tests of this folder."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from gateway.auth_secrets import digest_of
+from tests.auth.issuer import Issuer
+from tests.auth.signing import SECRET, public_pem
+from tests.proxy.downstream import Answer, Downstream, Fields, Head
+from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Script, ScriptedUpstream, Silence, chunk
+from tests.stack import ServiceProcess, free_ports
+
+SHOP_KEY = "key-of-the-shop-0123456789"
+NEWS_KEY = "key-of-the-news-0123456789"
+FILE_KEY = "key-in-a-file-0123456789abc"
+ISSUER, AUDIENCE = "https://issuer.example", "events"
+
+
+def _routes(upstream: str, directory: Path, issuer: Issuer) -> list[dict[str, Any]]:
+    def route(path: str, auth: Mapping[str, Any], **keys: object) -> dict[str, Any]:
+        return {"path": path, "upstream": upstream, "heartbeat_seconds": 0} | keys | {"auth": auth}
+
+    def tokens(**keys: object) -> dict[str, Any]:
+        return {"kind": "jwt", "secret_env": "TOKEN_SECRET", "leeway_seconds": 0} | keys
+
+    def jwks(name: str, **keys: object) -> dict[str, Any]:
+        url = issuer.key_url(name)
+        return {"kind": "jwt", "jwks_url": url.url, "jwks_refetch_seconds": 0.1} | keys
+
+    (directory / "shop.key").write_text(FILE_KEY + "\n")
+    (directory / "issuer.pem").write_bytes(public_pem("RS256"))
+    (directory / "secret").write_text(SECRET + "\n")
+    keys = [
+        {"name": "shop", "sha256": digest_of(SHOP_KEY)},
+        {"name": "news", "key_env": "NEWS_KEY", "grants": {"read": ["news.>", "/keys/news/**"], "publish": ["news.today"]}},
+        {"name": "shop", "key_file": str(directory / "shop.key")},
+    ]
+    every_way = {"cookie": "session", "cookie_origins": ["https://app.example"], "query_parameter": "access_token"}
+    asked_all = tokens(**every_way)
+    return [
+        {"path": "/", "upstream": upstream, "heartbeat_seconds": 0},
+        route("/keys", {"kind": "api-keys", "keys": keys, "query_parameter": "key", "subject_header": "X-Subject"}),
+        route("/topics/", {"kind": "api-keys", "keys": keys}),
+        route("/events", {"kind": "api-keys", "keys": keys}),
+        route("/token", asked_all),
+        route("/cors", tokens(cookie="session"), cors={"origins": ["https://page.example"], "credentials": True}),
+        route("/shared", asked_all, mode="shared", initial="history", linger_seconds=0.1),
+        route("/kept", asked_all, mode="resumable"),
+        route("/kept-get", asked_all, mode="resumable", methods=["GET", "POST"]),
+        route("/any", tokens(grants_claim="", secret_file=str(directory / "secret")) | {"secret_env": ""}),
+        route("/subject", tokens(subject_header="X-Subject")),
+        route("/forward", tokens(forward=True, **every_way)),
+        route("/pem", {"kind": "jwt", "public_key_file": str(directory / "issuer.pem"), "issuer": ISSUER, "audience": [AUDIENCE]}),
+        route("/jwks/plain", jwks("plain")),
+        route("/jwks/rotated", jwks("rotated")),
+        route("/jwks/down", jwks("down", jwks_max_age_seconds=0.2)),
+        route("/jwks/never", jwks("never")),
+        route("/jwks/slow", jwks("slow", jwks_timeout_seconds=0.2)),
+    ]
+
+
+def table(route: Mapping[str, Any]) -> str:
+    """One `[[routes]]` table."""
+    lines = ["[[routes]]"]
+    lines += [f"{name} = {_value(value)}" for name, value in route.items() if not isinstance(value, dict)]
+    for name, keys in route.items():
+        if isinstance(keys, dict):
+            lines += [f"[routes.{name}]", *(f"{key} = {_value(value)}" for key, value in keys.items())]
+    return "\n".join([*lines, ""])
+
+
+def _value(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{name} = {_value(each)}" for name, each in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return json.dumps(value)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A whole answer."""
+
+    head: Head
+    body: bytes
+
+    @property
+    def status(self) -> int:
+        return self.head.status
+
+    @property
+    def problem(self) -> str:
+        """What an error says."""
+        assert self.head.value("Content-Type") == "application/problem+json"
+        return str(json.loads(self.body)["detail"])
+
+
+@dataclass
+class World:
+    """The gateway and what is around it."""
+
+    gateway: ServiceProcess
+    port: int
+    upstream: ScriptedUpstream
+    issuer: Issuer
+    secrets: list[str] = field(default_factory=lambda: [SECRET, SHOP_KEY, NEWS_KEY, FILE_KEY])
+    """What must stand in no log."""
+
+    async def ask(self, target: str, *fields: tuple[str, str], method: str = "GET", body: bytes = b"") -> Reply:
+        """Sends a request and gives its answer, which must end."""
+        async with Downstream(self.port) as downstream:
+            await downstream.ask(target, method, fields, body)
+            answer = await downstream.answer(method)
+            return Reply(answer.head, await answer.to_end(10))
+
+    async def open(self, downstream: Downstream, target: str, fields: Fields = (), method: str = "GET", body: bytes = b"") -> Answer:
+        """Sends a request for a stream and gives the head of its answer."""
+        await downstream.ask(target, method, fields, body)
+        return await downstream.answer(method)
+
+    def asked(self, path: str) -> list[Asked]:
+        """The requests that came upstream for targets that begin with this."""
+        return [asked for asked in self.upstream.requests if asked.target.startswith(path)]
+
+
+def _script(asked: Asked) -> Script:
+    """An event stream of two events that goes on, of `/…/short` one that ends; for all else a few bytes."""
+    path = asked.target.partition("?")[0]
+    if asked.method == "HEAD":
+        return [b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"]
+    if "stream" in path or "/events" in path:
+        return [EVENT_STREAM_HEAD, chunk(b"id: 1\ndata: one\n\n"), chunk(b"id: 2\ndata: two\n\n"), chunk(b"data: not whole"), Silence()]
+    if "short" in path:
+        return [EVENT_STREAM_HEAD, chunk(b"id: 1\ndata: one\n\n"), chunk(b"id: 2\ndata: two\n\n"), LAST_CHUNK]
+    return [b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"]
+
+
+@contextlib.asynccontextmanager
+async def started(directory: Path, routes: Sequence[Mapping[str, Any]], **settings: object) -> AsyncIterator[tuple[ServiceProcess, int]]:
+    """Runs the gateway; gives it and its port. In the end it must exit 0 and have logged no stack trace."""
+    port, admin_port = free_ports(2)
+    config, output = directory / "routes.toml", directory / "gateway.log"
+    config.write_text("\n".join(map(table, routes)))
+    environ: dict[str, object] = {"TOKEN_SECRET": SECRET, "NEWS_KEY": NEWS_KEY, "GATEWAY_LOG_LEVEL": "debug"}
+    environ |= {"GATEWAY_PORT": port, "GATEWAY_ADMIN_PORT": admin_port, "GATEWAY_CONFIG": config, "GATEWAY_DATA_DIR": directory / "data"}
+    environ |= {"GATEWAY_DRAIN_SECONDS": 2} | {f"GATEWAY_{name.upper()}": value for name, value in settings.items()}
+    gateway = ServiceProcess("gateway", admin_port, {name: str(value) for name, value in environ.items()}, output)
+    try:
+        gateway.start()
+        await asyncio.to_thread(gateway.wait_until_ready)
+        yield gateway, port
+        assert await asyncio.to_thread(gateway.stop) == 0
+        assert "Traceback" not in output.read_text(), output.read_text()[-5000:]
+    finally:
+        if gateway.running:
+            gateway.kill()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    directory = tmp_path_factory.mktemp("auth")
+    async with Issuer() as issuer, ScriptedUpstream(_script) as upstream:
+        for name in ("plain", "rotated", "down", "slow"):
+            issuer.key_url(name).publish("first")
+        issuer.key_url("never").status = 500
+        async with started(directory, _routes(upstream.url, directory, issuer)) as (gateway, port):
+            yield World(gateway, port, upstream, issuer)
