@@ -16,7 +16,7 @@ from .version import VERSION
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
     from opentelemetry.trace import Span as OtelSpan
     from opentelemetry.trace import Tracer
 
@@ -87,9 +87,10 @@ current_span: ContextVar[Span | None] = ContextVar("current_span", default=None)
 class Tracing:
     """Makes spans; a thread of its own sends them in batches."""
 
-    def __init__(self, tracer: "Tracer", processor: "BatchSpanProcessor", complaints: "_Complaints") -> None:
+    def __init__(self, tracer: "Tracer", processor: "BatchSpanProcessor", exporter: "SpanExporter", complaints: "_Complaints") -> None:
         self._tracer = tracer
         self._processor = processor
+        self._exporter = exporter
         self._complaints = complaints
 
     def serve(self, name: str, fields: Mapping[str, str], attributes: Attributes) -> Span:
@@ -122,6 +123,7 @@ class Tracing:
         while sending.is_alive() and time.monotonic() < end and not self._complaints.recent:
             await asyncio.sleep(_POLL_SECONDS)
         if sending.is_alive():
+            self._exporter.shutdown()  # or it would try for ten seconds more
             log.warning("the last spans are lost, the collector does not take them")
 
 
@@ -179,10 +181,11 @@ def _open(service: str, environ: Mapping[str, str], complaints: _Complaints) -> 
     facts: dict[str, str | int] = {"service.version": VERSION, "process.pid": os.getpid()}
     if not environ.get("OTEL_SERVICE_NAME") and "service.name=" not in environ.get("OTEL_RESOURCE_ATTRIBUTES", ""):
         facts["service.name"] = service
-    processor = BatchSpanProcessor(OTLPSpanExporter())
+    exporter = OTLPSpanExporter()
+    processor = BatchSpanProcessor(exporter)
     provider = TracerProvider(resource=Resource.create(facts), shutdown_on_exit=False)
     provider.add_span_processor(processor)
-    return Tracing(provider.get_tracer("eventstream-stack", VERSION), processor, complaints)
+    return Tracing(provider.get_tracer("eventstream-stack", VERSION), processor, exporter, complaints)
 
 
 def tracing_or_exit(service: str) -> Tracing | None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from gateway.fan_out import FanOut, Memory
 from gateway.history import Limits
+from gateway.latency import Latency
 from gateway.subscriber import Subscriber
 from gateway.wheel import TimerWheel
 
@@ -64,10 +65,11 @@ class Audience:
         heartbeat_ticks: int = 0,
         tick_seconds: float = 0.01,
         moved: Callable[[], None] | None = None,
+        latency: Latency | None = None,
     ) -> None:
         self.wheel = TimerWheel(tick_seconds)
         self.memory = memory or Memory(1 << 30)
-        self.fan_out = FanOut(limits, self.wheel, self.memory, heartbeat_ticks=heartbeat_ticks, moved=moved)
+        self.fan_out = FanOut(limits, self.wheel, self.memory, heartbeat_ticks=heartbeat_ticks, moved=moved, latency=latency)
 
     def subscriber(self, *, takes: int | None = None, chunked: bool = False, takes_retry: bool = False, expires: int = 0) -> Subscriber:
         """One who has not joined yet; `transport_of` gives what it writes to."""
