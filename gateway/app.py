@@ -199,6 +199,9 @@ async def run_gateway(
             access_log=None,
             auto_decompress=False,
             keepalive_timeout=settings.keepalive_seconds,
+            head_seconds=settings.head_seconds,
+            max_head_bytes=_LINES_OF_HEAD * settings.max_header_bytes,
+            rejected=metrics.rejected,
             max_line_size=settings.max_header_bytes,
             max_field_size=settings.max_header_bytes,
         )
@@ -208,9 +211,6 @@ async def run_gateway(
             add_pages(status, settings.public_url, listeners.port)
             metrics.registry.register(reload)
             add_reload(status, reload)
-            head_seconds=settings.head_seconds,
-            max_head_bytes=_LINES_OF_HEAD * settings.max_header_bytes,
-            rejected=metrics.rejected,
         public = web.ServerRunner(server, shutdown_timeout=1.0)
         admin = web.AppRunner(status, access_log=None, shutdown_timeout=1.0)
         for runner in (public, admin):
