@@ -21,6 +21,7 @@ from service.tracing import Tracing
 from .admission import Admission, OpenCounts
 from .auth import Door
 from .client_address import TrustedProxies
+from .deletion import Deletion
 from .direct import Direct
 from .downstream import DownstreamServer
 from .exchange import Exchange
@@ -29,9 +30,9 @@ from .incoming import Incoming
 from .kept_streams import KeptStreams
 from .key_sets import KeySets
 from .listeners import Listeners
+from .malformed import explain
 from .metrics import Metrics
 from .pages import add_pages
-from .malformed import explain
 from .peers import Peers
 from .proxy import Proxy
 from .relay import DRAINED
@@ -55,10 +56,10 @@ _FLUSHING_PART = 0.2
 _FLUSH_SPANS_SECONDS = 1.0  # after the drain
 _POLL_SECONDS = 0.02
 _STORE_POLL_SECONDS = 0.2
+_LINES_OF_HEAD = 4  # of the longest length, in a head that comes in pieces
 _RETURN_AFTER_MS = 1000
 _RETURN_SPREAD_MS = 4000
 _RETURN_SPREAD_MS_PER_STREAM = 2  # ten thousand subscribers come back over twenty seconds
-_LINES_OF_HEAD = 4  # of the longest length, in a head that comes in pieces
 
 
 class _OneLine(logging.Filter):
@@ -176,6 +177,12 @@ async def run_gateway(
         timeline = Timeline()
         shared = Shared(following, wheel, memory, direct, metrics, timeline, routes)
         stack.push_async_callback(shared.close)
+
+        def forget(deletion: Deletion) -> None:
+            shared.forget(deletion)
+            peers.tell_deletion(deletion)
+
+        direct.note_deletion = forget
         metrics.watch_shared(lambda: len(shared), memory)
         key_sets = await stack.enter_async_context(KeySets())
         door = Door(key_sets, routes)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Callable
 
 import aiohttp
 import structlog
@@ -16,6 +17,7 @@ from service.tracing import Span
 from .body import RequestBody
 from .client_address import plain_address
 from .decoding import find_decoder
+from .deletion import Deletion
 from .downstream import DownstreamProtocol, ResponseHead, WholeBody, comes_from_peer, end_unfinished, send_head
 from .exchange import Exchange
 from .headers import announce_client, apply_rules, end_to_end
@@ -40,6 +42,8 @@ class Direct:
         self._wheel = wheel
         self._metrics = metrics
         self._max_body = max_request_body_bytes
+        self.note_deletion: Callable[[Deletion], None] = lambda deletion: None
+        """Is told what an upstream has deleted, before the client is."""
 
     async def answer(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
         """Gives the response, sent except for its end. Cancelling it, as aiohttp does when the client leaves, ends the upstream request."""
@@ -78,6 +82,8 @@ class Direct:
         """Gives the response for what an upstream has answered, sent except for its end, and closes the upstream's."""
         try:
             exchange.status = upstream.status
+            if request.method == "DELETE" and upstream.status < 400:
+                self.note_deletion(Deletion.done(exchange.route.upstream + exchange.target, upstream.headers))
             return await self._relay(request, upstream, exchange)
         finally:
             upstream.close()

@@ -123,6 +123,14 @@ class FanOut:
         """Forgets what is too old. Called from time to time, for streams where nothing happens."""
         self._trim()
 
+    def clear(self, reason: str) -> None:
+        """Forgets what is kept: those who are live go on, those who are behind are sent away, for `reason`, and may come back for it."""
+        while (cohort := self._furthest_behind()) is not None:
+            cohort.flush()
+        self.history.clear(self._least_cursor())
+        self._close_behind(reason)
+        self._memory.count(self)
+
     def finish(self, verdict: str, reason: str = "") -> None:
         """Says that there will be no more: each subscriber ends when it has had everything."""
         self._finish = (verdict, reason)
@@ -278,7 +286,7 @@ class FanOut:
             self._close_behind()
         self._memory.count(self)
 
-    def _close_behind(self) -> None:
+    def _close_behind(self, reason: str = "it was too slow for the history") -> None:
         first = self.history.first
         for subscriber in [subscriber for subscriber in self._alone if subscriber.cursor < first]:
-            subscriber.send_away(BEHIND, "it was too slow for the history")
+            subscriber.send_away(BEHIND, reason)

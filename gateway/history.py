@@ -158,6 +158,10 @@ class History:
         self._forget(self._segments[1].first)
         return True
 
+    def clear(self, keep: int) -> None:
+        """Forgets everything before the cursor `keep`. Who has had the newest event still misses nothing."""
+        self._forget(min(keep, self.end))
+
     def _forget(self, first: int) -> None:
         if first <= self.first:
             return

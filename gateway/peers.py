@@ -2,13 +2,14 @@
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import aiohttp
 from aiohttp import web
 
 from .caller import Caller
+from .deletion import Deletion
 from .direct import Direct
 from .exchange import Exchange
 from .incoming import Incoming
@@ -34,6 +35,8 @@ class Peers:
         self._paths = paths
         self._directs: dict[int, Direct] = {}
         self._sessions: list[aiohttp.ClientSession] = []
+        self.tell_deletion: Callable[[Deletion], None] = lambda deletion: None
+        """Lets the others know what an upstream has deleted."""
 
     def __repr__(self) -> str:
         return f"<Peers number={self._number} of {len(self._paths)}>"

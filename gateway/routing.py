@@ -3,6 +3,7 @@
 import math
 from collections.abc import Awaitable, Callable
 
+from .deletion import Deletion
 from .proxy import Proxy
 from .reload import DRAINING, ReloadFailed
 from .resumable import Resumable
@@ -59,3 +60,7 @@ class Routing:
         except OSError as error:
             raise ReloadFailed(str(error)) from error
         return self.put(routes)
+
+    def forget(self, deletion: Deletion) -> None:
+        """Takes note of what another worker's upstream has deleted."""
+        self._shared.forget(deletion)

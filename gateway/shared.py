@@ -13,6 +13,7 @@ from eventstream.client import EventSource
 from service.traced_source import TracedSource
 from service.tracing import TRACE_FIELDS
 
+from .deletion import Deletion
 from .direct import Direct
 from .exchange import Exchange
 from .fan_out import FanOut, Memory
@@ -67,6 +68,12 @@ class Shared:
     def streams(self) -> set[SharedStream]:
         """Those that can be joined."""
         return set(self._streams.values())
+
+    def forget(self, deletion: Deletion) -> None:
+        """Forgets the histories of streams that a DELETE has made stale."""
+        for stream in self.streams:
+            if deletion.covers(stream.route.upstream + stream.target, stream.source.response_headers):
+                stream.forget()
 
     def retire(self) -> None:
         """Ends streams that nobody can join any more, because their route is another now or gone: those that nobody follows at once, those

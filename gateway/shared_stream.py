@@ -146,6 +146,12 @@ class SharedStream(Following):
         self.fan_out.finish(verdict, reason)
         self.fan_out.close()
 
+    def forget(self) -> None:
+        """Forgets what came, because it was deleted: those who are live go on, and others have to ask the upstream."""
+        for fan_out in (self.fan_out, *(catch_up.fan_out for catch_up in self.catch_ups)):
+            fan_out.clear("what it has not had yet was deleted")
+        log.info("history forgotten, because of a DELETE", route=self.route.path, path=self.target.partition("?")[0])
+
     def find(self, id: str) -> tuple[FanOut, int] | None:
         """Gives where what follows event `id` can be had at once; None when it cannot."""
         if (cursor := self.fan_out.history.find(id)) is not None:

@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ from service.tracing import Tracing, tracing_or_exit
 
 from .admission import OpenCounts
 from .app import Gateway, run_gateway
+from .deletion import Deletion
 from .listeners import BACKLOG, Listeners, bind_listeners, url_of
 from .orders import Obedience
 from .peers import Peers
@@ -156,7 +157,9 @@ async def _serve_among_others(settings: Settings, place: Place, tracing: Tracing
     shares = {name: max(1, getattr(settings, name) // len(place.sets)) for name in ("max_history_bytes", "max_kept_bytes")}
     settings = settings.model_copy(update=shares)
     open_admin = partial(web.UnixSite, path=place.admin_path)
-    async with run_gateway(settings, routes, listeners, open_admin, counts, place.peers, tracing) as gateway:
+    peers = place.peers
+    peers.tell_deletion = lambda deletion: channel.tell(deleted=asdict(deletion))
+    async with run_gateway(settings, routes, listeners, open_admin, counts, peers, tracing) as gateway:
         opened.set_result(gateway)
         channel.tell(state="ready")
         leaving = asyncio.create_task(signalled.wait())
@@ -189,6 +192,9 @@ async def _obey(channel: Channel, listeners: Listeners, opened: "asyncio.Future[
     while (message := await channel.hear()) is not None:
         if "drain" in message:
             return True
+        if "deleted" in message:
+            (await opened).routing.forget(Deletion(**message["deleted"]))
+            continue
         if "order" in message:
             obstacle = await obedience.obey((await opened).routing, message)
             channel.tell(done=message["order"], obstacle=obstacle)

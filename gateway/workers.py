@@ -217,6 +217,10 @@ class Workers:
             self.totals.take(worker.number, message["figures"])
         elif "done" in message:
             self.orders.note(worker, message)
+        elif "deleted" in message:
+            for other in self.workers:
+                if other is not worker and other.channel is not None:
+                    other.channel.tell(**message)
         else:
             worker.state = message["state"]
             worker.served = True

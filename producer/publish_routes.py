@@ -16,7 +16,7 @@ from .problems import Problem, describe_value
 from .publish_keys import PublishKeys
 from .publishing import Published, Publisher
 from .topic_descriptions import DROP, PUBLISH
-from .topic_paths import EVENTS_PATH, TOPIC_PATH, read_topic
+from .topic_paths import EVENTS_PATH, SEVERAL_TOPICS, TOPIC_PATH, read_topic
 
 _JSON = "application/json"
 _TEXT = "text/plain"
@@ -80,7 +80,7 @@ class PublishRoutes:
             raise self._publisher.fail(error) from None
         finally:
             self._feeds.forget(topic)
-        return JSONResponse({"topic": topic, "dropped": dropped})
+        return JSONResponse({"topic": topic, "dropped": dropped}, headers={"Cache-Group-Invalidation": SEVERAL_TOPICS})
 
     def _admit(self, request: Request) -> None:
         self._keys.check(request.headers.get("authorization"))

@@ -17,11 +17,12 @@ from .problems import Problem, describe_value
 from .responses import EVENT_STREAM, STREAM_HEADERS, respond_by_sse_starlette
 from .subscription import Subscriptions
 from .topic_descriptions import EVENT, LIST, SUBSCRIBE, SUBSCRIBE_SEVERAL
-from .topic_paths import EVENT_PATH, EVENTS_PATH, TOPICS_PATH, read_segment, read_topic
+from .topic_paths import EVENT_PATH, EVENTS_PATH, SEVERAL_TOPICS, TOPICS_PATH, read_segment, read_topic
 from .topics import Patterns
 from .wishes import Asked, make_wish, read_asked, read_patterns
 
 SEVERAL_PATH = "/events"
+_ONE = "GET /topics/{topic}/events"
 _MOST_LISTED = 1000
 
 
@@ -51,7 +52,7 @@ class SubscribeRoutes:
     async def subscribe(self, request: Request, asked: Annotated[Asked, Depends(read_asked)]) -> Response:
         """Streams the events of the topics that the path's pattern matches."""
         patterns = read_patterns([read_segment(request, EVENTS_PATH)], "path")
-        return await self._open(request, patterns, asked, "GET /topics/{topic}/events")
+        return await self._open(request, patterns, asked, _ONE)
 
     async def subscribe_several(
         self,
@@ -119,8 +120,12 @@ class SubscribeRoutes:
         except LogError as error:
             raise _cannot_read(error) from None
         if request.method == "HEAD":
-            return Response(headers=STREAM_HEADERS, media_type=EVENT_STREAM)
-        return self._respond(self._subscriptions.send(wish, route, request.scope.get("state", {})))
+            response = Response(headers=STREAM_HEADERS, media_type=EVENT_STREAM)
+        else:
+            response = self._respond(self._subscriptions.send(wish, route, request.scope.get("state", {})))
+        if not (route == _ONE and patterns.topics):  # else DELETE of the topic is for the path above
+            response.headers["Cache-Groups"] = SEVERAL_TOPICS
+        return response
 
 
 def _cannot_read(error: LogError) -> Problem:

@@ -10,6 +10,8 @@ TOPICS_PATH = "/topics"
 TOPIC_PATH = "/topics/{topic}"
 EVENTS_PATH = "/topics/{topic:path}/events"
 EVENT_PATH = "/topics/{topic:path}/events/{event_id}"
+SEVERAL_TOPICS = '"topics"'
+"""The group (RFC 9875) of streams that no path ties to their one topic. Who keeps what they sent forgets it when a topic is dropped."""
 
 
 def read_segment(request: Request, route: str) -> str:
