@@ -1,5 +1,6 @@
 """The pages of the admin port: plain files, no other host, no build step."""
 
+from collections.abc import Mapping
 from importlib import resources
 from urllib.parse import urlsplit
 
@@ -11,30 +12,42 @@ _CONTENT_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript
 
 
 def add_pages(app: web.Application, public_url: str | None, public_port: int) -> None:
-    """Adds `/demo`, which shows that a stream survives its connection, and what it needs below `/pages/`.
+    """Adds the dashboard at `/`, `/demo`, which shows that a stream survives its connection, and what they need below `/pages/`.
 
     `public_url` is where browsers reach the public port; without it they take the page's host, at `public_port`.
     """
     files = {file.name: file.read_bytes() for file in resources.files("gateway").joinpath("static").iterdir()}
     headers = {
-        "Content-Security-Policy": _policy(_origin(public_url) if public_url else f"*:{public_port}"),
+        "Content-Security-Policy": _policy(""),
         "Cache-Control": "no-cache",
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Resource-Policy": "same-origin",
     }
+    demo_headers = headers | {"Content-Security-Policy": _policy(_origin(public_url) if public_url else f"*:{public_port}")}
 
-    async def page(request: web.Request) -> web.Response:
-        name = request.match_info.get("name", "demo.html")
-        if name not in files:
-            return problem(404, f"there is no page {name}; /demo is one")
+    def send(name: str, headers: Mapping[str, str]) -> web.Response:
         return web.Response(body=files[name], content_type=_CONTENT_TYPES[name.rpartition(".")[2]], charset="utf-8", headers=headers)
+
+    async def dashboard(_request: web.Request) -> web.Response:
+        return send("dashboard.html", headers)
+
+    async def demo(_request: web.Request) -> web.Response:
+        return send("demo.html", demo_headers)
+
+    async def file(request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        if name not in files or name.endswith(".html"):
+            return problem(404, f"there is no file {name}; the pages are / and /demo")
+        return send(name, headers)
 
     async def public_address(_request: web.Request) -> web.Response:
         return web.json_response({"public_url": public_url, "public_port": public_port}, headers={"Cache-Control": "no-store"})
 
-    app.router.add_get("/demo", page)
+    app.router.add_get("/", dashboard)
+    app.router.add_get("/demo", demo)
     app.router.add_get("/pages/settings.json", public_address)
-    app.router.add_get("/pages/{name}", page)
+    app.router.add_get("/pages/{name}", file)
 
 
 def _origin(url: str) -> str:
@@ -43,8 +56,9 @@ def _origin(url: str) -> str:
 
 
 def _policy(public: str) -> str:
-    """Gives a content security policy that lets a page load what is here, and ask here and at `public`."""
+    """Gives a content security policy that lets a page load what is here, and ask here and at `public`, unless that is empty."""
+    asked = f"'self' {public}".rstrip()
     return (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; "
-        f"connect-src 'self' {public}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        f"connect-src {asked}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )

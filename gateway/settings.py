@@ -10,6 +10,7 @@ from pydantic_settings import SettingsConfigDict
 from service.settings import ServiceSettings
 
 from .client_address import TrustedProxies
+from .dashboard_services import parse_services
 
 
 class Settings(ServiceSettings):
@@ -30,6 +31,8 @@ class Settings(ServiceSettings):
     """Processes that serve the public port, each on a core of its own, with its own upstream connections. Limits hold for all together."""
     public_url: str | None = None
     """Where browsers reach the public port, for the pages of the admin port: a URL. Not set: the page's own host, at GATEWAY_PORT."""
+    services: str = ""
+    """Services beside the gateway that the dashboard shows: `name=URL`, separated by commas, of their status ports."""
     upstream: str = "http://127.0.0.1:8000"
     """Where requests go for which GATEWAY_CONFIG names no other upstream: an http or https URL; its path is kept as a prefix."""
     config: Path | None = None
@@ -72,6 +75,12 @@ class Settings(ServiceSettings):
     def _trusted_proxies_are_networks(cls, text: str) -> str:
         TrustedProxies.parse(text)
         return text
+
+    @field_validator("services")
+    @classmethod
+    def _services_make_sense(cls, services: str) -> str:
+        parse_services(services)
+        return services
 
     @field_validator("public_url")
     @classmethod

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from .exchange import Exchange
-from .relay import CUT, Relay
+from .relay import CUT
 from .subscriber import BEHIND
 
 _MOST_MARKS = 100
@@ -49,8 +49,6 @@ class Sent:
 
     blocks: int = 0
     bytes: int = 0
-    direct_blocks: int = 0
-    """Those of `blocks` that had an upstream request of their own."""
 
 
 class Timeline:
@@ -91,8 +89,6 @@ class Timeline:
         sent = self.sent.setdefault(exchange.route.path, Sent())
         sent.blocks += relay.blocks_out
         sent.bytes += relay.bytes_out
-        if isinstance(relay, Relay):
-            sent.direct_blocks += relay.blocks_out
         self._ended.append(
             {
                 "at": time.time(),
@@ -111,9 +107,13 @@ class Timeline:
 
 
 def shown_path(target: str) -> str:
-    """Gives the path of a request target without its query, which may carry secrets, and of a kept stream's id only the beginning,
-    because who knows all of it may come for the stream."""
-    return _STREAM_ID.sub(r"\1…", target.partition("?")[0])[:_MOST_CHARS]
+    """Gives the path of a request target without its query, which may carry secrets."""
+    return shown_id(target.partition("?")[0])
+
+
+def shown_id(text: str) -> str:
+    """Gives an event ID with only the beginning of a kept stream's id in it, because who knows all of it may come for the stream."""
+    return _STREAM_ID.sub(r"\1…", text)[:_MOST_CHARS]
 
 
 def without_secrets(text: str) -> str:

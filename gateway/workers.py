@@ -1,6 +1,7 @@
 """Several workers on one port, and the parent that starts them, knows how they are and replaces them."""
 
 import asyncio
+import contextlib
 import json
 import math
 import os
@@ -9,7 +10,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -23,6 +24,7 @@ from .orders import Orders, replace_in_all
 from .reload import Reload
 from .routes import RouteTable
 from .settings import Settings
+from .timeline import WORKER, Timeline
 from .totals import Totals
 from .worker import Channel, Place, listening_facts, stop_at_signal
 from .workers_admin import serve_admin
@@ -72,12 +74,18 @@ class Worker:
 
         Raises TimeoutError or aiohttp.ClientError when there is none.
         """
-        timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS)
+        async with asyncio.timeout(_ANSWER_SECONDS), self.open(target, method, body) as answer:
+            return answer.status, answer.headers.get("Content-Type", ""), await answer.read()
+
+    @contextlib.asynccontextmanager
+    async def open(self, target: str, method: str = "GET", body: bytes = b"") -> AsyncIterator[aiohttp.ClientResponse]:
+        """Gives an answer of its admin surface while the context is open, for as long as that takes. Raises the same."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_ANSWER_SECONDS)
         async with (
             aiohttp.ClientSession(connector=aiohttp.UnixConnector(self._admin_path), timeout=timeout) as session,
             session.request(method, f"http://worker{target}", data=body) as answer,
         ):
-            return answer.status, answer.headers.get("Content-Type", ""), await answer.read()
+            yield answer
 
     def drain(self) -> None:
         """Lets it end, together with all others."""
@@ -101,6 +109,7 @@ class Workers:
         self._all_ready = asyncio.Event()
         self.orders = Orders(key, routes)
         self.totals = Totals()
+        self.timeline = Timeline()
         self.restarts = 0
         self.workers = [Worker(number, self._place(number, -1).admin_path) for number in range(len(sets))]
 
@@ -170,6 +179,7 @@ class Workers:
                 if loop.time() - worker.ready_at >= _STEADY_SECONDS
                 else min(max(_FIRST_PAUSE_SECONDS, pause * 2), _LONGEST_PAUSE_SECONDS)
             )
+            self.timeline.mark(WORKER, "", detail=f"worker {worker.number} ended: {end}")
             log.warning("worker ended", worker=worker.number, reason=end, starts_again_in_seconds=pause)
             try:
                 await asyncio.wait_for(self._stopping.wait(), pause)

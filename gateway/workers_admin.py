@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
+from .dashboard_workers import add_dashboard_of_workers
 from .pages import add_pages
 from .problems import problem
 from .reload import Reload, add_reload
@@ -94,6 +95,7 @@ async def serve_admin(workers: "Workers", settings: Settings, public_port: int, 
     app.router.add_route("*", "/workers/{number:[0-9]{1,4}}/{target:.*}", admin.worker)
     add_reload(app, reload)
     add_pages(app, settings.public_url, public_port)
+    add_dashboard_of_workers(app, workers, settings.services)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:

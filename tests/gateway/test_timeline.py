@@ -5,22 +5,21 @@ from typing import Any
 
 import pytest
 
+from gateway.downstream import WholeBody
 from gateway.exchange import Exchange
 from gateway.relay import COMPLETE, CUT, LEFT, Relay
 from gateway.routes import Route
 from gateway.timeline import BACK, GAP, LOST, Timeline, shown_path, without_secrets
 from gateway.wheel import TimerWheel
-from tests.gateway.subscribing import connected
 
 ROUTE = Route(path="/news", upstream="http://upstream.invalid")
 
 
 async def end_stream(timeline: Timeline, verdict: str, reason: str = "", **facts: Any) -> None:
-    async with connected() as downstream:
-        relay = Relay(downstream.transport, TimerWheel(1.0))
-        relay.blocks_out, relay.bytes_out = 3, 30
-        relay.end(verdict, reason)
-        timeline.note_end(Exchange(ROUTE, "GET", "/news?key=secret", "client", relay=relay, event_stream=True, **facts))
+    relay = Relay(WholeBody(), TimerWheel(1.0))
+    relay.blocks_out, relay.bytes_out = 3, 30
+    relay.end(verdict, reason)
+    timeline.note_end(Exchange(ROUTE, "GET", "/news?key=secret", "client", relay=relay, event_stream=True, **facts))
 
 
 async def test_stream_that_ended_is_told_with_its_verdict_and_without_its_query() -> None:
@@ -32,7 +31,7 @@ async def test_stream_that_ended_is_told_with_its_verdict_and_without_its_query(
         (LEFT, "/news", 3, 30),
     ]
     assert timeline.marks == []
-    assert (timeline.sent["/news"].blocks, timeline.sent["/news"].direct_blocks, timeline.sent["/news"].bytes) == (6, 6, 60)
+    assert (timeline.sent["/news"].blocks, timeline.sent["/news"].bytes) == (6, 60)
 
 
 async def test_stream_that_was_cut_is_a_mark_as_well() -> None:

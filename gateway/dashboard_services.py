@@ -1,0 +1,131 @@
+"""The services around the gateway, as it finds them: ready or not, and a few figures."""
+
+import asyncio
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
+_ASK_SECONDS = 2.0
+_ANSWER_SECONDS = 1.5
+_MOST_BYTES = 2**20
+_MOST_FIGURES = 3
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+_URL = re.compile(r"https?://[^\s;,/?#@]+(/[^\s;,?#]*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A metric that is shown, where a service has it: the sum of its samples with these labels."""
+
+    metric: str
+    label: str
+    unit: str = ""
+    """`bytes`, `seconds` or `yes`; empty for a count."""
+
+
+FIGURES = (
+    Figure("producer_streams_open", "streams"),
+    Figure("producer_log_events", "events kept"),
+    Figure("producer_log_bytes", "log", "bytes"),
+    Figure("consumer_connected", "connected", "yes"),
+    Figure("consumer_durable_lines_total", "lines logged"),
+    Figure("consumer_last_event_age_seconds", "newest event", "seconds"),
+    Figure("process_resident_memory_bytes", "memory", "bytes"),
+)
+"""Those that a card has room for are shown, in this order."""
+
+
+def parse_services(text: str) -> dict[str, str]:
+    """Reads `name=URL,name=URL`. Raises ValueError, which says what was got and what is allowed."""
+    services: dict[str, str] = {}
+    for entry in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, url = entry.partition("=")
+        if not equals or not _NAME.fullmatch(name) or not _URL.fullmatch(url):
+            allowed = "name=URL, the name of letters a to z, digits and -, the URL http or https without query or credentials"
+            raise ValueError(f"{re.sub('//[^/@]*@', '//***@', entry)!r} is no service; each is {allowed}; several are separated by commas")
+        if name in services:
+            raise ValueError(f"there are two services with the name {name!r}")
+        services[name] = url.rstrip("/")
+    return services
+
+
+class Services:
+    """Asks each service's `/readyz` and `/metrics` every two seconds while `watch` runs, and no service waits for another."""
+
+    def __init__(self, urls: Mapping[str, str]) -> None:
+        self._urls = urls
+        self._states: dict[str, dict[str, Any]] = {name: _state(name, "unknown") for name in urls}
+
+    def __repr__(self) -> str:
+        return f"<Services {', '.join(self._urls)}>"
+
+    @property
+    def states(self) -> list[dict[str, Any]]:
+        """What is known of each, in the order of the setting."""
+        return list(self._states.values())
+
+    async def watch(self) -> None:
+        """Goes on until it is cancelled."""
+        timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS)
+        async with aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session, asyncio.TaskGroup() as group:
+            for name, url in self._urls.items():
+                group.create_task(self._watch(session, name, url))
+
+    async def _watch(self, session: aiohttp.ClientSession, name: str, url: str) -> None:
+        while True:
+            self._states[name] = await _look_at(session, name, url)
+            await asyncio.sleep(_ASK_SECONDS)
+
+
+async def _look_at(session: aiohttp.ClientSession, name: str, url: str) -> dict[str, Any]:
+    try:
+        status, ready = await _get(session, f"{url}/readyz")
+        _, metrics = await _get(session, f"{url}/metrics")
+    except TimeoutError:
+        return _state(name, "gone", f"no answer within {_ANSWER_SECONDS:g} s")
+    except (aiohttp.ClientError, OSError) as error:
+        return _state(name, "gone", _explain(error))
+    figures = list(_figures(metrics))
+    if status == 200:
+        return _state(name, "ready", figures=figures)
+    found = re.search(r'"(?:reason|detail)": ?"((?:[^"\\]|\\.)*)"', ready)
+    return _state(name, "not ready", found[1][:200] if found else f"/readyz answers {status}", figures)
+
+
+def _state(name: str, state: str, reason: str = "", figures: Iterable[dict[str, Any]] = ()) -> dict[str, Any]:
+    return {"name": name, "state": state, "reason": reason, "figures": list(figures)}
+
+
+async def _get(session: aiohttp.ClientSession, url: str) -> tuple[int, str]:
+    async with session.get(url, allow_redirects=False) as answer:
+        body = bytearray()
+        async for part in answer.content.iter_any():
+            body += part
+            if len(body) > _MOST_BYTES:
+                break
+        return answer.status, body.decode("utf-8", "replace")
+
+
+def _explain(error: Exception) -> str:
+    number = error.os_error.errno if isinstance(error, aiohttp.ClientConnectorError) else None
+    return f"does not answer: {os.strerror(number) if number is not None and number > 0 else type(error).__name__}"
+
+
+def _figures(text: str) -> Iterator[dict[str, Any]]:
+    """Gives those figures that the text has; what is no text of Prometheus has none."""
+    sums: dict[str, float] = {}
+    try:
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
+    except ValueError:
+        return
+    found = [figure for figure in FIGURES if math.isfinite(sums.get(figure.metric, math.nan))]
+    for figure in found[:_MOST_FIGURES]:
+        yield {"label": figure.label, "value": sums[figure.metric], "unit": figure.unit}

@@ -1,0 +1,118 @@
+"""A gateway in the test's own process whose dashboard is looked at."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from eventstream import Event, Framer, Parser
+from gateway.app import run_gateway
+from gateway.listeners import Listeners, bind_listeners, close_listeners, port_of
+from gateway.routes import Route, RouteTable
+from gateway.settings import Settings
+
+GUARD_SECONDS = 15.0
+
+
+class Looker:
+    """One open event stream of the admin port."""
+
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        self._answer = answer
+        self._framer, self._parser = Framer(), Parser()
+        self._events: list[Event] = []
+
+    async def event(self, *types: str) -> tuple[str, Any]:
+        """The next event of one of these types, or of any; type and data."""
+        async with asyncio.timeout(GUARD_SECONDS):
+            while True:
+                while not self._events:
+                    chunk = await self._answer.content.readany()
+                    assert chunk, "the stream has ended"
+                    self._events = self._parser.feed(self._framer.feed(chunk))
+                event = self._events.pop(0)
+                if not types or event.type in types:
+                    return event.type, json.loads(event.data)
+
+    async def snapshot(self, fits: Callable[[dict[str, Any]], object] = bool) -> dict[str, Any]:
+        """The next snapshot that fits."""
+        while True:
+            _, snapshot = await self.event("snapshot")
+            if fits(snapshot):
+                return dict(snapshot)
+
+    async def ended(self) -> None:
+        """Returns when the stream has ended, whatever still comes."""
+        async with asyncio.timeout(GUARD_SECONDS):
+            while await self._answer.content.readany():
+                pass
+
+
+class Admin:
+    """The admin port of a running gateway."""
+
+    def __init__(self, url: str, port: int, session: aiohttp.ClientSession) -> None:
+        self.url = url
+        self.port = port
+        """The public one."""
+        self.session = session
+
+    @asynccontextmanager
+    async def open(self, path: str) -> AsyncIterator[Looker]:
+        async with self.session.get(self.url + path) as answer:
+            assert (answer.status, answer.headers["Content-Type"]) == (200, "text/event-stream"), await answer.text()
+            yield Looker(answer)
+
+    @asynccontextmanager
+    async def look(self) -> AsyncIterator[Looker]:
+        """Somebody who looks at the dashboard."""
+        async with self.open("/dashboard/events") as looker:
+            yield looker
+
+    @asynccontextmanager
+    async def tail(self, key: str) -> AsyncIterator[Looker]:
+        """Somebody who tails the stream that a snapshot has by this key."""
+        async with self.open(f"/dashboard/streams/{key}/tail") as looker:
+            yield looker
+
+    async def refusal(self, path: str) -> tuple[int, str]:
+        """Status and detail of an answer that is a problem."""
+        async with self.session.get(self.url + path) as answer:
+            assert answer.headers["Content-Type"] == "application/problem+json"
+            return answer.status, (await answer.json(content_type=None))["detail"]
+
+
+@asynccontextmanager
+async def admin(routes: Sequence[dict[str, Any]], data_dir: Path, **settings: Any) -> AsyncIterator[Admin]:
+    """Serves `routes` until the block ends, which may take no longer when somebody looks."""
+    sets = bind_listeners("127.0.0.1", 0)
+    sites: list[web.TCPSite] = []
+
+    def open_admin(runner: web.BaseRunner) -> web.BaseSite:
+        sites.append(web.TCPSite(runner, "127.0.0.1", 0))
+        return sites[0]
+
+    table = RouteTable(Route.model_validate({"heartbeat_seconds": 0, **route}) for route in routes)
+    options = Settings(data_dir=data_dir, drain_seconds=0.2, **settings)
+    try:
+        async with (
+            aiohttp.ClientSession() as session,
+            run_gateway(options, table, Listeners(sets), open_admin) as gateway,
+        ):
+            server = sites[0]._server
+            assert isinstance(server, asyncio.Server)
+            yield Admin(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", port_of(sets[0]), session)
+            await gateway.drain()
+    finally:
+        close_listeners(sets)
+
+
+def only(snapshot: dict[str, Any], what: str, **facts: object) -> dict[str, Any]:
+    """The one entry of a list in a snapshot that has these facts."""
+    [found] = [entry for entry in snapshot[what] if facts.items() <= entry.items()]
+    return dict(found)
