@@ -22,6 +22,7 @@ from .admission import Admission, OpenCounts
 from .auth import Door
 from .client_address import TrustedProxies
 from .dashboard_process import add_dashboard, add_sample
+from .deletion import Deletion
 from .direct import Direct
 from .downstream import DownstreamServer
 from .exchange import Exchange
@@ -30,9 +31,9 @@ from .incoming import Incoming
 from .kept_streams import KeptStreams
 from .key_sets import KeySets
 from .listeners import Listeners
+from .malformed import explain
 from .metrics import Metrics
 from .pages import add_pages
-from .malformed import explain
 from .peers import Peers
 from .proxy import Proxy
 from .relay import DRAINED
@@ -57,10 +58,10 @@ _FLUSHING_PART = 0.2
 _FLUSH_SPANS_SECONDS = 1.0  # after the drain
 _POLL_SECONDS = 0.02
 _STORE_POLL_SECONDS = 0.2
+_LINES_OF_HEAD = 4  # of the longest length, in a head that comes in pieces
 _RETURN_AFTER_MS = 1000
 _RETURN_SPREAD_MS = 4000
 _RETURN_SPREAD_MS_PER_STREAM = 2  # ten thousand subscribers come back over twenty seconds
-_LINES_OF_HEAD = 4  # of the longest length, in a head that comes in pieces
 
 
 class _OneLine(logging.Filter):
@@ -178,6 +179,12 @@ async def run_gateway(
         timeline = Timeline()
         shared = Shared(following, wheel, memory, direct, metrics, timeline, routes)
         stack.push_async_callback(shared.close)
+
+        def forget(deletion: Deletion) -> None:
+            shared.forget(deletion)
+            peers.tell_deletion(deletion)
+
+        direct.note_deletion = forget
         metrics.watch_shared(lambda: len(shared), memory)
         key_sets = await stack.enter_async_context(KeySets())
         door = Door(key_sets, routes)
@@ -201,6 +208,9 @@ async def run_gateway(
             access_log=None,
             auto_decompress=False,
             keepalive_timeout=settings.keepalive_seconds,
+            head_seconds=settings.head_seconds,
+            max_head_bytes=_LINES_OF_HEAD * settings.max_header_bytes,
+            rejected=metrics.rejected,
             max_line_size=settings.max_header_bytes,
             max_field_size=settings.max_header_bytes,
         )
@@ -214,9 +224,6 @@ async def run_gateway(
             add_reload(status, reload)
         else:
             add_sample(status, sampler)
-            head_seconds=settings.head_seconds,
-            max_head_bytes=_LINES_OF_HEAD * settings.max_header_bytes,
-            rejected=metrics.rejected,
         public = web.ServerRunner(server, shutdown_timeout=1.0)
         admin = web.AppRunner(status, access_log=None, shutdown_timeout=1.0)
         for runner in (public, admin):
