@@ -6,17 +6,22 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, TypeVar
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, get_args
 
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)|_PORT_\d+_(TCP|UDP)")
 """What Kubernetes and Docker links set for a service of the same name (`GATEWAY_SERVICE_HOST`, `GATEWAY_PORT_80_TCP_ADDR`)."""
+_MOST_SECRET_BYTES = 64 * 1024
 
 
 class ServiceSettings(BaseSettings):
-    """Fields are environment variables with the service's prefix; an empty variable counts as not set."""
+    """Fields are environment variables with the service's prefix; an empty variable counts as not set.
+
+    A field that is a `SecretStr` can stand in a file instead, which the variable with `_FILE` at its end names.
+    """
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
@@ -34,10 +39,11 @@ class SettingsError(ValueError):
 def read_settings(settings: type[S], environ: Mapping[str, str] = os.environ) -> S:
     """Builds `settings` from the process environment.
 
-    Raises SettingsError when a variable has the service's prefix but is none of its settings, or when a value is not allowed.
+    Raises SettingsError when a variable has the service's prefix but is none of its settings, when a value is not allowed, or when a
+    secret's file cannot be read. It shows no secret.
     """
     prefix = settings.model_config["env_prefix"]
-    names = {prefix + field.upper() for field in settings.model_fields}
+    names = setting_names(settings)
     problems = []
     for name in sorted(environ):
         if name.upper().startswith(prefix) and name.upper() not in names | settings.others_variables and not _SERVICE_LINK.search(name):
@@ -45,16 +51,69 @@ def read_settings(settings: type[S], environ: Mapping[str, str] = os.environ) ->
             problems.append(f"{name} is not a setting; the nearest is {nearest[0]}")
     if problems:
         raise SettingsError("\n".join(problems))
+    secrets = _read_secrets(settings, environ)
     try:
-        return settings()
+        return settings(**secrets)
     except ValidationError as error:
+        hidden = _secret_fields(settings)
         lines = []
         for problem in error.errors():
             name = prefix + "_".join(str(part) for part in problem["loc"]).upper()
-            secret = any(settings.model_fields[part].annotation is SecretStr for part in problem["loc"] if part in settings.model_fields)
-            shown = "" if secret else f"={problem['input']!r}"
+            shown = "" if hidden.intersection(problem["loc"]) else f"={problem['input']!r}"
+            name += "_FILE" if secrets.keys() & set(problem["loc"]) else ""
             lines.append(f"{name}{shown}: {problem['msg']}" if problem["loc"] else problem["msg"])
         raise SettingsError("\n".join(lines)) from error
+
+
+def setting_names(settings: type[ServiceSettings]) -> set[str]:
+    """Gives the variables that mean something to a service, those of files too."""
+    prefix = settings.model_config["env_prefix"]
+    return {prefix + field.upper() for field in settings.model_fields} | {
+        prefix + f"{field}_file".upper() for field in _secret_fields(settings)
+    }
+
+
+def _secret_fields(settings: type[ServiceSettings]) -> frozenset[str]:
+    return frozenset(field for field, info in settings.model_fields.items() if SecretStr in (info.annotation, *get_args(info.annotation)))
+
+
+def _read_secrets(settings: type[ServiceSettings], environ: Mapping[str, str]) -> dict[str, Any]:
+    """Gives the secrets that stand in files, by field. Raises SettingsError for each that cannot be had."""
+    given = {name.upper(): value for name, value in environ.items() if value}
+    secrets, problems = {}, []
+    for field in sorted(_secret_fields(settings)):
+        name = f"{settings.model_config['env_prefix']}{field}".upper()
+        path = given.get(f"{name}_FILE")
+        if path is None:
+            continue
+        if name in given:
+            problems.append(f"{name} and {name}_FILE are both set; set one of them")
+            continue
+        try:
+            secrets[field] = _read_secret(Path(path))
+        except ValueError as error:
+            problems.append(f"{name}_FILE={path!r}: {error}")
+    if problems:
+        raise SettingsError("\n".join(problems))
+    return secrets
+
+
+def _read_secret(file: Path) -> str:
+    """Gives what stands in a file, without the line end at its end. Raises ValueError, which shows nothing of it."""
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(_MOST_SECRET_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"the file cannot be read: {error.strerror}") from error
+    if len(content) > _MOST_SECRET_BYTES:
+        raise ValueError(f"the file has more than {_MOST_SECRET_BYTES} bytes")
+    try:
+        secret = content.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise ValueError("the file is not UTF-8") from None
+    if not secret:
+        raise ValueError("the file is empty")
+    return secret
 
 
 def describe_settings(settings: type[ServiceSettings]) -> str:
@@ -65,6 +124,8 @@ def describe_settings(settings: type[ServiceSettings]) -> str:
         default = info.get_default(call_default_factory=True)
         shown = "" if default is None or str(default) == "" else f" (default {default})"
         lines.append(f"  {prefix}{field.upper()}{shown}\n      {info.description}")
+        if field in _secret_fields(settings):
+            lines.append(f"  {prefix}{field.upper()}_FILE\n      A file that has it, instead; a line end at its end does not count.")
     return "\n".join(lines)
 
 

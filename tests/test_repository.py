@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from gateway.routes import Route
 from producer.app import create_app
 from producer.settings import Settings as ProducerSettings
-from service.settings import ServiceSettings
+from service.settings import ServiceSettings, setting_names
 from tests.stack import REPOSITORY
 
 SERVICES = ("producer", "gateway", "consumer")
@@ -35,7 +35,7 @@ def settings_class(service: str) -> type[ServiceSettings]:
 
 def variables(service: str) -> set[str]:
     """The names of the service's settings as environment variables."""
-    return {f"{service}_{field}".upper() for field in settings_class(service).model_fields}
+    return setting_names(settings_class(service))
 
 
 def metrics(service: str) -> set[str]:
