@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 
 from .anatomy import Block
 
-_MOST_BLOCKS = 4000
+_MOST_BLOCKS = 2000
 """More are not compared: matching takes time with the square of it at worst."""
+_LOOKED_AT = 20
+_COMPARED_BYTES = 256
 _ALIKE = 0.7
 
 
@@ -48,8 +50,8 @@ def align(direct: list[Block], through: list[Block]) -> Pairing | None:
 
 def _pair_by_place(direct: list[Block], through: list[Block]) -> Pairing | None:
     """Pairs the first with the first and so on, when every block was altered but there are as many: it is the same stream, most likely."""
-    alike = [(one, other) for one, other in zip(direct, through, strict=False) if _similar(one, other)]
-    if not alike or len(alike) < min(len(direct), len(through)) / 2:
+    first = list(zip(direct, through, strict=False))[:_LOOKED_AT]
+    if not first or sum(_similar(one, other) for one, other in first) < len(first) / 2:
         return None
     return Pairing(pairs=list(zip(direct, through, strict=False)))
 
@@ -57,7 +59,7 @@ def _pair_by_place(direct: list[Block], through: list[Block]) -> Pairing | None:
 def _similar(one: Block, other: Block) -> bool:
     if one.event and other.event and one.event.id and other.event.id and one.event.id != other.event.id:
         return False
-    a, b = one.raw[:1024], other.raw[:1024]
+    a, b = one.raw[:_COMPARED_BYTES], other.raw[:_COMPARED_BYTES]
     return difflib.SequenceMatcher(None, a, b, autojunk=False).ratio() > _ALIKE
 
 

@@ -2,6 +2,7 @@
 
 import bisect
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -13,6 +14,7 @@ CLUMP_PAUSE_SECONDS = 0.05
 """What comes with shorter pauses between counts as one clump: longer than a delayed acknowledgement, shorter than anybody reads."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 FIELDS = ("data", "event", "id", "retry")
+_AHEAD = re.compile(rb":|retry:")
 _SAMPLE_BYTES = 4096  # so much of an unfinished block tells whether it is one; all of it would be looked at with every arrival
 
 
@@ -56,7 +58,7 @@ class Clump:
     size: int = 0
     blocks: int = 0
     inside: bool = False
-    """It ends inside a block (a comment line that waits for the next block is none)."""
+    """It ends inside a block (comments and `retry` that wait for the next block are none)."""
 
 
 @dataclass(slots=True)
@@ -117,9 +119,9 @@ def _add_blocks(blocks: list[Block], given: bytes, offset: int, seconds: float, 
 
 
 def _is_begun(pending: bytes) -> bool:
-    """Tells whether a block is there in part: more than line ends and whole comment lines."""
+    """Tells whether an event is there in part. Whole lines of comments and `retry` are of the connection: servers send them ahead."""
     lines = pending.splitlines(keepends=True)
-    return any(line.strip(b"\r\n") and not (line[:1] == b":" and line[-1:] in (b"\r", b"\n")) for line in lines)
+    return any(line.strip(b"\r\n") and not (_AHEAD.match(line) and line[-1:] in (b"\r", b"\n")) for line in lines)
 
 
 def _note_clump(clumps: list[Clump], arrival: Arrival, blocks: int, inside: bool) -> None:

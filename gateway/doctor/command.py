@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,6 @@ from typing import TextIO
 
 from eventstream.request import parse_url, refuse_control_characters
 
-from .anatomy import dissect
 from .comparison import Path as StreamPath
 from .comparison import compare
 from .diagnosis import Examination, diagnose, measure
@@ -52,8 +52,11 @@ def doctor(arguments: Sequence[str], out: TextIO | None = None, err: TextIO | No
     if failures:
         return _say_failure(failures[0], quote, asked.json, out, err)
     report = judge(examinations, quote)
-    out.write(write_json(report) + "\n" if asked.json else write_text(report))
-    out.flush()
+    try:
+        out.write(write_json(report) + "\n" if asked.json else write_text(report))
+        out.flush()
+    except BrokenPipeError:  # whoever read it has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
     return _HEALTHY if report.healthy else _PROBLEMS
 
 
@@ -158,5 +161,5 @@ def judge(examinations: Sequence[Examination], quote: Quote) -> Report:
     sections = [Section(each.url, tuple(diagnose(each, quote)), measure(each)) for each in examinations]
     if len(sections) == 1:
         return Report(sections[0])
-    direct, through = (StreamPath(each.seen, dissect(each.seen.body)) for each in examinations)
+    direct, through = (StreamPath(each.seen, each.anatomy) for each in examinations)
     return Report(sections[0], sections[1], compare(direct, through, quote))

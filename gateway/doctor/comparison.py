@@ -1,6 +1,7 @@
 """Compares what came on two paths from one stream: what does that which stands on the second path do to it?"""
 
 import difflib
+import itertools
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -65,17 +66,17 @@ def compare(direct: Path, through: Path, quote: Quote) -> Comparison:
         findings.append(_nothing_in_common(direct, through))
         return Comparison(tuple(findings), tuple(alterations))
     changed = [(one, other) for one, other in pairing.pairs if _bare(one) != _bare(other)]
-    alterations += list(_alterations(changed, pairing, quote))
-    findings += [_judge_bytes(pairing, changed), _judge_comments(direct, through)]
+    alterations += itertools.islice(_alterations(changed, pairing, quote), _MOST_SHOWN)
+    findings += [_judge_bytes(pairing, changed), _judge_comments(direct, through), *_judge_beginnings(direct.anatomy, through.anatomy)]
     delays = tuple(_delays(direct, through, pairing))
     findings += [*_judge_delay(delays, through, quote), *_judge_rhythms(direct, through, delays, quote)]
-    return Comparison(tuple(findings), tuple(alterations[: _MOST_SHOWN + 1]), delays)
+    return Comparison(tuple(findings), tuple(alterations), delays)
 
 
 def _bare(block: Block) -> bytes:
-    """The block without comments, which are nobody's content: a proxy may send heartbeats, or a source fewer of them to some."""
+    """The block without what is of the connection: comments, of which each path may have its own, and `retry` (see _judge_beginnings)."""
     lines = block.raw.splitlines(keepends=True)
-    return b"".join(line for line in lines if line[:1] != b":")
+    return b"".join(line for line in lines if line[:1] != b":" and not line.startswith(b"retry:"))
 
 
 def _nothing_in_common(direct: Path, through: Path) -> Finding:
@@ -143,6 +144,21 @@ def _judge_comments(direct: Path, through: Path) -> Finding:
     return Finding("comments", "ok", f"{before} on the direct path, {after} through; clients do not see them")
 
 
+def _judge_beginnings(direct: Anatomy, through: Anatomy) -> Iterator[Finding]:
+    """Compares what is of the stream as a whole."""
+    before, after = direct.reconnection_time, through.reconnection_time
+    if before != after:
+        shown = " on the direct path, ".join("none" if value is None else f"{value} ms" for value in (before, after)) + " through"
+        means = "whoever is cut off comes back after another time; a source may say retry at the beginning of each connection only"
+        yield Finding(
+            "retry through", "note", shown, means, "let what stands between say retry to each client, or the source with each event"
+        )
+    if direct.begins_with_byte_order_mark != through.begins_with_byte_order_mark:
+        what = "dropped" if direct.begins_with_byte_order_mark else "inserted"
+        means = "browsers drop it; other clients take it for part of the first field's name"
+        yield Finding("byte order mark through", "ok" if what == "dropped" else "warning", what, means, "send none")
+
+
 def _delays(direct: Path, through: Path, pairing: Pairing) -> Iterator[float]:
     """What was replayed says nothing: only blocks count that came after both heads, unless each path has a stream of its own."""
     assert direct.seen.head is not None
@@ -173,7 +189,7 @@ def _milliseconds(seconds: float) -> str:
 
 def _judge_rhythms(direct: Path, through: Path, delays: tuple[float, ...], quote: Quote) -> Iterator[Finding]:
     before, after = measure_rhythm(direct.seen, direct.anatomy), measure_rhythm(through.seen, through.anatomy)
-    if after.buffered and not before.buffered:
+    if after.is_buffered_beside(before):
         assert through.seen.head is not None
         shown = f"{before.clumps} clumps on the direct path, {after.clumps} through"
         means = "what stands between collects blocks before it sends them"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from .anatomy import FIELDS, Anatomy, dissect
 from .answer import judge_answer
@@ -20,7 +21,7 @@ _NONE = "no compression for text/event-stream"
 _FLUSH = f"{_NONE}, or a flush after every event"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Examination:
     """All that was seen of one path to a stream."""
 
@@ -34,6 +35,11 @@ class Examination:
     protocol: str = ""
     """What the server chose when HTTP/2 was offered, empty when that was not asked."""
 
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        """The parts of what came first."""
+        return dissect(self.seen.body)
+
 
 def diagnose(examination: Examination, quote: Quote) -> list[Finding]:
     """Gives the findings, in the order of the stream's life."""
@@ -43,7 +49,7 @@ def diagnose(examination: Examination, quote: Quote) -> list[Finding]:
     head = seen.head
     if head is None or head.status != _OK:
         return findings
-    anatomy = dissect(seen.body)
+    anatomy = examination.anatomy
     if head.media_type() != _EVENT_STREAM and not _looks_like_events(anatomy):
         return findings
     findings += _judge_compression(examination, quote)
@@ -74,11 +80,11 @@ def _judge_protocol(examination: Examination) -> Iterator[Finding]:
 def _judge_compression(examination: Examination, quote: Quote) -> Iterator[Finding]:
     offered = examination.compressed
     if offered is not None:
-        severity, seen, means, do = _compression(examination.seen, offered, quote)
+        severity, seen, means, do = _compression(examination, offered, quote)
         yield Finding("compression offered", severity, seen, means, do)
 
 
-def _compression(plain: Observation, offered: Observation, quote: Quote) -> tuple[Severity, str, str, str]:
+def _compression(plain: Examination, offered: Observation, quote: Quote) -> tuple[Severity, str, str, str]:
     if offered.head is None:
         return "problem", "no answer, though there is one when it is not offered", _LATE, _FLUSH
     if offered.head.status != _OK:
@@ -88,10 +94,10 @@ def _compression(plain: Observation, offered: Observation, quote: Quote) -> tupl
         return "ok", "not taken up: browsers, which offer gzip, get it as it is", "", ""
     if offered.undecodable:
         return "problem", f"{coding}: {quote(offered.failure)}", "browsers, which offer gzip, cannot read it", _NONE
-    if not offered.body and plain.body:
+    if not offered.body and plain.seen.body:
         return "problem", f"{coding}: nothing came", _LATE, _FLUSH
-    before, after = (measure_rhythm(seen, dissect(seen.body)) for seen in (plain, offered))
-    if after.buffered and not before.buffered:
+    before, after = measure_rhythm(plain.seen, plain.anatomy), measure_rhythm(offered, dissect(offered.body))
+    if after.is_buffered_beside(before):
         return "problem", f"{coding}: {after.clumps} clumps, uncompressed {before.clumps}", _LATE, _FLUSH
     means = "events still come as they do uncompressed, but each costs a flush, and whoever is in the middle cannot frame them"
     return "note", f"{coding}, to {offered.wire_bytes / max(1, offered.size):.0%}", means, "nothing, if it is meant"
@@ -100,7 +106,7 @@ def _compression(plain: Observation, offered: Observation, quote: Quote) -> tupl
 def measure(examination: Examination) -> dict[str, object]:
     """Gives the numbers behind the findings, seconds from the question on."""
     seen = examination.seen
-    anatomy = dissect(seen.body)
+    anatomy = examination.anatomy
     rhythm = measure_rhythm(seen, anatomy)
     head = seen.head
     return {

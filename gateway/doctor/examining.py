@@ -59,7 +59,7 @@ class _Examiner:
 
         When no event has an id, it comes back like somebody new, until the first event.
         """
-        events = dissect(seen.body).events
+        events = (await asyncio.to_thread(dissect, seen.body)).events  # or whoever still listens elsewhere would be late
         if not events or seen.head is None or seen.head.status != 200:
             return None
         behind = choose_id(events)

@@ -9,6 +9,7 @@ import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
+from eventstream import BlockTooLarge, Framer
 from eventstream.request import send_once
 from gateway.decoding import UndecodableError, find_decoder
 from gateway.upstream import UpstreamProtocol, attach, open_session
@@ -18,8 +19,9 @@ from .quoting import shown_url
 
 T = TypeVar("T")
 
-_MAX_RECORDED_BYTES = 32 * 1024 * 1024
-"""More is not listened to: what was seen by then tells enough."""
+_MAX_RECORDED_BYTES = 4 * 1024 * 1024
+"""More is not listened to, but for the rest of a large block: what was seen by then tells enough."""
+_LARGE_BLOCK_BYTES = 1024 * 1024
 _MAX_HEADER_BYTES = 64 * 1024
 _MOST_REDIRECTS = 20  # Fetch standard 4.4 step 7
 _CONNECT_SECONDS = 10.0
@@ -86,6 +88,7 @@ class Recording:
         """Nobody listens any more; what comes now is our own hanging up."""
         self.wanted_bytes = _MAX_RECORDED_BYTES
         """When so many bytes are there, it is over for us."""
+        self._framer: Framer | None = Framer()
         self._now = asyncio.get_running_loop().time
 
     def feed(self, chunk: bytes) -> None:
@@ -94,7 +97,12 @@ class Recording:
             return
         self.arrivals.append(Arrival(self._now(), chunk))
         self.size += len(chunk)
-        if self.size >= self.wanted_bytes:
+        if self._framer is not None:
+            try:
+                self._framer.feed(chunk)
+            except BlockTooLarge:
+                self._framer = None
+        if self.size >= self.wanted_bytes and (self._framer is None or self._framer.pending_bytes < _LARGE_BLOCK_BYTES):
             self.over.set()
 
     def upstream_ended(self) -> None:

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import json
+import statistics
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ def write_json(report: Report) -> str:
     if report.through is not None:
         whole["through"] = dataclasses.asdict(report.through)
     if report.comparison is not None:
-        whole["comparison"] = dataclasses.asdict(report.comparison)
+        whole["comparison"] = _compared(report.comparison)
     return json.dumps(whole, ensure_ascii=False, indent=2)
 
 
@@ -64,6 +65,15 @@ def write_text(report: Report) -> str:
     said = ", ".join(f"{count} {name}{'s' if count != 1 else ''}" for name, count in counts.items() if name != "ok" and count)
     verdict = "healthy" if report.healthy else "not healthy"
     return "\n".join([*lines, "", f"{verdict}: {said or 'nothing to complain about'}", ""])
+
+
+def _compared(comparison: Comparison) -> dict[str, object]:
+    """The comparison with the delays summed up."""
+    compared = dataclasses.asdict(comparison)
+    delays = compared.pop("delays")
+    if delays:
+        compared["delay_seconds"] = {"median": round(statistics.median(delays), 6), "most": round(max(delays), 6), "blocks": len(delays)}
+    return compared
 
 
 def _counts(findings: Sequence[Finding]) -> dict[str, int]:

@@ -11,6 +11,7 @@ from .quoting import Quote
 from .suspects import advice
 
 _HELD_SECONDS = 0.3  # a writer that is cut in the middle of a block goes on within a round trip
+_LARGEST_BUFFER_BYTES = 1024 * 1024  # more is a source that has too much to send, or too little time
 _CLUMP_BLOCKS = 3
 _CLUMP_PAUSE_SECONDS = 0.2
 _LEAST_BLOCKS = 3
@@ -37,6 +38,10 @@ class Rhythm:
         """Whether blocks had to wait for others."""
         return self.kind in ("clumps", "held", "at once")
 
+    def is_buffered_beside(self, other: "Rhythm") -> bool:
+        """Tells whether blocks had to wait here that did not have to elsewhere, as far as that can be told of the other."""
+        return self.buffered and (other.kind == "single" or (other.kind == "unknown" and self.kind != "clumps"))
+
 
 def measure_rhythm(seen: Observation, anatomy: Anatomy) -> Rhythm:
     """Finds out how the blocks came. The first clump may be a replay of what was before, so it counts for nothing if others follow."""
@@ -56,7 +61,11 @@ def _full(clumps: list[Clump], seen: Observation) -> list[Clump]:
 
 def _kind(seen: Observation, anatomy: Anatomy, clumps: list[Clump], pauses: list[float], per_clump: float, pause: float) -> str:
     waits = [*pauses, seen.ended_seconds - clumps[-1].end] if clumps else []
-    held = [wait for clump, wait in zip(clumps, waits, strict=True) if clump.inside and wait >= _HELD_SECONDS]
+    held = [
+        clump
+        for clump, wait in zip(clumps, waits, strict=True)
+        if clump.inside and wait >= _HELD_SECONDS and clump.size <= _LARGEST_BUFFER_BYTES
+    ]
     if held and len(held) >= _SHARE * max(1, len(_full(clumps, seen))):
         return "held"
     if len(anatomy.blocks) < _LEAST_BLOCKS:

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.doctor.command import doctor
 from tests.doctor.consulting import consult
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Act, Asked, Disconnect, Script, ScriptedUpstream, Silence, chunk
+from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Act, Asked, Disconnect, Flood, Script, ScriptedUpstream, Silence, chunk
 from tests.stack import REPOSITORY, clean_environment, free_ports
 
 HEAD = EVENT_STREAM_HEAD.replace(b"\r\n\r\n", b"\r\nCache-Control: no-cache\r\nConnection: close\r\n\r\n")
@@ -212,3 +212,15 @@ async def test_as_a_process_it_says_meanwhile_what_comes_and_ctrl_c_ends_it_earl
     assert lines[0] == b"listening for 30 s at most; Ctrl-C ends it earlier\n"
     assert process.returncode == 0
     assert json.loads(out)["measured"]["events"] == 1
+
+
+async def test_block_beyond_the_limit_is_found_and_a_flood_is_not_listened_to_for_long() -> None:
+    endless = (HEAD, chunk(EVENTS[0]), Flood(b"data: " + b"x" * 65_000 + b"\n"))
+    flood = (HEAD, Flood((b"data: " + b"x" * 2000 + b"\n\n") * 100))
+    async with ScriptedUpstream(endless) as large, ScriptedUpstream(flood) as fast:
+        too_large, much = await asyncio.gather(*(consult(each.url, "--json", "--once", "--seconds", "20") for each in (large, fast)))
+    assert too_large.finding("sizes")["seen"] == f"a block of more than {8 * 1024 * 1024} bytes"
+    assert too_large.status == 1
+    assert much.status == 0
+    assert much.report["measured"]["end"] == "open"
+    assert 4_000_000 < much.report["measured"]["bytes"] < 6_000_000

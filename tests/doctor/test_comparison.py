@@ -96,6 +96,20 @@ def test_comments_are_counted_and_no_alteration() -> None:
     assert severities(compared(seen(beaten), seen(EVENTS)).findings)["comments"] == "warning"
 
 
+def test_retry_of_the_connection_is_no_alteration_but_told() -> None:
+    told = [(0.02, b"retry: 3000\n" + EVENTS[0][1]), *EVENTS[1:]]
+    comparison = compared(seen(told), seen(EVENTS))
+    findings = by_check(comparison.findings)
+    assert findings["bytes"].severity == "ok"
+    assert (findings["retry through"].severity, findings["retry through"].seen) == ("note", "3000 ms on the direct path, none through")
+
+
+def test_byte_order_mark_that_comes_on_the_way_is_told() -> None:
+    marked = [(0.02, b"\xef\xbb\xbf" + EVENTS[0][1]), *EVENTS[1:]]
+    assert severities(compared(seen(EVENTS), seen(marked)).findings)["byte order mark through"] == "warning"
+    assert severities(compared(seen(marked), seen(EVENTS)).findings)["byte order mark through"] == "ok"
+
+
 def test_another_stream_has_nothing_in_common() -> None:
     comparison = compared(seen(EVENTS), seen([(0.1, b"retry: 1\n\n"), (0.2, b"event: other\ndata: {}\n\n")]))
     assert by_check(comparison.findings)["bytes"].seen == "20 blocks on the direct path, 2 through, none in common"

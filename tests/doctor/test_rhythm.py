@@ -73,6 +73,12 @@ def test_a_heartbeat_that_waits_for_its_block_is_no_half_block() -> None:
     assert judged(seen(trace)).severity == "ok"
 
 
+def test_retry_that_is_sent_ahead_of_the_first_event_is_no_half_block() -> None:
+    assert judged(seen([(0.1, b"retry: 3000\n")], until=30)).severity == "note"
+    assert judged(seen([(0.1, b"retry: 3000\n"), (9.0, b"data: 1\n\n")])).severity == "note"
+    assert judged(seen([(0.1, b"retry: 30")], until=30)).severity == "problem"
+
+
 @pytest.mark.parametrize("trace", [[], [(0.1, b"data: 1\n\n")], [(0.1, b":\n")]])
 def test_too_little_is_said_to_be_too_little(trace: list[tuple[float, bytes]]) -> None:
     finding = judged(seen(trace))
