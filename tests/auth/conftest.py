@@ -144,12 +144,14 @@ def _script(asked: Asked) -> Script:
 
 
 @contextlib.asynccontextmanager
-async def started(directory: Path, routes: Sequence[Mapping[str, Any]], **settings: object) -> AsyncIterator[tuple[ServiceProcess, int]]:
-    """Runs the gateway; gives it and its port. In the end it must exit 0 and have logged no stack trace."""
+async def started(
+    directory: Path, routes: Sequence[Mapping[str, Any]], variables: Mapping[str, str] | None = None, **settings: object
+) -> AsyncIterator[tuple[ServiceProcess, int]]:
+    """Runs the gateway with settings and other variables; gives it and its port. It must exit 0 and have logged no stack trace."""
     port, admin_port = free_ports(2)
     config, output = directory / "routes.toml", directory / "gateway.log"
     config.write_text("\n".join(map(table, routes)))
-    environ: dict[str, object] = {"TOKEN_SECRET": SECRET, "NEWS_KEY": NEWS_KEY, "GATEWAY_LOG_LEVEL": "debug"}
+    environ: dict[str, object] = {"TOKEN_SECRET": SECRET, "NEWS_KEY": NEWS_KEY, "GATEWAY_LOG_LEVEL": "debug"} | dict(variables or {})
     environ |= {"GATEWAY_PORT": port, "GATEWAY_ADMIN_PORT": admin_port, "GATEWAY_CONFIG": config, "GATEWAY_DATA_DIR": directory / "data"}
     environ |= {"GATEWAY_DRAIN_SECONDS": 2} | {f"GATEWAY_{name.upper()}": value for name, value in settings.items()}
     gateway = ServiceProcess("gateway", admin_port, {name: str(value) for name, value in environ.items()}, output)

@@ -30,7 +30,9 @@ async def test_planted_secrets_are_found_nowhere(world: World) -> None:
             replies.append(await world.ask(f"{target}?access_token={text}", method="DELETE"))
     for target in ("/keys/planted", "/keys/../planted", "/topics/planted"):
         replies.append(await world.ask(target, ("X-API-Key", NEWS_KEY)))
-        replies.append(await world.ask(f"{target}?key={SHOP_KEY}", bearer(FILE_KEY)))
+        replies.append(await world.ask(target, bearer(FILE_KEY)))
+    replies.append(await world.ask(f"/keys/planted?key={SHOP_KEY}"))
+    replies.append(await world.ask(f"/keys/planted?key={SHOP_KEY}&key={OTHER_SECRET}"))
     for route in ("token", "shared", "kept-get"):
         async with Downstream(world.port) as downstream:
             await downstream.ask(f"/{route}/stream-planted?access_token={good}", "GET", [("Accept", "text/event-stream")])
