@@ -18,7 +18,7 @@ from .expiry import end_at_expiry
 from .grants import GrantError, Grants
 from .incoming import Incoming
 from .key_sets import KeySets, KeysUnavailable
-from .paths import readings
+from .paths import guises
 from .problems import problem
 from .refusal import Reason, Refusal
 from .routes import Route, RouteTable
@@ -67,8 +67,13 @@ class Door:
 
     async def let_in_to_stream(self, request: Incoming, exchange: Exchange, head: StreamHead) -> None:
         """Does so for who comes back for a kept stream: by the rules of its route as they are now, what lets open it lets come back."""
-        route = next((each for each in self._routes.routes if each.path == head.route), exchange.route)
+        route = next((each for each in self._routes.routes if each.path == head.route), None)
+        if route is None:
+            if _guard(exchange.route) is not None:
+                raise Denied(403, "forbidden", "the stream's route is gone, and with it whom it let in")
+            return
         exchange.target = await self._admit(request, route, exchange.target, (head.method, head.target))
+        exchange.caller = request.caller
         if request.caller is not None and request.caller.expires_at:
             end_at_expiry(exchange, request.caller.expires_at)
 
@@ -151,7 +156,7 @@ def _find_key(auth: Auth, key: str) -> tuple[Caller, Grants | None]:
     found = [each for each in auth.keys if hmac.compare_digest(each.digest, given)]  # looks at all, so that time tells nothing
     if not found:
         raise Denied(401, "unauthenticated", "the API key is not known here", "invalid_token")
-    return Caller(found[0].name, _digest("api-key", found[0].name)), found[0].allowed
+    return Caller(found[0].name, _digest("api-key", found[0].name), key=given), found[0].allowed
 
 
 def _describe(auth: Auth, token: str, claims: dict[str, Any]) -> tuple[Caller, Grants | None]:
@@ -170,11 +175,8 @@ def _describe(auth: Auth, token: str, claims: dict[str, Any]) -> tuple[Caller, G
 
 
 def _may_be_guarded_otherwise(routes: RouteTable, route: Route, path: str) -> bool:
-    """Tells whether an upstream may read `path` as one that another route guards: `/open/../closed`, `//closed`, `/%63losed`."""
-    others = readings(path)
-    if others is None:
-        return any(_guard(each) for each in routes.routes)
-    return any((other := routes.find(reading)) is not None and _guard(other) not in (None, _guard(route)) for reading in others)
+    """Tells whether an upstream may read `path` as one that another route guards: `/open/../closed`, `/%2563losed`, `/closed;x`."""
+    return any((other := routes.find(guise)) is not None and _guard(other) not in (None, _guard(route)) for guise in guises(path))
 
 
 def _guard(route: Route) -> Auth | None:

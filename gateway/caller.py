@@ -13,3 +13,5 @@ class Caller:
     """A digest of who it is, the same when it comes back with a newer token."""
     expires_at: float = 0.0
     """Unix time at which the credential is no longer good; 0: never."""
+    key: str = ""
+    """The digest of its API key; empty when it has shown something else."""

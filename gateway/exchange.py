@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from service.tracing import Span
 
+from .caller import Caller
 from .refusal import Reason
 from .relay import Relay
 from .routes import Route
@@ -41,6 +42,8 @@ class Exchange:
 
     to_peer: bool = False
     """Whether another worker of this gateway answers."""
+    caller: Caller | None = None
+    """Who asks, None when nobody looked."""
     expiry: asyncio.TimerHandle | None = None
     """What will end it when the credential that opened it expires."""
 

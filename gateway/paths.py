@@ -4,11 +4,13 @@ import re
 from collections.abc import Iterator
 from urllib.parse import unquote, unquote_to_bytes
 
+from .target import readings
+
 _ODD = re.compile(r"[%\\;]|//|/\.")
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _WRONG_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_SLASHES = re.compile(r"/{2,}")
 _PARAMETERS = re.compile(r";[^/]*")
+_MOST_DECODED = 2
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -34,15 +36,16 @@ def split_path(path: str) -> tuple[str, ...] | None:
     return None if "" in segments[:-1] else tuple(segments)
 
 
-def readings(path: str) -> Iterator[str] | None:
-    """Gives the paths as which an upstream may read `path`, itself not among them; None when it may be any path, because of its dots."""
+def guises(path: str) -> Iterator[str]:
+    """Gives the paths for which a server may take `path`: its `readings`, also when it is decoded twice or loses its `;parameters`."""
     if not _ODD.search(path):
-        return iter(())
-    spelled = [path, unquote(path, errors="replace"), unquote(unquote(path, errors="replace"), errors="replace")]
-    spelled = [spelling.replace("\\", "/") for spelling in spelled]
-    if any(_is_dots(segment) for spelling in spelled for segment in spelling.split("/")):
-        return None
-    return (form for spelling in spelled for bare in (spelling, _PARAMETERS.sub("", spelling)) for form in (bare, _SLASHES.sub("/", bare)))
+        return
+    spelled = path
+    for _ in range(_MOST_DECODED + 1):
+        for bare in (spelled, _PARAMETERS.sub("", spelled)):
+            yield bare
+            yield from readings(bare)
+        spelled = unquote(spelled, "latin-1")
 
 
 def _is_dots(segment: str) -> bool:

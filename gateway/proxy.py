@@ -89,7 +89,7 @@ class Proxy:
         if isinstance(exchange, web.Response):
             return exchange
         counted_as = request.counted_as  # whatever becomes of the request meanwhile
-        exchange.request_id = request.request_id
+        exchange.request_id, exchange.caller = request.request_id, request.caller
         if self.tracing is not None:
             exchange.span = serve(self.tracing, request, exchange)
         if not exchange.handed_over:

@@ -7,6 +7,7 @@ from .deletion import Deletion
 from .proxy import Proxy
 from .reload import DRAINING, ReloadFailed
 from .resumable import Resumable
+from .revocation import end_revoked
 from .route_changes import RouteChanges
 from .routes import RouteTable
 from .shared import Shared
@@ -49,6 +50,7 @@ class Routing:
         changes = RouteChanges.between(self._routes, routes)
         self._routes.replace(routes)
         self._shared.retire()
+        end_revoked(self._proxy.exchanges, self._routes)
         return changes
 
     async def replace(self, routes: RouteTable) -> RouteChanges:
