@@ -47,7 +47,7 @@ def close_listeners(sets: Iterable[Addresses]) -> None:
 
 def url_of(host: str, addresses: Addresses) -> str:
     """Gives the URL that leads to one of `addresses`, with `host` as it was asked for."""
-    host = host or "0.0.0.0"
+    host = host or "0.0.0.0"  # noqa: S104  # only named here
     return f"http://{f'[{host}]' if ':' in host else host}:{port_of(addresses)}"
 
 

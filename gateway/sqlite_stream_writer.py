@@ -122,10 +122,10 @@ class StreamWriter:
                     break
             if not due:
                 return 0
-            these = f"IN (SELECT value FROM json_each('{json.dumps(due)}'))"
-            connection.execute(f"DELETE FROM parts WHERE stream {these}")
-            connection.execute(f"UPDATE endings SET dropped_at = ? WHERE stream {these}", (now,))
-            connection.execute(f"UPDATE streams SET fields = '[]' WHERE number {these}")
+            these = json.dumps(due)
+            connection.execute("DELETE FROM parts WHERE stream IN (SELECT value FROM json_each(?))", (these,))
+            connection.execute("UPDATE endings SET dropped_at = ? WHERE stream IN (SELECT value FROM json_each(?))", (now, these))
+            connection.execute("UPDATE streams SET fields = '[]' WHERE number IN (SELECT value FROM json_each(?))", (these,))
         self._tombstones += len(due)
         return len(due)
 
@@ -136,9 +136,9 @@ class StreamWriter:
             oldest = connection.execute(some, (STEP_STREAMS,)).fetchall()
             due = [stream for place, (stream, dropped_at) in enumerate(oldest) if dropped_at <= now - TOMBSTONE_SECONDS or place < excess]
             if due:
-                these = f"IN (SELECT value FROM json_each('{json.dumps(due)}'))"
-                connection.execute(f"DELETE FROM endings WHERE stream {these}")
-                connection.execute(f"DELETE FROM streams WHERE number {these}")
+                these = json.dumps(due)
+                connection.execute("DELETE FROM endings WHERE stream IN (SELECT value FROM json_each(?))", (these,))
+                connection.execute("DELETE FROM streams WHERE number IN (SELECT value FROM json_each(?))", (these,))
         self._tombstones -= len(due)
         return len(due)
 

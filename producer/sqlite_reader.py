@@ -197,13 +197,14 @@ def _pick(connection: sqlite3.Connection, ids: frozenset[int], after: int, upto:
 def _next(connection: sqlite3.Connection, ids: Collection[int], after: int) -> int | None:
     """The smallest offset of these topics behind `after`: a seek for each."""
     following = "(SELECT min(offset) FROM events WHERE topic = asked.value AND offset > ?2)"
-    [offset] = connection.execute(f"SELECT min({following}) FROM json_each(?1) AS asked", (json.dumps([*ids]), after)).fetchone()
+    least = f"SELECT min({following}) FROM json_each(?1) AS asked"  # noqa: S608  # a constant
+    [offset] = connection.execute(least, (json.dumps([*ids]), after)).fetchone()
     return offset if offset is None else int(offset)
 
 
 def _look_up(connection: sqlite3.Connection, topics: Collection[str]) -> _Known:
-    ids, gone_through, forgotten_through = connection.execute(
-        f"SELECT group_concat(topics.id), ifnull(max(topics.gone_through), 0), (SELECT forgotten_through FROM state) {_TOPICS}",
+    ids, gone_through, forgotten_through = connection.execute(  # _TOPICS is a constant
+        f"SELECT group_concat(topics.id), ifnull(max(topics.gone_through), 0), (SELECT forgotten_through FROM state) {_TOPICS}",  # noqa: S608
         (json.dumps([*topics]),),
     ).fetchone()
     return _Known(frozenset(json.loads(f"[{ids or ''}]")), max(gone_through, forgotten_through))
