@@ -16,7 +16,7 @@ import httpx
 from consumer.audit import Audit
 from consumer.record import Position, Record
 from consumer.segment import list_segments
-from tests.stack import REPOSITORY, clean_environment
+from tests.stack import QUICK_START, REPOSITORY, clean_environment
 
 T = TypeVar("T")
 GUARD_SECONDS = 30.0
@@ -105,7 +105,7 @@ async def consuming(log_dir: Path, url: str, *, started: bool = True, **settings
         "-m",
         "consumer",
         cwd=REPOSITORY,
-        env=clean_environment(**variables),
+        env=clean_environment(**QUICK_START, **variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         limit=2**25,
@@ -141,7 +141,7 @@ async def eventually(fact: Callable[[], T | None]) -> T:
 def run_command(*arguments: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
     """Runs `python -m consumer` with `arguments` to its end."""
     command = [sys.executable, "-m", "consumer", *map(str, arguments)]
-    return subprocess.run(command, cwd=REPOSITORY, env=clean_environment(), capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=REPOSITORY, env=clean_environment(**QUICK_START), capture_output=True, text=True, timeout=60)
 
 
 def assert_clean(directory: Path) -> None:

@@ -30,7 +30,7 @@ from tests.consumer.consuming import (
 )
 from tests.consumer.replaying import Manner, Replay, event_data, replaying
 from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Disconnect, Flood, ScriptedUpstream, Silence, chunk
-from tests.stack import REPOSITORY, clean_environment
+from tests.stack import QUICK_START, REPOSITORY, clean_environment
 
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
 NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
@@ -285,7 +285,9 @@ async def held_stdout() -> AsyncIterator[int]:
 def start_with_stdout(log_dir: Path, url: str, stdout: int, **settings: str) -> subprocess.Popen[bytes]:
     variables = QUICK | {"CONSUMER_SOURCE_URL": url, "CONSUMER_LOG_DIR": str(log_dir)} | settings
     command = [sys.executable, "-m", "consumer"]
-    return subprocess.Popen(command, cwd=REPOSITORY, env=clean_environment(**variables), stdout=stdout, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        command, cwd=REPOSITORY, env=clean_environment(**QUICK_START, **variables), stdout=stdout, stderr=subprocess.DEVNULL
+    )
 
 
 async def test_sigterm_ends_it_with_everything_durable_that_stdout_shows(tmp_path: Path) -> None:

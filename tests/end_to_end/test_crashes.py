@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.publishing import Publisher, assert_log_has_each_event_once
-from tests.stack import ALL_TOPICS, DEMO_TEXT, REPOSITORY, Stack, clean_environment, run_stack, wait_until
+from tests.stack import ALL_TOPICS, DEMO_TEXT, QUICK_START, REPOSITORY, Stack, clean_environment, run_stack, wait_until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -35,7 +35,7 @@ def wait_for_id(directory: Path, id: str) -> None:
 
 def verify(directory: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "consumer", "verify", str(directory)]
-    return subprocess.run(command, cwd=REPOSITORY, env=clean_environment(), capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=REPOSITORY, env=clean_environment(**QUICK_START), capture_output=True, text=True, timeout=60)
 
 
 def assert_verifies_clean(directory: Path) -> None:

@@ -16,6 +16,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.__main__ import main
+from tests.stack import QUICK_START
 
 GUARD_SECONDS = 10.0
 START_SECONDS = 40.0
@@ -25,7 +26,7 @@ START_SECONDS = 40.0
 def environment(settings: dict[str, str]) -> dict[str, str]:
     """This process's environment, with no settings of the gateway but these."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
-    return kept | {f"GATEWAY_{name}": value for name, value in settings.items()}
+    return kept | QUICK_START | {f"GATEWAY_{name}": value for name, value in settings.items()}
 
 
 def run(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":

@@ -21,6 +21,7 @@ from producer.retention import Retention
 from producer.server import Server
 from producer.settings import Settings
 from producer.sqlite_log import SqliteEventLog
+from tests.stack import QUICK_START
 
 GUARD_SECONDS = 20.0
 NO_RETENTION = Retention()
@@ -129,7 +130,7 @@ class ProducerProcess:
 def environment(settings: dict[str, str]) -> dict[str, str]:
     """This process's environment, with no settings of the producer but these."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PRODUCER_")}
-    return kept | {f"PRODUCER_{name}": value for name, value in settings.items()}
+    return kept | QUICK_START | {f"PRODUCER_{name}": value for name, value in settings.items()}
 
 
 @asynccontextmanager

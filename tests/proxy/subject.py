@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.stack import QUICK_START
+
 ROOT = Path(__file__).parents[2]
 TEMPLATE = os.environ.get("PROXY_UNDER_TEST", "")
 """A command with `{port}` and `{upstream}`, for instance `env UPSTREAM={upstream} PORT={port} my-proxy`; empty: the gateway."""
@@ -71,7 +73,7 @@ async def running(upstream: str, routes: Sequence[Route], directory: Path, **set
         config.write_text("\n".join(_table(route) for route in routes))
         command = [sys.executable, "-m", "gateway"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
-        environment |= {"GATEWAY_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "GATEWAY_CONFIG": str(config)}
+        environment |= QUICK_START | {"GATEWAY_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "GATEWAY_CONFIG": str(config)}
         environment |= {"GATEWAY_ADMIN_HOST": "127.0.0.1", "GATEWAY_ADMIN_PORT": str(admin_port)}
         environment |= {f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
         ready = f"http://127.0.0.1:{admin_port}/readyz"
