@@ -25,7 +25,7 @@ def judge_answer(seen: Observation, quote: Quote) -> Iterator[Finding]:
             "redirects",
             "note",
             f"sent on to {' and then to '.join(quote(url, 200) for url in seen.redirects)}",
-            "each reconnection takes this way again; fields given with --header stay at the first origin",
+            "each reconnection takes this way again; other origins get no credentials of --header",
             "give clients the last address",
         )
     yield _judge_status(head, quote)

@@ -149,10 +149,10 @@ def _say_failure(failure: BaseException, quote: Quote, as_json: bool, out: TextI
     while isinstance(failure, BaseExceptionGroup):
         failure = failure.exceptions[0]
     assert isinstance(failure, CannotAsk)
-    reason = quote(failure.reason, 300)
+    url, reason = quote(failure.url, 300), quote(failure.reason, 300)
     if as_json:
-        out.write(json.dumps({"healthy": False, "url": failure.url, "error": reason}, ensure_ascii=False, indent=2) + "\n")
-    err.write(f"doctor: {failure.url} could not be asked: {reason}\n")
+        out.write(json.dumps({"healthy": False, "url": url, "error": reason}, ensure_ascii=False, indent=2) + "\n")
+    err.write(f"doctor: {url} could not be asked: {reason}\n")
     return _CANNOT_ASK
 
 

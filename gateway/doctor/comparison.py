@@ -193,7 +193,7 @@ def _judge_rhythms(direct: Path, through: Path, delays: tuple[float, ...], quote
         assert through.seen.head is not None
         shown = f"{before.clumps} clumps on the direct path, {after.clumps} through"
         means = "what stands between collects blocks before it sends them"
-        severity: Severity = "problem" if after.kind != "clumps" or max(delays) >= _LATE_SECONDS else "warning"
+        severity: Severity = "problem" if after.kind != "clumps" or statistics.median(delays) >= _LATE_SECONDS else "warning"
         yield Finding("buffering", severity, shown, means, advice(through.seen.head, quote, after.pause_seconds))
     if direct.seen.ending != through.seen.ending:
         means = (

@@ -15,7 +15,7 @@ from gateway.decoding import UndecodableError, find_decoder
 from gateway.upstream import UpstreamProtocol, attach, open_session
 
 from .observation import Arrival, Ending, Head, Observation
-from .quoting import shown_url
+from .quoting import HARMLESS, shown_url
 
 T = TypeVar("T")
 
@@ -60,9 +60,10 @@ class Question:
         return replace(self, headers=(*self.headers, *fields))
 
     def redirected(self, status: int, url: URL) -> "Question":
-        """Gives the question that a redirect asks for; another origin gets neither credentials nor anything else that was given."""
+        """Gives the question that a redirect asks for; another origin gets nothing that may be a credential."""
         gets = (status in (301, 302) and self.method == "POST") or (status == 303 and self.method not in ("GET", "HEAD"))
-        headers = self.headers if url.origin() == self.url.origin() else ()
+        same = url.origin() == self.url.origin()
+        headers = tuple(field for field in self.headers if same or field[0].lower() in HARMLESS)
         if gets:
             return Question(url, "GET", tuple(field for field in headers if field[0].lower() not in _BODY_FIELDS))
         return replace(self, url=url, headers=headers)
@@ -148,7 +149,7 @@ async def listen(
         head = _head_of(response, loop.time())
         recording = Recording()
         try:
-            if not attach(response, recording):
+            if type(response.content) is not aiohttp.StreamReader or not attach(response, recording):
                 recording.feed(await response.read())  # an answer that can have no body
                 recording.upstream_ended()
             if watch is not None:

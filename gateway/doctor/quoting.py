@@ -8,7 +8,8 @@ from urllib.parse import unquote, unquote_plus
 
 from yarl import URL
 
-_HARMLESS = {"accept", "accept-encoding", "accept-language", "cache-control", "content-type", "last-event-id", "origin", "user-agent"}
+HARMLESS = {"accept", "accept-encoding", "accept-language", "cache-control", "content-type", "last-event-id", "origin", "user-agent"}
+"""Header fields that hold no credentials."""
 _SCHEMES = {"basic", "bearer", "digest", "token", "negotiate"}
 _LEAST_PART = 4
 """Shorter secrets are hidden only where they stand as a word: every `5` of a report would say nothing of `limit=5`."""
@@ -64,7 +65,7 @@ def secrets_of_headers(headers: Iterable[tuple[str, str]]) -> set[str]:
     """Gives what of header fields must not be shown: the values, their parts, and what Basic authentication hides in them."""
     secrets: set[str] = set()
     for name, value in headers:
-        if name.lower() in _HARMLESS:
+        if name.lower() in HARMLESS:
             continue
         parts = {part.strip("\"'") for part in re.split(r"[\s;,]+|(?<=[^=])=(?=[^=])", value)}
         secrets |= {part for part in parts if len(part) >= _LEAST_PART and part.lower() not in _SCHEMES} | {value}

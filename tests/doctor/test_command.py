@@ -120,6 +120,26 @@ async def test_redirect_is_followed_without_credentials_for_another_origin() -> 
     assert said.finding("redirects")["seen"] == f"sent on to {target.url}/x?k=…"
     assert server.requests[0].header("Authorization") == f"Bearer {SECRET}"
     assert target.requests[0].header("Authorization") is None
+    assert target.requests[0].header("Accept") == "text/event-stream"
+
+
+async def test_answer_without_a_body_is_judged_by_its_status() -> None:
+    async with ScriptedUpstream((b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n", Disconnect())) as server:
+        said = await consult(server.url, "--json", "--seconds", "5")
+    assert said.status == 0
+    assert (said.finding("status")["severity"], said.finding("status")["seen"]) == ("note", "204 No Content")
+
+
+@pytest.mark.parametrize(("status", "method"), [(302, "GET"), (303, "GET"), (307, "POST")])
+async def test_redirected_post_is_asked_as_the_redirect_says(status: int, method: str) -> None:
+    redirect = f"HTTP/1.1 {status} Elsewhere\r\nLocation: /there\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
+    async with ScriptedUpstream((redirect, Disconnect()), resuming) as server:
+        said = await consult(server.url, "--data", "words", "-H", f"X-Key: {SECRET}", "--json", "--seconds", "5")
+    assert said.status == 0
+    second = server.requests[1]
+    assert (second.method, second.target, second.header("X-Key")) == (method, "/there", SECRET)
+    assert second.body == (b"words" if method == "POST" else b"")
+    assert second.header("Content-Type") == ("text/plain" if method == "POST" else None)
 
 
 async def test_secrets_appear_neither_in_the_report_nor_in_what_is_said_meanwhile() -> None:
