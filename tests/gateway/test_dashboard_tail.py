@@ -22,6 +22,12 @@ ROUTES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty snapshots a second, so that nobody waits for them."""
+    monkeypatch.setattr("gateway.dashboard._INTERVAL_SECONDS", 0.05)
+
+
 class Scene(AsyncExitStack):
     """A stream of one mode that has sent one event, a subscriber of it, and somebody who looks."""
 
