@@ -36,7 +36,7 @@ async def _refuse(request: web.BaseRequest) -> web.StreamResponse:
 @asynccontextmanager
 async def connected() -> AsyncIterator[Downstream]:
     loop = asyncio.get_running_loop()
-    manager = DownstreamServer(_refuse)
+    manager = DownstreamServer(_refuse, head_seconds=GUARD_SECONDS, max_head_bytes=2**16, rejected=lambda reason, status: None)
     server = await loop.create_server(manager, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
     subscriber, closer = await asyncio.open_connection(host, port, limit=1024)
