@@ -50,7 +50,7 @@ def _judge_silence(seen: Observation, quote: Quote) -> Finding:
     return Finding(
         "answer",
         "problem",
-        f"the connection ended after {waited:.1f} s without an answer: {quote(seen.failure, 200)}",
+        f"no answer, but after {waited:.1f} s: {quote(seen.failure, 200)}",
         "a client sees a network error, and comes back",
         "look into the log of whoever listens there",
     )

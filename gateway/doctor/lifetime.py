@@ -126,4 +126,4 @@ def _judge_idle_cut(seen: Observation) -> Finding | None:
     shown = f"it ended after {silence:.1f} s without a byte" + (f", the time of {who[0]}" if who else "")
     means = "an idle timeout on the way, most likely: each silent subscriber is cut so, again and again"
     do = "send heartbeats more often than that, or raise the timeout for this path (nginx: proxy_read_timeout, HAProxy: timeout server)"
-    return Finding("idle cut", "problem", shown, means, do)
+    return Finding("idle cut", "warning" if seen.ending == "complete" and not who else "problem", shown, means, do)

@@ -61,7 +61,7 @@ def test_no_answer_at_all_is_a_problem() -> None:
     [closed] = judge_answer(Observation(ASKED, ending="cut", ended_seconds=ASKED + 1, failure="Server disconnected"), PLAIN)
     assert silent.severity == closed.severity == "problem"
     assert silent.seen == "connected, but no answer within 30.0 s"
-    assert closed.seen == "the connection ended after 1.0 s without an answer: Server disconnected"
+    assert closed.seen == "no answer, but after 1.0 s: Server disconnected"
 
 
 def test_body_of_a_refusal_is_not_judged() -> None:

@@ -82,7 +82,7 @@ async def test_server_that_does_not_answer_is_a_problem_and_not_asked_again() ->
         )
     assert (waiting.status, closed.status) == (1, 1)
     assert "no answer within 0.5 s" in waiting.finding("answer")["seen"]
-    assert "without an answer" in closed.finding("answer")["seen"]
+    assert "no answer, but after" in closed.finding("answer")["seen"]
     assert len(closing.requests) == 1
 
 
