@@ -96,6 +96,7 @@ def test_every_key_of_a_route_is_documented_and_read(tmp_path: Path) -> None:
         connect_timeout_seconds = 1
         first_byte_timeout_seconds = 2.5
         idle_timeout_seconds = 3
+        body_timeout_seconds = 3.5
         heartbeat_seconds = 0
         max_block_bytes = 1024
         on_upstream_loss = "error-event"
@@ -124,6 +125,7 @@ def test_every_key_of_a_route_is_documented_and_read(tmp_path: Path) -> None:
         "connect_timeout_seconds": 1,
         "first_byte_timeout_seconds": 2.5,
         "idle_timeout_seconds": 3,
+        "body_timeout_seconds": 3.5,
         "heartbeat_seconds": 0,
         "max_block_bytes": 1024,
         "on_upstream_loss": "error-event",
