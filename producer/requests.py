@@ -10,6 +10,7 @@ from service.tracing import TRACE_FIELDS, Span, Tracing, current_span
 from .meters import Meters
 
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+_STATUS_PATHS = frozenset(("/livez", "/readyz", "/metrics"))  # asked all day long, and no part of anything
 
 
 class Requests:
@@ -29,7 +30,7 @@ class Requests:
             return
         request_id = keep_or_make(_find(scope, b"x-request-id"))
         current_request_id.set(request_id)
-        span = None if self._tracing is None else _open_span(self._tracing, scope, request_id)
+        span = None if self._tracing is None or scope["path"] in _STATUS_PATHS else _open_span(self._tracing, scope, request_id)
         current_span.set(span)
         status = 0
 

@@ -516,3 +516,17 @@ async def test_tap_is_given_each_chunk_with_the_blocks_that_it_completes() -> No
         source.tap = None
         assert await anext(source, None) is None
     assert tapped == [(b"data: a\n\nda", b"data: a\n\n", 2), (b"ta: b\n\n", b"data: b\n\n", 0)]
+
+
+async def test_headers_may_be_given_anew_for_each_attempt() -> None:
+    numbers = iter(range(1, 4))
+    scripts = [stream(b"data: 1\n\n"), Disconnect()], [answer(503)], [NO_CONTENT]
+    async with following(*scripts, headers=lambda: {"X-Attempt": str(next(numbers)), "Accept": "text/event-stream, */*"}) as (
+        upstream,
+        source,
+    ):
+        assert [event.data async for event in source] == ["1"]
+        assert [asked.header("X-Attempt") for asked in upstream.requests] == ["1", "2", "3"]
+        assert {asked.header("Accept") for asked in upstream.requests} == {"text/event-stream, */*"}
+        assert {asked.header("Cache-Control") for asked in upstream.requests} == {"no-cache"}
+        assert (source.blocks_received, source.bytes_received) == (1, 9)
