@@ -14,6 +14,20 @@ from xdist.scheduler import LoadScopeScheduling
 DEVICE_BYTES = 16 * 1024 * 1024
 """The size of a device that a test fills."""
 
+LONGEST = (
+    "tests/compose/",
+    "tests/browser/test_demo.py",
+    "tests/end_to_end/test_crashes.py",
+    "tests/consumer/test_process.py",
+    "tests/gateway/test_workers.py",
+    "tests/soak/",
+    "tests/resumable/test_restart.py",
+    "tests/browser/",
+    "tests/bench/",
+    "tests/test_missing_tools.py",
+)
+"""Files of more than some twenty seconds, the longest first."""
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -66,12 +80,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Lets the tests that need the engine, which take longest, begin first."""
-    items.sort(key=lambda item: item.get_closest_marker("docker") is None)
+    """Lets the longest files begin first, or one process would be at them when the others have nothing left to do."""
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: next((rank for name, rank in ranks.items() if item.nodeid.startswith(name)), len(ranks)))
 
 
 class _FileByFile(LoadScopeScheduling):
-    """Lets a file's tests run in one process when there are several (`-n 2`), and so all that need the engine."""
+    """Lets a file's tests run in one process when there are several (`-n 4`), and so all that need the engine."""
 
     def _split_scope(self, nodeid: str) -> str:
         file, _, _ = nodeid.partition("::")
