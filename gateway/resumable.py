@@ -118,7 +118,7 @@ class Resumable:
         if other is not None:
             return await self._peers.hand_over(other, request, exchange)
         found = await self._streams.find(id)
-        cors = found.route.cors if isinstance(found, KeptStream) else self._routes.cors_of_streams(request.headers.get("Origin", ""))
+        cors = self._routes.cors_of_streams(request.headers.get("Origin", ""), found.head.route if isinstance(found, KeptStream) else None)
         asks_only = cors is not None and request.apply_cors(cors, METHODS)
         if not isinstance(found, KeptStream):
             return no_content(exchange) if asks_only else self._gone(exchange, found)

@@ -216,8 +216,11 @@ class RouteTable:
         gone = Route.model_validate({"path": path, "upstream": "http://gone.invalid", "mode": "resumable"})
         return next((route for route in self.routes if route.path == path), gone)
 
-    def cors_of_streams(self, origin: str) -> Cors | None:
-        """Gives a table that lets pages of `origin` read that there is no stream, whose route nobody knows then; None when none does."""
+    def cors_of_streams(self, origin: str, path: str | None = None) -> Cors | None:
+        """Gives what holds for answers about a kept stream of the route `path`; without one, as nobody knows the route of a stream that
+        is not there, a table that lets pages of `origin` read. None when there is none."""
+        if path is not None:
+            return next((route.cors for route in self.routes if route.path == path), None)
         tables = (route.cors for route in self.routes if route.mode == "resumable" and route.cors is not None)
         return next((cors for cors in tables if cors.allows(origin)), None)
 

@@ -12,7 +12,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from pydantic import ValidationError
 
 from gateway.cors import Cors
-from gateway.routes import RouteError, read_routes
+from gateway.routes import Route, RouteError, RouteTable, read_routes
 from gateway.sharing import identify
 from tests.gateway.serving import serving
 from tests.proxy.downstream import Answer, Downstream
@@ -128,6 +128,18 @@ def test_origin_does_not_split_a_shared_stream(tmp_path: Path) -> None:
     assert identify("GET", {"Origin": APP}, route) == identify("GET", {"Origin": STRANGER}, route) == identify("GET", {}, route) == ()
 
 
+def test_streams_follow_the_table_that_their_route_has_now() -> None:
+    def routes(*keys: dict[str, Any]) -> RouteTable:
+        return RouteTable(Route.model_validate({"upstream": "http://a", "mode": "resumable"} | each) for each in keys)
+
+    table = routes({"path": "/a", "cors": {"origins": [APP]}}, {"path": "/b"})
+    assert [cors and cors.origins for cors in (table.cors_of_streams(APP, "/a"), table.cors_of_streams(APP, "/b"))] == [(APP,), None]
+    assert table.cors_of_streams(APP, "/gone") is None
+    assert [table.cors_of_streams(origin) is not None for origin in (APP, STRANGER)] == [True, False]
+    table.replace(routes({"path": "/a", "cors": {"origins": [OTHER]}}))
+    assert [table.cors_of_streams(origin) is not None for origin in (APP, OTHER)] == [False, True]
+
+
 def asked(**headers: str) -> CIMultiDictProxy[str]:
     return CIMultiDictProxy(CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()}))
 
@@ -173,6 +185,7 @@ async def port(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncI
         route("/upstreams-kept", mode="resumable"),
         route("/upstreams", methods=["GET", "OPTIONS"]),
         route("/nowhere", upstream="http://127.0.0.1:9", cors=TABLE),
+        route("/guarded", cors=TABLE, auth={"kind": "api-keys", "keys": [{"name": "a", "sha256": "0" * 64}]}),
     ]
     async with serving(routes, tmp_path_factory.mktemp("cors"), max_streams_per_client=20, max_request_body_bytes=10) as port:
         yield port
@@ -232,7 +245,7 @@ in_module_loop = pytest.mark.asyncio(loop_scope="module")
 @in_module_loop
 async def test_preflight_is_answered_without_asking_upstream(browser: Browser, stage: Stage) -> None:
     strays = len(stage.strays)
-    for target in ("/direct", "/post", "/shared/x", "/kept", "/nowhere"):
+    for target in ("/direct", "/post", "/shared/x", "/kept", "/nowhere", "/guarded"):
         answer = await browser.preflight(target)
         assert answer.head.status == 204
         assert_is_for(answer, APP)
@@ -302,7 +315,7 @@ async def test_without_a_table_all_is_upstreams_word(browser: Browser, stage: St
 @in_module_loop
 @pytest.mark.parametrize(
     ("target", "method", "body", "status"),
-    [("/nowhere", "GET", b"", 502), ("/post", "GET", b"", 405), ("/direct", "POST", b"x" * 11, 413)],
+    [("/nowhere", "GET", b"", 502), ("/post", "GET", b"", 405), ("/direct", "POST", b"x" * 11, 413), ("/guarded", "GET", b"", 401)],
 )
 async def test_errors_are_for_the_page_too(browser: Browser, target: str, method: str, body: bytes, status: int) -> None:
     answer = await browser.ask(target, method=method, body=body)
