@@ -26,6 +26,18 @@ TOO_LARGE: dict[int | str, dict[str, Any]] = {
 """The OpenAPI text of the answer that only routes with a body have."""
 
 
+EVENT_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "data": {"type": "string"},
+        "event": {"type": "string"},
+        "id": {"type": "string"},
+        "retry": {"type": "integer", "minimum": 0},
+    },
+}
+"""Each event of a stream, as FastAPI and OpenAPI 3.2 describe it."""
+
+
 def describe_streams(settings: Settings) -> dict[int | str, dict[str, Any]]:
     """Gives the OpenAPI text of the answers that all stream routes have in common."""
     pieces = split_text(settings.text, Split.GRAPHEME)[:2]
@@ -33,7 +45,7 @@ def describe_streams(settings: Settings) -> dict[int | str, dict[str, Any]]:
     return {
         200: {
             "description": "One event per piece of text, sent while the stream is made.",
-            "content": {EVENT_STREAM: {"schema": {"type": "string"}, "example": example}},
+            "content": {EVENT_STREAM: {"itemSchema": EVENT_SCHEMA, "example": example}},
         },
         204: {"description": "The event of your Last-Event-ID was the last one: nothing is left, an `EventSource` stops."},
         400: describe_problem("Last-Event-ID is not an id of this stream.", title="Bad Request", status=400),

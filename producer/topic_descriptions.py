@@ -4,6 +4,7 @@ from typing import Any
 
 from eventstream import encode
 
+from .descriptions import EVENT_SCHEMA
 from .event_bodies import LONGEST_RETRY_MS, LONGEST_TYPE
 from .problems import describe_problem
 from .responses import EVENT_STREAM
@@ -12,6 +13,9 @@ from .topics import LONGEST_NAME, MOST_PATTERNS, MOST_SEGMENTS
 _ID = "k3v9x0q2m7-42"
 
 _STOPPING = {503: describe_problem("The producer is stopping, or the event log fails.", title="Service Unavailable", status=503)}
+_NOWHERE = {
+    404: describe_problem("There is no such path: what stands for the topic has a slash or a line end.", title="Not Found", status=404)
+}
 _WRONG = {
     422: describe_problem(
         "The topic, a parameter, a header or the body is not allowed; `errors` says where. Nothing was stored but what `stored` says.",
@@ -40,16 +44,29 @@ _IDEMPOTENCY_KEY = {
     "description": "Makes it happen once: sent again with the same body, the answer is the first one, with the status 200.",
 }
 
+_SEGMENT = "([A-Za-z0-9_~-]|%[0-9A-Fa-f]{2})+"
+
 _TOPIC = {
     "name": "topic",
     "in": "path",
     "required": True,
-    "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST_NAME},
+    "schema": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": LONGEST_NAME,
+        "pattern": rf"^{_SEGMENT}(\.{_SEGMENT}){{0,{MOST_SEGMENTS - 1}}}$",
+    },
     "description": f"Up to {MOST_SEGMENTS} segments between dots, of letters, digits, `-`, `_`, `~` and `%XX`.",
 }
 
 _PATTERN = _TOPIC | {
-    "description": "A topic, or a pattern: `*` stands for any one segment, `>` at the end for one or more (`orders.*`, `orders.>`)."
+    "schema": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": LONGEST_NAME,
+        "pattern": rf"^(({_SEGMENT}|\*)\.){{0,{MOST_SEGMENTS - 1}}}({_SEGMENT}|\*|>)$",
+    },
+    "description": "A topic, or a pattern: `*` stands for any one segment, `>` at the end for one or more (`orders.*`, `orders.>`).",
 }
 
 _EVENT_SCHEMA = {
@@ -114,6 +131,7 @@ PUBLISH: dict[str, Any] = {
         ),
         415: describe_problem("The body is in a media type that is not taken.", title="Unsupported Media Type", status=415),
         507: describe_problem("There is no room left; nothing was stored.", title="Insufficient Storage", status=507),
+        **_NOWHERE,
         **_WRONG,
         **_KEYS,
         **_STOPPING,
@@ -148,7 +166,7 @@ _STREAM = {
         ),
         "content": {
             EVENT_STREAM: {
-                "schema": {"type": "string"},
+                "itemSchema": EVENT_SCHEMA,
                 "example": "retry: 3000\n" + encode('{"number":7}', type="order", id=_ID).decode(),
             }
         },
@@ -161,7 +179,7 @@ _STREAM = {
 SUBSCRIBE: dict[str, Any] = {
     "summary": "Subscribe to a topic, or to all that match a pattern",
     "description": "Begins where Last-Event-ID, `last_event_id`, `from` or `since` says, in this order; else with what comes from now on.",
-    "responses": _STREAM,
+    "responses": _STREAM | _NOWHERE,
     "openapi_extra": {"parameters": [_PATTERN]},
 }
 

@@ -52,7 +52,7 @@ def test_publishing_is_described_with_its_bodies_headers_and_answers(openapi: di
     publish = openapi["paths"]["/topics/{topic}/events"]["post"]
     assert set(publish["requestBody"]["content"]) == {"application/json", "text/plain", "application/x-ndjson"}
     assert [parameter["name"] for parameter in publish["parameters"]] == ["topic", "Idempotency-Key", "Authorization"]
-    assert set(publish["responses"]) == {"200", "201", "401", "403", "413", "415", "422", "503", "507"}
+    assert set(publish["responses"]) == {"200", "201", "401", "403", "404", "413", "415", "422", "503", "507"}
     assert publish["responses"]["201"]["headers"]["Location"]
 
 
