@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 from tests.proxy.downstream import End
-from tests.reload.reloading import Reloading, reloading, resumable, route, shared
+from tests.reload.reloading import GUARD_SECONDS, Reloading, reloading, resumable, route, shared
 from tests.resumable.answers import event, events, sent, stream_of, unstamped
 from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Pause, ScriptedUpstream, Silence, chunk
 from tests.shared.subscribing import Subscriber
@@ -132,13 +132,17 @@ async def test_subscribers_whose_upstream_is_lost_are_sent_to_the_new_route_inst
 
 async def test_subscribers_who_wait_for_an_upstream_that_is_away_are_sent_to_the_new_one_at_once(tmp_path: Path) -> None:
     async with Upstream() as old, Upstream() as new, reloading(tmp_path, shared("/", old.url)) as gateway:
-        before, after = old.add(Topic("/topic")), new.add(Topic("/topic"))
+        before, after = old.add(Topic("/topic", retry=60_000)), new.add(Topic("/topic"))
         async with Subscriber(gateway.port, "/topic") as subscriber:
             await subscriber.join()
             before.publish()
             after.publish(2)
             await subscriber.until_number(1)
             await old.stop()
+            [stream] = gateway.gateway.routing._shared.streams
+            async with asyncio.timeout(GUARD_SECONDS):
+                while stream.source.state != "connecting":  # it would look again in a minute
+                    await asyncio.sleep(0.01)
             await gateway.reload(shared("/", new.url))
             assert await subscriber.until_end() is End.CUT_SHORT
             await subscriber.join()
