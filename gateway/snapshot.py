@@ -22,7 +22,6 @@ from .routes import Route
 from .shared import Shared
 from .shared_stream import SharedStream
 from .stream_store import COMPLETE, RUNNING
-from .subscriber import Subscriber
 from .timeline import Timeline, shown_id, shown_path, without_secrets
 
 MOST_STREAMS = 100
@@ -197,13 +196,13 @@ class Sampler:
         return sums
 
     def _activity(self, stream: Stream) -> tuple[float, int]:
-        return self._seen[stream].rate or 0.0, len(_subscribers(stream))
+        return self._seen[stream].rate or 0.0, _subscribers(stream)
 
     def _row(self, stream: Stream) -> dict[str, Any]:
         seen = self._seen[stream]
         fan_out = _fan_out(stream)
         row: dict[str, Any] = {"number": seen.number, "route": stream.route.path, "blocks": seen.blocks, "rate": seen.rate}
-        row |= {"subscribers": len(_subscribers(stream)), "slow": 0, "lag": None, "history_blocks": None, "history_bytes": None}
+        row |= {"subscribers": _subscribers(stream), "slow": 0, "lag": None, "history_blocks": None, "history_bytes": None}
         if fan_out is not None:
             row |= _lag(fan_out) | {"history_blocks": fan_out.history.end - fan_out.history.first, "history_bytes": fan_out.history.cost}
         match stream:
@@ -240,15 +239,12 @@ def _fan_out(stream: Stream) -> FanOut | None:
     return None if isinstance(stream, Exchange) else stream.fan_out
 
 
-def _subscribers(stream: Stream) -> list[Subscriber | Relay]:
-    """Those who follow a stream, its catch-ups too."""
-    match stream:
-        case SharedStream():
-            return [*stream.fan_out.subscribers, *itertools.chain(*(each.fan_out.subscribers for each in stream.catch_ups))]
-        case KeptStream():
-            return [*stream.fan_out.subscribers]
-        case _:
-            return [stream.relay] if stream.relay is not None else []
+def _subscribers(stream: Stream) -> int:
+    """How many follow a stream, its catch-ups too."""
+    if isinstance(stream, Exchange):
+        return 1
+    catch_ups = stream.catch_ups if isinstance(stream, SharedStream) else ()
+    return len(stream.fan_out.subscribers) + sum(len(each.fan_out.subscribers) for each in catch_ups)
 
 
 def _lag(fan_out: FanOut) -> dict[str, int]:

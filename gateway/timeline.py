@@ -16,7 +16,7 @@ _SAME_SECONDS = 1.0
 """Equal marks within so long are one mark with a count: ten thousand subscribers may meet the same gap."""
 _MOST_CHARS = 200
 
-_QUERY = re.compile(r"(\w+://[^\s?#]*)[?#]\S*")
+_QUERY = re.compile(r"(\S*/[^\s?#]*)[?#]\S+")
 _STREAM_ID = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{24}\b")
 
 LOST = "lost"
