@@ -18,6 +18,8 @@ class KeyUrl:
         self.url = url
         self.body = b""
         self.status = 200
+        self.location = ""
+        """Where it sends whoever asks, with a status for it."""
         self.asked = 0
         """How often it was asked."""
         self.speaking = asyncio.Event()
@@ -42,7 +44,8 @@ class KeyUrl:
             self.asked += 1
             self._change.notify_all()
         await self.speaking.wait()
-        return web.Response(status=self.status, body=self.body, content_type="application/json")
+        headers = {"Location": self.location} if self.location else None
+        return web.Response(status=self.status, body=self.body, content_type="application/json", headers=headers)
 
 
 class Issuer:

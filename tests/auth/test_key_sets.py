@@ -182,6 +182,15 @@ async def test_url_where_nobody_listens_is_no_reason_to_fail(sets: KeySets, logg
     assert "s3cret" not in json.dumps(line)
 
 
+async def test_url_that_sends_elsewhere_is_not_followed(sets: KeySets, issuer: Issuer, url: KeyUrl, source: KeySource) -> None:
+    other = issuer.key_url("other")
+    other.publish("a")
+    url.status, url.location = 302, other.url
+    with pytest.raises(KeysUnavailable):
+        await sets.find(source, "ES256", "a")
+    assert other.asked == 0
+
+
 async def test_keys_outlive_the_routes_and_their_settings(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
     url.publish("a")
     sets.fetch([source])

@@ -119,6 +119,14 @@ async def test_kept_stream_is_nobody_elses(world: World) -> None:
     assert (await world.ask(path, bearer(hs_token(sub="alice")))).status == 200
 
 
+async def test_what_lets_open_a_stream_lets_come_back_for_it(world: World) -> None:
+    grants = {"publish": ["/kept/short-granted"]}
+    async with connected(world) as downstream:
+        answer = await world.open(downstream, "/kept/short-granted", [bearer(hs_token(events=grants))], "POST", BODY)
+        body = await answer.to_end()
+    assert (await world.ask(f"/streams/{stream_of(answer)}", bearer(hs_token(events=grants)))).body == body
+
+
 async def test_cookie_of_another_page_does_not_open_a_kept_stream(world: World) -> None:
     async with connected(world) as downstream:
         answer = await world.open(downstream, "/kept/short-page", [bearer(hs_token())], "POST", BODY)
