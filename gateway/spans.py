@@ -30,7 +30,9 @@ def finish(exchange: Exchange) -> None:
     """Ends the span of a request with what came of it."""
     if exchange.span is None:
         return
-    attributes: dict[str, str | int | float | bool] = {"http.response.status_code": exchange.status, "http.route": exchange.route.path}
+    attributes: dict[str, str | int | float | bool] = {"http.route": exchange.route.path}
+    if exchange.status:  # else the client left before there was an answer
+        attributes["http.response.status_code"] = exchange.status
     error = ""
     if exchange.refused is not None:
         attributes["error.type"] = exchange.refused
@@ -78,4 +80,5 @@ def answered(span: Span | None, exchange: Exchange) -> None:
 def end_answered(span: Span | None, status: int, attributes: Attributes) -> None:
     """Ends the span of a request to an upstream that answered with `status`."""
     if span is not None:
-        span.end({"http.response.status_code": status, **attributes}, f"answered {status}" if status >= 400 else "")
+        answer: Attributes = {"http.response.status_code": status} if status else {"error.type": "left"}
+        span.end({**answer, **attributes}, f"answered {status}" if status >= 400 else "")

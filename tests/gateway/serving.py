@@ -12,12 +12,13 @@ from gateway.app import run_gateway
 from gateway.listeners import Listeners, bind_listeners, close_listeners, port_of
 from gateway.routes import Route, RouteTable
 from gateway.settings import Settings
+from service.tracing import Tracing
 
 GUARD_SECONDS = 10.0
 
 
 @asynccontextmanager
-async def serving(routes: Sequence[dict[str, Any]], data_dir: Path, **settings: Any) -> AsyncIterator[int]:
+async def serving(routes: Sequence[dict[str, Any]], data_dir: Path, tracing: Tracing | None = None, **settings: Any) -> AsyncIterator[int]:
     """Serves `routes` until the block ends; gives the public port."""
     sets = bind_listeners("127.0.0.1", 0)
     options = Settings(data_dir=data_dir, drain_seconds=0.2, **settings)
@@ -27,7 +28,7 @@ async def serving(routes: Sequence[dict[str, Any]], data_dir: Path, **settings: 
 
     table = RouteTable(Route.model_validate(route) for route in routes)
     try:
-        async with run_gateway(options, table, Listeners(sets), open_admin) as gateway:
+        async with run_gateway(options, table, Listeners(sets), open_admin, tracing=tracing) as gateway:
             yield port_of(sets[0])
             async with asyncio.timeout(GUARD_SECONDS):
                 await gateway.drain()

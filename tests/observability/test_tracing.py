@@ -210,3 +210,22 @@ async def test_workers_make_spans_too(monkeypatch: pytest.MonkeyPatch) -> None:
     [served] = [span for span in collector.spans if span.kind == "SERVER"]
     assert (served.service, served.trace, served.failed) == ("gateway", TRACE, True)
     assert (served.attributes["eventstream.verdict"], served.attributes["eventstream.blocks"]) == ("cut", 1)
+
+
+async def test_span_of_a_request_whose_client_left_before_the_answer_has_no_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with collecting() as collector:
+        async with (
+            tracing_to(collector, monkeypatch) as tracing,
+            ScriptedUpstream(lambda _: [Silence()]) as upstream,
+            serving([{"path": "/", "upstream": upstream.url}], tmp_path, tracing=tracing) as port,
+        ):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /?token=hunter2 HTTP/1.1\r\nHost: x\r\n\r\n")
+            await upstream.wait_for_requests(1)
+            writer.close()
+            async with asyncio.timeout(GUARD_SECONDS):
+                await upstream.requests[0].left.wait()
+    spans = {span.kind: span for span in collector.spans}
+    assert spans.keys() == {"SERVER", "CLIENT"}
+    assert all("http.response.status_code" not in span.attributes for span in spans.values())
+    assert (spans["CLIENT"].attributes["error.type"], spans["SERVER"].attributes["url.path"]) == ("left", "/")
