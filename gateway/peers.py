@@ -7,10 +7,12 @@ from pathlib import Path
 
 import aiohttp
 from aiohttp import web
+from multidict import istr
 
 from .caller import Caller
 from .deletion import Deletion
 from .direct import Direct
+from .downstream import comes_from_peer
 from .exchange import Exchange
 from .incoming import Incoming
 from .metrics import Metrics
@@ -20,7 +22,7 @@ from .upstream import open_session
 from .wheel import TimerWheel
 
 _NUMBER_DIGITS = 3  # of a stream's id: which worker has it
-_CALLER = "Gateway-Caller"
+_CALLER = istr("Gateway-Caller")
 
 
 class Peers:
@@ -94,8 +96,10 @@ class Peers:
 
 
 def take_caller(request: Incoming) -> None:
-    """Takes from a request that another worker has handed over who asks, as that worker has found out."""
-    credentials = request.headers.get(_CALLER, "")
-    if credentials:
+    """Takes from a request who asks, as another worker that has handed it over found out; from others the field means nothing."""
+    credentials = request.headers.get(_CALLER)
+    if credentials is None:
+        return
+    request.forget(_CALLER)
+    if comes_from_peer(request):
         request.caller = Caller("", bytes.fromhex(credentials))
-        request.forget(_CALLER)

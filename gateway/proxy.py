@@ -161,8 +161,8 @@ class Proxy:
 
     async def _let_in(self, request: Incoming, route: Route, target: str) -> str:
         """Gives the target without credentials, after the request says who asks. Raises Denied."""
+        take_caller(request)
         if comes_from_peer(request):  # which has looked at them
-            take_caller(request)
             return target
         return await self._door.let_in(request, route, target)
 
