@@ -1,6 +1,7 @@
 """In what tables of routes differ, which routes share streams, and how workers are told."""
 
 import asyncio
+import socket
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ from gateway.reload import Reload, ReloadFailed
 from gateway.route_changes import RouteChanges
 from gateway.routes import RouteError, RouteTable, routes_of
 from gateway.settings import Settings
+from gateway.worker import Channel, _obey
 
 HOST = "http://127.0.0.1:9"
 
@@ -75,7 +77,7 @@ async def test_gateway_without_a_file_says_that_there_is_none_to_read_again() ->
         await reload.reload()
 
 
-class Channel:
+class ScriptedChannel:
     """Notes what a worker is told."""
 
     def __init__(self) -> None:
@@ -87,7 +89,7 @@ class Channel:
 
 def workers(*states: str) -> Any:
     """Workers in these states, as their parent sees them."""
-    crew = [SimpleNamespace(number=number, state=state, channel=Channel()) for number, state in enumerate(states)]
+    crew = [SimpleNamespace(number=number, state=state, channel=ScriptedChannel()) for number, state in enumerate(states)]
     return SimpleNamespace(workers=crew, draining=False, orders=Orders(b"key", table({"path": "/old"})))
 
 
@@ -196,3 +198,19 @@ async def test_worker_says_what_is_in_the_way_and_puts_nothing() -> None:
     assert await obedience.obey(routing, {"put": tables_of(table({"path": "/a"}))}) == "no room"  # type: ignore[arg-type]
     assert "route 1 (/a): key 'upstream' is missing" in await obedience.obey(routing, {"prepare": [{"path": "/a"}]})  # type: ignore[arg-type]
     assert [what for what, _ in routing.done] == ["prepare"]
+
+
+async def test_worker_that_starts_and_cannot_have_the_new_routes_leaves_for_one_that_says_so_at_its_start() -> None:
+    ours, theirs = socket.socketpair()
+    parent, worker = await Channel.open(ours), await Channel.open(theirs)
+    routing, leave = Routing(), asyncio.Event()
+    routing.obstacle = "no room"
+    opened = asyncio.get_running_loop().create_future()
+    obeying = asyncio.create_task(_obey(worker, None, opened, leave))  # type: ignore[arg-type]
+    parent.tell(order=0, put=tables_of(table({"path": "/a"})))
+    parent.tell(drain=True)
+    opened.set_result(SimpleNamespace(routing=routing))
+    assert await asyncio.wait_for(obeying, 10)
+    assert leave.is_set()
+    assert await parent.hear() == {"done": 0, "obstacle": "no room"}
+    await asyncio.gather(parent.close(), worker.close())

@@ -6,6 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.gateway.running import START_SECONDS, GatewayProcess, environment, start_gateway, start_refused
@@ -100,6 +101,9 @@ async def test_all_workers_reload_or_none_and_one_that_is_started_later_has_the_
                 assert {await status(crew.port, "/stream") for _ in range(12)} == {404}
                 assert (data / "worker-1").is_dir(), "each has opened its store"
                 assert [answer.end for answer in answers] == [None] * 4
+            async with httpx.AsyncClient(trust_env=False, base_url=gateway.admin) as http:
+                assert (await http.post("/reload")).json() == {"added": [], "removed": [], "changed": []}
+                assert (await http.post("/workers/0/reload")).status_code == 404, "that is the parent's business"
             for number, pid in crew.pids().items():
                 os.kill(pid, signal.SIGHUP)
                 assert (await gateway.log_line("SIGHUP to one worker does nothing; send it to the parent"))["worker"] == number
@@ -109,7 +113,7 @@ async def test_all_workers_reload_or_none_and_one_that_is_started_later_has_the_
             assert crew.pids()[0] != killed
             assert {await status(crew.port, "/new") for _ in range(12)} == {200}
             metrics = await gateway.metrics()
-            assert {(each.labels["result"], each.value) for each in metrics["gateway_reloads"].samples} == {("done", 1), ("refused", 1)}
+            assert {(each.labels["result"], each.value) for each in metrics["gateway_reloads"].samples} == {("done", 2), ("refused", 1)}
 
 
 def check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[object, str]:
