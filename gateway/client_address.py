@@ -61,16 +61,18 @@ class TrustedProxies:
     def find_client(self, peer: str, headers: CIMultiDictProxy[str]) -> str:
         """Gives the address of whoever asked `peer`, which is believed: from right to left the first that is not believed itself.
 
-        A proxy that passes on one of `Forwarded` (RFC 7239) and `X-Forwarded-For` as clients send it writes the other. So where they
-        name different clients neither is believed, and `peer` counts as the client, as it does when they make no sense.
+        A proxy may write one of `Forwarded` (RFC 7239) and `X-Forwarded-For` and pass the other on as clients send it. So where one of
+        them makes no sense, or they name different clients, neither is believed, and `peer` counts as the client.
         """
-        found = {
-            client for chain in (_read_forwarded(headers), _read_x_forwarded_for(headers)) if (client := self._walk(chain)) is not None
-        }
+        found = set()
+        for name, read in ((_FORWARDED, _read_forwarded), (_X_FORWARDED_FOR, _read_x_forwarded_for)):
+            if name in headers:
+                client = self._walk(read(headers))
+                if client is None:
+                    return peer
+                found.add(client)
         outsiders = {client for client in found if not self.trust(client)}
-        if len(outsiders or found) == 1:
-            return (outsiders or found).pop()
-        return peer
+        return (outsiders or found).pop() if len(outsiders or found) == 1 else peer
 
     def _walk(self, chain: Sequence[str]) -> str | None:
         """Gives the client that a chain names: beyond an address that cannot be read nobody is believed. None when it names nobody."""

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from hypothesis import given
+from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.client_address import TrustedProxies, client_network, plain_address
@@ -89,6 +91,22 @@ def test_field_that_the_proxy_passes_on_as_it_came_does_not_name_somebody_else()
     assert client(("Forwarded", "for=10.7.7.7"), ("X-Forwarded-For", attacker)) == attacker
     assert client(("Forwarded", f"for={attacker}"), ("X-Forwarded-For", "10.7.7.7, fd00::9")) == attacker
     assert client(("Forwarded", f"for={attacker}"), ("X-Forwarded-For", f"{victim}, {attacker}")) == attacker
+    assert client(("Forwarded", f'x=", for={attacker}'), ("X-Forwarded-For", victim)) == PROXY
+    assert client(("Forwarded", f"for={victim}"), ("X-Forwarded-For", f"{victim}, unknown")) == PROXY
+
+
+_PARTS = ["for=", "by=", '"', ",", ";", "\\", " ", "=", "[", "]", ":", "203.0.113.1", "10.0.0.9", "2001:db8::1", "_x", "unknown"]
+CLAIM = st.lists(st.sampled_from([*_PARTS, "for=203.0.113.1", 'x="', 'for="[2001:db8::1]:7"'])).map("".join)
+
+
+@given(CLAIM, CLAIM)
+def test_whatever_a_client_claims_it_is_not_taken_for_somebody_else(one: str, other: str) -> None:
+    real = "198.51.100.7"
+    appended = client(("Forwarded", one), ("X-Forwarded-For", f"{other}, {real}"))
+    assert appended in (real, PROXY)
+    for entry in (f"for={real}", f'for="{real}";host="a";proto=http', f'proto=http;for="{real}:80"'):
+        assert client(("Forwarded", f"{one}, {entry}"), ("X-Forwarded-For", other)) in (real, PROXY)
+        assert client(("Forwarded", one), ("Forwarded", entry), ("X-Forwarded-For", other)) in (real, PROXY)
 
 
 def test_nobody_is_trusted_unless_named() -> None:
