@@ -227,7 +227,7 @@ async def test_admin_pages_are_on_the_admin_port_only(tmp_path: Path) -> None:
         assert (await admin.get("/readyz")).json() == {"status": "ready"}
         metrics = await admin.get("/metrics")
         assert metrics.headers["Content-Type"].startswith("text/plain; version=0.0.4")
-        assert (await admin.get("/")).status_code == 404
+        assert (await admin.get("/whole")).status_code == 404
         assert upstream.requests == []
         for page in ("/livez", "/readyz", "/metrics"):
             assert (await http.get(page)).status_code == 404  # it is upstream's to answer
