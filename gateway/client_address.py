@@ -25,7 +25,9 @@ FORWARDING_FIELDS = tuple(
 )
 """What proxies say of who asked them. From anybody else it is a claim, which some upstreams would believe."""
 
-_FORWARDED, _X_FORWARDED_FOR = FORWARDING_FIELDS[:2]
+CHAIN_FIELDS = _FORWARDED, _X_FORWARDED_FOR = FORWARDING_FIELDS[:2]
+"""Those that name whom each proxy was asked by."""
+
 _MOST_HOPS = 100  # more are nobody's proxies; a request line's worth of addresses would take time to read
 _CLIENT_NETWORK_BITS = 64  # what one customer gets of IPv6: each has 2^64 addresses at least
 _PAIR = re.compile(r"[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)=([!#$%&'*+.^_`|~0-9A-Za-z-]+|\"(?:[^\"\\]|\\.)*\")[ \t]*(;|,|\Z)")

@@ -9,7 +9,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from service.request_ids import keep_or_make
 
 from .caller import Caller
-from .client_address import FORWARDING_FIELDS, TrustedProxies, client_network, plain_address
+from .client_address import CHAIN_FIELDS, FORWARDING_FIELDS, TrustedProxies, client_network, plain_address
 from .cors import ORIGIN, Cors, is_preflight
 from .problems import ProblemAnswer
 
@@ -43,8 +43,9 @@ class Incoming(web.BaseRequest):
         peer = self.remote
         self.client = plain_address(peer) if peer else "unknown"
         if peer == "" or self._trusted.trust(self.client):  # empty: another worker of this gateway, which says who asked it
-            self.client = self._trusted.find_client(self.client, self._headers)
-        elif any(name in self._headers for name in FORWARDING_FIELDS):
+            believed, self.client = self.client, self._trusted.find_client(self.client, self._headers)
+            self.forget(*(CHAIN_FIELDS if self.client == believed else ()))  # those that name nobody, or not the same
+        else:
             self.forget(*FORWARDING_FIELDS)
         given = self._headers.get("X-Request-Id", "")
         self.request_id = keep_or_make(given)
@@ -63,6 +64,8 @@ class Incoming(web.BaseRequest):
 
     def forget(self, *names: str) -> None:
         """Takes header fields away, for instance credentials that are meant for the gateway."""
+        if not any(name in self._headers for name in names):
+            return
         fields = self._headers.copy()
         for name in names:
             fields.popall(name, None)

@@ -186,6 +186,18 @@ async def test_what_a_trusted_proxy_says_is_passed_on_with_the_proxy_itself(stag
 
 
 @pytest.mark.asyncio(loop_scope="module")
+async def test_fields_that_contradict_each_other_are_not_passed_on(stage: Stage, port: int) -> None:
+    scene = stage.scene(b"HTTP/1.1 204 No Content\r\n\r\n")
+    async with Downstream(port, source="127.0.0.2") as downstream:
+        await downstream.ask("/", headers=[*scene.headers, *CLAIMS, ("Forwarded", 'x="')])
+        await downstream.answer()
+    asked = await scene.asked()
+    assert asked.header("X-Forwarded-For") == "127.0.0.2"
+    assert (asked.header("Forwarded") or "").startswith("for=127.0.0.2;")
+    assert asked.header("X-Forwarded-Proto") == "https"
+
+
+@pytest.mark.asyncio(loop_scope="module")
 async def test_limits_are_for_the_client_behind_the_proxy(stage: Stage, port: int) -> None:
     scene = stage.scene(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
     async with (
