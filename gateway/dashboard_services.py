@@ -31,11 +31,11 @@ class Figure:
 
 FIGURES = (
     Figure("producer_streams_open", "streams"),
-    Figure("producer_log_events", "events kept"),
+    Figure("producer_log_events", "events"),
     Figure("producer_log_bytes", "log", "bytes"),
     Figure("consumer_connected", "connected", "yes"),
-    Figure("consumer_durable_lines_total", "lines logged"),
-    Figure("consumer_last_event_age_seconds", "newest event", "seconds"),
+    Figure("consumer_durable_lines_total", "lines"),
+    Figure("consumer_last_event_age_seconds", "last event", "seconds"),
     Figure("process_resident_memory_bytes", "memory", "bytes"),
 )
 """Those that a card has room for are shown, in this order."""

@@ -149,7 +149,7 @@ function gatewayCard() {
     state: snapshot.state,
     reason: snapshot.reason,
     facts: [
-      workers.length ? ["workers ready", `${ready} of ${workers.length}`] : ["open requests", count(snapshot.requests)],
+      workers.length ? ["workers", `${ready} of ${workers.length}`] : ["requests", count(snapshot.requests)],
       ["memory", bytes(snapshot.memory_bytes)],
       ["CPU", share(snapshot.cpu)],
     ],

@@ -59,7 +59,7 @@ async def test_service_that_is_ready_is_shown_with_its_figures() -> None:
         "reason": "",
         "figures": [
             {"label": "streams", "value": 5.0, "unit": ""},
-            {"label": "events kept", "value": 7.0, "unit": ""},
+            {"label": "events", "value": 7.0, "unit": ""},
             {"label": "log", "value": 2048.0, "unit": "bytes"},
         ],
     }
