@@ -63,7 +63,7 @@ def _routes(upstream: str, directory: Path, issuer: Issuer) -> list[dict[str, An
         route("/jwks/rotated", jwks("rotated")),
         route("/jwks/down", jwks("down", jwks_max_age_seconds=0.2)),
         route("/jwks/never", jwks("never")),
-        route("/jwks/slow", jwks("slow", jwks_timeout_seconds=0.2)),
+        route("/jwks/slow", jwks("slow", jwks_timeout_seconds=1)),
     ]
 
 

@@ -25,8 +25,8 @@ async def connected(world: World) -> AsyncIterator[Downstream]:
         yield downstream
 
 
-def soon(seconds: int = 2) -> int:
-    """A time of expiry between one and two seconds from now, for two."""
+def soon(seconds: int = 3) -> int:
+    """A time of expiry between two and three seconds from now, for three."""
     return int(time.time()) + seconds
 
 
