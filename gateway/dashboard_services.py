@@ -33,7 +33,7 @@ FIGURES = (
     Figure("producer_streams_open", "streams"),
     Figure("producer_log_events", "events"),
     Figure("producer_log_bytes", "log", "bytes"),
-    Figure("consumer_connected", "connected", "yes"),
+    Figure("consumer_connected", "online", "yes"),
     Figure("consumer_durable_lines_total", "lines"),
     Figure("consumer_last_event_age_seconds", "last event", "seconds"),
     Figure("process_resident_memory_bytes", "memory", "bytes"),
