@@ -119,5 +119,5 @@ def _project(name: str, **variables: str) -> Project:
     public_port, admin_port, edge_port = free_ports(3)
     environ = {"PUBLIC_PORT": str(public_port), "ADMIN_PORT": str(admin_port), "EDGE_HTTPS_PORT": str(edge_port)}
     subnet = f"198.{random.choice((18, 19))}.{random.randrange(250)}.{random.randrange(0, 256, 8)}/29"
-    environ |= {"EDGE_HOST": "localhost", "EDGE_SUBNET": subnet, "CADDY_IMAGE": f"{name}-caddy"}
+    environ |= {"EDGE_HOST": "localhost", "EDGE_SUBNET": subnet, "CADDY_IMAGE": f"{name}-caddy", "HEALTH_INTERVAL": "1s"}
     return Project(name, public_port, admin_port, edge_port, clean_environment(**environ, **variables))
