@@ -24,7 +24,8 @@ run: $(ENVIRONMENT) ## run producer, gateway and consumer here until Ctrl-C; dat
 	@PYTHONUNBUFFERED=1 $(BIN)/honcho start
 
 test: lint ## check everything: lint, types, import rules, every test
-	$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder -rfEs --cov=eventstream --cov-fail-under=100
+	$(BIN)/python -m pytest tests/eventstream -rfEs --cov=eventstream --cov-fail-under=100
+	$(BIN)/python -m pytest --ignore tests/eventstream -n 4 --dist loadscope --no-loadscope-reorder -rfEs
 
 soak: $(ENVIRONMENT) ## run the tests of endurance for SOAK_SECONDS each (600); SOAK_SEED decides as an earlier run did
 	SOAK_SECONDS=$${SOAK_SECONDS:-600} $(BIN)/python -m pytest -m soak -o log_cli=true -o log_cli_level=INFO
