@@ -24,7 +24,7 @@ SERVICES = ("producer", "gateway", "consumer")
 PACKAGES = ("eventstream", "service", *SERVICES)
 LOCKS = {"producer": "producer", "gateway": "gateway", "consumer": "consumer", "dev": "tests"}
 """The dependency group that each folder's requirements.txt is the lock of."""
-COMPOSE_ONLY = {"PUBLIC_PORT", "ADMIN_PORT", "PYTHON_IMAGE"}
+COMPOSE_ONLY = {"PUBLIC_PORT", "ADMIN_PORT", "PYTHON_IMAGE", "HEALTH_INTERVAL"}
 
 
 def settings_class(service: str) -> type[ServiceSettings]:
