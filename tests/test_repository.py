@@ -18,6 +18,7 @@ from gateway.routes import Route
 from producer.app import create_app
 from producer.settings import Settings as ProducerSettings
 from service.settings import ServiceSettings, setting_names
+from tests.documentation import DOCUMENTATION
 from tests.stack import REPOSITORY
 
 SERVICES = ("producer", "gateway", "consumer")
@@ -76,7 +77,7 @@ def relative(path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def readme() -> str:
-    return (REPOSITORY / "README.md").read_text("utf-8")
+    return DOCUMENTATION
 
 
 @pytest.fixture(scope="module")

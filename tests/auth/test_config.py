@@ -15,7 +15,7 @@ from gateway.hash_key import hash_key
 from gateway.routes import Route, RouteError, read_routes
 from tests.auth.conftest import table
 from tests.auth.signing import SECRET, private_key, public_pem
-from tests.stack import REPOSITORY
+from tests.documentation import DOCUMENTATION
 
 PLANTED = "planted-s3cret-0123456789-abcdefghij"
 DIGEST = hashlib.sha256(PLANTED.encode()).hexdigest()
@@ -124,8 +124,7 @@ def test_secrets_are_read_when_the_routes_are(tmp_path: Path, monkeypatch: pytes
 
 
 def test_every_key_of_the_table_is_documented() -> None:
-    readme = (REPOSITORY / "README.md").read_text("utf-8")
-    section = readme.partition("#### Who may listen\n")[2].partition("\n### ")[0].partition("\n#### ")[0]
+    section = DOCUMENTATION.partition("## Who may listen\n")[2].partition("\n## ")[0]
     for name, field in Auth.model_fields.items():
         assert field.description, name
         assert f"`{name}`" in section, name

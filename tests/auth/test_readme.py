@@ -1,4 +1,4 @@
-"""The example of README.md prints what it says that it prints."""
+"""The example of gateway/README.md prints what it says that it prints."""
 
 import asyncio
 import re
@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import REPOSITORY, ServiceProcess, free_ports
+from tests.documentation import DOCUMENTATION
+from tests.stack import ServiceProcess, free_ports
 
-SECTION = (REPOSITORY / "README.md").read_text("utf-8").partition("#### Who may listen\n")[2].partition("\n#### ")[0]
+SECTION = DOCUMENTATION.partition("## Who may listen\n")[2].partition("\n## ")[0]
 
 
 @pytest.mark.curl

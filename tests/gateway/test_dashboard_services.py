@@ -9,8 +9,8 @@ import pytest
 
 from gateway.dashboard_services import FIGURES, Services, parse_services
 from gateway.settings import Settings
+from tests.documentation import DOCUMENTATION
 from tests.scripted_upstream import Asked, Script, ScriptedUpstream, Silence
-from tests.stack import REPOSITORY
 
 GUARD_SECONDS = 15.0
 METRICS = b"""# TYPE producer_streams_open gauge
@@ -130,6 +130,5 @@ def test_service_is_named_once() -> None:
 
 
 def test_figures_are_metrics_that_the_services_have() -> None:
-    readme = (REPOSITORY / "README.md").read_text("utf-8")
     own = [figure.metric.removesuffix("_total") for figure in FIGURES if not figure.metric.startswith("process_")]
-    assert [name for name in own if name not in readme] == []
+    assert [name for name in own if name not in DOCUMENTATION] == []

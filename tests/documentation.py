@@ -1,0 +1,6 @@
+"""What users are told: README.md, and the page of each service."""
+
+from tests.stack import REPOSITORY
+
+PAGES = ("README.md", "gateway/README.md", "producer/README.md", "consumer/README.md")
+DOCUMENTATION = "\n".join((REPOSITORY / page).read_text("utf-8") for page in PAGES)
