@@ -31,7 +31,7 @@ def main() -> None:
         raise SystemExit(hash_key(sys.argv[2:]))
     about = (
         "Proxies HTTP, and re-streams event streams block by block. With `doctor URL` it judges any event stream instead, "
-        "with `check [FILE]` a file of routes."
+        "with `check [FILE]` a file of routes; with `hash-key NAME` it makes an API key."
     )
     parser = argparse.ArgumentParser("python -m gateway", description=about)
     parse_arguments(parser, Settings)
