@@ -157,70 +157,21 @@ async def run_gateway(
     """
     peers = peers or Peers()
     metrics = Metrics()
-    wheel = TimerWheel(_TICK_SECONDS, _LARGEST_STRIDE)
-    admission = Admission(
-        settings.max_streams,
-        settings.max_streams_per_client,
-        counts,
-        requests_per_second=settings.max_requests_per_second_per_client,
-        bytes_per_second=settings.max_bytes_per_second_per_client,
-    )
+    timeline = Timeline()
     async with (
-        open_session(
-            keepalive_seconds=settings.upstream_keepalive_seconds, max_header_bytes=settings.max_header_bytes, latency=metrics.latency
-        ) as session,
-        open_following_session(0, cookie_jar=aiohttp.DummyCookieJar(), headers={"User-Agent": "gateway"}) as following,
+        _open_proxy(settings, routes, metrics, timeline, counts, peers, tracing) as (proxy, shared, routing),
         contextlib.AsyncExitStack() as stack,
     ):
-        if tracing is not None:
-            stack.push_async_callback(tracing.close, _FLUSH_SPANS_SECONDS)  # the last thing: whatever ends before has its span
-        direct = Direct(session, wheel, metrics, settings.max_request_body_bytes)
-        memory = Memory(settings.max_history_bytes)
-        timeline = Timeline()
-        shared = Shared(following, wheel, memory, direct, metrics, timeline, routes)
-        stack.push_async_callback(shared.close)
-
-        def forget(deletion: Deletion) -> None:
-            shared.forget(deletion)
-            peers.tell_deletion(deletion)
-
-        direct.note_deletion = forget
-        metrics.watch_shared(lambda: len(shared), memory)
-        key_sets = await stack.enter_async_context(KeySets())
-        door = Door(key_sets, routes)
-        proxy = Proxy(routes, direct, shared, admission, metrics, settings.max_request_body_bytes, timeline, door)
-        late = await stack.enter_async_context(contextlib.AsyncExitStack())  # what is opened later still closes in this place
-        open_resumable = partial(_open_resumable, late, settings, routes, direct, session, wheel, metrics, peers, door)
-        routing = Routing(routes, wheel, shared, proxy, open_resumable)
-        key_sets.fetch(route.auth.key_source for route in routes.routes if route.auth is not None and route.auth.key_source is not None)
-        await routing.prepare(routes)
-        routing.put(routes)
-        reload = Reload(settings, routing.replace)
-        metrics.count_open(lambda: admission.open)
-        proxy.tracing = tracing
-        metrics.streams.watch(lambda: proxy.exchanges)
         stack.enter_context(metrics.loop_lag.watch())
-        logging.getLogger("aiohttp.server").addFilter(_OneLine())
-        server = DownstreamServer(
-            proxy.handle,
-            request_factory=partial(Incoming, loop=asyncio.get_running_loop(), trusted=TrustedProxies.parse(settings.trusted_proxies)),
-            handler_cancellation=True,
-            access_log=None,
-            auto_decompress=False,
-            keepalive_timeout=settings.keepalive_seconds,
-            head_seconds=settings.head_seconds,
-            max_head_bytes=_LINES_OF_HEAD * settings.max_header_bytes,
-            rejected=metrics.rejected,
-            max_line_size=settings.max_header_bytes,
-            max_field_size=settings.max_header_bytes,
-        )
+        reload = Reload(settings, routing.replace)
+        server = _make_server(settings, proxy, metrics)
+        sampler = Sampler(proxy, shared, metrics, timeline)
         status = web.Application()
         add_status_routes(status, metrics.registry, lambda: "draining" if proxy.draining else None)
-        sampler = Sampler(proxy, shared, metrics, timeline)
         if not peers.path:  # those who have others have a parent, and that has the admin port
+            metrics.registry.register(reload)
             add_pages(status, settings.public_url, listeners.port)
             add_dashboard(status, sampler, settings.services)
-            metrics.registry.register(reload)
             add_reload(status, reload)
         else:
             add_sample(status, sampler)
@@ -234,6 +185,80 @@ async def run_gateway(
             await web.UnixSite(public, peers.path).start()
         await listeners.open(public)
         yield Gateway(settings, proxy, server, listeners, metrics, routing, reload)
+
+
+@contextlib.asynccontextmanager
+async def _open_proxy(
+    settings: Settings,
+    routes: RouteTable,
+    metrics: Metrics,
+    timeline: Timeline,
+    counts: OpenCounts | None,
+    peers: Peers,
+    tracing: Tracing | None,
+) -> AsyncIterator[tuple[Proxy, Shared, Routing]]:
+    """Gives what answers requests, all of its modes open."""
+    wheel = TimerWheel(_TICK_SECONDS, _LARGEST_STRIDE)
+    async with (
+        open_session(
+            keepalive_seconds=settings.upstream_keepalive_seconds, max_header_bytes=settings.max_header_bytes, latency=metrics.latency
+        ) as session,
+        open_following_session(0, cookie_jar=aiohttp.DummyCookieJar(), headers={"User-Agent": "gateway"}) as following,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        if tracing is not None:
+            stack.push_async_callback(tracing.close, _FLUSH_SPANS_SECONDS)  # the last thing: whatever ends before has its span
+        direct = Direct(session, wheel, metrics, settings.max_request_body_bytes)
+        memory = Memory(settings.max_history_bytes)
+        shared = Shared(following, wheel, memory, direct, metrics, timeline, routes)
+        stack.push_async_callback(shared.close)
+
+        def forget(deletion: Deletion) -> None:
+            shared.forget(deletion)
+            peers.tell_deletion(deletion)
+
+        direct.note_deletion = forget
+        metrics.watch_shared(lambda: len(shared), memory)
+        key_sets = await stack.enter_async_context(KeySets())
+        door = Door(key_sets, routes)
+        admission = _make_admission(settings, counts)
+        proxy = Proxy(routes, direct, shared, admission, metrics, settings.max_request_body_bytes, timeline, door)
+        proxy.tracing = tracing
+        metrics.count_open(lambda: admission.open)
+        metrics.streams.watch(lambda: proxy.exchanges)
+        open_resumable = partial(_open_resumable, stack, settings, routes, direct, session, wheel, metrics, peers, door)
+        routing = Routing(routes, wheel, shared, proxy, open_resumable)
+        key_sets.fetch(route.auth.key_source for route in routes.routes if route.auth is not None and route.auth.key_source is not None)
+        await routing.prepare(routes)
+        routing.put(routes)
+        yield proxy, shared, routing
+
+
+def _make_admission(settings: Settings, counts: OpenCounts | None) -> Admission:
+    return Admission(
+        settings.max_streams,
+        settings.max_streams_per_client,
+        counts,
+        requests_per_second=settings.max_requests_per_second_per_client,
+        bytes_per_second=settings.max_bytes_per_second_per_client,
+    )
+
+
+def _make_server(settings: Settings, proxy: Proxy, metrics: Metrics) -> DownstreamServer:
+    logging.getLogger("aiohttp.server").addFilter(_OneLine())
+    return DownstreamServer(
+        proxy.handle,
+        request_factory=partial(Incoming, loop=asyncio.get_running_loop(), trusted=TrustedProxies.parse(settings.trusted_proxies)),
+        handler_cancellation=True,
+        access_log=None,
+        auto_decompress=False,
+        keepalive_timeout=settings.keepalive_seconds,
+        head_seconds=settings.head_seconds,
+        max_head_bytes=_LINES_OF_HEAD * settings.max_header_bytes,
+        rejected=metrics.rejected,
+        max_line_size=settings.max_header_bytes,
+        max_field_size=settings.max_header_bytes,
+    )
 
 
 async def _open_resumable(
