@@ -1,13 +1,13 @@
 """`python -m gateway` as a process, for tests of what only a process shows."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -73,7 +73,8 @@ class GatewayProcess:
         return [json.loads(line) for line in (await self._process.stdout.read()).splitlines()]
 
     def terminate(self, number: signal.Signals = signal.SIGTERM) -> None:
-        self._process.send_signal(number)
+        with contextlib.suppress(ProcessLookupError):  # it has ended, and the loop is about to say so
+            os.kill(self._process.pid, number)  # `send_signal` asks whether it has ended, and then the loop cannot
 
     async def exit_status(self) -> int:
         async with asyncio.timeout(GUARD_SECONDS):
@@ -92,7 +93,7 @@ def meter(metrics: Mapping[str, Metric], name: str, **labels: str) -> float:
     return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def start_gateway(**settings: str) -> AsyncIterator[GatewayProcess]:
     """Runs `python -m gateway` on free ports, configured by the environment, until the block ends."""
     process = await asyncio.create_subprocess_exec(
