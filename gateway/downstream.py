@@ -64,11 +64,6 @@ class DownstreamProtocol(RequestHandler):
         self._head_bytes = 0
         self._newest_body: StreamReader | None = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout  # aiohttp waits for a first request without end
-        self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
-
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self._messages:

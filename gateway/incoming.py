@@ -93,6 +93,7 @@ class Incoming(web.BaseRequest):
             headers.extend((name, value) for name, value in fields.items() if value)
             if vary:
                 headers["Vary"] = _add_to_list(", ".join(vary), fields["Vary"])
+            del self.answer_fields  # the answer may be open for days, and ten thousand others with it
 
 
 def _add_to_list(values: str, value: str) -> str:
