@@ -29,7 +29,14 @@ def serve_pages(pages: Mapping[str, str]) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             """Stays silent: the default writes to stderr."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with serve(Handler) as origin:
+        yield origin
+
+
+@contextmanager
+def serve(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Answers requests by `handler`, each in a thread of its own, and gives the origin."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:

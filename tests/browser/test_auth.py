@@ -5,14 +5,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.auth.signing import SECRET, hs_token
-from tests.browser.page_server import serve_pages
+from tests.browser.page_server import serve, serve_pages
 from tests.browser.pages import launch
 from tests.stack import ServiceProcess, free_ports
 
@@ -79,15 +79,11 @@ def serving() -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             """Stays silent: the default writes to stderr."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
+    with serve(Handler) as origin:
         try:
-            yield f"http://127.0.0.1:{server.server_port}"
+            yield origin
         finally:
             over.set()
-            server.shutdown()
-            thread.join()
 
 
 @pytest.fixture(scope="module")
