@@ -18,6 +18,7 @@ from eventstream.request import open_session as open_following_session
 from service.status import add_status_routes
 from service.tracing import Tracing
 
+from .admin_hosts import AdminHosts, admin_application
 from .admission import Admission, OpenCounts
 from .auth import Door
 from .client_address import TrustedProxies
@@ -166,7 +167,7 @@ async def run_gateway(
         reload = Reload(settings, routing.replace)
         server = _make_server(settings, proxy, metrics)
         sampler = Sampler(proxy, shared, metrics, timeline)
-        status = web.Application()
+        status = web.Application() if peers.path else admin_application(AdminHosts.parse(settings.admin_hosts))
         add_status_routes(status, metrics.registry, lambda: "draining" if proxy.draining else None)
         if not peers.path:  # those who have others have a parent, and that has the admin port
             metrics.registry.register(reload)

@@ -9,6 +9,7 @@ from pydantic_settings import SettingsConfigDict
 
 from service.settings import ServiceSettings
 
+from .admin_hosts import AdminHosts
 from .client_address import TrustedProxies
 from .dashboard_services import parse_services
 
@@ -27,6 +28,9 @@ class Settings(ServiceSettings):
     """Address of the admin port: health and metrics. Keep it off the internet."""
     admin_port: int = Field(8081, ge=0, le=65535)
     """Port of the admin surface; 0 takes a free one."""
+    admin_hosts: str = ""
+    """Names by which the admin port may be asked, beside IP addresses, localhost and names without dots: host names between commas, also
+    `*.example.org`. Other names are refused, because their owners could read it with a page in your browser."""
     workers: int = Field(1, ge=1, le=1024)
     """Processes that serve the public port, each on a core of its own, with its own upstream connections. Limits hold for all together."""
     public_url: str | None = None
@@ -74,6 +78,12 @@ class Settings(ServiceSettings):
     @classmethod
     def _trusted_proxies_are_networks(cls, text: str) -> str:
         TrustedProxies.parse(text)
+        return text
+
+    @field_validator("admin_hosts")
+    @classmethod
+    def _admin_hosts_are_names(cls, text: str) -> str:
+        AdminHosts.parse(text)
         return text
 
     @field_validator("services")

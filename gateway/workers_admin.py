@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
+from .admin_hosts import AdminHosts, admin_application
 from .dashboard_workers import add_dashboard_of_workers
 from .pages import add_pages
 from .problems import problem
@@ -88,7 +89,7 @@ async def serve_admin(workers: "Workers", settings: Settings, public_port: int, 
     """
     disable_created_metrics()  # type: ignore[no-untyped-call]
     admin = _Admin(workers, reload)
-    app = web.Application()
+    app = admin_application(AdminHosts.parse(settings.admin_hosts))
     app.router.add_get("/livez", admin.livez)
     app.router.add_get("/readyz", admin.readyz)
     app.router.add_get("/metrics", admin.metrics)

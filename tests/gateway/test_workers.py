@@ -51,6 +51,9 @@ async def test_admin_surface_of_each_worker_can_be_asked() -> None:
             assert (await http.post(f"/workers/{number}/readyz")).status_code == 405
         absent = await http.get("/workers/2/readyz")
         assert (absent.status_code, absent.json()["detail"]) == (404, "there is no worker 2; they are numbered from 0 to 1")
+        for path in ("/", "/metrics", "/workers/0/metrics"):
+            assert (await http.get(path, headers={"Host": "rebound.example"})).status_code == 421
+        assert (await http.post("/reload", headers={"Origin": "https://evil.example"})).status_code == 403
 
 
 async def test_limits_hold_for_all_workers_together() -> None:

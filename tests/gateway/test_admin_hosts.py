@@ -1,0 +1,123 @@
+"""No page that an operator's browser has open gets anything from the admin port, whatever name it is made to be called by."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import yaml
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from gateway.admin_hosts import AdminHosts, admin_application
+from tests.stack import REPOSITORY
+
+NAMES = AdminHosts.parse("gateway.example.org, *.inside.example.com")
+
+Client = TestClient[web.Request, web.Application]
+
+
+@asynccontextmanager
+async def admin() -> AsyncIterator[Client]:
+    """An admin port whose `/thing` can be looked at and changed."""
+
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(text="secret")
+
+    app = admin_application(AdminHosts())
+    app.router.add_get("/thing", answer)
+    app.router.add_post("/thing", answer)
+    async with TestClient(TestServer(app)) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1:8081",
+        "10.1.2.3",
+        "[::1]:8081",
+        "[2001:db8::1]",
+        "localhost:8081",
+        "LOCALHOST.",
+        "gateway.localhost",
+        "gateway:8081",
+        "my_gateway",
+        "Gateway.Example.Org:8081",
+        "gateway.example.org.",
+        "a.inside.example.com",
+        "a.b.inside.example.com:80",
+        "",
+    ],
+)
+def test_address_and_name_that_is_nobody_elses_is_allowed(host: str) -> None:
+    assert NAMES.allow(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:8081",
+        "evil.example.",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "evillocalhost.example",
+        "xgateway.example.org",
+        "x.gateway.example.org",
+        "inside.example.com",
+        "127.0.0.1@evil.example",
+        "[evil.example]",
+        "ev\u00efl.example",
+        "256.0.0.1",
+        "a b",
+    ],
+)
+def test_any_other_name_is_not_allowed(host: str) -> None:
+    assert not NAMES.allow(host)
+
+
+async def test_request_by_another_name_gets_nothing_but_what_to_do() -> None:
+    async with admin() as client:
+        for path in ("/thing", "/none"):
+            async with client.get(path, headers={"Host": "evil.example:8081"}) as answer:
+                assert (answer.status, answer.content_type) == (421, "application/problem+json")
+                detail = (await answer.json(content_type=None))["detail"]
+            assert detail.startswith("Host is 'evil.example:8081', ")
+            for word in ("IP addresses", "localhost", "without dots", "GATEWAY_ADMIN_HOSTS"):
+                assert word in detail
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:8081", "Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+async def test_no_page_can_change_anything_and_what_is_no_page_can(fields: dict[str, str]) -> None:
+    async with admin() as client:
+        async with client.post("/thing", headers=fields) as refused:
+            assert (refused.status, refused.content_type) == (403, "application/problem+json")
+            assert "use curl" in (await refused.json(content_type=None))["detail"]
+        async with client.get("/thing", headers=fields) as answer:
+            assert answer.status == 200, "reading is left to the browser, which lets pages of other origins have nothing"
+            assert "Access-Control-Allow-Origin" not in answer.headers
+        for own in ({}, {"Sec-Fetch-Site": "none"}):
+            async with client.post("/thing", headers=own) as answer:
+                assert answer.status == 200
+
+
+@pytest.mark.parametrize("name", ["http://gateway.example.org", "gateway.example.org:8081", "*", "*.", "a b", "gätt.example", "-", "a..*"])
+def test_what_is_no_host_name_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="is no host name like gateway"):
+        AdminHosts.parse(f"fine.example.org,{name}")
+
+
+def test_prometheus_of_the_compose_file_and_what_kubernetes_asks_by_need_no_setting() -> None:
+    asked = yaml.safe_load((REPOSITORY / "metrics/prometheus.yml").read_text())["scrape_configs"]
+    targets = [target for job in asked for config in job["static_configs"] for target in config["targets"]]
+    assert "gateway:8081" in targets
+    assert [target for target in (*targets, "10.244.0.7:8081", "[fd00::7]:8081") if not AdminHosts().allow(target)] == []
