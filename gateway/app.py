@@ -221,6 +221,8 @@ async def _open_proxy(
         direct.note_deletion = forget
         metrics.watch_shared(lambda: len(shared), memory)
         key_sets = await stack.enter_async_context(KeySets())
+        key_sets.watch(routes.key_sources)
+        metrics.registry.register(key_sets)
         door = Door(key_sets, routes)
         admission = _make_admission(settings, counts)
         proxy = Proxy(routes, direct, shared, admission, metrics, settings.max_request_body_bytes, timeline, door)
@@ -229,7 +231,7 @@ async def _open_proxy(
         metrics.streams.watch(lambda: proxy.exchanges)
         open_resumable = partial(_open_resumable, stack, settings, routes, direct, session, wheel, metrics, peers, door)
         routing = Routing(routes, wheel, shared, proxy, open_resumable)
-        key_sets.fetch(route.auth.key_source for route in routes.routes if route.auth is not None and route.auth.key_source is not None)
+        key_sets.fetch(routes.key_sources())
         await routing.prepare(routes)
         routing.put(routes)
         yield proxy, shared, routing

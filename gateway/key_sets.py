@@ -3,7 +3,8 @@
 import asyncio
 import json
 import time
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -11,6 +12,9 @@ from typing import Any, Self
 import aiohttp
 import jwt
 import structlog
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 from yarl import URL
 
 from .tokens import PublicKey, algorithms_of
@@ -44,7 +48,7 @@ class KeySource:
 
     @property
     def place(self) -> str:
-        """The URL as logs may have it."""
+        """The URL as logs and metrics may have it."""
         url = URL(self.url)
         return str(url.origin()) + url.raw_path
 
@@ -65,6 +69,7 @@ class _KeySet:
         self.tried_at = float("-inf")
         self.failed = False
         """Whether the last attempt failed."""
+        self.fetches = Counter({"done": 0, "failed": 0})
         self.fetching: asyncio.Task[None] | None = None
 
     def find(self, algorithm: str, id: str) -> PublicKey | None:
@@ -73,12 +78,13 @@ class _KeySet:
         return fitting[0] if len(fitting) == 1 else None
 
 
-class KeySets:
+class KeySets(Collector):
     """Keys by URL, which outlive the routes that name it. Times are those of the monotonic clock."""
 
     def __init__(self) -> None:
         self._sets: dict[str, _KeySet] = {}
         self._session: aiohttp.ClientSession | None = None
+        self._sources: Callable[[], Iterable[KeySource]] = tuple
 
     def __repr__(self) -> str:
         return f"<KeySets urls={len(self._sets)}>"
@@ -101,6 +107,31 @@ class KeySets:
             keys = self._sets.setdefault(source.url, _KeySet())
             if not keys.fetched_at:
                 self._begin(keys, source)
+
+    def watch(self, sources: Callable[[], Iterable[KeySource]]) -> None:
+        """Lets `sources` say what the figures are to be of: of a URL that no route names any more nobody wants to know."""
+        self._sources = sources
+
+    def collect(self) -> Iterator[Metric]:
+        """Gives the figures for Prometheus. URLs that differ only in the query, which is no label, make one; its worst stands for all."""
+        fetches = CounterMetricFamily("gateway_key_set_fetches_total", "Fetches of an issuer's keys.", labels=["url", "result"])
+        age = GaugeMetricFamily("gateway_key_set_age_seconds", "How old the keys in use are.", labels=["url"])
+        count = GaugeMetricFamily("gateway_key_set_keys", "Keys in use.", labels=["url"])
+        for place, sets in self._find_watched().items():
+            for result in ("done", "failed"):
+                fetches.add_metric([place, result], sum(each.fetches[result] for each in sets))
+            if all(each.fetched_at for each in sets):
+                age.add_metric([place], time.monotonic() - min(each.fetched_at for each in sets))
+            count.add_metric([place], min(len(each.keys) for each in sets))
+        yield from (fetches, age, count)
+
+    def _find_watched(self) -> dict[str, list[_KeySet]]:
+        sources = {source.url: source.place for source in self._sources()}
+        found = defaultdict(list)
+        for url, place in sources.items():
+            if url in self._sets:
+                found[place].append(self._sets[url])
+        return found
 
     async def find(self, source: KeySource, algorithm: str, id: str) -> PublicKey | None:
         """Gives the key that a token names, None when there is none. Raises KeysUnavailable.
@@ -146,8 +177,10 @@ class KeySets:
             keys.keys = _parse(body)
             keys.fetched_at = time.monotonic()
             keys.failed = False
+            keys.fetches["done"] += 1
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             keys.failed = True
+            keys.fetches["failed"] += 1
             reason = str(error) if isinstance(error, _Unusable) else type(error).__name__  # a library's message may have the whole URL
             log.warning("no keys", url=source.place, reason=reason, kept=len(keys.keys))
         finally:

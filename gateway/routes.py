@@ -3,7 +3,7 @@
 import hashlib
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -16,6 +16,7 @@ from eventstream import DEFAULT_MAX_BLOCK_BYTES
 
 from .auth_table import Auth, conflict_with_route
 from .cors import Cors
+from .key_sets import KeySource
 from .route_errors import describe
 
 _KEYS_OF_MODES = {
@@ -223,6 +224,10 @@ class RouteTable:
             return next((route.cors for route in self.routes if route.path == path), None)
         tables = (route.cors for route in self.routes if route.mode == "resumable" and route.cors is not None)
         return next((cors for cors in tables if cors.allows(origin)), None)
+
+    def key_sources(self) -> Iterator[KeySource]:
+        """Gives where the keys of token issuers come from."""
+        return (route.auth.key_source for route in self.routes if route.auth is not None and route.auth.key_source is not None)
 
     def replace(self, other: "RouteTable") -> None:
         """Takes the routes of another table; those that are equal stay the same objects."""

@@ -13,6 +13,8 @@ _Key: TypeAlias = tuple[str, str, tuple[tuple[str, str], ...]]
 _GROWING = ("counter", "histogram", "summary")
 _ONE_OF: Mapping[str, Callable[[float, float], float]] = {
     "gateway_build_info": max,
+    "gateway_key_set_age_seconds": max,
+    "gateway_key_set_keys": min,
     "gateway_loop_lag_worst_seconds": max,
     "process_start_time_seconds": min,
 }

@@ -1,5 +1,6 @@
 """Who gets in, by which credential, and what becomes of it."""
 
+import asyncio
 import re
 import time
 
@@ -281,6 +282,10 @@ async def test_keys_stay_good_while_their_url_is_down(world: World) -> None:
     asked = url.asked
     while url.asked == asked:
         assert (await world.ask("/jwks/down", good)).status == 200
+    async with asyncio.timeout(10):
+        while not await asyncio.to_thread(world.gateway.metric, "gateway_key_set_fetches_total", url=url.url, result="failed"):
+            await asyncio.sleep(0.02)
+    assert await asyncio.to_thread(world.gateway.metric, "gateway_key_set_keys", url=url.url) == 1
 
 
 async def test_without_keys_nobody_can_tell_who_asks(world: World) -> None:

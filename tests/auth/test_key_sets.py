@@ -2,12 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import structlog
+from prometheus_client import CollectorRegistry
+from prometheus_client.samples import Sample
 
 from gateway.key_sets import KeySets, KeySource, KeysUnavailable
 from tests.auth.issuer import Issuer, KeyUrl
@@ -235,6 +237,55 @@ async def test_token_without_key_id_is_checked_with_the_only_key_that_fits(sets:
     url.publish_keys([public_jwk("ES256", "a"), public_jwk("EdDSA", "b"), public_jwk("EdDSA", "c")])
     assert await sets.find(source, "ES256", "") is not None
     assert await sets.find(source, "EdDSA", "") is None
+
+
+async def test_figures_say_how_fetches_went_and_how_old_the_keys_are(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
+    figures = CollectorRegistry()
+    figures.register(sets)
+    named = [source]
+    sets.watch(lambda: named)
+    assert list(_samples(figures)) == [], "nothing was asked yet"
+    source = replace(source, max_age_seconds=0.01)
+    url.status = 500
+    with pytest.raises(KeysUnavailable):
+        await sets.find(source, "ES256", "a")
+    done, failed, keys = ({"url": url.url, "result": "done"}, {"url": url.url, "result": "failed"}, {"url": url.url})
+    assert figures.get_sample_value("gateway_key_set_fetches_total", failed) == 1
+    assert figures.get_sample_value("gateway_key_set_keys", keys) == 0
+    assert figures.get_sample_value("gateway_key_set_age_seconds", keys) is None
+    url.publish("a", "b")
+    await refetchable(source)
+    assert await sets.find(source, "ES256", "a") is not None
+    url.status = 503
+    await refetchable(source)
+    assert await sets.find(source, "ES256", "a") is not None
+    assert [figures.get_sample_value("gateway_key_set_fetches_total", labels) for labels in (done, failed)] == [1, 2]
+    assert figures.get_sample_value("gateway_key_set_keys", keys) == 2
+    age = figures.get_sample_value("gateway_key_set_age_seconds", keys)
+    assert age is not None
+    assert source.refetch_seconds <= age < 5
+    named.clear()
+    assert list(_samples(figures)) == [], "no route names it any more"
+
+
+async def test_urls_that_differ_in_what_figures_do_not_show_are_one(sets: KeySets, issuer: Issuer, url: KeyUrl) -> None:
+    """Two series of the same labels would make Prometheus refuse all figures."""
+    url.publish("a")
+    sources = [KeySource(f"{url.url}?tenant={name}") for name in ("s3cret", "other")]
+    sets.watch(lambda: sources)
+    figures = CollectorRegistry()
+    figures.register(sets)
+    sets.fetch(sources)
+    for source in sources:
+        assert await sets.find(source, "ES256", "a") is not None
+    shown = list(_samples(figures))
+    assert len({(sample.name, *sample.labels.items()) for sample in shown}) == len(shown) == 4
+    assert figures.get_sample_value("gateway_key_set_fetches_total", {"url": url.url, "result": "done"}) == 2
+    assert "s3cret" not in str(shown)
+
+
+def _samples(figures: CollectorRegistry) -> Iterator[Sample]:
+    return (sample for family in figures.collect() for sample in family.samples)
 
 
 async def test_fetches_end_with_the_gateway(url: KeyUrl, source: KeySource) -> None:

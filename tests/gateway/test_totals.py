@@ -52,17 +52,20 @@ def test_figures_add_up_by_name_and_labels() -> None:
     assert meter(figures, "taken_seconds_sum") == 6.05
 
 
-def test_worst_lag_and_oldest_start_of_the_workers_stand_for_all() -> None:
+def test_worst_lag_and_keys_and_oldest_start_of_the_workers_stand_for_all() -> None:
     totals = Totals()
     for worker, (lag, started) in enumerate(((0.25, 2000.0), (1.5, 1000.0), (0.5, 3000.0))):
         registry = CollectorRegistry()
         Gauge("gateway_loop_lag_worst_seconds", "Worst.", registry=registry).set(lag)
         Gauge("process_start_time_seconds", "Start.", registry=registry).set(started)
+        Gauge("gateway_key_set_age_seconds", "Age.", registry=registry).set(started)
+        Gauge("gateway_key_set_keys", "Keys.", registry=registry).set(started)
         Gauge("gateway_build_info", "Build.", ["version"], registry=registry).labels("1").set(1)
         totals.take(worker, exposed(registry))
     figures = read(totals)
     assert meter(figures, "gateway_loop_lag_worst_seconds") == 1.5
     assert meter(figures, "process_start_time_seconds") == 1000
+    assert (meter(figures, "gateway_key_set_age_seconds"), meter(figures, "gateway_key_set_keys")) == (3000, 1000)
     assert meter(figures, "gateway_build_info", version="1") == 1
 
 
