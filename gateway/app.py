@@ -164,7 +164,7 @@ async def run_gateway(
         contextlib.AsyncExitStack() as stack,
     ):
         stack.enter_context(metrics.loop_lag.watch())
-        reload = Reload(settings, routing.replace)
+        reload = Reload(settings, routing.replace, timeline)
         server = _make_server(settings, proxy, metrics)
         sampler = Sampler(proxy, shared, metrics, timeline)
         status = web.Application() if peers.path else admin_application(AdminHosts.parse(settings.admin_hosts))

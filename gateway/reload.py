@@ -18,6 +18,7 @@ from .problems import problem
 from .route_changes import RouteChanges
 from .routes import RouteError, RouteTable, read_routes
 from .settings import Settings
+from .timeline import NOT_RELOADED, RELOADED, Timeline
 
 log = structlog.get_logger()
 
@@ -31,12 +32,13 @@ class ReloadFailed(Exception):
 class Reload(Collector):
     """Reads GATEWAY_CONFIG again, one time after the other, and counts how that went.
 
-    `replace` puts a table in place everywhere, or nowhere and raises ReloadFailed.
+    `replace` puts a table in place everywhere, or nowhere and raises ReloadFailed. `timeline` is marked either way.
     """
 
-    def __init__(self, settings: Settings, replace: Callable[[RouteTable], Awaitable[RouteChanges]]) -> None:
+    def __init__(self, settings: Settings, replace: Callable[[RouteTable], Awaitable[RouteChanges]], timeline: Timeline) -> None:
         self._settings = settings
         self._replace = replace
+        self._timeline = timeline
         self._turn = asyncio.Lock()
         self._results = Counter({"done": 0, "refused": 0})
         self._loaded_at = time.time()
@@ -51,10 +53,12 @@ class Reload(Collector):
                 changes = await self._replace(self._read())
             except (RouteError, ReloadFailed) as error:
                 self._results["refused"] += 1
+                self._timeline.mark(NOT_RELOADED, "", detail=str(error))
                 log.error("routes not reloaded, the old ones hold", reason=str(error))
                 raise
             self._results["done"] += 1
             self._loaded_at = time.time()
+            self._timeline.mark(RELOADED, "", detail=_describe(changes))
         log.info("routes reloaded", **asdict(changes))
         return changes
 
@@ -89,6 +93,10 @@ class Reload(Collector):
             wanted.clear()
             with contextlib.suppress(RouteError, ReloadFailed):  # the log says it
                 await self.reload()
+
+
+def _describe(changes: RouteChanges) -> str:
+    return "; ".join(f"{what} {', '.join(paths)}" for what, paths in asdict(changes).items() if paths) or "nothing is different"
 
 
 def add_reload(app: web.Application, reload: Reload) -> None:

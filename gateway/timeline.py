@@ -1,4 +1,4 @@
-"""What has happened lately: which event streams ended and how, which upstreams were lost and came back, who met a gap."""
+"""What has happened lately: which event streams ended and how, which upstreams were lost and came back, who met a gap, new routes."""
 
 import re
 import time
@@ -27,6 +27,10 @@ GAP = "gap"
 """Subscribers were told that they may have missed something."""
 WORKER = "worker"
 """A worker ended."""
+RELOADED = "reloaded"
+"""The routes were read again."""
+NOT_RELOADED = "not-reloaded"
+"""They were not, and the old ones hold."""
 
 
 @dataclass(frozen=True, slots=True)

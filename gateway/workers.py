@@ -279,7 +279,7 @@ async def serve_with_workers(settings: Settings, routes: RouteTable) -> bool:
             raise OSError(f"{directory} is too long a path for Unix sockets: set TMPDIR to a directory with a shorter one")
         counts.truncate(OpenCounts.size(len(sets)))
         workers = Workers(settings, routes, sets, directory, counts.fileno())
-        reload = Reload(settings, partial(replace_in_all, workers, prepare_seconds=settings.drain_seconds))
+        reload = Reload(settings, partial(replace_in_all, workers, prepare_seconds=settings.drain_seconds), workers.timeline)
         async with serve_admin(workers, settings, port_of(sets[0]), reload) as admin, reload.at_hangup():
             announcing = asyncio.create_task(_announce(workers, listening_facts(url, admin, routes)))
             try:

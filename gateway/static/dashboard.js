@@ -16,6 +16,8 @@ const KINDS = {
   cut: ["✕", "Stream cut"],
   behind: ["▼", "Too slow, closed"],
   worker: ["■", "Worker ended"],
+  reloaded: ["✓", "Routes reloaded"],
+  "not-reloaded": ["!", "Routes not reloaded"],
 };
 const KIND_OF_STATE = {
   ready: "good",

@@ -223,6 +223,9 @@ def test_lost_upstream_is_marked_and_a_service_that_is_gone_is_shown(browser: Br
         expect(marks).to_contain_text("Upstream is back", timeout=SHOWN_MS)
         expect(producer).to_contain_text("ready", timeout=SHOWN_MS)
         expect(seen.page.locator("#lane .glyph.lost").first).to_be_visible()
+        assert httpx.post(f"{stack.gateway.status_url}/reload", trust_env=False).status_code == 200
+        expect(marks).to_contain_text("Routes reloaded", timeout=SHOWN_MS)
+        expect(seen.page.locator("#lane .glyph.reloaded")).to_be_visible()
         expect(seen.cell("streams", CLOCK, "State")).to_contain_text("1 reconnection")
 
 

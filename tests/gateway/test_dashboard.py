@@ -16,6 +16,7 @@ from gateway.dashboard import Dashboard, add_events
 from gateway.dashboard_services import Services
 from tests.gateway.looking import GUARD_SECONDS, Admin, Looker, admin, only
 from tests.proxy.downstream import Downstream
+from tests.reload.reloading import reloading, route
 from tests.scripted_upstream import EVENT_STREAM_HEAD, Asked, Disconnect, Pause, Script, ScriptedUpstream, Silence, chunk
 
 SECRET = "s3cr3t"
@@ -132,6 +133,22 @@ async def test_upstream_that_is_lost_and_found_again_is_marked(tmp_path: Path) -
         assert (lost["kind"], lost["route"], lost["path"], back["kind"]) == ("lost", "/shared", "/shared/news", "back")
         assert lost["detail"]
         assert only(await looker.snapshot(), "streams")["connections"] == 2
+
+
+async def test_reload_is_marked_with_what_is_different_or_why_the_old_routes_hold(tmp_path: Path) -> None:
+    async with reloading(tmp_path, route("/", "http://127.0.0.1:9")) as gateway, aiohttp.ClientSession() as session:
+        await gateway.reload(route("/new", "http://127.0.0.1:9"))
+        await gateway.reload(route("/new", "http://127.0.0.1:9"))
+        gateway.write("nonsense")
+        await gateway.post()
+        async with Admin(gateway.admin, gateway.port, session).look() as looker:
+            marks = (await looker.snapshot())["marks"]
+    assert [(mark["kind"], mark["detail"]) for mark in marks[:2]] == [
+        ("reloaded", "added /new; removed /"),
+        ("reloaded", "nothing is different"),
+    ]
+    assert marks[2]["kind"] == "not-reloaded"
+    assert marks[2]["detail"].startswith(f"{gateway.config}: Expected '='")
 
 
 async def test_gap_is_marked(tmp_path: Path) -> None:

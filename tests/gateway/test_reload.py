@@ -12,6 +12,7 @@ from gateway.reload import Reload, ReloadFailed
 from gateway.route_changes import RouteChanges
 from gateway.routes import RouteError, RouteTable, routes_of
 from gateway.settings import Settings
+from gateway.timeline import Timeline
 from gateway.worker import Channel, _obey
 
 HOST = "http://127.0.0.1:9"
@@ -72,7 +73,7 @@ def test_methods_do_not_make_another_stream() -> None:
 
 
 async def test_gateway_without_a_file_says_that_there_is_none_to_read_again() -> None:
-    reload = Reload(Settings(), replace=lambda routes: pytest.fail(f"{routes} were put in place"))
+    reload = Reload(Settings(), replace=lambda routes: pytest.fail(f"{routes} were put in place"), timeline=Timeline())
     with pytest.raises(RouteError, match="GATEWAY_CONFIG is not set, so there is no file to read again"):
         await reload.reload()
 

@@ -6,9 +6,11 @@ import signal
 import sys
 from pathlib import Path
 
+import aiohttp
 import httpx
 import pytest
 
+from tests.gateway.looking import Admin
 from tests.gateway.running import START_SECONDS, GatewayProcess, environment, start_gateway, start_refused
 from tests.gateway.working import Crew, subscribed
 from tests.reload.reloading import resumable, route
@@ -104,6 +106,10 @@ async def test_all_workers_reload_or_none_and_one_that_is_started_later_has_the_
             async with httpx.AsyncClient(trust_env=False, base_url=gateway.admin) as http:
                 assert (await http.post("/reload")).json() == {"added": [], "removed": [], "changed": []}
                 assert (await http.post("/workers/0/reload")).status_code == 404, "that is the parent's business"
+            async with aiohttp.ClientSession() as session, Admin(gateway.admin, crew.port, session).look() as looker:
+                marks = (await looker.snapshot())["marks"]
+                assert [mark["kind"] for mark in marks] == ["not-reloaded", "reloaded", "reloaded"]
+                assert marks[1]["detail"] == "added /ask, /new; removed /stream"
             for number, pid in crew.pids().items():
                 os.kill(pid, signal.SIGHUP)
                 assert (await gateway.log_line("SIGHUP to one worker does nothing; send it to the parent"))["worker"] == number
