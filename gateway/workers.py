@@ -31,8 +31,9 @@ from .workers_admin import serve_admin
 
 log = structlog.get_logger()
 
-_ENDING_SECONDS = 3.0
-"""What a worker needs to end, once it has drained and said so."""
+_ENDING_SECONDS = 10.0
+"""What a worker may need to end, once it has drained and said so: killed before, it would lose what it counted last. With a grace time of
+its default that is 20 s, of the 30 that the compose file gives."""
 _STEADY_SECONDS = 10.0
 """A worker that served so long is replaced at once when it ends."""
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 30.0
