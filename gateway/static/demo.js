@@ -2,7 +2,7 @@
 
 const ROUTE = "/sse";
 const RETURN_AFTER_MS = 1500;
-const MOST_FAILURES = 10; // in a row
+const MOST_FAILURES = 40; // in a row: a gateway may take a minute to start again
 const WATCH_EVERY_MS = 500;
 
 const element = (id) => document.getElementById(id);

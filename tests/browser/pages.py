@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+SHOWN_MS = 60_000
+"""How long a page may take to show what it should; only a defect reaches it."""
 BROWSER_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -47,7 +49,8 @@ TOPIC_PAGE = """<!doctype html>
 
 @contextmanager
 def launch(chromium: str) -> Iterator[Browser]:
-    """Runs the browser of this path."""
+    """Runs the browser of this path; what is expected of a page is waited for as long as SHOWN_MS."""
+    expect.set_options(timeout=SHOWN_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=BROWSER_FLAGS, timeout=120_000)
         yield browser

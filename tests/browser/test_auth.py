@@ -124,7 +124,7 @@ def reach(page: Page, *states: str) -> None:
 
 
 def test_event_source_gives_up_when_its_token_has_expired(page: Page) -> None:
-    page.evaluate("listen", f"/stream?token={hs_token(exp=int(time.time()) + 2)}")
+    page.evaluate("listen", f"/stream?token={hs_token(exp=int(time.time()) + 4)}")
     reach(page, "event", "connecting", "closed")
 
 

@@ -10,14 +10,13 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 
-from tests.browser.pages import launch
+from tests.browser.pages import SHOWN_MS, launch
 from tests.stack import Stack, run_stack, wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 CLOCK = "/topics/demo.clock/events"
 HOST = "/topics/demo.host/events"
-SHOWN_MS = 60_000
 CONTRASTS = """() => {
   const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
   const luminance = (colour) => {
@@ -83,7 +82,7 @@ class Dashboard:
         self.says("Live")
 
     def says(self, text: str) -> None:
-        expect(self.page.locator("#connection")).to_have_text(text, timeout=SHOWN_MS)
+        expect(self.page.locator("#connection")).to_have_text(text)
 
     def row(self, table: str, text: str) -> Any:
         """The row of a table that has this text."""
@@ -116,15 +115,15 @@ def test_services_routes_streams_and_ends_are_shown(browser: Browser, stack: Sta
         cards = seen.page.locator("#services > li")
         expect(cards).to_have_count(3)
         for name, card in zip(("gateway", "producer", "consumer"), cards.all(), strict=True):
-            expect(card.locator("h3")).to_have_text(re.compile(f"{name}.*ready"), timeout=SHOWN_MS)
+            expect(card.locator("h3")).to_have_text(re.compile(f"{name}.*ready"))
             expect(card.locator("dd")).to_have_count(3)
         expect(seen.page.locator("#routes tbody tr")).to_have_count(4)
         expect(seen.cell("streams", HOST, "Subscribers")).to_have_text("3")
-        expect(seen.cell("streams", HOST, "Events /s")).to_have_text(re.compile("^(0.9|1.0|1.1)$"), timeout=SHOWN_MS)
+        expect(seen.cell("streams", HOST, "Events /s")).to_have_text(re.compile("^(0.9|1.0|1.1)$"))
         expect(seen.page.locator("#in")).not_to_have_text("–")
         assert "s3cr3t" not in seen.page.content()
         httpx.post(stack.url + "/sse", json={"message": "a b"}, trust_env=False)
-        expect(seen.row("ended", "/sse").first).to_contain_text("complete", timeout=SHOWN_MS)
+        expect(seen.row("ended", "/sse").first).to_contain_text("complete")
         seen.page.fill("#filter", "nothing like that")
         expect(seen.page.locator("#no-streams")).to_have_text("No stream that is shown matches.")
         assert seen.complaints == []
@@ -144,13 +143,13 @@ def test_tail_shows_chunks_and_blocks_and_is_used_with_the_keyboard_alone(browse
         page.keyboard.press("Enter")
         expect(page.get_by_role("dialog", name=CLOCK)).to_be_visible()
         chunk = page.locator("#tail-log li").filter(has_text="chunk of").first
-        expect(chunk).to_contain_text("completes 1 block", timeout=SHOWN_MS)
+        expect(chunk).to_contain_text("completes 1 block")
         expect(chunk.locator("pre")).to_contain_text("data: ")
         expect(chunk.locator("pre")).to_contain_text("\\n")
         page.keyboard.press("Tab")
         page.keyboard.press("Space")
         expect(page.locator("#tail-pause")).to_have_attribute("aria-pressed", "true")
-        expect(page.locator("#tail-state")).to_contain_text("come meanwhile", timeout=SHOWN_MS)
+        expect(page.locator("#tail-state")).to_contain_text("come meanwhile")
         page.keyboard.press("Escape")
         expect(button).to_be_focused()
         expect(page.locator("dialog")).to_be_hidden()
@@ -163,20 +162,20 @@ def test_tail_shows_what_the_gateway_added_and_that_a_stream_has_ended(browser: 
         with http.stream("POST", f"{stack.url}/sse?split=word&interval_ms=500", json=body) as answer:
             seen.tail("/sse")
             log = seen.page.locator("#tail-log")
-            expect(log.locator(".sent").first).to_have_text(re.compile(r"^sent with id: [0-9a-f]{32}-\d+$"), timeout=SHOWN_MS)
+            expect(log.locator(".sent").first).to_have_text(re.compile(r"^sent with id: [0-9a-f]{32}-\d+$"))
             answer.read()
-            expect(log).to_contain_text("The stream has ended: complete", timeout=SHOWN_MS)
+            expect(log).to_contain_text("The stream has ended: complete")
         expect(seen.page.locator("#tail-state")).to_have_text("Ended: complete")
 
 
 @pytest.mark.parametrize("width", [320, 390])
 def test_page_and_tail_fit_a_phone(browser: Browser, stack: Stack, width: int) -> None:
     with opened(browser, stack, viewport=ViewportSize(width=width, height=844)) as seen, subscribed(stack, 2):
-        expect(seen.row("streams", CLOCK)).to_be_visible(timeout=SHOWN_MS)
+        expect(seen.row("streams", CLOCK)).to_be_visible()
         assert seen.page.evaluate("document.documentElement.scrollWidth") == width
         assert seen.page.evaluate(BEYOND, width) == []
         seen.tail(CLOCK)
-        expect(seen.page.locator("#tail-log li").filter(has_text="chunk of").first).to_be_visible(timeout=SHOWN_MS)
+        expect(seen.page.locator("#tail-log li").filter(has_text="chunk of").first).to_be_visible()
         assert seen.page.locator("dialog").bounding_box() == {"x": 0, "y": 0, "width": width, "height": 844}
         assert seen.page.evaluate("document.querySelector('dialog').scrollWidth") <= width
 
@@ -184,7 +183,7 @@ def test_page_and_tail_fit_a_phone(browser: Browser, stack: Stack, width: int) -
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_text_stands_out_from_what_is_behind_it(browser: Browser, stack: Stack, scheme: str) -> None:
     with opened(browser, stack, color_scheme=scheme) as seen, subscribed(stack, 1):
-        expect(seen.row("streams", CLOCK)).to_be_visible(timeout=SHOWN_MS)
+        expect(seen.row("streams", CLOCK)).to_be_visible()
         contrasts = seen.page.evaluate(CONTRASTS)
         assert len(contrasts) > 15
         assert {name: contrast for name, contrast in contrasts.items() if contrast < 4.5} == {}
@@ -193,9 +192,9 @@ def test_all_text_stands_out_from_what_is_behind_it(browser: Browser, stack: Sta
 def test_everything_has_a_name_and_nothing_jumps_or_moves(browser: Browser, stack: Stack) -> None:
     with opened(browser, stack) as seen, subscribed(stack, 1):
         page = seen.page
-        expect(seen.row("streams", CLOCK)).to_be_visible(timeout=SHOWN_MS)
+        expect(seen.row("streams", CLOCK)).to_be_visible()
         # This one and the consumer's are left when those of other tests have lingered.
-        expect(page.locator("#streams tbody tr")).to_have_count(2, timeout=SHOWN_MS)
+        expect(page.locator("#streams tbody tr")).to_have_count(2)
         page.evaluate(SHIFTS)
         page.evaluate(NO_FIGURES)
         names = page.locator("body").aria_snapshot()
@@ -211,17 +210,17 @@ def test_everything_has_a_name_and_nothing_jumps_or_moves(browser: Browser, stac
 
 def test_lost_upstream_is_marked_and_a_service_that_is_gone_is_shown(browser: Browser, stack: Stack) -> None:
     with opened(browser, stack) as seen, subscribed(stack, 1):
-        expect(seen.row("streams", CLOCK)).to_be_visible(timeout=SHOWN_MS)
+        expect(seen.row("streams", CLOCK)).to_be_visible()
         stack.producer.kill()
         marks = seen.page.locator("#marks")
-        expect(marks).to_contain_text("Upstream lost", timeout=SHOWN_MS)
+        expect(marks).to_contain_text("Upstream lost")
         producer = seen.page.locator("#services > li").nth(1)
-        expect(producer).to_contain_text("not there", timeout=SHOWN_MS)
+        expect(producer).to_contain_text("not there")
         expect(producer).to_contain_text("does not answer")
         expect(seen.cell("streams", CLOCK, "State")).to_contain_text("reconnecting")
         stack.producer.start()
-        expect(marks).to_contain_text("Upstream is back", timeout=SHOWN_MS)
-        expect(producer).to_contain_text("ready", timeout=SHOWN_MS)
+        expect(marks).to_contain_text("Upstream is back")
+        expect(producer).to_contain_text("ready")
         expect(seen.page.locator("#lane .glyph.lost").first).to_be_visible()
         assert httpx.post(f"{stack.gateway.status_url}/reload", trust_env=False).status_code == 200
         expect(marks).to_contain_text("Routes reloaded", timeout=SHOWN_MS)

@@ -2,24 +2,29 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from urllib.parse import urlsplit
 
 import psutil
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 
-from tests.browser.pages import launch
+from tests.browser.pages import SHOWN_MS, launch
 from tests.stack import SentCount, ServiceProcess, Stack, run_stack, wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 WORDS = 30
 PROMPT = "\n".join(" ".join(f"{line}:{word}" for word in range(WORDS // 2)) for line in ("Grüße", "世界"))
+SOME = """() => new Promise((resolve) => {
+  const events = document.getElementById("events");
+  const look = () => Number(events.textContent) >= 5 && resolve();
+  new MutationObserver(look).observe(events, { childList: true, characterData: true, subtree: true });
+  look();
+})"""
 SHORT_PROMPT = f"few words, one of them very l{'o' * 60}ng"
 """Where only the end of the answer matters."""
-SOME = re.compile("^([5-9]|1[0-9])$")
-"""As many events as there are in the middle of it."""
-SHOWN_MS = 60_000
 
 
 class Seen:
@@ -52,6 +57,7 @@ def browser(chromium: str) -> Iterator[Browser]:
 def page(browser: Browser, stack: Stack) -> Iterator[Page]:
     with browser.new_context() as context:
         context.set_default_timeout(SHOWN_MS)
+        context.clock.install()
         yield context.new_page()
 
 
@@ -64,7 +70,20 @@ def open_demo(page: Page, stack: Stack, prompt: str = PROMPT) -> Seen:
 
 
 def shows(page: Page, id: str, text: str | re.Pattern[str]) -> None:
-    expect(page.locator(f"#{id}")).to_have_text(text, timeout=SHOWN_MS)
+    expect(page.locator(f"#{id}")).to_have_text(text)
+
+
+def shows_some(page: Page) -> None:
+    """Returns as soon as the page shows that it is in the middle of the answer."""
+    page.evaluate(SOME)
+
+
+@contextmanager
+def standing(page: Page) -> Iterator[None]:
+    """Lets no time pass for the page, so that it does not come back meanwhile, however long the test takes."""
+    page.clock.pause_at(page.evaluate("Date.now() / 1000 + 1"))
+    yield
+    page.clock.resume()
 
 
 def assert_is_complete(page: Page, connections: int, prompt: str = PROMPT) -> None:
@@ -88,13 +107,15 @@ def test_answer_survives_a_cut_and_upstream_is_called_once(page: Page, stack: St
     left = stack.gateway.metric("gateway_streams_ended_total", route="/sse", verdict="left")
     seen = open_demo(page, stack)
     page.click("#send")
-    shows(page, "events", SOME)
-    page.click("#cut")
-    shows(page, "state", re.compile("^The connection is gone"))
-    cut_at = int(page.locator("#events").inner_text())
-    wait_until(lambda: stack.gateway.metric("gateway_streams_ended_total", route="/sse", verdict="left") == left + 1, "the connection gone")
-    wait_until(lambda: sent.now() > cut_at, "upstream going on while nobody listens")
-    assert int(page.locator("#events").inner_text()) == cut_at
+    shows_some(page)
+    with standing(page):
+        page.click("#cut")
+        shows(page, "state", re.compile("^The connection is gone"))
+        cut_at = int(page.locator("#events").inner_text())
+        ended = partial(stack.gateway.metric, "gateway_streams_ended_total", route="/sse", verdict="left")
+        wait_until(lambda: ended() == left + 1, "the connection gone")
+        wait_until(lambda: sent.now() > cut_at, "upstream going on while nobody listens")
+        assert int(page.locator("#events").inner_text()) == cut_at
     assert_is_complete(page, connections=2)
     assert sent.now() == WORDS
     assert [method for method, url in seen.requests if urlsplit(url).path == "/sse"] == ["POST"]
@@ -112,15 +133,16 @@ def test_page_is_used_with_the_keyboard_alone(page: Page, stack: Stack) -> None:
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
     expect(page.locator("#cut")).to_be_focused()
-    expect(page.locator("#cut")).to_be_enabled(timeout=SHOWN_MS)
-    page.keyboard.press("Space")
-    shows(page, "state", re.compile("^The connection is gone"))
-    page.keyboard.press("Space")  # nothing is there to be cut
-    expect(page.locator("#cut")).to_be_focused()
+    expect(page.locator("#cut")).to_be_enabled()
+    with standing(page):
+        page.keyboard.press("Space")
+        shows(page, "state", re.compile("^The connection is gone"))
+        page.keyboard.press("Space")  # nothing is there to be cut
+        expect(page.locator("#cut")).to_be_focused()
     assert_is_complete(page, connections=2)
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")
-    shows(page, "events", SOME)
+    shows_some(page)
     page.keyboard.press("Enter")  # one is running already
     assert_is_complete(page, connections=1)
 
@@ -130,10 +152,12 @@ def test_stop_ends_the_stream_and_its_upstream(page: Page, stack: Stack, meanwhi
     sent = SentCount(stack, "POST /sse")
     seen = open_demo(page, stack)
     page.click("#send")
-    shows(page, "events", SOME)
-    if meanwhile == "waiting":
-        page.click("#cut")
-    page.click("#stop")
+    shows_some(page)
+    with standing(page) if meanwhile == "waiting" else nullcontext():
+        if meanwhile == "waiting":
+            page.click("#cut")
+            shows(page, "state", re.compile("^The connection is gone"))
+        page.click("#stop")
     shows(page, "state", re.compile("^Stopped"))
     wait_until(lambda: stack.producer.metric("producer_streams_open", route="POST /sse") == 0, "upstream's stream closed")
     assert sent.now() < WORDS
@@ -164,7 +188,7 @@ def test_page_fits_a_narrow_window(page: Page, stack: Stack, size: ViewportSize)
 def test_page_says_what_became_of_a_stream_when_the_gateway_is_killed(page: Page, stack: Stack) -> None:
     open_demo(page, stack)
     page.click("#send")
-    shows(page, "events", SOME)
+    shows_some(page)
     kill_all(stack.gateway)
     shows(page, "state", re.compile("^The connection is gone"))
     stack.gateway.start()
