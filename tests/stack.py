@@ -1,5 +1,6 @@
 """The three services as processes on ports of their own, for tests that need the whole stack."""
 
+import itertools
 import json
 import os
 import random
@@ -37,11 +38,26 @@ def clean_environment(**variables: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(PREFIXES)} | variables
 
 
+PORTS = range(20_000, 32_000)
+"""Below those that the kernel takes for outgoing connections."""
+
+
+def _own_ports() -> list[int]:
+    """Those of this process among the processes of `pytest -n`: what one has been given and does not use yet, no other may take."""
+    place, count = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"), os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")
+    ports = list(PORTS[int(place) :: int(count)])
+    random.shuffle(ports)
+    return ports
+
+
+_ports = itertools.cycle(_own_ports())
+
+
 def free_ports(count: int) -> list[int]:
-    """Gives ports on which nobody listens, below the range from which the kernel takes ports for outgoing connections."""
+    """Gives ports on which nobody listens. They are given again when all others have been: a service may be away from its port."""
     ports: list[int] = []
     with ExitStack() as held:
-        for port in random.sample(range(20_000, 32_000), 1000):
+        for port in itertools.islice(_ports, 1000):
             listener = held.enter_context(closing(socket.socket()))
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
