@@ -124,7 +124,7 @@ class ScriptedUpstream:
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
 
-    async def wait_for_requests(self, count: int, timeout: float = 10) -> None:
+    async def wait_for_requests(self, count: int, timeout: float = 30) -> None:
         """Returns when `count` requests have come."""
         async with asyncio.timeout(timeout), self._arrived:
             await self._arrived.wait_for(lambda: len(self.requests) >= count)

@@ -34,7 +34,7 @@ class KeyUrl:
     def publish_keys(self, keys: Sequence[dict[str, Any]]) -> None:
         self.status, self.body = 200, json.dumps({"keys": keys}).encode()
 
-    async def until_asked(self, times: int, timeout: float = 10) -> None:
+    async def until_asked(self, times: int, timeout: float = 30) -> None:
         """Returns when it was asked so often."""
         async with asyncio.timeout(timeout), self._change:
             await self._change.wait_for(lambda: self.asked >= times)

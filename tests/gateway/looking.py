@@ -16,7 +16,7 @@ from gateway.listeners import Listeners, bind_listeners, close_listeners, port_o
 from gateway.routes import Route, RouteTable
 from gateway.settings import Settings
 
-GUARD_SECONDS = 15.0
+GUARD_SECONDS = 30.0
 
 
 class Looker:

@@ -9,7 +9,7 @@ from gateway.latency import Latency
 from gateway.subscriber import Subscriber
 from gateway.wheel import TimerWheel
 
-GUARD_SECONDS = 10.0
+GUARD_SECONDS = 30.0
 PLENTY = Limits(blocks=1_000_000, bytes=1 << 30, age_seconds=1e9)
 HIGH_WATER_BYTES = 64 * 1024
 

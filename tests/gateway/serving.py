@@ -14,7 +14,7 @@ from gateway.routes import Route, RouteTable
 from gateway.settings import Settings
 from service.tracing import Tracing
 
-GUARD_SECONDS = 10.0
+GUARD_SECONDS = 30.0
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from gateway.downstream import DownstreamProtocol, DownstreamServer, Writing
 
-GUARD_SECONDS = 10.0
+GUARD_SECONDS = 30.0
 
 
 class Downstream:

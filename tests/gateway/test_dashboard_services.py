@@ -12,7 +12,7 @@ from gateway.settings import Settings
 from tests.documentation import DOCUMENTATION
 from tests.scripted_upstream import Asked, Script, ScriptedUpstream, Silence
 
-GUARD_SECONDS = 15.0
+GUARD_SECONDS = 30.0
 METRICS = b"""# TYPE producer_streams_open gauge
 producer_streams_open{route="/"} 2
 producer_streams_open{route="/sse"} 3

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.heap import Heap, trim
 
-GUARD_SECONDS = 10.0
+GUARD_SECONDS = 30.0
 
 
 class Trims:

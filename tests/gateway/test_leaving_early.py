@@ -16,7 +16,7 @@ async def test_client_that_hangs_up_behind_its_request_is_no_error_in_the_log(mo
     async with ScriptedUpstream(lambda asked: [EVENT_STREAM_HEAD + chunk(b"data: a\n\n"), Silence()]) as upstream:
         config = tmp_path / "routes.toml"
         config.write_text(f'[[routes]]\npath = "/"\nupstream = "{upstream.url}"\nmode = "{mode}"\n')
-        async with start_gateway(CONFIG=str(config)) as gateway, asyncio.timeout(4 * GUARD_SECONDS):
+        async with start_gateway(CONFIG=str(config)) as gateway, asyncio.timeout(3 * GUARD_SECONDS):
             address = urlsplit(gateway.url)
             request = f"GET / HTTP/1.1\r\nHost: {address.netloc}\r\nAccept: text/event-stream\r\n\r\n".encode()
             staying, stayer = await asyncio.open_connection(address.hostname, address.port)

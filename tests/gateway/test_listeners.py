@@ -11,7 +11,7 @@ from aiohttp import web
 
 from gateway.listeners import Listeners, bind_listeners, close_listeners, url_of
 
-GUARD_SECONDS = 10.0
+GUARD_SECONDS = 30.0
 
 
 class Counting:

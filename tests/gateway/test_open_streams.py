@@ -18,7 +18,7 @@ from tests.gateway.scripted_transport import Audience, settle
 from tests.gateway.test_upstream import read
 from tests.scripted_upstream import EVENT_STREAM_HEAD, ScriptedUpstream, Silence, chunk
 
-GUARD_SECONDS = 10.0
+GUARD_SECONDS = 30.0
 DIRECT = Route.model_validate({"path": "/", "upstream": "http://u"})
 BLOCK = b"data: 1\n\n"
 

@@ -23,15 +23,19 @@ HEARTBEAT = b":\n"
 class Upstream:
     """Notes what the relay wants of its upstream."""
 
-    def __init__(self) -> None:
+    def __init__(self, wheel: TimerWheel) -> None:
+        self._wheel = wheel
         self.wishes: list[str] = []
         self.resumed = asyncio.Event()
+        self.resumed_at = 0
+        """The tick at which it was told to go on."""
 
     def pause(self) -> None:
         self.wishes.append("pause")
 
     def resume(self) -> None:
         self.wishes.append("resume")
+        self.resumed_at = self._wheel.now
         self.resumed.set()
 
     def detach(self) -> None:
@@ -40,9 +44,10 @@ class Upstream:
 
 def open_relay(downstream: Downstream, **options: Any) -> tuple[Relay, Upstream]:
     options.setdefault("framer", Framer())
-    relay = Relay(downstream.transport, TimerWheel(TICK_SECONDS), **options)
+    wheel = TimerWheel(TICK_SECONDS)
+    relay = Relay(downstream.transport, wheel, **options)
     downstream.written_by(relay)
-    upstream = Upstream()
+    upstream = Upstream(wheel)
     relay.upstream = upstream  # type: ignore[assignment]  # only its three verbs are used
     return relay, upstream
 
@@ -115,21 +120,22 @@ async def test_block_over_the_limit_cuts_the_stream_after_the_blocks_before_it()
 
 async def test_heartbeat_comes_whenever_nothing_has_left_for_its_interval() -> None:
     async with connected() as downstream:
+        began_at = time.monotonic()
         relay, _ = open_relay(downstream, heartbeat_ticks=10)
         relay.feed(b"data: 1\n\n")
-        began_at = time.monotonic()
         assert await downstream.read(9 + 2 * 3) == b"data: 1\n\n" + HEARTBEAT * 3
         assert time.monotonic() - began_at >= 3 * 9 * TICK_SECONDS
-        assert (relay.heartbeats, relay.blocks_out, relay.bytes_out) == (3, 1, 15)
+        assert relay.heartbeats >= 3  # one more when the machine was busy meanwhile
+        assert (relay.blocks_out, relay.bytes_out) == (1, 9 + 2 * relay.heartbeats)
 
 
 async def test_heartbeat_comes_while_a_block_is_held_back_and_not_inside_it() -> None:
     async with connected() as downstream:
         relay, _ = open_relay(downstream, heartbeat_ticks=4)
         relay.feed(b"data: 1\n")
-        await until(lambda: relay.heartbeats == 1)
+        await until(lambda: relay.heartbeats >= 1)
         relay.feed(b"data: 2\n")
-        await until(lambda: relay.heartbeats == 2)
+        await until(lambda: relay.heartbeats >= 2)
         relay.feed(b"\n")
         sent = await downstream.read(relay.bytes_out)
         assert sent.replace(HEARTBEAT, b"") == b"data: 1\ndata: 2\n\n"
@@ -147,8 +153,8 @@ async def test_stream_that_sends_within_its_interval_gets_no_heartbeat() -> None
 
 async def test_silent_upstream_is_given_up_after_the_idle_time_though_heartbeats_leave() -> None:
     async with connected() as downstream:
-        relay, upstream = open_relay(downstream, heartbeat_ticks=4, idle_ticks=25)
         began_at = time.monotonic()
+        relay, upstream = open_relay(downstream, heartbeat_ticks=4, idle_ticks=25)
         async with asyncio.timeout(GUARD_SECONDS):
             await relay.ended()
         assert time.monotonic() - began_at >= 24 * TICK_SECONDS
@@ -197,11 +203,10 @@ async def test_paused_relay_sends_no_heartbeat_and_is_not_idle_and_both_clocks_b
         assert (relay.verdict, relay.heartbeats) == ("", before)
         await downstream.read(size)
         await upstream.resumed.wait()
-        resumed_at = time.monotonic()
         await until(lambda: relay.heartbeats > before)
         async with asyncio.timeout(GUARD_SECONDS):
             await relay.ended()
-        assert time.monotonic() - resumed_at >= 15 * TICK_SECONDS  # of 30: a busy machine notes late when it resumed
+        assert relay._wheel.now - upstream.resumed_at >= 30
         assert relay.verdict == CUT
 
 

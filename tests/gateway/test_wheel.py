@@ -10,7 +10,7 @@ import pytest
 from gateway.wheel import TimerWheel
 
 TICK_SECONDS = 0.02
-GUARD_SECONDS = 10.0
+GUARD_SECONDS = 30.0
 
 
 class Entry:

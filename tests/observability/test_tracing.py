@@ -22,7 +22,7 @@ from tests.observability.collector import Collector, Told, collecting
 from tests.scripted_upstream import EVENT_STREAM_HEAD, Disconnect, ScriptedUpstream, Silence, chunk
 from tests.stack import REPOSITORY, free_ports
 
-GUARD_SECONDS = 10.0
+GUARD_SECONDS = 30.0
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SENT = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01", "tracestate": "vendor=1,other=2"}
 EVENT = b"id: 1\ndata: x\n\n"

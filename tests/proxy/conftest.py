@@ -6,7 +6,8 @@ gateway's settings are then skipped.
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -16,12 +17,13 @@ import pytest_asyncio
 
 from tests.proxy.downstream import Answer, Downstream, Fields
 from tests.proxy.stage import Scene, Stage
-from tests.proxy.subject import TEMPLATE, Route, Subject, free_port, running
+from tests.proxy.subject import TEMPLATE, Route, Subject, running
 
 SMALL_BLOCK_BYTES = 1000
+IDLE_SECONDS = 1.5
 
 
-def _routes(upstream: str) -> list[Route]:
+def _routes(upstream: str, unreachable: str) -> list[Route]:
     def route(path: str, **settings: object) -> Route:
         return {"path": path, "upstream": upstream, "mode": "direct", "heartbeat_seconds": 0} | settings
 
@@ -33,12 +35,12 @@ def _routes(upstream: str) -> list[Route]:
         route("/error-event/small-blocks", on_upstream_loss="error-event", max_block_bytes=SMALL_BLOCK_BYTES),
         route("/error-event/idle", on_upstream_loss="error-event", idle_timeout_seconds=0.9),
         route("/small-blocks", max_block_bytes=SMALL_BLOCK_BYTES),
-        route("/idle", idle_timeout_seconds=0.9, heartbeat_seconds=0.2),
-        route("/first-byte", first_byte_timeout_seconds=0.3),
+        route("/idle", idle_timeout_seconds=IDLE_SECONDS, heartbeat_seconds=0.2),
+        route("/first-byte", first_byte_timeout_seconds=1),
         route("/get-and-post", methods=["GET", "POST"]),
         route("/base", upstream=upstream + "/below/this"),
         route("/base/plain"),
-        route("/unreachable", upstream=f"http://127.0.0.1:{free_port()}"),
+        route("/unreachable", upstream=unreachable),
     ]
 
 
@@ -76,6 +78,14 @@ async def _talk(
         yield Talk(downstream, scene, method)
 
 
+@contextlib.contextmanager
+def refusing() -> Iterator[str]:
+    """Gives the URL of a port that refuses connections; it is held, so that nobody else listens there meanwhile."""
+    with contextlib.closing(socket.socket()) as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{held.getsockname()[1]}"
+
+
 Converse = Callable[..., AbstractAsyncContextManager[Talk]]
 
 
@@ -88,15 +98,17 @@ async def stage() -> AsyncIterator[Stage]:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def proxy(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Subject]:
     """The proxy that most tests share."""
-    async with running(stage.url, _routes(stage.url), tmp_path_factory.mktemp("proxy"), drain_seconds=2) as subject:
-        yield subject
+    with refusing() as nowhere:
+        async with running(stage.url, _routes(stage.url, nowhere), tmp_path_factory.mktemp("proxy"), drain_seconds=2) as subject:
+            yield subject
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def fresh_proxy(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Subject]:
     """A proxy of the module's own, whose memory nobody else has touched."""
-    async with running(stage.url, _routes(stage.url), tmp_path_factory.mktemp("fresh"), drain_seconds=2) as subject:
-        yield subject
+    with refusing() as nowhere:
+        async with running(stage.url, _routes(stage.url, nowhere), tmp_path_factory.mktemp("fresh"), drain_seconds=2) as subject:
+            yield subject
 
 
 @pytest.fixture

@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-GUARD_SECONDS = 5.0
+GUARD_SECONDS = 30.0
 """How long anything may take that should take no time at all; only a defect reaches it."""
+AT_ONCE_SECONDS = 10.0
+"""What must not wait for a timer: the shortest that a route has unless it says otherwise takes 15 s, and nothing less tells a
+gateway that does not notice from a machine that is busy."""
 
 Fields = Iterable[tuple[str, str]]
 
@@ -129,7 +132,7 @@ class Downstream:
         self.buffer += received
         return True
 
-    async def ended(self, timeout: float = GUARD_SECONDS) -> End:
+    async def ended(self, timeout: float = AT_ONCE_SECONDS) -> End:
         """Reads to the end of the connection, whatever comes."""
         async with asyncio.timeout(timeout):
             while await self.fill():

@@ -4,6 +4,7 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
+from tests.proxy.downstream import AT_ONCE_SECONDS, GUARD_SECONDS
 from tests.scripted_upstream import Asked, Script, ScriptedUpstream
 
 FIELD = "X-Scene"
@@ -23,13 +24,13 @@ class Scene:
         self.requests: list[Asked] = []
         self.arrived = asyncio.Event()
 
-    async def asked(self, timeout: float = 10) -> Asked:
+    async def asked(self, timeout: float = GUARD_SECONDS) -> Asked:
         """Gives the first request, when it has come."""
         async with asyncio.timeout(timeout):
             await self.arrived.wait()
         return self.requests[0]
 
-    async def left(self, within: float) -> None:
+    async def left(self, within: float = AT_ONCE_SECONDS) -> None:
         """Returns when the proxy has given the first request up; TimeoutError when it has not `within` so many seconds."""
         asked = await self.asked()
         async with asyncio.timeout(within):

@@ -84,7 +84,7 @@ async def test_close_is_honoured_after_a_stream(converse: Converse) -> None:
         answer = await talk.answer()
         assert await answer.to_end() == b"data: 1\n\ndata: 2\n\n"
         assert answer.end is End.COMPLETE
-        assert await talk.downstream.ended(timeout=2) is End.CUT_SHORT
+        assert await talk.downstream.ended() is End.CUT_SHORT
         assert not talk.downstream.buffer
 
 
@@ -92,7 +92,7 @@ async def test_http_1_0_connection_is_closed_after_its_answer(converse: Converse
     async with converse(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", version="1.0") as talk:
         answer = await talk.answer()
         assert await answer.to_end() == b"ok"
-        assert await talk.downstream.ended(timeout=2) is End.CUT_SHORT
+        assert await talk.downstream.ended() is End.CUT_SHORT
 
 
 SMUGGLED = b"GET /plain/smuggled HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -130,7 +130,7 @@ async def test_ambiguous_request_is_refused_and_smuggles_nothing(proxy: Subject,
             assert downstream.end  # closed without a word: refused all the same
         else:
             assert answer.head.status in (400, 501), answer.head
-            await downstream.ended(timeout=5)
+            await downstream.ended()
     assert len(stage.strays) == strays, stage.strays
 
 

@@ -174,7 +174,7 @@ async def test_block_of_8_mib_and_one_byte_ends_the_stream_after_the_blocks_befo
         answer = await talk.answer()
         assert await answer.to_end(timeout=30) == b"data: before\n\n"
         assert answer.end in (End.CUT_SHORT, End.RESET)
-        await talk.scene.left(within=2)
+        await talk.scene.left()
 
 
 @pytest.mark.parametrize("chunk_size", [1, 7, 999, 5000])

@@ -49,11 +49,13 @@ async def test_heartbeat_comes_wherever_upstream_falls_silent(converse: Converse
 async def test_heartbeats_repeat_while_the_silence_lasts(converse: Converse) -> None:
     pause = Pause()
     loop = asyncio.get_running_loop()
+    begun = loop.time()
     async with converse(HEAD, pause, LAST_CHUNK, target="/heartbeat") as talk:
         answer = await talk.answer()
-        begun = loop.time()
-        assert await answer.receive(4 * len(BEAT)) == 4 * BEAT
-        assert 0.75 < loop.time() - begun < 5
+        body = await answer.receive(4 * len(BEAT))
+        seconds = loop.time() - begun
+        assert beats_after(body, b"") >= 4  # a busy machine may read more at once
+        assert seconds > 0.75
         pause.go()
         assert (await answer.to_end()).replace(BEAT, b"") == b""
         assert answer.end is End.COMPLETE

@@ -12,9 +12,6 @@ from tests.scripted_upstream import Pause, Script, Silence, chunk
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-AT_ONCE = 1.0
-"""Seconds: no timer may have to run out first."""
-
 WAYS = pytest.mark.parametrize("way", ["close", "reset", "half_close"])
 SITUATIONS: dict[str, Script] = {
     "before the head": [Silence()],
@@ -39,7 +36,7 @@ async def test_leaving_client_ends_its_upstream_request_at_once(converse: Conver
             if b"data: 1" in b"".join(step for step in talk.scene.script if isinstance(step, bytes)):
                 await answer.receive(9)
         leave(talk.downstream, way)
-        await talk.scene.left(within=AT_ONCE)
+        await talk.scene.left()
 
 
 @WAYS
@@ -49,7 +46,7 @@ async def test_client_that_leaves_in_the_middle_of_its_request_body_leaves_no_re
         await talk.downstream.send(b"x" * 1000)
         leave(talk.downstream, way)
         if talk.scene.requests:  # a proxy may well wait for the whole body, then upstream never hears of it
-            await talk.scene.left(within=AT_ONCE)
+            await talk.scene.left()
 
 
 async def test_client_that_pipelined_a_request_and_left_is_noticed(converse: Converse) -> None:
@@ -57,7 +54,7 @@ async def test_client_that_pipelined_a_request_and_left_is_noticed(converse: Con
         await (await talk.answer()).receive(9)
         await talk.downstream.ask("/plain/next", headers=talk.scene.headers)
         talk.downstream.close()
-        await talk.scene.left(within=AT_ONCE)
+        await talk.scene.left()
 
 
 async def test_hundred_clients_that_leave_together_are_all_noticed(converse: Converse) -> None:
@@ -65,7 +62,7 @@ async def test_hundred_clients_that_leave_together_are_all_noticed(converse: Con
         async with converse(HEAD, chunk(b"data: 1\n\n"), Silence()) as talk:
             await (await talk.answer()).receive(9)
             await everyone.wait()
-        await talk.scene.left(within=2)
+        await talk.scene.left()
 
     everyone = asyncio.Barrier(100)
     await all_hold({f"client {number}": one() for number in range(100)})
@@ -79,6 +76,6 @@ async def test_one_leaving_client_does_not_disturb_the_others(converse: Converse
             async with converse(HEAD, chunk(b"data: 1\n\n"), Silence()) as talk:
                 await (await talk.answer()).receive(9)
                 leave(talk.downstream, way)
-                await talk.scene.left(within=AT_ONCE)
+                await talk.scene.left()
         pause.go()
         assert await answer.to_end() == b"data: 1\n\ndata: 2\n\n"

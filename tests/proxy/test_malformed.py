@@ -175,7 +175,7 @@ async def test_bad_chunk_behind_a_head_that_upstream_has_ends_the_upstream_reque
         await scene.asked()
         await send(downstream, BAD_CHUNKS[fault] + chunk(b"") + SMUGGLED)
         await assert_problem(await downstream.answer(), 400)
-        await scene.left(within=1)
+        await scene.left()
         await downstream.ended()
         assert not downstream.buffer
     assert len(stage.strays) == strays, stage.strays

@@ -113,7 +113,7 @@ async def test_connect_timeout_is_a_504(limited: Subject) -> None:
 async def test_first_byte_timeout_is_a_504_and_ends_the_upstream_request(converse: Converse) -> None:
     async with converse(Silence(), target="/first-byte") as talk:
         await problem(await talk.answer(), 504)
-        await talk.scene.left(within=1)
+        await talk.scene.left()
 
 
 async def test_first_byte_timeout_is_over_when_the_head_has_come(converse: Converse) -> None:
@@ -121,7 +121,7 @@ async def test_first_byte_timeout_is_over_when_the_head_has_come(converse: Conve
     heartbeats = converse(HEAD, Pause(), target="/heartbeat")
     async with converse(HEAD, pause, chunk(b"data: x\n\n"), LAST_CHUNK, target="/first-byte") as talk, heartbeats as clock:
         answer = await talk.answer()
-        await (await clock.answer()).receive(2 * 4)  # 4 heartbeats, 0.25 s each
+        await (await clock.answer()).receive(2 * 6)  # 6 heartbeats, 0.25 s each
         pause.go()
         assert await answer.to_end() == b"data: x\n\n"
         assert answer.end is End.COMPLETE

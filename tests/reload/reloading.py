@@ -17,7 +17,7 @@ from gateway.routes import read_routes
 from gateway.settings import Settings
 from tests.proxy.downstream import Answer, Downstream, Fields
 
-GUARD_SECONDS = 10.0
+GUARD_SECONDS = 30.0
 
 
 def route(path: str, upstream: str, **keys: object) -> str:

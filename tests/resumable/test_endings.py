@@ -41,7 +41,7 @@ async def test_delete_stops_the_stream_and_its_upstream(play: Play) -> None:
         await answer.receive(1)
         async with play.ask(f"/streams/{stream_of(answer)}", method="DELETE", body=b"") as deleted:
             assert deleted.head.status == 204
-        await scene.left(within=2)
+        await scene.left()
         await answer.to_end()
         assert answer.end is End.CUT_SHORT
     assert (await play.state(stream_of(answer)))["stream-state"] == "stopped"
@@ -53,7 +53,7 @@ async def test_stream_that_nobody_follows_is_cancelled_in_time(play: Play, route
     async with play.ask(route, scene) as answer:
         await answer.receive(1)
         answer.downstream.reset()
-    await scene.left(within=5)
+    await scene.left()
     state = await play.reaches(stream_of(answer), "orphaned")
     assert "nobody followed it" in state["stream-reason"]
 
@@ -157,7 +157,7 @@ async def test_client_that_leaves_before_the_answer_cancels_it_unless_its_key_ca
     scene = play.stage.scene(Silence())
     async with play.ask_without_answer("/ask", scene):
         await scene.asked()
-    await scene.left(within=2)
+    await scene.left()
     pause = Pause()
     scene = play.stage.scene(pause, HEAD + sent(1, 1) + END)
     key = [("Idempotency-Key", "left early")]

@@ -14,6 +14,8 @@ from tests.shared.subscribing import Subscriber, joined
 from tests.shared.upstream import Topic, Upstream
 
 BEAT_SECONDS = 0.25
+LIMIT_SECONDS = 2
+"""Of a connection; forty subscribers have joined long before, also on a busy machine."""
 
 
 def _routes(upstream: str) -> list[Route]:
@@ -36,10 +38,10 @@ def _routes(upstream: str) -> list[Route]:
         shared("/by-both", upstream, share_by=["Authorization", "cookie"]),
         shared("/by-tenant", upstream, share_by=["x-tenant"]),
         shared("/everybody", upstream, **everybody),
-        shared("/limited", upstream, max_connection_seconds=1),
+        shared("/limited", upstream, max_connection_seconds=LIMIT_SECONDS),
         shared("/error-event", upstream, on_upstream_loss="error-event"),
         shared("/small-blocks", upstream, max_block_bytes=1000),
-        shared("/idle", upstream, idle_timeout_seconds=0.5),
+        shared("/idle", upstream, idle_timeout_seconds=1),
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Self
 from tests.proxy.downstream import Answer, Downstream, End
 from tests.shared.reception import Reception
 
-GUARD_SECONDS = 10.0
+GUARD_SECONDS = 30.0
 """How long anything may take that should take little time; only a defect reaches it."""
 
 Fields = Sequence[tuple[str, str]]

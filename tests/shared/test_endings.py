@@ -6,7 +6,8 @@ import json
 import pytest
 
 from tests.proxy.downstream import End
-from tests.shared.conftest import Stage, StartStage
+from tests.proxy.subject import EXIT_SECONDS
+from tests.shared.conftest import LIMIT_SECONDS, Stage, StartStage
 from tests.shared.event_log import PLAIN, Style
 from tests.shared.upstream import Topic
 
@@ -17,17 +18,14 @@ SUBSCRIBERS = 40
 
 async def test_connections_end_after_their_time_and_come_back_without_loss(stage: Stage) -> None:
     topic = stage.topic("/limited", retry=None)
-    loop = asyncio.get_running_loop()
     async with stage.joined(topic, SUBSCRIBERS) as subscribers:
-        begun = loop.time()
         topic.publish(2)
-        ended: list[float] = []
         for ending in asyncio.as_completed([subscriber.until_end() for subscriber in subscribers]):
             assert await ending in (End.CUT_SHORT, End.RESET)
-            ended.append(loop.time() - begun)
-        assert 0.5 < ended[0] <= ended[-1] < 5
         lines = [line for line in stage.gateway.process.log() if line.get("path") == topic.path and line.get("verdict") == "expired"]
         lasted = [line["seconds"] for line in lines]  # as the gateway saw it: here a busy machine makes them one
+        assert len(lasted) == SUBSCRIBERS
+        assert min(lasted) > LIMIT_SECONDS / 2
         assert max(lasted) - min(lasted) > 0.05, "they end in one wave"
         retries = [subscriber.received.retries for subscriber in subscribers]
         assert all(len(each) == 1 for each in retries)
@@ -76,7 +74,7 @@ async def test_subscribers_that_lag_are_drained_in_time(start_stage: StartStage)
         async with stage.join(topic, receive_buffer=4096) as stalled, stage.join(topic) as fast:
             topic.publish(200)
             await fast.until_number(200)
-            await asyncio.wait_for(stage.gateway.stop(), 6)
+            await asyncio.wait_for(stage.gateway.stop(), 2 + EXIT_SECONDS)
             stalled.downstream.widen()
             assert await stalled.until_end() in (End.CUT_SHORT, End.RESET)
             numbers = stalled.received.numbers
@@ -106,13 +104,13 @@ async def test_blocks_that_arrive_together_leave_together(stage: Stage) -> None:
     async with stage.subscriber(topic) as subscriber, stage.join(topic) as other:
         await subscriber.ask()
         downstream = subscriber.downstream
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while b"\r\n\r\n" not in downstream.buffer:
                 assert await downstream.fill()
         downstream.buffer.clear()
         blocks = b"".join(topic.publish(20))
         expected = b"%x\r\n%b\r\n" % (len(blocks), blocks)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(downstream.buffer) < len(expected):
                 assert await downstream.fill()
         assert bytes(downstream.buffer) == expected

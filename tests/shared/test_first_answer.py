@@ -76,7 +76,7 @@ async def test_upstream_that_does_not_answer_in_time_is_a_504(start_stage: Start
         for status, body in await answers(stage, topic, 3):
             assert status == 504
             assert json.loads(body)["status"] == status
-        assert loop.time() - begun < 5
+        assert loop.time() - begun < 20  # without that setting it is a minute
         topic.speaking.set()
 
 

@@ -135,9 +135,9 @@ async def test_upstream_is_left_when_the_last_subscriber_has_been_gone_for_the_l
             pass
         async with stage.join(topic):  # there was always one
             pass
-    loop = asyncio.get_running_loop()
-    left = loop.time()
-    await topic.until(lambda: topic.open == 0, timeout=5)
+        loop = asyncio.get_running_loop()
+        left = loop.time()
+    await topic.until(lambda: topic.open == 0)
     assert loop.time() - left > 0.2
     async with stage.join(topic):
         assert len(topic.requests) == 2

@@ -120,7 +120,7 @@ class Topic:
             if not after_bytes:
                 connection.cut.set()
 
-    async def until(self, fact: Callable[[], bool], timeout: float = 10) -> None:
+    async def until(self, fact: Callable[[], bool], timeout: float = 30) -> None:
         """Returns when `fact` about requests and open streams holds."""
         async with asyncio.timeout(timeout), self._change:
             await self._change.wait_for(fact)
