@@ -120,6 +120,11 @@ class EventSource:
         """The last event ID after the newest block that the iteration gave; what a reconnection sends, unless empty."""
         return self._parser.last_event_id
 
+    @property
+    def next_attempt_seconds(self) -> float:
+        """How long until the next attempt is due; 0 while one is under way or a stream is open."""
+        return max(0.0, self._due - asyncio.get_running_loop().time())
+
     async def __aenter__(self) -> Self:
         return self
 

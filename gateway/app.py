@@ -109,7 +109,7 @@ class Gateway:
         will end by itself, may run on for most of the time. The rest of it is for slow clients to take what was written.
         """
         proxy = self._proxy
-        proxy.draining = True
+        proxy.drain()
         grace = self._settings.drain_seconds
         log.info("draining", open=len(proxy.exchanges), seconds=grace)
         end = asyncio.get_running_loop().time() + grace

@@ -1,6 +1,7 @@
 """Follows one upstream for whoever subscribes to it."""
 
 import asyncio
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Literal
 
 from eventstream import HEARTBEAT, BlockTooLarge, ConnectionFailed, Event
 from eventstream.client import EventSource
+from eventstream.reconnection import Reconnection
 from service.traced_source import TracedSource
 
 from .fan_out import FanOut
@@ -19,16 +21,43 @@ change."""
 
 _ID_FIELD = re.compile(rb"(?:\A|[\r\n])id:")
 
-Outcome = Literal["open", "finished", "refused", "unavailable", "late"]
+_PASSING = (None, 502, 503, 504)
+"""The statuses of an upstream that is being started again, or of a proxy in front of it; None when nothing was answered."""
+_EAGER_SECONDS, _LONGEST_EAGER_SECONDS = 0.25, 2.0
+
+Outcome = Literal["open", "finished", "refused", "unavailable", "late", "draining", "retired"]
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What came of the first attempt to follow an upstream."""
+    """What came of an attempt to follow an upstream that nobody has got a stream from."""
 
     outcome: Outcome
-    """An event stream; 204; an answer that is no event stream; no connection; no answer in time."""
+    """An event stream; 204; an answer that is no event stream; no connection; no answer in time; the gateway shuts down; the route is
+    another by now."""
     reason: str = ""
+    again_seconds: float = math.inf
+    """How long until the next attempt, if the upstream may be one that is just being started again."""
+
+
+class EagerReconnection(Reconnection):
+    """The same, but until a stream was opened for the first time it tries again soon, because somebody waits for the answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._eager: Reconnection | None = Reconnection(initial_seconds=_EAGER_SECONDS, maximum_seconds=_LONGEST_EAGER_SECONDS)
+
+    def succeeded(self) -> None:
+        self._eager = None
+        super().succeeded()
+
+    def failed(self) -> None:
+        super().failed()
+        if self._eager is not None:
+            self._eager.failed()
+
+    def next_delay(self) -> float:
+        return super().next_delay() if self._eager is None else self._eager.next_delay()
 
 
 class Following:
@@ -40,7 +69,9 @@ class Following:
     def __init__(self, open_source: OpenSource, target: str, last_event_id: str, fan_out: FanOut, *, for_subscribers_alone: bool) -> None:
         self.fan_out = fan_out
         self.opening: asyncio.Future[Opening] = asyncio.get_running_loop().create_future()
-        """Is set once, in any case."""
+        """Is set in any case: once, but where another attempt is waited for another one takes its place."""
+        self.down: Opening | None = None
+        """What came of the newest attempt, while none has brought a stream and another one is waited for."""
         self.users = 0
         """Requests that wait for it or use it."""
         self.source = open_source(target, last_event_id, self._changed)
@@ -70,17 +101,19 @@ class Following:
         except (ConnectionFailed, BlockTooLarge) as error:
             reason = str(error)
         finally:
-            self._opened("finished" if verdict == COMPLETE else "refused", reason)
+            self._opened(Opening("finished" if verdict == COMPLETE else "refused", reason))
             await self.source.close()
             self.ended(verdict, reason)
 
     def _changed(self, source: EventSource) -> None:
         if source.state == "open":
-            self._opened("open")
+            self.down = None
+            self._opened(Opening("open"))
             self._resuming = self._resuming or self.source.connections > 1
             self.connected()
         elif source.state == "connecting":
-            self._opened("refused" if source.last_status else "unavailable", source.last_error or "")
+            again_seconds = source.next_attempt_seconds if source.last_status in _PASSING else math.inf
+            self._opened(Opening("refused" if source.last_status else "unavailable", source.last_error or "", again_seconds))
             self.lost()
 
     def _repeats(self, block: bytes, event: Event | None, id: str | None) -> bool:
@@ -97,9 +130,19 @@ class Following:
         self._resuming = False
         return False
 
-    def _opened(self, outcome: Outcome, reason: str = "") -> None:
+    def _opened(self, opening: Opening) -> None:
         if not self.opening.done():
-            self.opening.set_result(Opening(outcome, reason))
+            self.opening.set_result(opening)
+
+    def wait_on(self) -> None:
+        """Lets those who wait for the opening wait for that of the next attempt."""
+        self.down = self.opening.result()
+        self.opening = asyncio.get_running_loop().create_future()
+
+    def give_up(self, opening: Opening) -> None:
+        """Ends it, and lets those who wait for the opening know why."""
+        self._opened(opening)
+        self.stop()
 
     def take(self, block: bytes, event: Event | None, id: str | None) -> None:
         """Is given the next block."""

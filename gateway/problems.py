@@ -1,13 +1,18 @@
 """Errors to people: `application/problem+json` (RFC 9457)."""
 
 import json
+import random
 from http import HTTPStatus
 
 from aiohttp import hdrs, web
 
+from eventstream import encode
+
 RETRY_AFTER_SECONDS = 5
 """What `Retry-After` says where coming back later helps; a little above EventSource's usual three seconds."""
 
+_RETURN_AFTER_MS = 5_000
+_RETURN_SPREAD_MS = 20_000  # they come back at a few per second when thousands were refused
 _RETRYABLE = frozenset((429, 502, 503, 504))
 
 
@@ -36,3 +41,10 @@ def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> 
     fields["Content-Type"] = "application/problem+json"
     document: dict[str, object] = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     return ProblemAnswer(status, document, fields)
+
+
+def come_back_later() -> web.Response:
+    """Gives an event stream that only says when to come back: an EventSource gives up for good on any other answer."""
+    milliseconds = random.randint(_RETURN_AFTER_MS, _RETURN_AFTER_MS + _RETURN_SPREAD_MS)
+    headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "Server": "gateway"}
+    return web.Response(body=encode(retry=milliseconds), headers=headers)

@@ -1,11 +1,8 @@
 """The public port: which route serves a request, and whether it may be opened."""
 
-import random
-
 import structlog
 from aiohttp import web
 
-from eventstream import encode
 from service.tracing import Tracing
 
 from .admission import Admission
@@ -20,7 +17,7 @@ from .kept_streams import STREAMS_PATH, KeptStreams
 from .malformed import find_fault
 from .metrics import Metrics
 from .peers import take_caller
-from .problems import problem
+from .problems import come_back_later, problem
 from .refusal import Refusal
 from .resumable import Resumable
 from .routes import Route, RouteTable
@@ -32,8 +29,6 @@ from .timeline import Timeline
 _STREAMS = Route.model_validate(
     {"path": STREAMS_PATH, "upstream": "http://streams.invalid"}
 )  # until it is known which route a stream is of
-_RETURN_AFTER_MS = 5_000
-_RETURN_SPREAD_MS = 20_000  # they come back at a few per second when thousands were refused
 
 
 class Proxy:
@@ -51,6 +46,7 @@ class Proxy:
         door: Door,
     ) -> None:
         self._routes = routes
+        self._shared = shared
         self._modes: dict[str, Direct | Shared | Resumable] = {"direct": direct, "shared": shared}
         self._resumable: Resumable | None = None
         self._admission = admission
@@ -66,6 +62,11 @@ class Proxy:
         """What makes spans of requests, None when nobody asks for them."""
         self.draining = False
         """Whether new requests are refused, because the gateway shuts down."""
+
+    def drain(self) -> None:
+        """Lets no new requests in, and lets go those that wait for an upstream which is down."""
+        self.draining = True
+        self._shared.drain()
 
     @property
     def routes(self) -> RouteTable:
@@ -143,7 +144,7 @@ class Proxy:
             and "text/event-stream" in request.headers.get("Accept", "")
         ):
             self._metrics.rejected(overload.reason, overload.status)
-            return _come_back_later()
+            return come_back_later()
         refusal = refusal or overload
         if refusal is not None or route is None:
             status, reason, detail = refusal or Refusal(404, "no-route", "")
@@ -193,10 +194,3 @@ class Proxy:
         if exchange.event_stream and exchange.relay is not None:
             self._timeline.note_end(exchange)
             self._log.info("stream closed", **exchange.facts())
-
-
-def _come_back_later() -> web.Response:
-    """Gives an event stream that only says when to come back: an EventSource gives up for good on any other answer."""
-    milliseconds = random.randint(_RETURN_AFTER_MS, _RETURN_AFTER_MS + _RETURN_SPREAD_MS)
-    headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "Server": "gateway"}
-    return web.Response(body=encode(retry=milliseconds), headers=headers)

@@ -25,6 +25,7 @@ _KEYS_OF_MODES = {
         "public",
         "begin_parameters",
         "private_parameters",
+        "wait_seconds",
         "linger_seconds",
         "initial",
         "history_max_blocks",
@@ -85,6 +86,9 @@ class Route(BaseModel):
     for is fetched by itself and followed by what is shared."""
     private_parameters: tuple[str, ...] = ()
     """shared: query parameters, such as `limit`, that make an answer nobody else's; such requests go as in mode direct."""
+    wait_seconds: float = Field(10.0, ge=0)
+    """shared: how long a new subscriber waits for an upstream that is down (no connection, no answer, or 502, 503 or 504), which is tried
+    again meanwhile; then it gets the error. 0: it never waits."""
     linger_seconds: float = Field(30.0, ge=0)
     """shared: how long the upstream is still followed when the last subscriber has left."""
     initial: Literal["live", "history"] = "live"

@@ -10,6 +10,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from eventstream.client import EventSource
+from eventstream.reconnection import Reconnection
 from service.traced_source import TracedSource
 from service.tracing import TRACE_FIELDS
 
@@ -17,10 +18,10 @@ from .deletion import Deletion
 from .direct import Direct
 from .exchange import Exchange
 from .fan_out import FanOut, Memory
-from .following import Following, Opening
+from .following import EagerReconnection, Following, Opening
 from .headers import apply_rules, end_to_end
 from .metrics import Metrics
-from .problems import problem
+from .problems import come_back_later, problem
 from .routes import Route, RouteTable
 from .shared_stream import SharedStream
 from .sharing import Identity, identify, request_fields, share_target
@@ -86,6 +87,11 @@ class Shared:
     def _is_retired(self, route: Route) -> bool:
         return all(route.stream_kind != current.stream_kind for current in self._routes.routes)
 
+    def drain(self) -> None:
+        """Lets nobody wait any more for an upstream that is down."""
+        for stream in self.streams:
+            stream.drain()
+
     async def close(self) -> None:
         """Ends all streams."""
         streams = self.streams
@@ -105,19 +111,19 @@ class Shared:
         stream.users += 1
         try:
             begin = await self._find_begin(stream, exchange.target, request.headers.get("Last-Event-ID", ""))
-            if isinstance(begin, Opening):
-                return await self._without_stream(request, exchange, begin)
-            fields = _response_fields(stream)
-            if exchange.span is not None and stream.source.span is not None:
-                exchange.span.link(stream.source.span)
-            del identity, key, target  # from here on it waits, ten thousand times perhaps: what it holds counts
-            return await send_stream(request, exchange, fields, begin, self._wheel)
+            if not isinstance(begin, Opening):
+                fields = _response_fields(stream)
+                if exchange.span is not None and stream.source.span is not None:
+                    exchange.span.link(stream.source.span)
+                del identity, key, target  # from here on it waits, ten thousand times perhaps: what it holds counts
+                return await send_stream(request, exchange, fields, begin, self._wheel)
         finally:
             self._leave(stream)
+        return await self._without_stream(request, exchange, begin)
 
     async def _find_begin(self, stream: SharedStream, target: str, id: str) -> Begin | Opening:
         """Gives how a subscriber who asks for `target` and has seen event `id` begins; why there is no stream for it, if so."""
-        opening = await _opened(stream, stream.route.first_byte_timeout_seconds)
+        opening = await _opened(stream, stream.route)
         if opening.outcome != "open":
             return opening
         while True:
@@ -131,8 +137,9 @@ class Shared:
                 begun, begin = "gap", partial(stream.tell_gap, asked=id, reason=reason)
             elif id or target != stream.target:
                 catch_up = stream.catch_up(stream.target if id else target, id)
-                opening = await _opened(catch_up, stream.route.first_byte_timeout_seconds)
-                if opening.outcome == "finished" or (opening.outcome == "refused" and not id):
+                opening = await _opened(catch_up, stream.route)
+                passing = opening.again_seconds <= stream.route.wait_seconds
+                if opening.outcome == "finished" or (opening.outcome == "refused" and not id and not passing):
                     return opening
                 if opening.outcome == "refused" and catch_up.source.state == "closed":  # else it is asked again
                     begun, begin = "gap", partial(stream.tell_gap, asked=id, reason=opening.reason)
@@ -150,6 +157,9 @@ class Shared:
         if opening.outcome == "finished":
             exchange.status = 204
             return web.Response(status=204, headers={"Cache-Control": "no-store", "Server": "gateway"})
+        if opening.outcome in ("draining", "retired"):
+            exchange.refuse(503, "draining" if opening.outcome == "draining" else "upstream-unreachable")
+            return come_back_later() if exchange.wants_retry else problem(503, opening.reason)
         if opening.outcome == "late":
             exchange.refuse(504, "upstream-timeout")
         else:
@@ -163,9 +173,10 @@ class Shared:
         tracing = exchange.span.tracing if exchange.span is not None else None
         opener = exchange.span  # of the live stream; a catch-up is nobody's in particular
         first_fields = {name: request.headers[name] for name in TRACE_FIELDS if name in request.headers}
+        reconnection: Reconnection | None = EagerReconnection()  # for the live stream, too
 
         def open_source(target: str, last_event_id: str, on_change: Callable[[EventSource], None]) -> TracedSource:
-            nonlocal opener, first_fields
+            nonlocal opener, first_fields, reconnection
 
             def changed(source: EventSource) -> None:
                 if source.state == "open":
@@ -182,12 +193,13 @@ class Shared:
                 opener=opener,
                 first_fields=first_fields,
                 last_event_id=last_event_id,
+                reconnection=reconnection,
                 connect_timeout_seconds=route.connect_timeout_seconds,
                 read_timeout_seconds=route.idle_timeout_seconds or None,
                 max_block_bytes=route.max_block_bytes,
                 on_change=changed,
             )
-            opener, first_fields = None, {}
+            opener, first_fields, reconnection = None, {}, None
             self._metrics.received.open(source, route.path)
             return source
 
@@ -214,9 +226,11 @@ class Shared:
         return stream
 
     def _leave(self, stream: SharedStream) -> None:
-        """Lets a stream that nobody uses any more linger, and then end."""
+        """Lets a stream that nobody uses any more linger, and then end; one that was only waited for ends at once."""
         stream.users -= 1
-        if not stream.users:
+        if stream.down is not None:
+            self._end_unused(stream)
+        elif not stream.users:
             linger_seconds = 0 if self._is_retired(stream.route) else stream.route.linger_seconds
             asyncio.get_running_loop().call_later(linger_seconds, self._end_unused, stream)
 
@@ -239,16 +253,23 @@ def _join(fan_out: FanOut, cursor: int | None, subscriber: Subscriber) -> None:
     fan_out.join(subscriber, cursor)
 
 
-async def _opened(following: Following, most_seconds: float) -> Opening:
-    """Waits for the outcome of the first attempt."""
+async def _opened(following: Following, route: Route) -> Opening:
+    """Waits for an attempt that brings a stream, or for the word that it is of no use to wait."""
     if following.opening.done():
         return following.opening.result()
+    begun = asyncio.get_running_loop().time()
+    down: Opening | None = None
     following.users += 1  # or it might end for want of subscribers
     try:
-        async with asyncio.timeout(most_seconds or None):
-            return await asyncio.shield(following.opening)
+        while True:
+            awaited, down = following.opening, following.down
+            most_seconds = route.first_byte_timeout_seconds if down is None else route.wait_seconds
+            async with asyncio.timeout_at(begun + most_seconds if most_seconds else None):
+                opening = await asyncio.shield(awaited)
+            if following.opening is awaited:
+                return opening
     except TimeoutError:
-        return Opening("late", "time-out waiting for the head of its answer")
+        return down or Opening("late", "time-out waiting for the head of its answer")
     finally:
         following.users -= 1
 

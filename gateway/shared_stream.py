@@ -10,7 +10,7 @@ from eventstream import Event, encode
 
 from .catch_up import CatchUp
 from .fan_out import FanOut, Memory
-from .following import Following, OpenSource
+from .following import Following, Opening, OpenSource
 from .history import Limits
 from .latency import Latency
 from .relay import CUT
@@ -22,6 +22,7 @@ from .wheel import TimerWheel
 
 log = structlog.get_logger()
 
+_DRAINING = "the upstream is down, and the gateway is shutting down; come back later"
 _LOST_BEFORE_ANY = "the upstream was lost before its first event, so what came meanwhile cannot be asked for"
 _ROUTE_CHANGED = "the upstream was lost, and its route has changed: come back to the new one"
 _LOST_WITHOUT_IDS = "the upstream was lost and its events have no IDs, so what came meanwhile cannot be asked for"
@@ -66,6 +67,7 @@ class SharedStream(Following):
         self._without_ids = True  # so far
         self._has_begun = False  # whether an event has come
         self._lost = False
+        self._draining = False
         self._limits = Limits(route.history_max_blocks, route.history_max_bytes, route.history_max_age_seconds)
         super().__init__(open_source, target, "", self._open_fan_out(), for_subscribers_alone=False)
         wheel.add(self, wheel.now + self._expiry_ticks)
@@ -114,7 +116,7 @@ class SharedStream(Following):
 
     def lost(self) -> None:
         if not self.source.connections:
-            self.stop()  # nobody has joined yet, and those who wait are told; whoever comes next makes a new attempt
+            self._wait_or_stop()
             return
         if not self._lost:
             log.warning("upstream lost", **self._upstream_facts(), upstream=self.route.upstream, reason=self.source.last_error)
@@ -122,8 +124,28 @@ class SharedStream(Following):
         self._lost = True
         self.end_if_retired()
 
+    def _wait_or_stop(self) -> None:
+        """Goes on trying if that may help those who wait for it; else they are told, and whoever comes next makes a new attempt."""
+        if self.opening.result().again_seconds > self.route.wait_seconds:
+            self.stop()
+            return
+        if self.down is None:
+            log.warning("upstream is down, subscribers wait", **self._upstream_facts(), reason=self.source.last_error)
+        self.wait_on()
+        if self._draining:
+            self.drain()
+        self.end_if_retired()
+
+    def drain(self) -> None:
+        """Lets nobody wait any more for an upstream that is down, because the gateway shuts down."""
+        self._draining = True
+        if self.down is not None:
+            self.give_up(Opening("draining", _DRAINING))
+
     def end_if_retired(self) -> None:
         """Ends it when its upstream is lost and its route is another by now: it might look for an upstream that never comes back."""
+        if self.down is not None and self._is_retired():
+            self.give_up(Opening("retired", _ROUTE_CHANGED))
         if self._lost and self._is_retired():
             for fan_out in (self.fan_out, *(catch_up.fan_out for catch_up in self.catch_ups)):
                 _send_away(fan_out, _ROUTE_CHANGED)

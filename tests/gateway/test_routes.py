@@ -104,6 +104,7 @@ def test_every_key_of_a_route_is_documented_and_read(tmp_path: Path) -> None:
         public = true
         begin_parameters = ["from"]
         private_parameters = ["limit"]
+        wait_seconds = 9
         linger_seconds = 4
         initial = "history"
         history_max_blocks = 5
@@ -133,6 +134,7 @@ def test_every_key_of_a_route_is_documented_and_read(tmp_path: Path) -> None:
         "public": True,
         "begin_parameters": ("from",),
         "private_parameters": ("limit",),
+        "wait_seconds": 9,
         "linger_seconds": 4,
         "initial": "history",
         "history_max_blocks": 5,

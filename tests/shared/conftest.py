@@ -42,6 +42,9 @@ def _routes(upstream: str) -> list[Route]:
         shared("/error-event", upstream, on_upstream_loss="error-event"),
         shared("/small-blocks", upstream, max_block_bytes=1000),
         shared("/idle", upstream, idle_timeout_seconds=1),
+        shared("/impatient", upstream, wait_seconds=0),
+        shared("/half-second", upstream, wait_seconds=0.5),
+        shared("/from", upstream, begin_parameters=["from"]),
     ]
 
 

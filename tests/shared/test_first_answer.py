@@ -45,7 +45,7 @@ async def test_204_is_given_to_each(stage: Stage) -> None:
 
 
 async def test_503_is_given_as_it_is_and_not_held_against_the_upstream(stage: Stage) -> None:
-    topic = stage.topic()
+    topic = stage.topic("/impatient")
     topic.answer = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 7\r\nContent-Length: 4\r\n\r\nbusy"
     async with stage.subscriber(topic) as subscriber:
         assert await subscriber.refused() == (503, b"busy")
@@ -57,7 +57,7 @@ async def test_503_is_given_as_it_is_and_not_held_against_the_upstream(stage: St
 
 
 async def test_upstream_that_refuses_connections_is_a_502(stage: Stage) -> None:
-    topic = stage.topic()
+    topic = stage.topic("/impatient")
     async with stage.upstream.away():
         for status, body in await answers(stage, topic, 3):
             assert status == 502

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Self
 
-from tests.scripted_upstream import LAST_CHUNK, Act, Asked, Script, ScriptedUpstream, chunk
+from tests.scripted_upstream import LAST_CHUNK, Act, Asked, Disconnect, Script, ScriptedUpstream, chunk
 from tests.shared.event_log import PLAIN, EventLog, Style
 from tests.stack import free_ports
 
@@ -92,7 +92,7 @@ class Topic:
         self.lifetime: Callable[[], tuple[Death, int] | None] = lambda: None
         """Gives for each new stream how it will die and behind how many bytes, None: not by itself."""
         self.answer: bytes | None = None
-        """A whole response that is given in place of an event stream."""
+        """A whole response that is given in place of an event stream; an empty one: it hangs up."""
         self.speaking = asyncio.Event()
         """While it is not set, nothing is sent, not even a head."""
         self.speaking.set()
@@ -128,7 +128,7 @@ class Topic:
     def script(self, asked: Asked) -> Script:
         self.requests.append(asked)
         if self.answer is not None:
-            return [Act(self._note), self.answer]
+            return [Act(self._note), self.answer or Disconnect()]
         if asked.method == "HEAD":
             return [Act(self._note), b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"]
         after = asked.header("Last-Event-ID")
