@@ -263,9 +263,12 @@ async def test_restart_drops_the_connection_and_asks_again_at_once() -> None:
 async def test_restart_cuts_a_waiting_back_off_short_even_when_called_twice() -> None:
     async with following([answer(500)], [stream(b"data: a\n\n"), Silence()], reconnection=patient()) as (_, source):
         reading = asyncio.ensure_future(anext(source))
+        assert source.next_attempt_seconds == 0
         await until(lambda: source.last_error)
+        assert source.next_attempt_seconds > 10
         source.restart()
         source.restart()
+        assert source.next_attempt_seconds == 0
         assert (await reading).data == "a"
 
 
