@@ -1,5 +1,6 @@
 """Who may use a route: looks at a request's credential before anything else is done for it."""
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -74,23 +75,29 @@ class Door:
             return
         exchange.target = await self._admit(request, route, exchange.target, (head.method, head.target))
         exchange.caller = request.caller
-        if request.caller is not None and request.caller.expires_at:
+        if request.caller is not None and request.caller.expires_at and not exchange.handed_over:
             end_at_expiry(exchange, request.caller.expires_at)
+
+    async def recognize(self, request: Incoming, target: str) -> None:
+        """Notes for the limits who comes back for a kept stream: which may be of any route that keeps answers, so one has to know him."""
+        tried: list[Auth] = []
+        for route in self._routes.routes:
+            auth = _guard(route) if route.mode == "resumable" else None
+            if auth is None or auth in tried:
+                continue
+            tried.append(auth)
+            with contextlib.suppress(Denied):  # unless one lets in, it counts as its address
+                presented, _ = _find_presented(request, route, auth, target)
+                caller, _ = await self._identify(auth, presented)
+                request.recognized = caller.subject
+                return
 
     async def _admit(self, request: Incoming, route: Route, target: str, asked: tuple[str, str] | None = None) -> str:
         """Notes on the request who asks, and takes the credential from it; `asked` is what must be granted, if not the request itself."""
         auth = route.auth
         if auth is None or auth.kind == "none":
             return target
-        target, parameters = cut_parameter(target, auth.query_parameter)
-        try:
-            presented = find_credential(request, auth, parameters)
-        except CredentialsUnclear as error:
-            raise Denied(400, "unauthenticated", str(error), "invalid_request") from None
-        if not presented.text:
-            raise Denied(401, "unauthenticated", f"{_ways(auth)} is needed here")
-        if presented.by_cookie:
-            _check_origin(request, route, auth)
+        presented, target = _find_presented(request, route, auth, target)
         caller, grants = await self._identify(auth, presented)
         if grants is not None and not grants.allows(*(asked or (request.method, target))):
             what = "read" if request.method in ("GET", "HEAD") else "publish"
@@ -127,6 +134,20 @@ class Door:
         if key is None:
             raise TokenRefused("the token is signed with a key that is not known here")
         return verify(token, key, auth.rules)
+
+
+def _find_presented(request: Incoming, route: Route, auth: Auth, target: str) -> tuple[Presented, str]:
+    """Gives the credential of a request, and `target` without it. Raises Denied when there is none that counts."""
+    target, parameters = cut_parameter(target, auth.query_parameter)
+    try:
+        presented = find_credential(request, auth, parameters)
+    except CredentialsUnclear as error:
+        raise Denied(400, "unauthenticated", str(error), "invalid_request") from None
+    if not presented.text:
+        raise Denied(401, "unauthenticated", f"{_ways(auth)} is needed here")
+    if presented.by_cookie:
+        _check_origin(request, route, auth)
+    return presented, target
 
 
 def _ways(auth: Auth) -> str:

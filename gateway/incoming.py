@@ -25,6 +25,8 @@ class Incoming(web.BaseRequest):
     """Fields that replace those of the same name in the answer; an empty value removes the field, and `Vary` is added to."""
     caller: Caller | None = None
     """Who asks, where a route wants to know."""
+    recognized: str = ""
+    """The subject of a credential that is good, where it is not known yet which route wants to know."""
 
     def __init__(self, *args: Any, trusted: TrustedProxies, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -33,7 +35,8 @@ class Incoming(web.BaseRequest):
     @property
     def counted_as(self) -> str:
         """Who this is for the limits: whom its credentials name, else the network of its address."""
-        return f"subject {self.caller.subject!r}" if self.caller is not None and self.caller.subject else client_network(self.client)
+        subject = self.caller.subject if self.caller is not None else self.recognized
+        return f"subject {subject!r}" if subject else client_network(self.client)
 
     def identify(self) -> None:
         """Finds out who asks, and gives the request its id. Called once, before anything looks at it.

@@ -1,6 +1,7 @@
 """The other workers of this gateway: whoever comes back for a kept stream may come to any of them."""
 
 import hashlib
+import json
 import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from .deletion import Deletion
 from .direct import Direct
 from .downstream import comes_from_peer
 from .exchange import Exchange
+from .expiry import end_at_expiry
 from .incoming import Incoming
 from .metrics import Metrics
 from .settings import Settings
@@ -23,6 +25,21 @@ from .wheel import TimerWheel
 
 _NUMBER_DIGITS = 3  # of a stream's id: which worker has it
 _CALLER = istr("Gateway-Caller")
+
+
+class _OtherWorker(Direct):
+    """Another worker as an upstream."""
+
+    async def relay(self, request: web.BaseRequest, upstream: aiohttp.ClientResponse, exchange: Exchange) -> web.StreamResponse:
+        assert isinstance(request, Incoming)
+        request.answer_fields[_CALLER] = ""  # is not for the client
+        if _CALLER in upstream.headers:
+            told = json.loads(upstream.headers[_CALLER])
+            exchange.route = exchange.route.model_copy(update={"path": told["route"]})
+            exchange.caller = Caller("", b"", told["expires_at"], told["key"])
+            if exchange.caller.expires_at:
+                end_at_expiry(exchange, exchange.caller.expires_at)
+        return await super().relay(request, upstream, exchange)
 
 
 class Peers:
@@ -35,7 +52,7 @@ class Peers:
     def __init__(self, number: int = 0, paths: Sequence[str] = ("",)) -> None:
         self._number = number
         self._paths = paths
-        self._directs: dict[int, Direct] = {}
+        self._directs: dict[int, _OtherWorker] = {}
         self._sessions: list[aiohttp.ClientSession] = []
         self.tell_deletion: Callable[[Deletion], None] = lambda deletion: None
         """Lets the others know what an upstream has deleted."""
@@ -56,7 +73,7 @@ class Peers:
                     keepalive_seconds=settings.upstream_keepalive_seconds, max_header_bytes=settings.max_header_bytes, unix_path=path
                 )
                 self._sessions.append(session)
-                self._directs[number] = Direct(session, wheel, Metrics(), settings.max_request_body_bytes)  # counted where it arrived
+                self._directs[number] = _OtherWorker(session, wheel, Metrics(), settings.max_request_body_bytes)  # counted where it arrived
 
     async def close(self) -> None:
         """Closes the connections to the others."""
@@ -97,9 +114,19 @@ class Peers:
 
 def take_caller(request: Incoming) -> None:
     """Takes from a request who asks, as another worker that has handed it over found out; from others the field means nothing."""
+    handed_over = comes_from_peer(request)
+    if handed_over:
+        request.answer_fields[_CALLER] = ""  # what an upstream has put there goes no further
     credentials = request.headers.get(_CALLER)
     if credentials is None:
         return
     request.forget(_CALLER)
-    if comes_from_peer(request):
+    if handed_over:
         request.caller = Caller("", bytes.fromhex(credentials))
+
+
+def tell_peer(request: Incoming, exchange: Exchange) -> None:
+    """Lets the worker that has handed a request over end its answer when the credential is no longer good, and tell its route."""
+    caller = exchange.caller or Caller("", b"")
+    told = {"route": exchange.route.path, "expires_at": caller.expires_at, "key": caller.key}
+    request.answer_fields[_CALLER] = json.dumps(told)

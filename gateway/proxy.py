@@ -165,7 +165,10 @@ class Proxy:
         take_caller(request)
         if comes_from_peer(request):  # which has looked at them
             return target
-        return await self._door.let_in(request, route, target)
+        target = await self._door.let_in(request, route, target)
+        if route is _STREAMS:
+            await self._door.recognize(request, target)
+        return target
 
     def _place(self, path: str) -> Route | None:
         return _STREAMS if self._resumable is not None and path.startswith(STREAMS_PATH) else self._routes.find(path)

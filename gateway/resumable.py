@@ -26,7 +26,7 @@ from .kept_stream import KeptStream
 from .kept_streams import STREAMS_PATH, KeptStreams
 from .metrics import Metrics
 from .opening import Opening
-from .peers import Peers
+from .peers import Peers, tell_peer
 from .problems import problem
 from .refusal import Reason
 from .routes import RouteTable
@@ -132,6 +132,8 @@ class Resumable:
             return denied.answer(origin_fields(found))
         if found.head.credentials not in (b"", _credentials(request)):
             return self._refuse(exchange, 403, "forbidden", "the stream needs the credentials that it was opened with", found)
+        if exchange.handed_over:
+            tell_peer(request, exchange)
         if request.method == "DELETE":
             found.stop(STOPPED, "it was stopped by a request")
             return no_content(exchange, found, state_fields(found))

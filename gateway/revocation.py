@@ -15,11 +15,11 @@ def end_revoked(exchanges: Iterable[Exchange], routes: RouteTable) -> None:
     """Lets event streams end, where a block ends, that their key would no longer open.
 
     One of a route that is gone, or that anybody may use now, goes on; so does one that was opened with a token, which says itself until
-    when it is good.
+    when it is good. One that another worker has handed over is ended there.
     """
     current = {route.path: route for route in routes.routes}
     for exchange in tuple(exchanges):
-        route = current.get(exchange.route.path)
+        route = current.get(exchange.route.path) if not exchange.handed_over else None
         if route is not None and not _is_good(exchange, route):
             end_at_expiry(exchange, 0.0, REVOKED)
 

@@ -2,25 +2,33 @@
 
 import hashlib
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 import pytest_asyncio
 
+from gateway.auth_secrets import digest_of
 from tests.auth.conftest import World, started
 from tests.auth.issuer import Issuer
 from tests.auth.signing import bearer, hs_token
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Script, ScriptedUpstream, chunk
+from tests.proxy.downstream import Downstream, End, connected
+from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Script, ScriptedUpstream, Silence, chunk
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 BODY = b'{"message": "hello"}'
+OLD_KEY, NEW_KEY, OTHER_KEY = "the-old-key-of-the-shop-1", "the-new-key-of-the-shop-2", "the-key-of-somebody-else-3"
 CONNECTIONS = 12
 """So many requests that some come to the other worker, but for one time in 2048."""
 
 
 def _script(asked: Asked) -> Script:
+    if asked.target.endswith("/long"):
+        return [EVENT_STREAM_HEAD, chunk(b"data: one\n\n"), Silence()]
     return [EVENT_STREAM_HEAD, chunk(b"data: one\n\n"), chunk(b"data: two\n\n"), LAST_CHUNK]
 
 
@@ -31,9 +39,17 @@ async def pair(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[
     auth = {"kind": "jwt", "secret_env": "TOKEN_SECRET", "query_parameter": "access_token", "subject_header": "X-Subject"}
     auth |= {"cookie": "session", "leeway_seconds": 0}
     async with ScriptedUpstream(_script) as upstream, Issuer() as issuer:
-        route = {"path": "/kept", "upstream": upstream.url, "mode": "resumable", "heartbeat_seconds": 0, "auth": auth}
-        async with started(directory, [route], {"TMPDIR": str(sockets)}, workers=2) as (gateway, port):
+        routes = [kept("/kept", upstream, auth), kept("/keyed", upstream, keys(OLD_KEY, NEW_KEY))]
+        async with started(directory, routes, {"TMPDIR": str(sockets)}, workers=2) as (gateway, port):
             yield World(gateway, port, upstream, issuer), sockets
+
+
+def kept(path: str, upstream: ScriptedUpstream, auth: dict[str, Any]) -> dict[str, Any]:
+    return {"path": path, "upstream": upstream.url, "mode": "resumable", "heartbeat_seconds": 0, "auth": auth}
+
+
+def keys(*keys: str) -> dict[str, Any]:
+    return {"kind": "api-keys", "keys": [{"name": "shop", "sha256": digest_of(key)} for key in keys]}
 
 
 def digest(subject: str) -> str:
@@ -74,6 +90,36 @@ async def test_stream_is_found_in_any_worker_by_its_subject_only(pair: tuple[Wor
         assert (await world.ask(path, spoofed)).status == 401
         assert (await world.ask(path, bearer(hs_token(sub="bob")), spoofed)).status == 403
     assert len(world.asked("/kept/own")) == 1
+
+
+async def test_who_follows_through_another_worker_is_told_apart_from_one_whose_upstream_was_lost(pair: tuple[World, Path]) -> None:
+    world, _ = pair
+    ids: dict[str, str] = {}
+    for path, field in (("/kept/long", bearer(hs_token())), ("/keyed/long", ("X-API-Key", NEW_KEY))):
+        async with Downstream(world.port) as downstream:
+            ids[path] = (await world.open(downstream, path, [field], "POST", BODY)).head.value("Stream-Id") or ""
+    expiring = [(ids["/kept/long"], bearer(hs_token(exp=int(time.time()) + 2)))] * CONNECTIONS
+    revoked = [(ids["/keyed/long"], ("X-API-Key", OLD_KEY))] * CONNECTIONS
+    async with connected(world.port, 2 * CONNECTIONS) as downstreams:
+        answers = []
+        for downstream, (id, field) in zip(downstreams, expiring + revoked, strict=True):
+            answers.append(await world.open(downstream, f"/streams/{id}", [field]))
+            assert await answers[-1].receive_until(lambda body: b"one" in body)
+            assert answers[-1].head.value("Gateway-Caller") is None
+        config = world.gateway.output.with_name("routes.toml")
+        config.write_text(config.read_text().replace(digest_of(OLD_KEY), digest_of(OTHER_KEY)))
+        async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
+            assert (await http.post(f"{world.gateway.status_url}/reload")).json()["changed"] == ["/keyed"]
+        for answer in answers:
+            await answer.to_end(10)
+            assert answer.end is End.CUT_SHORT
+    for path, field in (("/kept/long", bearer(hs_token())), ("/keyed/long", ("X-API-Key", NEW_KEY))):
+        assert (await world.ask(f"/streams/{ids[path]}", field, method="DELETE")).status == 204
+    closed = [line for line in world.gateway.log() if line["event"] == "stream closed"]
+    for id, told in ((ids["/kept/long"], ("/kept", "token-expired")), (ids["/keyed/long"], ("/keyed", "revoked"))):
+        mine = [line for line in closed if line["path"] == f"/streams/{id[:8]}"]
+        assert [(line["route"], line["verdict"]) for line in mine] == [told] * CONNECTIONS
+        assert {line["worker"] for line in mine} == {0, 1}
 
 
 async def test_nobody_else_on_the_machine_reaches_the_sockets_between_workers(pair: tuple[World, Path]) -> None:

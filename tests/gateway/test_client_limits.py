@@ -18,7 +18,7 @@ from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Script
 
 PER_SECOND = 4
 APP, OTHER = "https://app.example", "https://other.example"
-KEY = "key-of-the-shop-0123456789abcdef"
+KEYS = {"shop": "key-of-the-shop-0123456789abcdef", "office": "key-of-the-office-0123456789abcdef"}
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CORS: dict[str, Any] = {"origins": [APP, OTHER], "credentials": True}
 
@@ -31,11 +31,12 @@ async def stage() -> AsyncIterator[Stage]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def port(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[int]:
-    shop = {"name": "shop", "sha256": hashlib.sha256(KEY.encode()).hexdigest()}
+    shop, office = ({"name": name, "sha256": hashlib.sha256(key.encode()).hexdigest()} for name, key in KEYS.items())
     routes: list[dict[str, Any]] = [
         {"path": "/", "upstream": stage.url, "cors": CORS},
         {"path": "/shared", "upstream": stage.url, "mode": "shared"},
         {"path": "/guarded", "upstream": stage.url, "auth": {"kind": "api-keys", "keys": [shop]}},
+        {"path": "/kept", "upstream": stage.url, "mode": "resumable", "auth": {"kind": "api-keys", "keys": [shop, office]}},
     ]
     async with serving(routes, tmp_path_factory.mktemp("limits"), max_requests_per_second_per_client=PER_SECOND) as port:
         yield port
@@ -93,13 +94,30 @@ async def test_who_guesses_keys_is_held_to_the_limit_of_its_address(port: int) -
 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_holder_of_a_key_is_one_client_wherever_it_asks(port: int, stage: Stage) -> None:
-    fields = [("Authorization", f"Bearer {KEY}"), *stage.scene(OK).headers]
+    fields = [("Authorization", f"Bearer {KEYS['shop']}"), *stage.scene(OK).headers]
     served = 0
     while (answered := await ask(port, f"127.0.2.{served + 1}", "/guarded", *fields))[0].head.status == 200 and served < 100:
         served += 1
     assert served >= PER_SECOND
     assert answered[0].head.status == 429
     assert json.loads(answered[1])["detail"].startswith("subject 'shop' may make 4 requests a second")
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_who_comes_back_for_a_kept_stream_counts_as_the_holder_of_its_key_and_not_as_its_address(port: int) -> None:
+    """Of which route a stream is, is known later: it may have to be looked for, and by another worker."""
+    path, source = f"/streams/{'0' * 32}", "127.0.3.1"
+    key, guess = ("Authorization", f"Bearer {KEYS['office']}"), ("Authorization", "Bearer not-the-key-0123456789abcdef")
+    found = 0
+    while (answered := await ask(port, f"127.0.3.{found + 2}", path, key))[0].head.status == 404 and found < 100:
+        found += 1
+    assert found >= PER_SECOND
+    assert answered[0].head.status == 429
+    assert json.loads(answered[1])["detail"].startswith("subject 'office' may make 4 requests a second")
+    assert (await ask(port, source, path))[0].head.status == 404
+    while (answered := await ask(port, source, path, guess))[0].head.status == 404 and found < 200:
+        found += 1
+    assert json.loads(answered[1])["detail"].startswith(f"{source} may make 4 requests a second"), "who guesses, counts too"
 
 
 def script(asked: Asked) -> Script:
