@@ -11,12 +11,12 @@ from service.logs import configure_logs
 from service.settings import parse_arguments, settings_or_exit
 from service.tracing import tracing_or_exit
 
-from .check import check, read_routes_of
-from .hash_key import hash_key
-from .routes import RouteError
+from .auth.hash_key import hash_key
+from .routing.check import check, read_routes_of
+from .routing.routes import RouteError
 from .settings import Settings
-from .worker import run, serve_alone
-from .workers import WorkerFailed, serve_with_workers
+from .workers.parent import WorkerFailed, serve_with_workers
+from .workers.worker import run, serve_alone
 
 
 def main() -> None:

@@ -19,37 +19,37 @@ from service.status import add_status_routes
 from service.tracing import Tracing
 
 from .admin_hosts import AdminHosts, admin_application
-from .admission import Admission, OpenCounts
-from .auth import Door
-from .client_address import TrustedProxies
-from .dashboard_process import add_dashboard, add_sample
+from .auth.access import Door
+from .auth.key_sets import KeySets
+from .clients.address import TrustedProxies
+from .clients.admission import Admission, OpenCounts
+from .dashboard.process import add_dashboard, add_sample
+from .dashboard.snapshot import Sampler
+from .dashboard.timeline import Timeline
 from .deletion import Deletion
 from .direct import Direct
 from .downstream import DownstreamServer
 from .exchange import Exchange
-from .fan_out import Memory
+from .fan_out.fan_out import Memory
 from .incoming import Incoming
-from .kept_streams import KeptStreams
-from .key_sets import KeySets
-from .listeners import Listeners
 from .malformed import explain
-from .metrics import Metrics
+from .metrics.metrics import Metrics
 from .pages import add_pages
-from .peers import Peers
 from .proxy import Proxy
 from .relay import DRAINED
-from .reload import Reload, add_reload
-from .resumable import Resumable
-from .routes import RouteTable
-from .routing import Routing
+from .resumable.kept_streams import KeptStreams
+from .resumable.mode import Resumable
+from .resumable.peers import Peers
+from .resumable.sqlite_store import SqliteStreamStore
+from .resumable.store import StoreError, StoreInUse
+from .routing.reload import Reload, add_reload
+from .routing.routes import RouteTable
+from .routing.table import Routing
 from .settings import Settings
-from .shared import Shared
-from .snapshot import Sampler
-from .sqlite_streams import SqliteStreamStore
-from .stream_store import StoreError, StoreInUse
-from .timeline import Timeline
+from .shared.mode import Shared
 from .upstream import open_session
 from .wheel import TimerWheel
+from .workers.listeners import Listeners
 
 log = structlog.get_logger()
 

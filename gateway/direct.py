@@ -15,19 +15,19 @@ from eventstream import Framer
 from service.tracing import Span
 
 from .body import RequestBody
-from .client_address import plain_address
+from .clients.address import plain_address
+from .clients.throttle import begin_writing, open_throttle
 from .decoding import find_decoder
 from .deletion import Deletion
 from .downstream import DownstreamProtocol, ResponseHead, WholeBody, comes_from_peer, end_unfinished, send_head
 from .exchange import Exchange
 from .headers import announce_client, apply_rules, end_to_end
 from .incoming import Incoming
-from .metrics import Metrics
+from .metrics.metrics import Metrics
 from .problems import problem
 from .relay import COMPLETE, CUT, LEFT, Relay, Sink
-from .routes import Route
+from .routing.routes import Route
 from .spans import answered, ask_upstream
-from .throttle import begin_writing, open_throttle
 from .upstream import attach
 from .wheel import TimerWheel
 

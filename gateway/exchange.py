@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 from service.tracing import Span
 
-from .caller import Caller
+from .auth.caller import Caller
+from .clients.throttle import Allowance
+from .fan_out.subscriber import Subscriber
 from .refusal import Reason
 from .relay import Relay
-from .routes import Route
-from .subscriber import Subscriber
-from .throttle import Allowance
+from .routing.routes import Route
 
 _STREAM_ID = re.compile(r"\A(/streams/[0-9a-f]{8})[0-9a-f]+")
 

@@ -8,8 +8,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from service.request_ids import keep_or_make
 
-from .caller import Caller
-from .client_address import CHAIN_FIELDS, FORWARDING_FIELDS, TrustedProxies, client_network, plain_address
+from .auth.caller import Caller
+from .clients.address import CHAIN_FIELDS, FORWARDING_FIELDS, TrustedProxies, client_network, plain_address
 from .cors import ORIGIN, Cors, is_preflight
 from .problems import ProblemAnswer
 

@@ -5,26 +5,26 @@ from aiohttp import web
 
 from service.tracing import Tracing
 
-from .admission import Admission
-from .auth import Denied, Door
+from .auth.access import Denied, Door
+from .auth.expiry import end_at_expiry
+from .clients.admission import Admission
+from .dashboard.timeline import Timeline
 from .direct import Direct
 from .downstream import comes_from_peer, takes_retry_block
 from .exchange import Exchange
-from .expiry import end_at_expiry
-from .heap import Heap
+from .fan_out.heap import Heap
 from .incoming import Incoming
-from .kept_streams import STREAMS_PATH, KeptStreams
 from .malformed import find_fault
-from .metrics import Metrics
-from .peers import take_caller
+from .metrics.metrics import Metrics
 from .problems import come_back_later, problem
 from .refusal import Refusal
-from .resumable import Resumable
-from .routes import Route, RouteTable
-from .shared import Shared
+from .resumable.kept_streams import STREAMS_PATH, KeptStreams
+from .resumable.mode import Resumable
+from .resumable.peers import take_caller
+from .routing.routes import Route, RouteTable
+from .shared.mode import Shared
 from .spans import finish, serve
 from .target import readings, split_target
-from .timeline import Timeline
 
 _STREAMS = Route.model_validate(
     {"path": STREAMS_PATH, "upstream": "http://streams.invalid"}

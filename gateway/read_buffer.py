@@ -1,6 +1,6 @@
 """Where upstream connections read into, and how much at once."""
 
-from .latency import SAMPLE_EVERY, Latency
+from .metrics.latency import SAMPLE_EVERY, Latency
 
 READ_BYTES = 64 * 1024
 """One read brings at most this much. uvloop by itself reads 256 kB, up to 32 times in a row."""

@@ -10,12 +10,12 @@ from pydantic_settings import SettingsConfigDict
 from service.settings import ServiceSettings
 
 from .admin_hosts import AdminHosts
-from .client_address import TrustedProxies
-from .dashboard_services import parse_services
+from .clients.address import TrustedProxies
+from .dashboard.services import parse_services
 
 
 class Settings(ServiceSettings):
-    """What can be set for the whole gateway; what can be set per route stands in `gateway.routes.Route`."""
+    """What can be set for the whole gateway; what can be set per route stands in `gateway.routing.routes.Route`."""
 
     model_config = SettingsConfigDict(env_prefix="GATEWAY_")
     others_variables: ClassVar[frozenset[str]] = frozenset(("GATEWAY_PYTHON",))  # the interpreter that benchmarks start the gateway with

@@ -16,7 +16,7 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.streams import StreamReader
 
-from .latency import SAMPLE_EVERY, Latency
+from .metrics.latency import SAMPLE_EVERY, Latency
 from .read_buffer import READ_BYTES, ReadBuffer
 from .relay import Relay
 

@@ -14,7 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from gateway.routes import Route
+from gateway.routing.routes import Route
 from producer.app import create_app
 from producer.settings import Settings as ProducerSettings
 from service.settings import ServiceSettings, setting_names
@@ -42,7 +42,7 @@ def variables(service: str) -> set[str]:
 def metrics(service: str) -> set[str]:
     """The names under which the metrics that the service's code makes are exposed."""
     names = set()
-    for module in (REPOSITORY / service).glob("*.py"):
+    for module in (REPOSITORY / service).rglob("*.py"):
         for node in ast.walk(ast.parse(module.read_text())):
             match node:
                 case ast.Call(func=ast.Name(id=kind), args=[ast.Constant(value=str(name)), *_]) if name.startswith(f"{service}_"):

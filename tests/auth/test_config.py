@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from gateway.auth_table import Auth
-from gateway.hash_key import hash_key
-from gateway.routes import Route, RouteError, read_routes
+from gateway.auth.hash_key import hash_key
+from gateway.auth.table import Auth
+from gateway.routing.routes import Route, RouteError, read_routes
 from tests.auth.conftest import table
 from tests.auth.signing import SECRET, private_key, public_pem
 from tests.documentation import DOCUMENTATION

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.grants import GrantError, Grants, covers, parse_topic
+from gateway.auth.grants import GrantError, Grants, covers, parse_topic
 from producer.topics import Patterns, TopicError
 
 SEGMENTS = ("a", "b", "c")

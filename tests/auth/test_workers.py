@@ -11,7 +11,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from gateway.auth_secrets import digest_of
+from gateway.auth.secrets import digest_of
 from tests.auth.conftest import World, started
 from tests.auth.issuer import Issuer
 from tests.auth.signing import bearer, hs_token

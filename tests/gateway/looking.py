@@ -12,9 +12,9 @@ from aiohttp import web
 
 from eventstream import Event, Framer, Parser
 from gateway.app import run_gateway
-from gateway.listeners import Listeners, bind_listeners, close_listeners, port_of
-from gateway.routes import Route, RouteTable
+from gateway.routing.routes import Route, RouteTable
 from gateway.settings import Settings
+from gateway.workers.listeners import Listeners, bind_listeners, close_listeners, port_of
 
 GUARD_SECONDS = 30.0
 

@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Callable
 
-from gateway.fan_out import FanOut, Memory
-from gateway.history import Limits
-from gateway.latency import Latency
-from gateway.subscriber import Subscriber
+from gateway.fan_out.fan_out import FanOut, Memory
+from gateway.fan_out.history import Limits
+from gateway.fan_out.subscriber import Subscriber
+from gateway.metrics.latency import Latency
 from gateway.wheel import TimerWheel
 
 GUARD_SECONDS = 30.0

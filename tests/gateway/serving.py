@@ -9,9 +9,9 @@ from typing import Any
 from aiohttp import web
 
 from gateway.app import run_gateway
-from gateway.listeners import Listeners, bind_listeners, close_listeners, port_of
-from gateway.routes import Route, RouteTable
+from gateway.routing.routes import Route, RouteTable
 from gateway.settings import Settings
+from gateway.workers.listeners import Listeners, bind_listeners, close_listeners, port_of
 from service.tracing import Tracing
 
 GUARD_SECONDS = 30.0

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from gateway.stream_store import (
+from gateway.resumable.store import (
     COMPLETE,
     CUT,
     EXPIRED,

@@ -12,8 +12,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from pydantic import ValidationError
 
 from gateway.cors import Cors
-from gateway.routes import Route, RouteError, RouteTable, read_routes
-from gateway.sharing import identify
+from gateway.routing.routes import Route, RouteError, RouteTable, read_routes
+from gateway.shared.sharing import identify
 from tests.documentation import DOCUMENTATION
 from tests.gateway.serving import serving
 from tests.proxy.downstream import Answer, Downstream

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.dashboard_services import FIGURES, Services, parse_services
+from gateway.dashboard.services import FIGURES, Services, parse_services
 from gateway.settings import Settings
 from tests.documentation import DOCUMENTATION
 from tests.scripted_upstream import Asked, Script, ScriptedUpstream, Silence

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.deletion import Deletion
-from gateway.subscriber import BEHIND
+from gateway.fan_out.subscriber import BEHIND
 from tests.gateway.scripted_transport import Audience, append_all, blocks_of, settle
 
 HOST = "http://host:8000"

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from gateway.fan_out import Memory
-from gateway.history import Limits
+from gateway.fan_out.fan_out import Memory
+from gateway.fan_out.history import Limits
 from gateway.relay import LEFT
 from tests.gateway.scripted_transport import PLENTY, Audience, append_all, blocks_of, settle, transport_of, until
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from gateway.heap import Heap, trim
+from gateway.fan_out.heap import Heap, trim
 
 GUARD_SECONDS = 30.0
 
@@ -29,7 +29,7 @@ def note_all(heap: Heap, counts: Iterable[int]) -> None:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.heap._SECONDS", 0.0)
+    monkeypatch.setattr("gateway.fan_out.heap._SECONDS", 0.0)
 
 
 async def test_memory_is_given_back_once_when_a_crowd_has_left() -> None:

@@ -13,13 +13,13 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.kept_stream import KeptStream
-from gateway.kept_streams import KeptStreams
-from gateway.opening import Opening
-from gateway.routes import Route
-from gateway.storing import Storing
-from gateway.stream_store import COMPLETE, CUT, RUNNING, TOO_LARGE, StoredStream, StoreError, StreamHead
-from gateway.subscriber import BEHIND, Subscriber
+from gateway.fan_out.subscriber import BEHIND, Subscriber
+from gateway.resumable.kept_stream import KeptStream
+from gateway.resumable.kept_streams import KeptStreams
+from gateway.resumable.opening import Opening
+from gateway.resumable.store import COMPLETE, CUT, RUNNING, TOO_LARGE, StoredStream, StoreError, StreamHead
+from gateway.resumable.storing import Storing
+from gateway.routing.routes import Route
 from gateway.upstream import open_session
 from gateway.wheel import TimerWheel
 from tests.gateway.scripted_transport import ScriptedTransport, until

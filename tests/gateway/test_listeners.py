@@ -9,7 +9,7 @@ import pytest
 import uvloop
 from aiohttp import web
 
-from gateway.listeners import Listeners, bind_listeners, close_listeners, url_of
+from gateway.workers.listeners import Listeners, bind_listeners, close_listeners, url_of
 
 GUARD_SECONDS = 30.0
 

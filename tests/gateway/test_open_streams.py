@@ -6,11 +6,11 @@ import pytest
 from prometheus_client import CollectorRegistry, Histogram
 
 from gateway.exchange import Exchange
-from gateway.latency import SAMPLE_EVERY, Latency
-from gateway.metrics import Metrics
-from gateway.received import Received
+from gateway.metrics.latency import SAMPLE_EVERY, Latency
+from gateway.metrics.metrics import Metrics
+from gateway.metrics.received import Received
 from gateway.relay import Relay
-from gateway.routes import Route
+from gateway.routing.routes import Route
 from gateway.upstream import attach, open_session
 from gateway.wheel import TimerWheel
 from service.loop_lag import LoopLag

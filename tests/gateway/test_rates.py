@@ -4,8 +4,8 @@ import tempfile
 
 import pytest
 
-from gateway.admission import Admission, OpenCounts
-from gateway.rates import Rate
+from gateway.clients.admission import Admission, OpenCounts
+from gateway.clients.rates import Rate
 
 
 class Clock:

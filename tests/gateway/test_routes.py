@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.routes import Route, RouteError, RouteTable, read_routes, single_route
+from gateway.routing.routes import Route, RouteError, RouteTable, read_routes, single_route
 from tests.gateway.running import run, start_refused
 
 UPSTREAM = 'upstream = "http://127.0.0.1:8000"'

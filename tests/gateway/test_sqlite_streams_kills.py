@@ -6,8 +6,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gateway.sqlite_streams import SqliteStreamStore
-from gateway.stream_store import COMPLETE, CUT, EXPIRED, StoredStream
+from gateway.resumable.sqlite_store import SqliteStreamStore
+from gateway.resumable.store import COMPLETE, CUT, EXPIRED, StoredStream
 from tests.gateway.sqlite_stream_checks import assert_clean
 from tests.gateway.stream_store_contract import load
 from tests.gateway.stream_store_filler import count, part

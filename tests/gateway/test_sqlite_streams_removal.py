@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway import sqlite_stream_writer
-from gateway.sqlite_stream_file import FILE
-from gateway.sqlite_streams import SqliteStreamStore
-from gateway.stream_store import COMPLETE, EXPIRED
+from gateway.resumable import sqlite_writer
+from gateway.resumable.sqlite_file import FILE
+from gateway.resumable.sqlite_store import SqliteStreamStore
+from gateway.resumable.store import COMPLETE, EXPIRED
 from tests.gateway.sqlite_stream_checks import assert_clean
 from tests.gateway.stream_store_contract import DAY_SECONDS, GUARD_SECONDS, NOW, block, expire_all, head, keep, load
 
@@ -54,8 +54,8 @@ async def test_room_of_a_few_expired_streams_is_used_again(tmp_path: Path) -> No
 
 
 async def test_one_step_removes_a_bounded_number_of_streams_and_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_stream_writer, "STEP_STREAMS", 7)
-    monkeypatch.setattr(sqlite_stream_writer, "STEP_BYTES", 100_000)
+    monkeypatch.setattr(sqlite_writer, "STEP_STREAMS", 7)
+    monkeypatch.setattr(sqlite_writer, "STEP_BYTES", 100_000)
     async with asyncio.timeout(GUARD_SECONDS), await SqliteStreamStore.open(tmp_path, group_seconds=0) as store:
         for number in range(20):
             await keep(store, head(f"small{number}"), block(number), until=NOW - 1)
@@ -68,7 +68,7 @@ async def test_one_step_removes_a_bounded_number_of_streams_and_bytes(tmp_path: 
 
 
 async def test_oldest_streams_without_blocks_are_forgotten_when_there_are_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_stream_writer, "MOST_TOMBSTONES", 10)
+    monkeypatch.setattr(sqlite_writer, "MOST_TOMBSTONES", 10)
     async with asyncio.timeout(GUARD_SECONDS), await SqliteStreamStore.open(tmp_path, group_seconds=0) as store:
         for number in range(25):
             await keep(store, head(f"s{number}"), block(number), until=NOW + number)
@@ -99,7 +99,7 @@ async def test_streams_are_loaded_while_others_expire(tmp_path: Path) -> None:
 
 
 async def test_readers_that_stay_do_not_let_the_write_ahead_log_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.sqlite_stream_file.LARGEST_WAL_BYTES", 1_000_000)
+    monkeypatch.setattr("gateway.resumable.sqlite_file.LARGEST_WAL_BYTES", 1_000_000)
     async with asyncio.timeout(GUARD_SECONDS), await SqliteStreamStore.open(tmp_path, group_seconds=0) as store:
         store._writer.file.connection.execute("PRAGMA wal_autocheckpoint = 0").fetchone()  # as when a reader is there at each of them
         for number in range(100):

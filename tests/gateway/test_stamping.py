@@ -3,7 +3,7 @@
 import pytest
 
 from eventstream import Parser
-from gateway.stamping import read_stamp, stamp
+from gateway.fan_out.stamping import read_stamp, stamp
 
 STREAM = "0123456789abcdef" * 2
 STAMP = b"id: %b-7\n" % STREAM.encode()

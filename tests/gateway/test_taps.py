@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from eventstream import Framer
-from gateway.stamping import stamp
-from gateway.taps import Tail
+from gateway.dashboard.taps import Tail
+from gateway.fan_out.stamping import stamp
 
 
 class Stream:

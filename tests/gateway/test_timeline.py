@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from gateway.dashboard.timeline import BACK, GAP, LOST, Timeline, shown_path, without_secrets
 from gateway.downstream import WholeBody
 from gateway.exchange import Exchange
 from gateway.relay import COMPLETE, CUT, LEFT, Relay
-from gateway.routes import Route
-from gateway.timeline import BACK, GAP, LOST, Timeline, shown_path, without_secrets
+from gateway.routing.routes import Route
 from gateway.wheel import TimerWheel
 
 ROUTE = Route(path="/news", upstream="http://upstream.invalid")

@@ -12,9 +12,9 @@ import httpx
 from aiohttp import web
 
 from gateway.app import Gateway, run_gateway
-from gateway.listeners import Listeners, bind_listeners, close_listeners, port_of
-from gateway.routes import read_routes
+from gateway.routing.routes import read_routes
 from gateway.settings import Settings
+from gateway.workers.listeners import Listeners, bind_listeners, close_listeners, port_of
 from tests.proxy.downstream import Answer, Downstream, Fields
 
 GUARD_SECONDS = 30.0

@@ -140,7 +140,7 @@ def test_check_says_what_the_start_would_say(tmp_path: Path, monkeypatch: pytest
 def test_check_of_routes_that_are_right_lists_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from gateway.check import check
+    from gateway.routing.check import check
 
     config = tmp_path / "gateway.toml"
     config.write_text(route("/b", NOWHERE) + resumable("/a", NOWHERE))

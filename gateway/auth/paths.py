@@ -1,0 +1,52 @@
+"""Paths as others may read them: an upstream decodes, merges slashes and resolves dots in its own way."""
+
+import re
+from collections.abc import Iterator
+from urllib.parse import unquote, unquote_to_bytes
+
+from ..target import readings
+
+_ODD = re.compile(r"[%\\;]|//|/\.")
+_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
+_WRONG_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_PARAMETERS = re.compile(r";[^/]*")
+_MOST_DECODED = 2
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def split_path(path: str) -> tuple[str, ...] | None:
+    """Gives the decoded segments of `path`, which begins with a slash; None when not everybody would read the same in it.
+
+    That is so for `.` and `..`, empty segments before the last, encoded slashes, backslashes and controls, what is encoded twice, and
+    what is not UTF-8.
+    """
+    if not path.isascii():
+        return None
+    segments = []
+    for raw in path.split("/")[1:]:
+        if _WRONG_ESCAPE.search(raw):
+            return None
+        try:
+            segment = unquote_to_bytes(raw).decode()
+        except UnicodeDecodeError:
+            return None
+        if "/" in segment or "\\" in segment or _CONTROL.search(segment) or _ESCAPE.search(segment) or _is_dots(segment):
+            return None
+        segments.append(segment)
+    return None if "" in segments[:-1] else tuple(segments)
+
+
+def guises(path: str) -> Iterator[str]:
+    """Gives the paths for which a server may take `path`: its `readings`, also when it is decoded twice or loses its `;parameters`."""
+    if not _ODD.search(path):
+        return
+    spelled = path
+    for _ in range(_MOST_DECODED + 1):
+        for bare in (spelled, _PARAMETERS.sub("", spelled)):
+            yield bare
+            yield from readings(bare)
+        spelled = unquote(spelled, "latin-1")
+
+
+def _is_dots(segment: str) -> bool:
+    return segment.partition(";")[0] in (".", "..")

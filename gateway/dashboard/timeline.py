@@ -1,0 +1,125 @@
+"""What has happened lately: which event streams ended and how, which upstreams were lost and came back, who met a gap, new routes."""
+
+import re
+import time
+from collections import deque
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from ..exchange import Exchange
+from ..fan_out.subscriber import BEHIND
+from ..relay import CUT
+
+_MOST_MARKS = 100
+_MOST_ENDED = 30
+_SAME_SECONDS = 1.0
+"""Equal marks within so long are one mark with a count: ten thousand subscribers may meet the same gap."""
+_MOST_CHARS = 200
+
+_QUERY = re.compile(r"(\S*/[^\s?#]*)[?#]\S+")
+_STREAM_ID = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{24}\b")
+
+LOST = "lost"
+"""The upstream of a shared stream was lost; it is asked again."""
+BACK = "back"
+"""It was found again."""
+GAP = "gap"
+"""Subscribers were told that they may have missed something."""
+WORKER = "worker"
+"""A worker ended."""
+RELOADED = "reloaded"
+"""The routes were read again."""
+NOT_RELOADED = "not-reloaded"
+"""They were not, and the old ones hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One thing that happened, once or several times in a row."""
+
+    at: float
+    """Unix time."""
+    kind: str
+    """One of the constants above, or the verdict of an event stream that ended badly."""
+    route: str
+    path: str
+    detail: str
+    count: int = 1
+
+
+@dataclass(slots=True)
+class Sent:
+    """What the event streams of one route have sent that have ended."""
+
+    blocks: int = 0
+    bytes: int = 0
+
+
+class Timeline:
+    """Keeps the newest marks and ends, however many there are; costs nothing per event."""
+
+    def __init__(self) -> None:
+        self._marks: deque[Mark] = deque(maxlen=_MOST_MARKS)
+        self._ended: deque[dict[str, object]] = deque(maxlen=_MOST_ENDED)
+        self.sent: dict[str, Sent] = {}
+        """By the route's path."""
+
+    def __repr__(self) -> str:
+        return f"<Timeline marks={len(self._marks)} ended={len(self._ended)}>"
+
+    @property
+    def marks(self) -> list[dict[str, Any]]:
+        """The newest marks, oldest first."""
+        return [asdict(mark) for mark in self._marks]
+
+    @property
+    def ended(self) -> list[dict[str, Any]]:
+        """The event streams that ended last, oldest first."""
+        return list(self._ended)
+
+    def mark(self, kind: str, route: str, target: str = "", detail: str = "") -> None:
+        """Takes note of what has just happened. The query of `target`, and those of URLs in `detail`, are left out."""
+        mark = Mark(time.time(), kind, route, shown_path(target), without_secrets(detail))
+        last = self._marks[-1] if self._marks else None
+        if last is not None and mark.at - last.at < _SAME_SECONDS and replace(mark, at=last.at, count=last.count) == last:
+            self._marks[-1] = replace(last, count=last.count + 1)
+        else:
+            self._marks.append(mark)
+
+    def note_end(self, exchange: Exchange) -> None:
+        """Takes note of an event stream that has ended."""
+        relay = exchange.relay
+        assert relay is not None
+        sent = self.sent.setdefault(exchange.route.path, Sent())
+        sent.blocks += relay.blocks_out
+        sent.bytes += relay.bytes_out
+        self._ended.append(
+            {
+                "at": time.time(),
+                "route": exchange.route.path,
+                "method": exchange.method,
+                "path": shown_path(exchange.target),
+                "verdict": relay.verdict,
+                "reason": without_secrets(relay.reason),
+                "blocks": relay.blocks_out,
+                "bytes": relay.bytes_out,
+                "seconds": time.monotonic() - exchange.opened_at,
+            }
+        )
+        if relay.verdict in (CUT, BEHIND):
+            self.mark(relay.verdict, exchange.route.path, exchange.target, relay.reason)
+
+
+def shown_path(target: str) -> str:
+    """Gives the path of a request target without its query, which may carry secrets."""
+    return shown_id(target.partition("?")[0])
+
+
+def shown_id(text: str) -> str:
+    """Gives an event ID with only the beginning of a kept stream's id in it, because who knows all of it may come for the stream."""
+    return _STREAM_ID.sub(r"\1…", text)[:_MOST_CHARS]
+
+
+def without_secrets(text: str) -> str:
+    """Gives a message without the queries of the URLs in it."""
+    return _QUERY.sub(r"\1?…", text)[:_MOST_CHARS]

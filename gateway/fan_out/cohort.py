@@ -1,0 +1,84 @@
+"""Subscribers that are at the same place of one history."""
+
+from collections.abc import Callable
+
+from eventstream import HEARTBEAT
+
+from ..wheel import TimerWheel
+from .history import History
+from .subscriber import Subscriber
+
+MOST_MEMBERS = 1000
+"""More would keep the event loop too long in one go: a write takes about 15 µs."""
+
+
+class Cohort:
+    """Writes the same bytes object to all its members, once per turn of the event loop, and nothing else per member.
+
+    A member is not asked whether it can take more: its transport says so, and then it leaves (`Subscriber.pause`).
+    """
+
+    __slots__ = ("_heartbeat_ticks", "_history", "_last_write", "_wheel", "_writes", "bytes", "chunked", "cursor", "heartbeats", "slot")
+
+    def __init__(self, history: History, wheel: TimerWheel, heartbeat_ticks: int, *, chunked: bool) -> None:
+        self._history = history
+        self._wheel = wheel
+        self._heartbeat_ticks = heartbeat_ticks
+        self._writes: dict[Subscriber, Callable[[bytes], object]] = {}
+        self._last_write = 0
+        self.chunked = chunked
+        """Whether HTTP chunks are made for its members."""
+        self.cursor = history.end
+        self.bytes = 0
+        """Bytes of blocks and heartbeats that a member got who was here from the beginning."""
+        self.heartbeats = 0
+        self.slot = 0
+
+    def __repr__(self) -> str:
+        return f"<Cohort members={len(self._writes)} cursor={self.cursor}>"
+
+    def __len__(self) -> int:
+        return len(self._writes)
+
+    @property
+    def members(self) -> tuple[Subscriber, ...]:
+        """Who is in it now."""
+        return tuple(self._writes)
+
+    def add(self, subscriber: Subscriber) -> None:
+        """Takes a subscriber that is where the cohort is."""
+        if not self.slot and self._heartbeat_ticks:
+            self._wheel.add(self, self._wheel.now + self._heartbeat_ticks)
+            self._last_write = self._wheel.now
+        self._writes[subscriber] = subscriber.write_to_transport
+
+    def remove(self, subscriber: Subscriber) -> None:
+        """Lets a member go."""
+        del self._writes[subscriber]
+        if not self._writes and self.slot:
+            self._wheel.remove(self)
+            self.slot = 0
+
+    def flush(self) -> None:
+        """Sends what has come since, about `READ_BYTES` at most."""
+        data, self.cursor = self._history.read(self.cursor, self._history.end)
+        self._write(data)
+
+    def send(self, block: bytes) -> None:
+        """Sends the newest block, which is all that has come since."""
+        self.cursor += 1
+        self._write(block)
+
+    def ring(self, now: int) -> int:
+        """Sends the heartbeat when it is time; gives the next time to look."""
+        if now - self._last_write >= self._heartbeat_ticks:
+            self.heartbeats += 1
+            self._write(HEARTBEAT)
+        return self._last_write + self._heartbeat_ticks if self._writes else 0
+
+    def _write(self, data: bytes) -> None:
+        self._last_write = self._wheel.now
+        self.bytes += len(data)
+        framed = b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data
+        for write in tuple(self._writes.values()):  # a member whose buffer is full leaves within its own call
+            write(framed)

@@ -1,0 +1,186 @@
+"""One open downstream response of a stream that others may follow as well: a cursor in its history."""
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+from eventstream import encode
+
+from ..relay import LEFT, Sink, error_block
+from ..wheel import TimerWheel
+
+if TYPE_CHECKING:
+    from .cohort import Cohort
+    from .fan_out import FanOut
+
+BEHIND = "behind"
+"""The subscriber was so slow that the history no longer has what comes next for it."""
+EXPIRED = "expired"
+"""The connection was open for as long as the route allows."""
+
+RETURN_AFTER_MS = 1000
+RETURN_SPREAD_MS = 4000
+
+
+class Subscriber:
+    """Gets whole blocks, first from the history, then live with its cohort.
+
+    In a cohort while it takes what it gets; else on its own: paused while its transport is full, lagging until it has caught up.
+    """
+
+    __slots__ = (
+        "_blocks",
+        "_bytes",
+        "_chunked",
+        "_expires",
+        "_heartbeats",
+        "_transport",
+        "_waiter",
+        "_wheel",
+        "cohort",
+        "cursor",
+        "fan_out",
+        "paused",
+        "queued",
+        "reason",
+        "slot",
+        "takes_retry",
+        "verdict",
+        "write_to_transport",
+    )
+
+    def __init__(self, transport: Sink, wheel: TimerWheel, *, chunked: bool, takes_retry: bool, expires: int = 0) -> None:
+        self._transport = transport
+        self.write_to_transport = transport.write
+        self._wheel = wheel
+        self._chunked = chunked
+        self._waiter: asyncio.Future[None] | None = None
+        self._blocks = self._bytes = self._heartbeats = 0  # without what it is getting with its cohort
+        self._expires = expires
+        self.takes_retry = takes_retry
+        """Whether a block that has only `retry` may be sent."""
+        self.fan_out: FanOut | None = None
+        self.cohort: Cohort | None = None
+        self.cursor = 0
+        """Where it is, while it is in no cohort."""
+        self.paused = False
+        self.queued = False
+        """Whether it waits for its turn to catch up."""
+        self.verdict = ""
+        """How it ended; empty while it has not."""
+        self.reason = ""
+        self.slot = 0
+        if expires:
+            wheel.add(self, expires)
+
+    def __repr__(self) -> str:
+        return f"<Subscriber {self.verdict or ('paused' if self.paused else 'live' if self.cohort else 'lagging')}>"
+
+    @property
+    def chunked(self) -> bool:
+        """Whether HTTP chunks are made for it."""
+        return self._chunked
+
+    @property
+    def blocks_out(self) -> int:
+        """Blocks written, all in all."""
+        return self._blocks + (self.cohort.cursor if self.cohort is not None else 0)
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes of them and of heartbeats."""
+        return self._bytes + (self.cohort.bytes if self.cohort is not None else 0)
+
+    @property
+    def heartbeats(self) -> int:
+        """Heartbeats written."""
+        return self._heartbeats + (self.cohort.heartbeats if self.cohort is not None else 0)
+
+    def enter(self, cohort: "Cohort") -> None:
+        """Goes on with a cohort that is where it is."""
+        self._blocks -= cohort.cursor
+        self._bytes -= cohort.bytes
+        self._heartbeats -= cohort.heartbeats
+        self.cohort = cohort
+        cohort.add(self)
+
+    def leave_cohort(self) -> None:
+        """Goes on alone, from where the cohort is."""
+        cohort = self.cohort
+        if cohort is not None:
+            self._blocks += cohort.cursor
+            self._bytes += cohort.bytes
+            self._heartbeats += cohort.heartbeats
+            self.cursor = cohort.cursor
+            self.cohort = None
+            cohort.remove(self)
+
+    def write(self, data: bytes, *, blocks: int = 1) -> None:
+        """Writes whole blocks that are for this subscriber alone."""
+        if self._transport.is_closing():
+            return  # it has left, and aiohttp is about to say so
+        self._blocks += blocks
+        self._bytes += len(data)
+        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def pause(self) -> None:
+        """Takes note that the transport's buffer is full."""
+        self.paused = True
+        self.leave_cohort()
+        if self.fan_out is not None:
+            self.fan_out.paused(self)
+
+    def resume(self) -> None:
+        """Goes on after the transport has drained."""
+        self.paused = False
+        if self.fan_out is not None:
+            self.fan_out.resumed(self)
+
+    def lost(self) -> None:
+        """Takes note that the subscriber has left."""
+        self.end(LEFT)
+
+    def end(self, verdict: str, reason: str = "") -> None:
+        """Ends it; the first verdict stands."""
+        if self.verdict:
+            return
+        self.verdict = verdict
+        self.reason = reason
+        if self.slot:
+            self._wheel.remove(self)
+            self.slot = 0
+        self.leave_cohort()
+        if self.fan_out is not None:
+            self.fan_out.leave(self)
+            self.fan_out = None
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def tell_error(self) -> None:
+        """Writes one `event: error` block that says what happened to the stream."""
+        self.write(error_block(self.reason))
+
+    def tell_retry(self, milliseconds: int) -> None:
+        """Writes a block that tells it when to come back, if it takes such a block."""
+        if self.takes_retry:
+            self.write(encode(retry=milliseconds))
+
+    def send_away(self, verdict: str, reason: str = "", *, spread_ms: int = RETURN_SPREAD_MS) -> None:
+        """Ends it after it was told to come back at a time of its own."""
+        if not self.verdict:
+            self.leave_cohort()
+            self.tell_retry(random.randint(RETURN_AFTER_MS, RETURN_AFTER_MS + spread_ms))
+            self.end(verdict, reason)
+
+    def ring(self, now: int) -> int:
+        """Ends it when it has been open for as long as it may."""
+        if now < self._expires:
+            return self._expires
+        self.send_away(EXPIRED)
+        return 0
+
+    async def ended(self) -> None:
+        """Returns when it has ended."""
+        if not self.verdict:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter

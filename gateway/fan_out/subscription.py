@@ -1,0 +1,61 @@
+"""The downstream response of somebody who follows a fan-out."""
+
+import random
+from collections.abc import Callable
+
+from aiohttp import web
+from aiohttp.http_writer import StreamWriter
+from multidict import CIMultiDict
+
+from ..clients.throttle import begin_writing, open_throttle
+from ..downstream import ResponseHead, end_unfinished, occupy, release, send_head
+from ..exchange import Exchange
+from ..relay import COMPLETE, CUT, LEFT
+from ..wheel import TimerWheel
+from .subscriber import Subscriber
+
+Begin = Callable[[Subscriber], None]
+"""Lets a subscriber begin at its place."""
+
+_EXPIRY_SPREAD = 0.1
+
+
+async def send_stream(
+    request: web.BaseRequest, exchange: Exchange, fields: CIMultiDict[str], begin: Begin, wheel: TimerWheel
+) -> web.StreamResponse:
+    """Sends an event stream until it has ended, and gives its response, whose end is still to be written if it is complete.
+
+    `fields` are emptied when they have been sent, because whoever calls this holds them for as long as it waits.
+    """
+    response = ResponseHead(status=200, headers=fields)
+    writer = await response.prepare(request)
+    assert isinstance(writer, StreamWriter)
+    send_head(writer)
+    protocol = occupy(request)
+    assert protocol.transport is not None
+    expires = _expiry(exchange.route.max_connection_seconds, wheel)
+    throttle = open_throttle(protocol, exchange.allowance)
+    transport = throttle or protocol.transport
+    subscriber = Subscriber(transport, wheel, chunked=writer.chunked, takes_retry=exchange.wants_retry, expires=expires)
+    subscriber.paused = begin_writing(protocol, subscriber, throttle)
+    exchange.status, exchange.event_stream, exchange.relay = 200, True, subscriber
+    begin(subscriber)
+    fields.clear()
+    response.headers.clear()
+    del begin, fields, writer, protocol, transport
+    try:
+        await subscriber.ended()
+    finally:
+        subscriber.end(LEFT)  # stands only when the wait was cancelled
+        release(request)
+        if throttle is not None:
+            throttle.close()
+    if subscriber.verdict == CUT and exchange.route.on_upstream_loss == "error-event":
+        subscriber.tell_error()
+    elif subscriber.verdict != COMPLETE:
+        end_unfinished(request, response, delimited=subscriber.chunked)
+    return response
+
+
+def _expiry(seconds: float, wheel: TimerWheel) -> int:
+    return wheel.now + wheel.ticks(seconds * random.uniform(1 - _EXPIRY_SPREAD, 1 + _EXPIRY_SPREAD)) if seconds else 0

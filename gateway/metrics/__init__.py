@@ -1,0 +1,1 @@
+"""Figures, counted where they arise and added up when somebody asks."""

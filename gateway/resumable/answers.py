@@ -1,0 +1,48 @@
+"""Answers about a kept stream that have none of its events."""
+
+from collections.abc import Mapping
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from ..exchange import Exchange
+from .kept_stream import KeptStream
+
+METHODS = ("GET", "HEAD", "DELETE", "OPTIONS")
+"""What may be asked of a stream."""
+
+_ORIGIN_FIELDS = ("access-control-allow-origin", "access-control-allow-credentials", "vary")
+
+
+def origin_fields(stream: KeptStream) -> dict[str, str]:
+    """Gives the fields that let those pages read an answer which upstream let read the stream."""
+    return {name: value for name, value in stream.head.fields if name.lower() in _ORIGIN_FIELDS}
+
+
+def state_fields(stream: KeptStream) -> CIMultiDict[str]:
+    """Gives the fields that say how a stream stands."""
+    history = stream.fan_out.history
+    fields = CIMultiDict({"Stream-State": stream.state, "Stream-Blocks": str(history.end), "Stream-Bytes": str(history.end_bytes)})
+    fields["Stream-Viewers"] = str(stream.viewers)
+    if stream.reason:
+        fields["Stream-Reason"] = stream.reason.encode("ascii", "replace").decode()
+    if "Access-Control-Allow-Origin" in CIMultiDict(stream.head.fields):
+        fields["Access-Control-Expose-Headers"] = ", ".join(fields)
+    return fields
+
+
+def preflight_fields(stream: KeptStream) -> dict[str, str]:
+    """Gives what a browser wants to know before a page that upstream allows may send a DELETE or a Last-Event-ID."""
+    if "Access-Control-Allow-Origin" not in CIMultiDict(stream.head.fields):
+        return {}
+    headers = "Last-Event-ID, Cache-Control, Authorization"
+    return {"Access-Control-Allow-Methods": ", ".join(METHODS), "Access-Control-Allow-Headers": headers}
+
+
+def no_content(exchange: Exchange, stream: KeptStream | None = None, fields: Mapping[str, str] | None = None) -> web.Response:
+    """Gives a 204 with `fields`, also to the pages that upstream let read the stream."""
+    exchange.status = 204
+    headers = CIMultiDict({"Cache-Control": "no-store", "Server": "gateway"})
+    headers.extend(origin_fields(stream) if stream is not None else {})
+    headers.extend(fields or {})
+    return web.Response(status=204, headers=headers)

@@ -1,0 +1,236 @@
+"""One stream that outlives its client."""
+
+import asyncio
+import math
+import time
+from collections.abc import Iterable
+
+import aiohttp
+import structlog
+
+from eventstream import Framer, split_blocks
+from service.tracing import Span
+
+from ..decoding import find_decoder
+from ..fan_out.fan_out import FanOut, Memory
+from ..fan_out.history import Limits
+from ..fan_out.stamping import read_id, read_stamp, stamp
+from ..fan_out.subscriber import BEHIND
+from ..relay import COMPLETE as RELAY_COMPLETE
+from ..relay import CUT as RELAY_CUT
+from ..relay import Relay
+from ..routing.routes import Route
+from ..upstream import attach
+from ..wheel import TimerWheel
+from .store import COMPLETE, CUT, ORPHANED, RUNNING, STOPPED, TOO_LARGE, StoredStream, StreamHead
+
+log = structlog.get_logger()
+
+_LINE_ENDS = b"\r\n"
+_ALL = Limits(blocks=2**62, bytes=2**62, age_seconds=math.inf)
+
+
+class KeptStream:
+    """What an upstream answers to one request, kept from its first block on, for all that come for it, now or later.
+
+    It is the sink of the relay that reads the upstream: blocks get their IDs here, go into the history, and leave for those who follow in
+    the same turn of the event loop.
+    """
+
+    def __init__(self, head: StreamHead, route: Route, wheel: TimerWheel, memory: Memory) -> None:
+        self.head = head
+        self.route = route
+        self.state = RUNNING
+        self.reason = ""
+        """What happened, when the state alone does not say it."""
+        self.ended_at = 0.0
+        """Unix time; 0 while it runs."""
+        self.stored_to = 0
+        """Up to which cursor the store has it."""
+        self.in_store = False
+        """Whether the store knows it."""
+        self.end_stored = False
+        """Whether the store knows how it ended."""
+        self.last_viewed = time.monotonic()
+        """When somebody was last seen to follow it."""
+        self.fan_out = FanOut(_ALL, wheel, memory, heartbeat_ticks=wheel.ticks(route.heartbeat_seconds))
+        self._wheel = wheel
+        self.request_id = ""
+        """Of the request that opened it; empty for one that was restored."""
+        self.span: Span | None = None
+        """What is told of the request to its upstream, until that has ended."""
+        self._relay: Relay | None = None
+        self._received = 0
+        self._comments = bytearray()
+
+    def __repr__(self) -> str:
+        return f"<KeptStream {self.head.id} {self.state} {self.fan_out}>"
+
+    @classmethod
+    def restore(cls, stored: StoredStream, route: Route, wheel: TimerWheel, memory: Memory) -> "KeptStream":
+        """Gives a stream that has ended as the store has it."""
+        stream = cls(stored.head, route, wheel, memory)
+        stream.in_store = stream.end_stored = True
+        history = stream.fan_out.history
+        for block in split_blocks(stored.blocks):
+            id = read_id(block)
+            stamped = read_stamp(id) if id else None
+            history.append(block, None if stamped is not None and stamped[0] == stored.head.id else id)  # its number is its place
+        stream.stored_to = history.end
+        stream.state, stream.reason, stream.ended_at = stored.state, stored.reason, stored.ended_at
+        stream._finish()
+        return stream
+
+    @property
+    def relay(self) -> Relay | None:
+        """What reads its upstream, None when nothing does."""
+        return self._relay
+
+    @property
+    def blocks_received(self) -> int:
+        """Event blocks that came of its upstream."""
+        return self.fan_out.history.end
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes that came of its upstream; 0 for one that was restored."""
+        return self._received if self._relay is None else self._relay.bytes_in
+
+    @property
+    def viewers(self) -> int:
+        """How many follow it now."""
+        return len(self.fan_out.subscribers)
+
+    async def follow(self, upstream: aiohttp.ClientResponse) -> None:
+        """Reads the upstream to its end, or until `stop`."""
+        if self.state != RUNNING:
+            return
+        relay = self._relay = Relay(
+            self,
+            self._wheel,
+            framer=Framer(self.route.max_block_bytes),
+            decoder=find_decoder(upstream.headers.get("Content-Encoding", "")),
+            idle_ticks=self._wheel.ticks(self.route.idle_timeout_seconds),
+        )
+        if not attach(upstream, relay):
+            await _pump(upstream, relay)
+        await relay.ended()
+        self._received = relay.bytes_in
+        self._relay = None  # a circle would keep its memory until the collector comes by
+        self._end(COMPLETE if relay.verdict == RELAY_COMPLETE else CUT, relay.reason)
+
+    def write(self, data: bytes) -> None:
+        """Takes whole blocks."""
+        if self.state != RUNNING:
+            return
+        history = self.fan_out.history
+        if data.find(b"\n\n") == len(data) - 2 and b"\r" not in data and not self._comments and not data.startswith(b"\n"):
+            if (stamped := stamp(data, self.head.id, history.end + 1)) is not None:  # the usual case: one block
+                self.fan_out.pass_on(*stamped)
+            else:
+                self._add_comments(data)
+        else:
+            self._write_many(data)
+        if history.cost + len(self._comments) > self.route.max_stream_bytes:
+            self.stop(TOO_LARGE, f"the stream passed {self.route.max_stream_bytes} bytes, which is what the route keeps of one")
+
+    def _write_many(self, data: bytes) -> None:
+        history = self.fan_out.history  # not by `FanOut.append`, which would have another turn later
+        for block in split_blocks(data):
+            stamped = stamp(block, self.head.id, history.end + 1)
+            if stamped is None:
+                self._add_comments(block)
+            elif self._comments:
+                history.append(bytes(self._comments) + stamped[0], stamped[1])
+                self._comments.clear()
+            else:
+                history.append(*stamped)
+        self.fan_out.turn()
+
+    def _add_comments(self, block: bytes) -> None:
+        """Keeps what has only comments for the head of the next block; behind the last one it means nothing to anybody.
+
+        A block of their own would be an event without data for clients that have seen an ID before.
+        """
+        if lines := block.strip(_LINE_ENDS):
+            self._comments += lines + b"\n"
+
+    def writelines(self, data: Iterable[bytes]) -> None:
+        """Takes whole blocks in parts."""
+        self.write(b"".join(data))
+
+    def is_closing(self) -> bool:
+        """Tells whether it takes no more."""
+        return self.state != RUNNING
+
+    def find(self, id: str) -> int | None:
+        """Gives the cursor after the event with this ID of the upstream's, None when it is not here."""
+        return self.fan_out.history.find(id)
+
+    def stop(self, state: str = STOPPED, reason: str = "it was stopped") -> None:
+        """Ends it before its upstream does; no effect when it has ended."""
+        self._end(state, reason)
+        if self._relay is not None:
+            self._relay.end(RELAY_CUT, reason)
+
+    def viewer_left(self) -> None:
+        """Takes note that somebody has stopped following it."""
+        self.last_viewed = time.monotonic()
+        if not self.route.orphan_seconds:
+            self.stop_if_orphaned(self.last_viewed)
+
+    def stop_if_orphaned(self, now: float) -> None:
+        """Ends it when nobody has followed it for as long as the route allows."""
+        if self.viewers:
+            self.last_viewed = now
+        elif self.state == RUNNING and now - self.last_viewed >= self.route.orphan_seconds:
+            self.stop(ORPHANED, f"nobody followed it for {self.route.orphan_seconds:g} s")
+
+    def _end(self, state: str, reason: str) -> None:
+        if self.state != RUNNING:
+            return
+        self.state, self.reason, self.ended_at = state, reason, time.time()
+        self._finish()
+        history = self.fan_out.history
+        log.info(
+            "stream ended",
+            stream=self.head.id[:8],  # the whole id would let whoever reads the log come for the stream
+            route=self.route.path,
+            state=state,
+            reason=reason,
+            blocks=history.end,
+            bytes=history.end_bytes,
+            seconds=round(self.ended_at - self.head.opened_at, 3),
+            request_id=self.request_id,
+        )
+        if self.span is not None:
+            counts = {"eventstream.blocks": history.end, "eventstream.bytes": self.bytes_received}
+            self.span.end({"http.response.status_code": 200, "eventstream.verdict": state, **counts}, reason if state != COMPLETE else "")
+            self.span = None
+
+    def _finish(self) -> None:
+        self.fan_out.history.seal()
+        if self.state == COMPLETE:
+            self.fan_out.finish(RELAY_COMPLETE)
+        else:
+            self.fan_out.finish(RELAY_CUT, f"{self.state}: {self.reason}" if self.reason else self.state)
+
+    def send_away(self) -> None:
+        """Ends those who follow it, before they have had all; they find it again where it is stored."""
+        for subscriber in tuple(self.fan_out.subscribers):
+            subscriber.send_away(BEHIND, "the gateway needed the memory")
+
+    def close(self) -> None:
+        """Lets go of its memory."""
+        self.fan_out.close()
+
+
+async def _pump(upstream: aiohttp.ClientResponse, relay: Relay) -> None:
+    """The way that always works: reads the body through aiohttp's stream reader."""
+    try:
+        async for chunk in upstream.content.iter_any():
+            relay.feed(chunk)
+            await asyncio.sleep(0)
+        relay.upstream_ended()
+    except (aiohttp.ClientError, OSError) as error:
+        relay.upstream_lost(str(error) or type(error).__name__)

@@ -1,0 +1,297 @@
+"""All kept streams: finds them, ends what nobody wants any more, and brings them into the store."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import aiohttp
+from multidict import CIMultiDict
+
+from ..decoding import find_decoder
+from ..fan_out.memory import KeptMemory, Memory
+from ..headers import apply_rules, end_to_end
+from ..metrics.received import Received
+from ..routing.routes import Route
+from ..spans import end_answered
+from ..wheel import TimerWheel
+from .kept_stream import KeptStream
+from .opening import Opening
+from .store import CUT, EXPIRED, RUNNING, TOO_LARGE, StoreError, StreamHead, StreamStore
+from .storing import Storing
+
+STREAMS_PATH = "/streams/"
+"""Where a stream is found by its id."""
+
+_UPKEEP_SECONDS = 1.0
+_LEAST_UPKEEP_SECONDS = 0.05
+
+_Ask = Callable[[], Coroutine[Any, Any, aiohttp.ClientResponse]]
+_KeyOf = tuple[str, bytes, str]
+
+
+class KeptStreams:
+    """The streams that run, and those that have ended and are still in memory; the store has the others.
+
+    `memory` counts what they hold. When it is too much, streams that the store has leave memory; then the largest that run are ended.
+    """
+
+    def __init__(
+        self,
+        store: StreamStore,
+        wheel: TimerWheel,
+        *,
+        max_bytes: int,
+        routes: Callable[[str], Route],
+        received: Received | None = None,
+    ) -> None:
+        self._wanted = asyncio.Event()
+        self.memory: Memory = KeptMemory(max_bytes, self._wanted.set)
+        self._kept_in = store
+        self._storing = Storing(store)
+        self._wheel = wheel
+        self._max_bytes = max_bytes
+        self._routes = routes
+        self._received = received or Received()
+        self._streams: dict[str, KeptStream] = {}
+        self._keys: dict[_KeyOf, Opening] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ended: set[KeptStream] = set()  # and not yet stored
+        self._closing = False
+
+    def __repr__(self) -> str:
+        return f"<KeptStreams in_memory={len(self._streams)} bytes={self.memory.bytes}>"
+
+    @property
+    def streams(self) -> Collection[KeptStream]:
+        """Those that are in memory, the oldest first."""
+        return self._streams.values()
+
+    @property
+    def running(self) -> int:
+        """How many run."""
+        return sum(stream.state == RUNNING for stream in self._streams.values())
+
+    @contextlib.asynccontextmanager
+    async def upkeep(self) -> AsyncIterator[None]:
+        """Looks after the streams while the context is open; in the end, what still runs is cut and all of it stored."""
+        keeping, expiring = asyncio.create_task(self._keep_up()), asyncio.create_task(self._expire_stored())
+        try:
+            yield
+        finally:
+            expiring.cancel()
+            self._closing = True
+            self._wanted.set()
+            await asyncio.wait((keeping, expiring))
+            for opening in tuple(self._tasks):
+                opening.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+            for stream in self._streams.values():
+                stream.stop(CUT, "the gateway stopped while it ran")
+            await self._storing.bring(self._streams.values())
+            await self._kept_in.close()
+            keeping.result()
+
+    def open(self, head: StreamHead, route: Route, ask: _Ask) -> Opening:
+        """Asks an upstream; what it answers becomes a stream if it is an event stream."""
+        opening = Opening(head)
+        task = opening.task = asyncio.create_task(self._run(opening, route, ask))
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._settle, opening))
+        if head.key:
+            self._keys[head.route, head.credentials, head.key] = opening
+        return opening
+
+    async def _run(self, opening: Opening, route: Route, ask: _Ask) -> None:
+        upstream = await ask()
+        try:
+            if upstream.status != 200 or not _is_event_stream(upstream):
+                self._forget_key(opening)
+                end_answered(opening.span, upstream.status, {})
+                opening.answer.set_result(upstream)
+                return
+            opening.cookies = upstream.headers.getall("Set-Cookie", [])
+            fields = kept_fields(upstream, opening.head.id, route)
+            stream = KeptStream(replace(opening.head, fields=tuple(fields.items())), route, self._wheel, self.memory)
+            stream.request_id, stream.span = opening.request_id, opening.span
+            self._streams[opening.head.id] = stream
+            self._received.open(stream, route.path)
+            opening.answer.set_result(stream)
+        except BaseException:
+            upstream.close()
+            raise
+        try:
+            await stream.follow(upstream)
+        finally:
+            upstream.close()
+            stream.stop(CUT, "the gateway stopped while it ran")
+            self._received.close(stream)
+            self._ended.add(stream)
+            self._wanted.set()
+
+    def _settle(self, opening: Opening, task: asyncio.Task[None]) -> None:
+        """Tells those who wait for a stream when asking for it has failed."""
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if not opening.answer.done():
+            self._forget_key(opening)
+            if opening.span is not None:
+                opening.span.end({"error.type": type(error).__name__}, "no answer")
+            if error is None:
+                opening.answer.cancel()
+            else:
+                opening.answer.set_exception(error)
+                opening.answer.exception()  # nobody may be left to look at it
+        elif error is not None:
+            task.get_loop().call_exception_handler({"message": "following an upstream failed", "exception": error, "task": task})
+
+    def _forget_key(self, opening: Opening) -> None:
+        head = opening.head
+        if self._keys.get((head.route, head.credentials, head.key)) is opening:
+            del self._keys[head.route, head.credentials, head.key]
+
+    async def find(self, id: str) -> KeptStream | str | None:
+        """Gives a stream, or why it is gone, or None when it was never known."""
+        stream = self._streams.get(id)
+        if stream is not None:
+            return stream
+        try:
+            stored = await self._kept_in.load(id)
+        except StoreError as error:
+            self._storing.report(error)
+            return "the store cannot be read now"
+        if stored is None:
+            return None
+        if (stream := self._streams.get(id)) is not None:
+            return stream  # somebody else was faster
+        if stored.state == RUNNING:
+            return "it ended while the store failed, and left memory before it worked again"
+        if stored.state == EXPIRED:
+            return f"{stored.state}: {stored.reason}; what it sent is no longer kept"
+        stream = self._streams[id] = KeptStream.restore(stored, self._routes(stored.head.route), self._wheel, self.memory)
+        return stream
+
+    def find_opening(self, head: StreamHead) -> Opening | None:
+        """Gives the stream with the same Idempotency-Key that this process has opened."""
+        return self._keys.get((head.route, head.credentials, head.key))
+
+    async def find_stored(self, head: StreamHead) -> KeptStream | None:
+        """Gives the stream with the same Idempotency-Key that is only in the store."""
+        if self.find_opening(head) is not None:
+            return None
+        try:
+            id = await self._kept_in.find_key(head.route, head.credentials, head.key)
+        except StoreError as error:
+            self._storing.report(error)
+            return None
+        found = await self.find(id) if id is not None else None
+        return found if isinstance(found, KeptStream) else None
+
+    def find_like(self, head: StreamHead, last_event_id: str) -> KeptStream | None:
+        """Gives the newest stream in memory with the same request that has an event with this ID of its upstream's."""
+        asked = (head.route, head.target, head.credentials, head.body)
+        for stream in reversed(self._streams.values()):
+            other = stream.head
+            if (other.route, other.target, other.credentials, other.body) == asked and stream.find(last_event_id) is not None:
+                return stream
+        return None
+
+    async def _keep_up(self) -> None:
+        """Looks at all streams each second, and at those that have ended as soon as they have."""
+        loop = asyncio.get_running_loop()
+        next_round = loop.time() + _UPKEEP_SECONDS
+        while not self._closing:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(next_round):
+                    await self._wanted.wait()
+            self._wanted.clear()
+            if loop.time() < next_round:
+                if not self._storing.failed:
+                    await self._store(self._ended)
+                self._relieve()
+                await asyncio.sleep(_LEAST_UPKEEP_SECONDS)  # others may end meanwhile
+                continue
+            next_round = loop.time() + _UPKEEP_SECONDS
+            now = time.monotonic()
+            for stream in tuple(self._streams.values()):
+                stream.stop_if_orphaned(now)
+            await self._store(self._streams.values())
+            self._expire(time.time())
+            self._relieve()
+
+    async def _store(self, streams: Iterable[KeptStream]) -> None:
+        await self._storing.bring(tuple(streams))
+        self._ended = {stream for stream in self._ended if not stream.end_stored}
+
+    async def _expire_stored(self) -> None:
+        while True:
+            await asyncio.sleep(_UPKEEP_SECONDS)
+            try:
+                await self._kept_in.expire(time.time())
+            except StoreError as error:
+                self._storing.report(error)
+
+    def _expire(self, now: float) -> None:
+        """Forgets streams whose time is over."""
+        for stream in tuple(self._streams.values()):
+            if stream.state != RUNNING and now >= stream.ended_at + stream.route.retain_seconds and not stream.viewers:
+                self._drop(stream)
+
+    def _relieve(self) -> None:
+        """Brings memory below its limit: first go ended streams that the store has, those last that are followed; then, if the store
+        fails, others that have ended; then the largest that run are ended. What the store is about to get goes later."""
+        if self.memory.bytes <= self._max_bytes:
+            return
+        ended = [stream for stream in self._streams.values() if stream.state != RUNNING]  # the oldest first
+        spare = [stream for stream in ended if stream.end_stored]
+        spare.sort(key=lambda stream: stream.viewers > 0)
+        if self._storing.failed:
+            spare += [stream for stream in ended if not stream.end_stored and not stream.viewers]
+        for stream in spare:
+            stream.send_away()
+            self._drop(stream)
+            if self.memory.bytes <= self._max_bytes:
+                return
+        running = [stream for stream in self._streams.values() if stream.state == RUNNING]
+        excess = sum(stream.fan_out.history.cost for stream in running) - self._max_bytes
+        for stream in sorted(running, key=lambda stream: stream.fan_out.history.cost, reverse=True):
+            if excess <= 0:
+                return
+            excess -= stream.fan_out.history.cost
+            stream.stop(TOO_LARGE, f"all streams together passed {self._max_bytes} bytes, and this was the largest")
+
+    def _drop(self, stream: KeptStream) -> None:
+        head = stream.head
+        del self._streams[head.id]
+        self._ended.discard(stream)
+        stream.close()
+        opening = self._keys.get((head.route, head.credentials, head.key))
+        if opening is not None and opening.head.id == head.id:
+            del self._keys[head.route, head.credentials, head.key]
+
+
+def kept_fields(upstream: aiohttp.ClientResponse, id: str, route: Route) -> CIMultiDict[str]:
+    """Gives the header fields with which everybody gets a stream."""
+    fields = end_to_end(upstream.headers)
+    for name in ("Set-Cookie", "Content-Length", "Content-Encoding", "Date", "Age"):
+        fields.popall(name, None)
+    fields.setdefault("Cache-Control", "no-cache, no-transform")
+    fields["X-Accel-Buffering"] = "no"
+    fields.setdefault("Server", "gateway")
+    fields["Stream-Id"] = id
+    fields["Location"] = f"{STREAMS_PATH}{id}"
+    if "Access-Control-Allow-Origin" in fields:
+        fields.add("Access-Control-Expose-Headers", "Stream-Id, Location")
+    apply_rules(fields, route.response_headers)
+    return fields
+
+
+def _is_event_stream(upstream: aiohttp.ClientResponse) -> bool:
+    coding = upstream.headers.get("Content-Encoding", "").strip().lower()
+    if coding not in ("", "identity") and find_decoder(coding) is None:
+        return False  # nobody here can tell its blocks
+    return upstream.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "text/event-stream"

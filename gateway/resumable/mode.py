@@ -1,0 +1,287 @@
+"""Mode resumable: an answer that outlives its client."""
+
+import asyncio
+import hashlib
+import io
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+
+import aiohttp
+import structlog
+from aiohttp import web
+from multidict import CIMultiDict
+from yarl import URL
+
+from eventstream import Parser
+
+from ..auth.access import Denied, Door
+from ..body import RequestBody
+from ..direct import Direct, failed, request_fields
+from ..downstream import comes_from_peer
+from ..exchange import Exchange
+from ..fan_out.stamping import read_stamp
+from ..fan_out.subscriber import Subscriber
+from ..fan_out.subscription import send_stream
+from ..incoming import Incoming
+from ..metrics.metrics import Metrics
+from ..problems import problem
+from ..refusal import Reason
+from ..routing.routes import RouteTable
+from ..spans import ask_upstream
+from ..wheel import TimerWheel
+from .answers import METHODS, no_content, origin_fields, preflight_fields, state_fields
+from .kept_stream import KeptStream
+from .kept_streams import STREAMS_PATH, KeptStreams
+from .opening import Opening
+from .peers import Peers, tell_peer
+from .store import COMPLETE, STOPPED, StreamHead
+
+log = structlog.get_logger()
+
+_MOST_BODY_BYTES = 16 * 1024 * 1024
+_METHODS = "GET, HEAD, DELETE, OPTIONS"
+
+
+class Resumable:
+    """Answers requests whose answer is kept, and those who come back for one."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        direct: Direct,
+        streams: KeptStreams,
+        routes: RouteTable,
+        wheel: TimerWheel,
+        metrics: Metrics,
+        peers: Peers,
+        door: Door,
+    ) -> None:
+        self._session = session
+        self._direct = direct
+        self._streams = streams
+        self._routes = routes
+        self._wheel = wheel
+        self._metrics = metrics
+        self._peers = peers
+        self._door = door
+
+    @property
+    def streams(self) -> KeptStreams:
+        """The streams that are kept."""
+        return self._streams
+
+    async def answer(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
+        """Gives the response, sent except for its end. Cancelling it, as aiohttp does when the client leaves, lets the stream go on."""
+        route = exchange.route
+        if request.method not in (route.methods or ("POST",)) or (request.content_length or 0) > _MOST_BODY_BYTES:
+            return await self._direct.answer(request, exchange)
+        last_event_id = request.headers.get("Last-Event-ID", "")
+        stamped = read_stamp(last_event_id)
+        head = _head(request, exchange, self._peers.new_stream_id())
+        if not comes_from_peer(request):
+            other = self._peers.of_stream(stamped[0]) if stamped else self._peers.of_key(head) if head.key else None
+            if other is not None:
+                return await self._peers.hand_over(other, request, exchange)
+        received = RequestBody(request, _MOST_BODY_BYTES, lambda: None, route.body_timeout_seconds)
+        body = await received.read()
+        if body is None:
+            assert received.refusal is not None
+            return self._refuse(exchange, *received.refusal)
+        head = replace(head, body=hashlib.sha256(body).digest())
+        if stamped:
+            found = await self._streams.find(stamped[0])
+            if not isinstance(found, KeptStream):
+                return self._gone(exchange, found)
+            return await self._join(request, exchange, found, head, last_event_id)
+        if head.key:
+            stored = await self._streams.find_stored(head)
+            if stored is not None:
+                return await self._join(request, exchange, stored, head, last_event_id)
+            opening = self._streams.find_opening(head)  # nothing is awaited from here to the opening of another
+            if opening is not None:
+                return await self._join_opening(request, exchange, opening, head, body)
+        if last_event_id and head.credentials and (like := self._streams.find_like(head, last_event_id)) is not None:
+            return await self._join(request, exchange, like, head, last_event_id)
+        return await self._open(request, exchange, head, body)
+
+    async def answer_stream(self, request: Incoming, exchange: Exchange) -> web.StreamResponse:
+        """Answers a request for one stream by its id."""
+        if request.method not in METHODS:
+            response = self._refuse(exchange, 405, "method", f"{request.method} is not allowed for a stream")
+            response.headers["Allow"] = ", ".join(METHODS)
+            return response
+        path, _, _ = exchange.target.partition("?")
+        id = path.removeprefix(STREAMS_PATH)
+        other = None if comes_from_peer(request) else self._peers.of_stream(id)
+        if other is not None:
+            return await self._peers.hand_over(other, request, exchange)
+        found = await self._streams.find(id)
+        cors = self._routes.cors_of_streams(request.headers.get("Origin", ""), found.head.route if isinstance(found, KeptStream) else None)
+        asks_only = cors is not None and request.apply_cors(cors, METHODS)
+        if not isinstance(found, KeptStream):
+            return no_content(exchange) if asks_only else self._gone(exchange, found)
+        exchange.route = found.route
+        if request.method == "OPTIONS":
+            return no_content(exchange, found, preflight_fields(found))
+        try:
+            await self._door.let_in_to_stream(request, exchange, found.head)
+        except Denied as denied:
+            exchange.refuse(denied.refusal.status, denied.refusal.reason)
+            return denied.answer(origin_fields(found))
+        if found.head.credentials not in (b"", _credentials(request)):
+            return self._refuse(exchange, 403, "forbidden", "the stream needs the credentials that it was opened with", found)
+        if exchange.handed_over:
+            tell_peer(request, exchange)
+        if request.method == "DELETE":
+            found.stop(STOPPED, "it was stopped by a request")
+            return no_content(exchange, found, state_fields(found))
+        if request.method == "HEAD":
+            exchange.status = 200
+            return web.Response(headers=CIMultiDict([*found.head.fields, *state_fields(found).items()]))
+        last_event_id = request.headers.get("Last-Event-ID", "") or URL(exchange.target, encoded=True).query.get("last_event_id", "")
+        cursor = _find(found, last_event_id)
+        if cursor is None:
+            return self._unknown_event(exchange, found, last_event_id)
+        if found.state == COMPLETE and last_event_id and not _has_events(found, cursor):
+            return no_content(exchange, found)  # an EventSource would come back for ever
+        return await self._follow(request, exchange, found, cursor)
+
+    async def _open(self, request: web.BaseRequest, exchange: Exchange, head: StreamHead, body: bytes) -> web.StreamResponse:
+        """Asks the upstream."""
+        route = exchange.route
+        span = ask_upstream(exchange)
+        fields = request_fields(request, route, span)
+
+        async def ask() -> aiohttp.ClientResponse:
+            async with asyncio.timeout(route.first_byte_timeout_seconds or None):
+                return await self._session.request(
+                    head.method,
+                    URL(route.upstream + head.target, encoded=True),
+                    headers=fields,
+                    data=io.BytesIO(body) if body else None,  # aiohttp warns of plain bytes when they are many
+                    allow_redirects=False,
+                    timeout=route.timeout,
+                )
+
+        self._metrics.asked(route.path, request.method)
+        opening = self._streams.open(head, route, ask)
+        opening.request_id, opening.span = exchange.request_id, span
+        try:
+            answer = await asyncio.shield(opening.answer)
+        except (TimeoutError, aiohttp.ClientError, ValueError) as error:
+            return failed(exchange, error)
+        except asyncio.CancelledError:
+            opening.leave()
+            raise
+        if isinstance(answer, KeptStream):
+            return await self._follow(request, exchange, answer, 0, opening.cookies)
+        return await self._direct.relay(request, answer, exchange)
+
+    async def _join_opening(
+        self, request: web.BaseRequest, exchange: Exchange, opening: Opening, head: StreamHead, body: bytes
+    ) -> web.StreamResponse:
+        """Goes on with a stream that another request with the same Idempotency-Key has opened."""
+        if not _same_request(opening.head, head):
+            return self._other_request(exchange, opening.stream)
+        try:
+            answer = await asyncio.shield(opening.answer)
+        except (TimeoutError, aiohttp.ClientError, ValueError) as error:
+            return failed(exchange, error)
+        if isinstance(answer, KeptStream):
+            return await self._join(request, exchange, answer, head, request.headers.get("Last-Event-ID", ""))
+        return await self._open(request, exchange, head, body)  # that answer was no event stream, and belongs to whoever asked first
+
+    async def _join(
+        self, request: web.BaseRequest, exchange: Exchange, stream: KeptStream, head: StreamHead, last_event_id: str
+    ) -> web.StreamResponse:
+        """Goes on with a stream that the same request has opened before."""
+        if stream.head.credentials not in (b"", head.credentials):
+            return self._refuse(exchange, 403, "forbidden", "the stream needs the credentials that it was opened with", stream)
+        if not _same_request(stream.head, head):
+            return self._other_request(exchange, stream)
+        cursor = _find(stream, last_event_id)
+        if cursor is None:
+            return self._unknown_event(exchange, stream, last_event_id)
+        return await self._follow(request, exchange, stream, cursor)
+
+    async def _follow(
+        self, request: web.BaseRequest, exchange: Exchange, stream: KeptStream, cursor: int, cookies: Iterable[str] = ()
+    ) -> web.StreamResponse:
+        self._metrics.subscribed(stream.head.route, "history" if cursor or stream.viewers or stream.ended_at else "live")
+        try:
+            fields = CIMultiDict([*stream.head.fields, *(("Set-Cookie", cookie) for cookie in cookies)])
+            return await send_stream(request, exchange, fields, partial(_begin, stream, cursor), self._wheel)
+        finally:
+            stream.viewer_left()
+
+    def _gone(self, exchange: Exchange, reason: str | None) -> web.Response:
+        if reason is None:
+            refusal = self._refuse(exchange, 404, "no-stream", "there is no such stream")
+        else:
+            refusal = self._refuse(exchange, 410, "stream-gone", f"the stream is gone: {reason}")
+        refusal.headers["Access-Control-Allow-Origin"] = "*"  # or a page takes it for a lost connection, and comes back for ever
+        return refusal
+
+    def _unknown_event(self, exchange: Exchange, stream: KeptStream, id: str) -> web.Response:
+        return self._refuse(exchange, 400, "unknown-event", f"{id[:100]!r} is not the ID of an event of this stream", stream)
+
+    def _other_request(self, exchange: Exchange, stream: KeptStream | None) -> web.Response:
+        detail = "this Idempotency-Key or Last-Event-ID belongs to a request with another body, method or path"
+        return self._refuse(exchange, 422, "other-request", f"{detail}; send the same again, or leave it out", stream)
+
+    def _refuse(self, exchange: Exchange, status: int, reason: Reason, detail: str, stream: KeptStream | None = None) -> web.Response:
+        """Gives an error, also to the pages that may read the stream which it is about."""
+        exchange.refuse(status, reason)
+        return problem(status, detail, origin_fields(stream) if stream is not None else None)
+
+
+def _begin(stream: KeptStream, cursor: int, subscriber: Subscriber) -> None:
+    stream.fan_out.join(subscriber, cursor)
+
+
+def _head(request: web.BaseRequest, exchange: Exchange, id: str) -> StreamHead:
+    return StreamHead(
+        id=id,
+        route=exchange.route.path,
+        method=request.method,
+        target=exchange.target,
+        credentials=_credentials(request),
+        body=b"",
+        key=request.headers.get("Idempotency-Key", ""),
+        fields=(),
+        opened_at=time.time(),
+    )
+
+
+def _credentials(request: web.BaseRequest) -> bytes:
+    """Gives a digest of what says who asks, empty when nothing does: who it was found to be, else the fields as they are."""
+    if isinstance(request, Incoming) and request.caller is not None:
+        return request.caller.credentials
+    given = [f"{name}:{value}" for name in ("Authorization", "Cookie") for value in request.headers.getall(name, ())]
+    return hashlib.sha256("\n".join(given).encode("utf-8", "surrogateescape")).digest() if given else b""
+
+
+def _same_request(opened: StreamHead, asked: StreamHead) -> bool:
+    return (opened.route, opened.method, opened.target, opened.body) == (asked.route, asked.method, asked.target, asked.body)
+
+
+def _find(stream: KeptStream, last_event_id: str) -> int | None:
+    """Gives the cursor after the event with this ID, 0 without one, None when it is not of this stream."""
+    if not last_event_id:
+        return 0
+    stamped = read_stamp(last_event_id)
+    if stamped is None or stamped[0] != stream.head.id:
+        return stream.find(last_event_id)  # the upstream may be a gateway too, whose IDs look the same
+    return stamped[1] if stamped[1] <= stream.fan_out.history.end else None
+
+
+def _has_events(stream: KeptStream, cursor: int) -> bool:
+    """Tells whether there is an event after `cursor`, and not only blocks without data."""
+    history = stream.fan_out.history
+    while cursor < history.end:
+        blocks, cursor = history.read(cursor, history.end)
+        if Parser().feed(blocks):
+            return True
+    return False

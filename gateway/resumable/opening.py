@@ -1,0 +1,49 @@
+"""The time between a request and its upstream's answer."""
+
+import asyncio
+
+import aiohttp
+
+from service.tracing import Span
+
+from .kept_stream import KeptStream
+from .store import StreamHead
+
+
+class Opening:
+    """A stream whose upstream has been asked and may not have answered yet."""
+
+    def __init__(self, head: StreamHead) -> None:
+        self.head = head
+        self.answer: asyncio.Future[KeptStream | aiohttp.ClientResponse] = asyncio.get_running_loop().create_future()
+        """The stream, or the response when it is no event stream: that belongs to the request that opened it. Raises what asking raised."""
+        self.cookies: list[str] = []
+        """What the upstream set, for the request that opened it and for nobody else."""
+        self.task: asyncio.Task[None] | None = None
+        self.request_id = ""
+        """Of the request that opened it."""
+        self.span: Span | None = None
+        """What is told of the request to the upstream; the stream ends it, if there is one."""
+
+    @property
+    def stream(self) -> KeptStream | None:
+        """The stream, if it is here already."""
+        if not self.answer.done() or self.answer.cancelled() or self.answer.exception() is not None:
+            return None
+        answer = self.answer.result()
+        return answer if isinstance(answer, KeptStream) else None
+
+    def leave(self) -> None:
+        """Takes note that the request that opened it has gone. Without an Idempotency-Key nobody can come for what was not answered yet."""
+        if not self.answer.done():
+            if self.task is not None and not self.head.key:
+                self.task.cancel()
+            self.answer.add_done_callback(_close_response)
+        else:
+            _close_response(self.answer)
+
+
+def _close_response(answer: asyncio.Future[KeptStream | aiohttp.ClientResponse]) -> None:
+    """Closes a response that nobody takes."""
+    if not answer.cancelled() and answer.exception() is None and isinstance(response := answer.result(), aiohttp.ClientResponse):
+        response.close()

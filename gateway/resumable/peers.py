@@ -1,0 +1,132 @@
+"""The other workers of this gateway: whoever comes back for a kept stream may come to any of them."""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+from multidict import istr
+
+from ..auth.caller import Caller
+from ..auth.expiry import end_at_expiry
+from ..deletion import Deletion
+from ..direct import Direct
+from ..downstream import comes_from_peer
+from ..exchange import Exchange
+from ..incoming import Incoming
+from ..metrics.metrics import Metrics
+from ..settings import Settings
+from ..upstream import open_session
+from ..wheel import TimerWheel
+from .store import StreamHead
+
+_NUMBER_DIGITS = 3  # of a stream's id: which worker has it
+_CALLER = istr("Gateway-Caller")
+
+
+class _OtherWorker(Direct):
+    """Another worker as an upstream."""
+
+    async def relay(self, request: web.BaseRequest, upstream: aiohttp.ClientResponse, exchange: Exchange) -> web.StreamResponse:
+        assert isinstance(request, Incoming)
+        request.answer_fields[_CALLER] = ""  # is not for the client
+        if _CALLER in upstream.headers:
+            told = json.loads(upstream.headers[_CALLER])
+            exchange.route = exchange.route.model_copy(update={"path": told["route"]})
+            exchange.caller = Caller("", b"", told["expires_at"], told["key"])
+            if exchange.caller.expires_at:
+                end_at_expiry(exchange, exchange.caller.expires_at)
+        return await super().relay(request, upstream, exchange)
+
+
+class Peers:
+    """Knows which worker has a stream, and hands requests over to it, on a Unix socket.
+
+    A stream's id begins with the number of its worker. One with an Idempotency-Key belongs to the worker that the key says, so that the
+    same key finds it wherever the requests arrive.
+    """
+
+    def __init__(self, number: int = 0, paths: Sequence[str] = ("",)) -> None:
+        self._number = number
+        self._paths = paths
+        self._directs: dict[int, _OtherWorker] = {}
+        self._sessions: list[aiohttp.ClientSession] = []
+        self.tell_deletion: Callable[[Deletion], None] = lambda deletion: None
+        """Lets the others know what an upstream has deleted."""
+
+    def __repr__(self) -> str:
+        return f"<Peers number={self._number} of {len(self._paths)}>"
+
+    @property
+    def path(self) -> str:
+        """Where this worker takes what others hand over; empty when there are none."""
+        return self._paths[self._number]
+
+    def open(self, settings: Settings, wheel: TimerWheel) -> None:
+        """Prepares to hand requests over; `close` ends it."""
+        for number, path in enumerate(self._paths):
+            if number != self._number:
+                session = open_session(
+                    keepalive_seconds=settings.upstream_keepalive_seconds, max_header_bytes=settings.max_header_bytes, unix_path=path
+                )
+                self._sessions.append(session)
+                self._directs[number] = _OtherWorker(session, wheel, Metrics(), settings.max_request_body_bytes)  # counted where it arrived
+
+    async def close(self) -> None:
+        """Closes the connections to the others."""
+        for session in self._sessions:
+            await session.close()
+
+    def new_stream_id(self) -> str:
+        """Gives an id that nobody can guess: 32 hexadecimal digits, of which 116 bits are random."""
+        return f"{self._number:0{_NUMBER_DIGITS}x}{secrets.token_hex(16)[_NUMBER_DIGITS:]}"
+
+    def directory(self, data_dir: Path) -> Path:
+        """Gives where this worker keeps its streams."""
+        return data_dir / f"worker-{self._number}" if self._number else data_dir
+
+    def of_stream(self, id: str) -> int | None:
+        """Gives the other worker that has a stream, None when it is this one or nobody."""
+        try:
+            return self._other(int(id[:_NUMBER_DIGITS], 16))
+        except ValueError:
+            return None
+
+    def of_key(self, head: StreamHead) -> int | None:
+        """Gives the other worker that streams with this Idempotency-Key belong to, None when it is this one."""
+        digest = hashlib.sha256(b"\0".join((head.route.encode(), head.credentials, head.key.encode("utf-8", "surrogateescape")))).digest()
+        return self._other(int.from_bytes(digest[:4], "big") % len(self._paths))
+
+    def _other(self, number: int) -> int | None:
+        return number if number in self._directs else None
+
+    async def hand_over(self, number: int, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
+        """Answers with what another worker answers."""
+        exchange.to_peer = True
+        caller = request.caller.credentials.hex() if isinstance(request, Incoming) and request.caller is not None else ""
+        fields = {**exchange.route.request_headers, _CALLER: caller}  # empty: what a client has put there goes no further
+        exchange.route = exchange.route.model_copy(update={"upstream": "http://worker", "request_headers": fields})
+        return await self._directs[number].answer(request, exchange)
+
+
+def take_caller(request: Incoming) -> None:
+    """Takes from a request who asks, as another worker that has handed it over found out; from others the field means nothing."""
+    handed_over = comes_from_peer(request)
+    if handed_over:
+        request.answer_fields[_CALLER] = ""  # what an upstream has put there goes no further
+    credentials = request.headers.get(_CALLER)
+    if credentials is None:
+        return
+    request.forget(_CALLER)
+    if handed_over:
+        request.caller = Caller("", bytes.fromhex(credentials))
+
+
+def tell_peer(request: Incoming, exchange: Exchange) -> None:
+    """Lets the worker that has handed a request over end its answer when the credential is no longer good, and tell its route."""
+    caller = exchange.caller or Caller("", b"")
+    told = {"route": exchange.route.path, "expires_at": caller.expires_at, "key": caller.key}
+    request.answer_fields[_CALLER] = json.dumps(told)

@@ -1,0 +1,262 @@
+"""The embedded store of kept streams: one SQLite file, one thread that writes, two that read, and the event loop waits for none of them."""
+
+import asyncio
+import contextlib
+import json
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from .sqlite_file import connect, damaged, explain
+from .sqlite_writer import Append, Change, Create, Finish, StreamWriter, decode, encode
+from .store import EXPIRED, RUNNING, StoredStream, StoreError, StreamHead
+
+_READERS = 2
+_SHRINK_SECONDS = 0.5  # whoever calls `expire` has other upkeep to do
+
+_STREAM = (
+    "SELECT number, route, method, target, credentials, body, key, fields, opened_at, state, reason, ended_at, bytes, dropped_at"
+    " FROM streams LEFT JOIN endings ON stream = number WHERE id = ?"
+)
+# One statement that gives much: each row gives up the interpreter's lock, and a busy event loop is slow to give it back.
+_BLOCKS = "SELECT CAST(group_concat(blocks, '') AS BLOB) FROM (SELECT blocks FROM parts WHERE stream = ? ORDER BY number)"
+_BY_KEY = (
+    "SELECT id FROM streams LEFT JOIN endings ON stream = number"
+    " WHERE key = ? AND key != x'' AND route = ? AND credentials = ? AND dropped_at IS NULL ORDER BY number DESC LIMIT 1"
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    work: Change | Callable[[StreamWriter], object]
+    waiter: asyncio.Future[Any]
+
+
+class SqliteStreamStore:
+    """A StreamStore in a directory; `open` it, and `close` it in the same event loop, or use it with `async with`.
+
+    Nothing is kept in memory of streams that have ended.
+    """
+
+    def __init__(
+        self, writer: StreamWriter, readers: Sequence[sqlite3.Connection], *, group_seconds: float, clock: Callable[[], float]
+    ) -> None:
+        """Takes over what is open; use `open`."""
+        self._writer = writer
+        self._path = writer.file.path
+        self._group_seconds = group_seconds
+        self._clock = clock
+        self._jobs: list[_Job] = []
+        self._wanted = asyncio.Event()
+        self._closing = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, "stream-store-writer")
+        self._readers = deque(readers)
+        self._reading = ThreadPoolExecutor(len(readers), "stream-store-reader")
+        self._work = asyncio.create_task(self._write())
+        self._close: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        directory: Path,
+        *,
+        retain_seconds: float = 300.0,
+        group_seconds: float = 0.1,
+        clock: Callable[[], float] = time.time,
+    ) -> Self:
+        """Opens the store of a directory, which is made if need be. Raises StoreError, also when another gateway has it open.
+
+        What ran when it was last open is cut, and is kept for `retain_seconds` from now on. There is one transaction per `group_seconds`
+        at most; so long a change may wait. A crash of the process takes back nothing that was written, a power failure the newest.
+        """
+        opening = asyncio.create_task(asyncio.to_thread(_open, directory, retain_seconds, clock()))
+        try:
+            writer, readers = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            with contextlib.suppress(StoreError):
+                (await opening)[0].file.close()
+            raise
+        return cls(writer, readers, group_seconds=group_seconds, clock=clock)
+
+    def __repr__(self) -> str:
+        return f"<SqliteStreamStore {self._path} running={len(self._writer.running)} waiting={len(self._jobs)}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def create(self, head: StreamHead) -> None:
+        """See StreamStore.create."""
+        if not (head.id.isascii() and head.id.isprintable()):
+            raise ValueError(f"the id of a stream is printable ASCII, not {head.id!r}")
+        await self._submit(Create(head.id, head))
+
+    async def append(self, id: str, blocks: bytes) -> None:
+        """See StreamStore.append."""
+        await self._submit(Append(id, blocks))
+
+    async def finish(self, id: str, state: str, reason: str, keep_until: float) -> None:
+        """See StreamStore.finish."""
+        if state in (RUNNING, EXPIRED):
+            raise ValueError(f"a stream does not end as {state!r}")
+        await self._submit(Finish(id, state, reason, self._clock(), keep_until))
+
+    async def load(self, id: str) -> StoredStream | None:
+        """See StreamStore.load."""
+        if not (id.isascii() and id.isprintable()):
+            return None
+        return await self._read(lambda connection: self._load(connection, id))
+
+    async def find_key(self, route: str, credentials: bytes, key: str) -> str | None:
+        """See StreamStore.find_key."""
+        asked = (encode(key), encode(route), credentials)
+        row = await self._read(lambda connection: connection.execute(_BY_KEY, asked).fetchone())
+        return None if row is None else row[0]
+
+    async def expire(self, now: float) -> int:
+        """See StreamStore.expire. When there is nothing to do, it gives some of what is unused back to the device, for half a second."""
+        dealt_with: int = await self._submit(lambda writer: writer.expire(now))
+        until = time.monotonic() + _SHRINK_SECONDS
+        while not dealt_with and time.monotonic() < until and await self._submit(StreamWriter.shrink):
+            pass
+        return dealt_with
+
+    async def close(self) -> None:
+        """See StreamStore.close."""
+        if self._close is None:
+            self._close = asyncio.create_task(self._let_go())
+        await asyncio.shield(self._close)
+
+    async def _let_go(self) -> None:
+        self._closing.set()
+        self._wanted.set()
+        await self._work
+        await asyncio.to_thread(self._reading.shutdown)
+        for reader in self._readers:
+            reader.close()
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._writer.file.close)
+        await asyncio.to_thread(self._thread.shutdown)
+
+    def _check_open(self) -> None:
+        if self._close is not None:
+            raise StoreError(f"{self._path}: the store is closed")
+
+    def _submit(self, work: Change | Callable[[StreamWriter], object]) -> "asyncio.Future[Any]":
+        self._check_open()
+        waiter = asyncio.get_running_loop().create_future()
+        self._jobs.append(_Job(work, waiter))
+        self._wanted.set()
+        return waiter
+
+    async def _write(self) -> None:
+        """Makes one group of all that has come, then waits a little for the next one to grow."""
+        loop = asyncio.get_running_loop()
+        while self._jobs or not self._closing.is_set():
+            await self._wanted.wait()
+            jobs, self._jobs = self._jobs, []
+            if not self._closing.is_set():
+                self._wanted.clear()
+            self._deliver(jobs, await loop.run_in_executor(self._thread, _work, self._writer, [job.work for job in jobs]))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._group_seconds):
+                    await self._closing.wait()
+
+    def _deliver(self, jobs: Sequence[_Job], outcomes: Sequence[object]) -> None:
+        refused: dict[str, Exception] = {}
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            if isinstance(outcome, Exception) and not callable(job.work):
+                refused[job.work.id] = outcome
+            _tell(job, outcome)
+        if refused:  # what has come since for these streams would leave a hole
+            waiting, self._jobs = self._jobs, []
+            for job in waiting:
+                if not callable(job.work) and job.work.id in refused:
+                    _tell(job, refused[job.work.id])
+                else:
+                    self._jobs.append(job)
+
+    async def _read(self, call: Callable[[sqlite3.Connection], T]) -> T:
+        self._check_open()
+
+        def run() -> T:
+            connection = self._readers.pop()  # as many as threads
+            try:
+                connection.execute("BEGIN")
+                found = call(connection)
+                connection.execute("COMMIT")
+                return found
+            except sqlite3.Error as error:
+                raise explain(error, self._path) from error
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                self._readers.append(connection)
+
+        return await asyncio.get_running_loop().run_in_executor(self._reading, run)
+
+    def _load(self, connection: sqlite3.Connection, id: str) -> StoredStream | None:
+        row = connection.execute(_STREAM, (id,)).fetchone()
+        if row is None:
+            return None
+        number, route, method, target, credentials, body, key, fields, opened_at, state, reason, ended_at, size, dropped_at = row
+        pairs = [(name, value) for name, value in json.loads(fields)]
+        head = StreamHead(id, decode(route), decode(method), decode(target), credentials, body, decode(key), pairs, opened_at)
+        if dropped_at is not None:
+            return StoredStream(head, EXPIRED, f"{state}: {decode(reason)}" if reason else state, b"", ended_at)
+        blocks = connection.execute(_BLOCKS, (number,)).fetchone()[0] or b""
+        if state is None:
+            return StoredStream(head, RUNNING, "", blocks, 0.0)
+        if len(blocks) != size:
+            raise damaged(self._path, f"stream {id!r} has {len(blocks)} bytes, and should have {size}")
+        return StoredStream(head, state, decode(reason), blocks, ended_at)
+
+
+def _open(directory: Path, retain_seconds: float, now: float) -> tuple[StreamWriter, list[sqlite3.Connection]]:
+    writer = StreamWriter(directory, retain_seconds=retain_seconds, now=now)
+    try:
+        return writer, [connect(writer.file.path) for _ in range(_READERS)]
+    except BaseException as error:
+        writer.file.close()
+        if isinstance(error, sqlite3.Error):
+            raise explain(error, writer.file.path) from error
+        raise
+
+
+def _work(writer: StreamWriter, works: Sequence[Change | Callable[[StreamWriter], object]]) -> list[object]:
+    """Gives what came of each; an exception is one outcome of them."""
+    changes = [work for work in works if not callable(work)]
+    made: list[object] = []
+    try:
+        made += writer.write(changes) if changes else ()
+    except Exception as error:  # noqa: BLE001 - the waiters raise it
+        made += [error] * len(changes)
+    following = iter(made)
+    return [_call(writer, work) if callable(work) else next(following) for work in works]
+
+
+def _call(writer: StreamWriter, work: Callable[[StreamWriter], object]) -> object:
+    try:
+        return work(writer)
+    except Exception as error:  # noqa: BLE001 - the waiter raises it
+        return error
+
+
+def _tell(job: _Job, outcome: object) -> None:
+    if job.waiter.done():
+        return  # cancelled
+    if isinstance(outcome, StoreError):
+        job.waiter.set_exception(StoreError(*outcome.args))  # each its own, because whoever raises it adds to it
+    elif isinstance(outcome, Exception):
+        job.waiter.set_exception(outcome)
+    else:
+        job.waiter.set_result(outcome)

@@ -1,0 +1,95 @@
+"""Where kept streams outlive the gateway's memory: what a store takes, gives and promises.
+
+`SqliteStreamStore` in `sqlite_store` is the embedded one; `tests/gateway/stream_store_contract.py` is what any other must pass.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+RUNNING = "running"
+COMPLETE = "complete"
+CUT = "cut"
+STOPPED = "stopped"
+ORPHANED = "orphaned"
+TOO_LARGE = "too-large"
+EXPIRED = "expired"
+"""States of a stream: while it runs, how it ended, and when its blocks are gone because their time was over."""
+
+
+class StoreError(Exception):
+    """The store could not do what was asked; the message says why. Streams go on in memory."""
+
+
+class StoreInUse(StoreError):
+    """Another process has the store open."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamHead:
+    """What is known of a stream from its beginning."""
+
+    id: str
+    route: str
+    """The path prefix of its route."""
+    method: str
+    target: str
+    """Path and query of the request."""
+    credentials: bytes
+    """A digest of the opener's credentials, empty when there were none."""
+    body: bytes
+    """A digest of the request's body."""
+    key: str
+    """Its Idempotency-Key, empty when there was none."""
+    fields: Sequence[tuple[str, str]]
+    """Header fields of the upstream's response."""
+    opened_at: float
+    """Unix time."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredStream:
+    """A stream as the store has it."""
+
+    head: StreamHead
+    state: str
+    reason: str
+    """What happened, when the state alone does not say it; of an expired one, how it had ended."""
+    blocks: bytes
+    """All whole blocks that the store has, joined; empty when they have expired, as are the header fields."""
+    ended_at: float
+    """Unix time; 0 while it runs."""
+
+
+class StreamStore(Protocol):
+    """Keeps streams through a restart. All methods are called in one event loop and none blocks it.
+
+    Calls for one stream come in the order create, append…, finish, and are done in it, whether or not each is waited for; one whose caller
+    is cancelled is done all the same. When one raises StoreError, it and those already made behind it took nothing; they may be made again,
+    and nothing may be left out. What was running when the store is opened is found as cut, with the blocks that had come there.
+    """
+
+    async def create(self, head: StreamHead) -> None:
+        """Takes a new stream. Raises StoreError, also when its id is not new."""
+
+    async def append(self, id: str, blocks: bytes) -> None:
+        """Takes whole blocks that follow those it has. Raises StoreError, also when the stream does not run there."""
+
+    async def finish(self, id: str, state: str, reason: str, keep_until: float) -> None:
+        """Takes how a stream ended, and until when (Unix time) its blocks are kept. Raises StoreError, also when the stream does not run
+        there, and ValueError for a state that is no end."""
+
+    async def load(self, id: str) -> StoredStream | None:
+        """Gives a stream with all blocks whose append has ended; without blocks when they have expired, None when it was never known or is
+        forgotten. Raises StoreError, also when blocks are missing: it never gives less than came."""
+
+    async def find_key(self, route: str, credentials: bytes, key: str) -> str | None:
+        """Gives the id of the newest stream with this Idempotency-Key whose blocks have not expired. Raises StoreError."""
+
+    async def expire(self, now: float) -> int:
+        """Drops the blocks of streams that are over their time, which is when they expire, and forgets streams whose blocks were dropped a
+        day ago, or sooner if there are very many, in bounded steps; gives how many streams it dealt with, 0: nothing to do.
+        Raises StoreError."""
+
+    async def close(self) -> None:
+        """Writes what it has taken and lets go of its files; may be called again. After it the other methods raise StoreError."""

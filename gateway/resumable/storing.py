@@ -1,0 +1,80 @@
+"""Brings kept streams into the store."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
+from typing import Any
+
+import structlog
+
+from .kept_stream import KeptStream
+from .store import RUNNING, StoreError, StreamStore
+
+log = structlog.get_logger()
+
+_PART_BYTES = 256 * 1024
+
+
+class Storing:
+    """Brings streams into the store as far as they have come, and says once when that fails and when it works again."""
+
+    def __init__(self, store: StreamStore) -> None:
+        self.store = store
+        self.failed = False
+        """Whether the store did not do what it was last asked."""
+
+    async def bring(self, streams: Iterable[KeptStream]) -> None:
+        """Stores of each stream what the store does not have yet. One call at a time, and none may be cancelled: else blocks come twice."""
+        unstored = [stream for stream in streams if _is_unstored(stream)]
+        results = await asyncio.gather(*(self._bring_one(stream) for stream in unstored), return_exceptions=True)
+        failures = [result for result in results if result is not None]
+        for failure in failures:
+            if not isinstance(failure, StoreError):
+                raise failure
+            self.report(failure)
+        if self.failed and unstored and not failures:
+            self.failed = False
+            log.info("the store of streams works again")
+
+    def report(self, error: StoreError) -> None:
+        """Takes note that the store has failed."""
+        if not self.failed:
+            self.failed = True
+            log.error("the store of streams fails, they are kept in memory only", error=str(error))
+
+    async def _bring_one(self, stream: KeptStream) -> None:
+        """Asks for steps at once, for one transaction: the store takes them in order, and none behind one that fails."""
+        ended, end = stream.state != RUNNING, stream.fan_out.history.end  # before anything is awaited: what an ended one has is all of it
+        while True:
+            steps: list[tuple[Coroutine[Any, Any, None], Callable[[], None]]] = []
+            if not stream.in_store:
+                steps.append((self.store.create(stream.head), partial(setattr, stream, "in_store", True)))
+            data, cursor = _read(stream, end)
+            if data:
+                steps.append((self.store.append(stream.head.id, data), partial(setattr, stream, "stored_to", cursor)))
+            if ended and cursor == end:
+                keep_until = stream.ended_at + stream.route.retain_seconds
+                finish = self.store.finish(stream.head.id, stream.state, stream.reason, keep_until)
+                steps.append((finish, partial(setattr, stream, "end_stored", True)))
+            outcomes = await asyncio.gather(*(step for step, _ in steps), return_exceptions=True)
+            for outcome, (_, note) in zip(outcomes, steps, strict=True):
+                if outcome is not None:
+                    raise outcome
+                note()
+            if cursor == end:
+                return
+
+
+def _read(stream: KeptStream, end: int) -> tuple[bytes, int]:
+    """Gives the next part that the store does not have, and the cursor after it."""
+    parts: list[bytes] = []
+    size, cursor = 0, stream.stored_to
+    while cursor < end and size < _PART_BYTES:
+        data, cursor = stream.fan_out.history.read(cursor, end)
+        parts.append(data)
+        size += len(data)
+    return b"".join(parts), cursor
+
+
+def _is_unstored(stream: KeptStream) -> bool:
+    return not stream.end_stored and (stream.state != RUNNING or stream.stored_to < stream.fan_out.history.end or not stream.in_store)

@@ -1,0 +1,284 @@
+"""Routes: which upstream serves a path, and how."""
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
+
+import aiohttp
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from eventstream import DEFAULT_MAX_BLOCK_BYTES
+
+from ..auth.key_sets import KeySource
+from ..auth.table import Auth, conflict_with_route
+from ..cors import Cors
+from .errors import describe
+
+_KEYS_OF_MODES = {
+    "shared": (
+        "share_by",
+        "public",
+        "begin_parameters",
+        "private_parameters",
+        "wait_seconds",
+        "linger_seconds",
+        "initial",
+        "history_max_blocks",
+        "history_max_bytes",
+        "history_max_age_seconds",
+        "ids",
+        "gap_events",
+        "max_connection_seconds",
+    ),
+    "resumable": ("max_stream_bytes", "retain_seconds", "orphan_seconds"),
+}
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
+
+
+_KEYS_OF_REQUESTS = ("methods", "auth", "cors")
+"""Keys that say who may ask, and not what a shared stream is."""
+
+
+class RouteError(ValueError):
+    """The routes make no sense; the message names file, route and key, and says what is allowed."""
+
+
+class Route(BaseModel):
+    """One `[[routes]]` table."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    path: str
+    """Path prefix that this route serves. `/api` serves `/api` and `/api/…`, `/api/` only what is below it, `/` everything."""
+    upstream: str
+    """An http or https URL; GATEWAY_UPSTREAM when it is missing. The request's path and query are appended to its path, as they came."""
+    mode: Literal["direct", "shared", "resumable"] = "direct"
+    """`direct`: one upstream request per downstream request. `shared`: one for all GETs of the same URL, whoever asks. `resumable`: one per
+    request, whose event stream is kept, so that a client that was cut off comes back for the rest; for POST, or for `methods`."""
+    methods: tuple[str, ...] = ()
+    """Allowed methods, all when empty. Others are answered 405."""
+    connect_timeout_seconds: float = Field(5.0, gt=0)
+    """How long connecting to the upstream may take; then 504."""
+    first_byte_timeout_seconds: float = Field(60.0, ge=0)
+    """How long the upstream's head may take after the last byte of the request, connecting included; then 504. 0: no limit."""
+    body_timeout_seconds: float = Field(60.0, ge=0)
+    """How long the body of a request may go without bringing 256 bytes, as far as it is waited for; then 408. 0: no limit."""
+    idle_timeout_seconds: float = Field(0.0, ge=0)
+    """How long the upstream may be silent within a response; then it is lost. 0: no limit (TCP keep-alive finds dead hosts)."""
+    heartbeat_seconds: float = Field(15.0, ge=0)
+    """An event stream without a write for so long gets one comment line (`:`). 0: none."""
+    max_block_bytes: int = Field(DEFAULT_MAX_BLOCK_BYTES, ge=1)
+    """Largest event block in bytes; a larger one ends the stream as an upstream loss does."""
+    on_upstream_loss: Literal["abort", "error-event"] = "abort"
+    """What a cut event stream ends with: an aborted connection, or an `event: error` block and a clean end."""
+    share_by: tuple[str, ...] = ()
+    """shared: request header fields that say who asks, such as `authorization`. They are forwarded, and only requests that agree in them
+    share a stream."""
+    public: bool = False
+    """shared: everybody gets the same whoever they are. `Authorization` and `Cookie` are not forwarded, unless `share_by` names them."""
+    begin_parameters: tuple[str, ...] = ()
+    """shared: query parameters by which a client says where to begin, such as `from`. They make no stream of their own: what they ask
+    for is fetched by itself and followed by what is shared."""
+    private_parameters: tuple[str, ...] = ()
+    """shared: query parameters, such as `limit`, that make an answer nobody else's; such requests go as in mode direct."""
+    wait_seconds: float = Field(10.0, ge=0)
+    """shared: how long a new subscriber waits for an upstream that is down (no connection, no answer, or 502, 503 or 504), which is tried
+    again meanwhile; then it gets the error. 0: it never waits."""
+    linger_seconds: float = Field(30.0, ge=0)
+    """shared: how long the upstream is still followed when the last subscriber has left."""
+    initial: Literal["live", "history"] = "live"
+    """shared: where a subscriber without `Last-Event-ID` begins: now, or with the oldest block that is kept."""
+    history_max_blocks: int = Field(10_000, ge=1)
+    """shared: how many blocks of a stream are kept."""
+    history_max_bytes: int = Field(8 * 2**20, ge=1)
+    """shared: how many bytes of a stream are kept, the index by event ID included (about 160 bytes an event)."""
+    history_max_age_seconds: float = Field(3600.0, gt=0)
+    """shared: for how long blocks are kept."""
+    ids: Literal["upstream", "assign"] = "upstream"
+    """shared: `assign` gives blocks that have data and no ID one of the gateway's own, `<epoch>-<offset>`."""
+    gap_events: bool = True
+    """shared: whether a subscriber that may have missed something is told by an event of type `gap`."""
+    max_stream_bytes: int = Field(16 * 2**20, ge=1)
+    """resumable: a stream that passes so many bytes ends, as too large."""
+    retain_seconds: float = Field(300.0, ge=0)
+    """resumable: for how long a stream is kept after its end."""
+    orphan_seconds: float = Field(60.0, ge=0)
+    """resumable: a stream that nobody has followed for so long is cancelled; 0: as soon as nobody does."""
+    max_connection_seconds: float = Field(0.0, ge=0)
+    """shared: a subscriber is told to come back after about so long, give or take a tenth. 0: never."""
+    cors: Cors | None = None
+    """Table: which pages of other origins may ask and read. Without it that is the upstream's business."""
+    auth: Auth | None = None
+    """Table: who may use the route. Without it anybody may."""
+    request_headers: dict[str, str] = {}
+    """Header fields that every upstream request gets; an empty value removes the field."""
+    response_headers: dict[str, str] = {}
+    """Header fields that every answer of the upstream gets; an empty value removes the field."""
+
+    @field_validator("path")
+    @classmethod
+    def _path_is_absolute(cls, path: str) -> str:
+        if not re.fullmatch(r"/[!-~]*", path) or "?" in path or "#" in path:
+            raise ValueError("must begin with / and contain no ?, # or blank; other characters than ASCII are percent-encoded")
+        return path
+
+    @field_validator("upstream")
+    @classmethod
+    def _upstream_is_a_url(cls, upstream: str) -> str:
+        if not re.fullmatch(r"[!-~]+", upstream):
+            raise ValueError("must be a URL like http://host:port, without blanks, other characters than ASCII percent-encoded")
+        parts = urlsplit(upstream)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be a URL like http://host:port or https://host/prefix")
+        if parts.username is not None:
+            raise ValueError("must not contain credentials, set them with request_headers")
+        if parts.query or parts.fragment:
+            raise ValueError("must not contain a query or a fragment")
+        _ = parts.port  # raises ValueError when it is out of range
+        return upstream.rstrip("/")
+
+    @field_validator("methods")
+    @classmethod
+    def _methods_are_upper_case(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
+        for method in methods:
+            if not _TOKEN.fullmatch(method):
+                raise ValueError(f"{method!r} is not a method")
+        return tuple(method.upper() for method in methods)
+
+    @field_validator("share_by")
+    @classmethod
+    def _share_by_names_fields(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not _TOKEN.fullmatch(name):
+                raise ValueError(f"{name!r} is not a field name")
+        return tuple(name.lower() for name in names)
+
+    @field_validator("request_headers", "response_headers")
+    @classmethod
+    def _headers_are_fields(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name, value in headers.items():
+            if not _TOKEN.fullmatch(name):
+                raise ValueError(f"{name!r} is not a field name")
+            if not re.fullmatch(r"[\t -~\x80-\U0010ffff]*", value):
+                raise ValueError(f"the value of {name} contains a control character")
+        return headers
+
+    @model_validator(mode="after")
+    def _keys_fit_the_mode(self) -> Self:
+        for mode, names in _KEYS_OF_MODES.items():
+            for name in names:
+                if self.mode != mode and name in self.model_fields_set:
+                    raise ValueError(f"{name} is for mode = {mode!r}, this route's mode is {self.mode!r}")
+        if conflict := conflict_with_route(self.auth, self.mode, self.share_by):
+            raise ValueError(conflict)
+        return self
+
+    @model_validator(mode="after")
+    def _cors_is_said_once(self) -> Self:
+        for name in self.response_headers if self.cors is not None else ():
+            if name.lower().startswith("access-control-"):
+                raise ValueError(f"response_headers sets {name}, as the table cors does; leave out one of them")
+        return self
+
+    @cached_property
+    def timeout(self) -> aiohttp.ClientTimeout:
+        """The time limits that aiohttp keeps for this route."""
+        return aiohttp.ClientTimeout(total=None, sock_connect=self.connect_timeout_seconds)
+
+    @cached_property
+    def stream_kind(self) -> str:
+        """Is the same for routes whose requests can share a stream: a digest of the path and of all that makes a stream what it is."""
+        return hashlib.sha256(self.model_dump_json(exclude=set(_KEYS_OF_REQUESTS)).encode()).hexdigest()
+
+    def matches(self, path: str) -> bool:
+        """Tells whether this route serves `path`, which is still percent-encoded and has no query."""
+        return path.startswith(self.path) and (len(path) == len(self.path) or self.path.endswith("/") or path[len(self.path)] == "/")
+
+
+class RouteTable:
+    """Finds the route of a path: the longest matching prefix.
+
+    `replace` lets whoever holds the table find other routes from then on.
+    """
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self.routes = tuple(sorted(routes, key=lambda route: len(route.path), reverse=True))
+        """Longest prefix first."""
+        paths = [route.path for route in self.routes]
+        for path in paths:
+            if paths.count(path) > 1:
+                raise RouteError(f"two routes have the path {path!r}")
+        if not paths:
+            raise RouteError("there is no route; at least one [[routes]] table with path and upstream is needed")
+
+    def route_of(self, path: str) -> Route:
+        """Gives the route with this very path prefix; one with defaults when it is gone."""
+        gone = Route.model_validate({"path": path, "upstream": "http://gone.invalid", "mode": "resumable"})
+        return next((route for route in self.routes if route.path == path), gone)
+
+    def cors_of_streams(self, origin: str, path: str | None = None) -> Cors | None:
+        """Gives what holds for answers about a kept stream of the route `path`; without one, as nobody knows the route of a stream that
+        is not there, a table that lets pages of `origin` read. None when there is none."""
+        if path is not None:
+            return next((route.cors for route in self.routes if route.path == path), None)
+        tables = (route.cors for route in self.routes if route.mode == "resumable" and route.cors is not None)
+        return next((cors for cors in tables if cors.allows(origin)), None)
+
+    def key_sources(self) -> Iterator[KeySource]:
+        """Gives where the keys of token issuers come from."""
+        return (route.auth.key_source for route in self.routes if route.auth is not None and route.auth.key_source is not None)
+
+    def replace(self, other: "RouteTable") -> None:
+        """Takes the routes of another table; those that are equal stay the same objects."""
+        mine = {route.path: route for route in self.routes}
+        self.routes = tuple(mine[route.path] if mine.get(route.path) == route else route for route in other.routes)
+
+    def find(self, path: str) -> Route | None:
+        """Gives the route of `path` (percent-encoded, without query), None when there is none."""
+        return next((route for route in self.routes if route.matches(path)), None)
+
+
+def read_routes(file: Path, upstream: str = "") -> RouteTable:
+    """Reads the `[[routes]]` of a TOML file; those without an upstream get `upstream`, unless it is empty.
+
+    Raises RouteError, which says file, line or key, what was got and what is allowed.
+    """
+    try:
+        document = tomllib.loads(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RouteError(f"{file}: {error}") from error
+    unknown = sorted(set(document) - {"routes"})
+    if unknown:
+        raise RouteError(f"{file}: unknown key {unknown[0]!r}, allowed is routes")
+    tables = document.get("routes", [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise RouteError(f"{file}: routes must be an array of tables, written [[routes]]")
+    try:
+        return routes_of(({"upstream": upstream} if upstream else {}) | table for table in tables)
+    except RouteError as error:
+        raise RouteError(f"{file}: {error}") from error
+
+
+def routes_of(tables: Iterable[dict[str, Any]]) -> RouteTable:
+    """Gives the routes that stand in `[[routes]]` tables. Raises RouteError."""
+    return RouteTable(_read_route(table, number) for number, table in enumerate(tables, 1))
+
+
+def single_route(upstream: str) -> RouteTable:
+    """Gives the table with one route that sends everything to `upstream`, all else at its default.
+
+    Raises RouteError.
+    """
+    return routes_of([{"path": "/", "upstream": upstream}])
+
+
+def _read_route(table: dict[str, Any], number: int) -> Route:
+    try:
+        return Route(**table)
+    except ValidationError as error:
+        raise RouteError("; ".join(describe(problem, number, table, Route) for problem in error.errors())) from error

@@ -1,0 +1,1 @@
+"""Mode shared: one upstream connection for all that ask for the same."""

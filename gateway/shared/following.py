@@ -1,0 +1,171 @@
+"""Follows one upstream for whoever subscribes to it."""
+
+import asyncio
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from eventstream import HEARTBEAT, BlockTooLarge, ConnectionFailed, Event
+from eventstream.client import EventSource
+from eventstream.reconnection import Reconnection
+from service.traced_source import TracedSource
+
+from ..fan_out.fan_out import FanOut
+from ..relay import COMPLETE, CUT
+
+OpenSource = Callable[[str, str, Callable[[EventSource], None]], TracedSource]
+"""Makes an event source for a path with query, which goes on after an event ID (if it is not empty) and calls what it is given on each
+change."""
+
+_ID_FIELD = re.compile(rb"(?:\A|[\r\n])id:")
+
+_PASSING = (None, 502, 503, 504)
+"""The statuses of an upstream that is being started again, or of a proxy in front of it; None when nothing was answered."""
+_EAGER_SECONDS, _LONGEST_EAGER_SECONDS = 0.25, 2.0
+
+Outcome = Literal["open", "finished", "refused", "unavailable", "late", "draining", "retired"]
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What came of an attempt to follow an upstream that nobody has got a stream from."""
+
+    outcome: Outcome
+    """An event stream; 204; an answer that is no event stream; no connection; no answer in time; the gateway shuts down; the route is
+    another by now."""
+    reason: str = ""
+    again_seconds: float = math.inf
+    """How long until the next attempt, if the upstream may be one that is just being started again."""
+
+
+class EagerReconnection(Reconnection):
+    """The same, but until a stream was opened for the first time it tries again soon, because somebody waits for the answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._eager: Reconnection | None = Reconnection(initial_seconds=_EAGER_SECONDS, maximum_seconds=_LONGEST_EAGER_SECONDS)
+
+    def succeeded(self) -> None:
+        self._eager = None
+        super().succeeded()
+
+    def failed(self) -> None:
+        super().failed()
+        if self._eager is not None:
+            self._eager.failed()
+
+    def next_delay(self) -> float:
+        return super().next_delay() if self._eager is None else self._eager.next_delay()
+
+
+class Following:
+    """Follows an upstream and brings its blocks into a fan-out, until the upstream says that there will be no more.
+
+    With `for_subscribers_alone` it reads no faster than they take.
+    """
+
+    def __init__(self, open_source: OpenSource, target: str, last_event_id: str, fan_out: FanOut, *, for_subscribers_alone: bool) -> None:
+        self.fan_out = fan_out
+        self.opening: asyncio.Future[Opening] = asyncio.get_running_loop().create_future()
+        """Is set in any case: once, but where another attempt is waited for another one takes its place."""
+        self.down: Opening | None = None
+        """What came of the newest attempt, while none has brought a stream and another one is waited for."""
+        self.users = 0
+        """Requests that wait for it or use it."""
+        self.source = open_source(target, last_event_id, self._changed)
+        self._for_subscribers_alone = for_subscribers_alone
+        self._id = self.source.last_event_id
+        self._resuming = bool(self._id)  # whether what comes may be what has come already
+        self._task = asyncio.create_task(self._follow())
+        self._task.add_done_callback(_report)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.source} {self.fan_out}>"
+
+    async def _follow(self) -> None:
+        verdict, reason = CUT, "the gateway failed; its log says why"
+        try:
+            async for block, event in self.source.parsed_blocks():
+                while block.startswith(HEARTBEAT):
+                    block = block[len(HEARTBEAT) :]
+                id = self.source.last_event_id
+                changed = id if id != self._id and id else None
+                self._id = id
+                if self._resuming and self._repeats(block, event, changed):
+                    continue
+                self.take(block, event, changed)
+                await self.fan_out.room(for_whom=self._for_subscribers_alone)
+            verdict, reason = COMPLETE, ""
+        except (ConnectionFailed, BlockTooLarge) as error:
+            reason = str(error)
+        finally:
+            self._opened(Opening("finished" if verdict == COMPLETE else "refused", reason))
+            await self.source.close()
+            self.ended(verdict, reason)
+
+    def _changed(self, source: EventSource) -> None:
+        if source.state == "open":
+            self.down = None
+            self._opened(Opening("open"))
+            self._resuming = self._resuming or self.source.connections > 1
+            self.connected()
+        elif source.state == "connecting":
+            again_seconds = source.next_attempt_seconds if source.last_status in _PASSING else math.inf
+            self._opened(Opening("refused" if source.last_status else "unavailable", source.last_error or "", again_seconds))
+            self.lost()
+
+    def _repeats(self, block: bytes, event: Event | None, id: str | None) -> bool:
+        """Tells whether the upstream sends again what it has sent before: the event it was asked to go on after, or all it has."""
+        own = event.id if event is not None and event.id else id
+        if own is None and event is None and _ID_FIELD.search(block):
+            own = self._id  # a block without data that says the same ID again
+        if not own:
+            return False
+        history = self.fan_out.history
+        cursor = history.find(own)
+        if cursor is not None and (cursor == history.first or history.block(cursor) == block):  # or it was, but is not kept
+            return True
+        self._resuming = False
+        return False
+
+    def _opened(self, opening: Opening) -> None:
+        if not self.opening.done():
+            self.opening.set_result(opening)
+
+    def wait_on(self) -> None:
+        """Lets those who wait for the opening wait for that of the next attempt."""
+        self.down = self.opening.result()
+        self.opening = asyncio.get_running_loop().create_future()
+
+    def give_up(self, opening: Opening) -> None:
+        """Ends it, and lets those who wait for the opening know why."""
+        self._opened(opening)
+        self.stop()
+
+    def take(self, block: bytes, event: Event | None, id: str | None) -> None:
+        """Is given the next block."""
+        self.fan_out.append(block, id)
+
+    def connected(self) -> None:
+        """Is told that a stream was opened."""
+
+    def lost(self) -> None:
+        """Is told that a stream or an attempt is over, and another will be made."""
+
+    def ended(self, verdict: str, reason: str) -> None:
+        """Is told that there will be no more."""
+
+    def stop(self) -> None:
+        """Ends it; `ended` is called when it has."""
+        self._task.cancel()
+
+    async def stopped(self) -> None:
+        """Returns when it has ended."""
+        await asyncio.wait((self._task,))
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        task.get_loop().call_exception_handler({"message": "following an upstream failed", "exception": error, "task": task})

@@ -1,0 +1,57 @@
+"""Who may share a stream with whom."""
+
+from collections.abc import Mapping
+from urllib.parse import unquote_plus
+
+from multidict import CIMultiDict
+
+from ..headers import VIA, apply_rules
+from ..routing.routes import Route
+
+_CREDENTIALS = ("authorization", "cookie")
+_ALLOW_ORIGIN = "access-control-allow-origin"
+
+Identity = tuple[tuple[str, str], ...]
+"""The header fields that tell requests apart, with their values."""
+
+
+def identify(method: str, headers: Mapping[str, str], route: Route) -> Identity | None:
+    """Gives what a request for a shared route must agree in with another to share its stream; None when it must not be shared.
+
+    That is so for other methods than GET, and for credentials that the route says nothing about: what somebody's credentials open is
+    nobody else's. `Origin` tells requests apart too, because an upstream's CORS fields depend on it; not so where the route sets
+    `Access-Control-Allow-Origin` itself or has a table `cors`.
+    """
+    if method != "GET" or "Range" in headers:
+        return None
+    if not route.public and any(name in headers and name not in route.share_by for name in _CREDENTIALS):
+        return None
+    names = [*route.share_by]
+    if route.cors is None and not any(name.lower() == _ALLOW_ORIGIN for name in route.response_headers):
+        names.append("origin")
+    return tuple((name, headers[name]) for name in names if name in headers)
+
+
+def share_target(target: str, route: Route) -> str | None:
+    """Gives the path and query of the stream that a request for `target` shares: without the route's `begin_parameters`, else as it
+    came. None when one of the route's `private_parameters` makes it nobody else's."""
+    path, mark, query = target.partition("?")
+    if not mark or not (route.begin_parameters or route.private_parameters):
+        return target
+    kept = []
+    for parameter in query.split("&"):
+        name = unquote_plus(parameter.partition("=")[0])
+        if name in route.private_parameters:
+            return None
+        if name not in route.begin_parameters:
+            kept.append(parameter)
+    return f"{path}?{'&'.join(kept)}" if kept else path
+
+
+def request_fields(identity: Identity, route: Route, own: Mapping[str, str] | None = None) -> CIMultiDict[str]:
+    """Gives the header fields of the upstream request, `own` among them, beside those that every event source sends."""
+    fields = CIMultiDict(identity)
+    fields.update(own or {})
+    fields["Via"] = VIA
+    apply_rules(fields, route.request_headers)
+    return fields

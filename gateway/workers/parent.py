@@ -1,0 +1,300 @@
+"""Several workers on one port, and the parent that starts them, knows how they are and replaces them."""
+
+import asyncio
+import contextlib
+import json
+import math
+import os
+import secrets
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import aiohttp
+import structlog
+
+from ..clients.admission import OpenCounts
+from ..dashboard.timeline import WORKER, Timeline
+from ..metrics.totals import Totals
+from ..routing.reload import Reload
+from ..routing.routes import RouteTable
+from ..settings import Settings
+from .admin import serve_admin
+from .listeners import Addresses, bind_listeners, close_listeners, port_of, url_of
+from .orders import Orders, replace_in_all
+from .worker import Channel, Place, listening_facts, stop_at_signal
+
+log = structlog.get_logger()
+
+_ENDING_SECONDS = 10.0
+"""What a worker may need to end, once it has drained and said so: killed before, it would lose what it counted last. With a grace time of
+its default that is 20 s, of the 30 that the compose file gives."""
+_STEADY_SECONDS = 10.0
+"""A worker that served so long is replaced at once when it ends."""
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 30.0
+_LONGEST_DIRECTORY = 98
+"""In bytes: a socket in it adds five, and its path may have 103 on BSDs, 107 on Linux (unix(7))."""
+_ASK_SECONDS = 1.0
+"""From one look at the workers' figures to the next: so much of them is lost when one is killed."""
+_ANSWER_SECONDS = 2.0
+
+
+class WorkerFailed(Exception):
+    """A worker ended before it ever served; it has said why on standard error, unless it was killed."""
+
+    def __init__(self, number: int, status: int) -> None:
+        super().__init__(f"worker {number} ended at its start: {_describe(status)}")
+        self.status = status
+
+
+class Worker:
+    """One of the workers, whichever process it is at the moment."""
+
+    def __init__(self, number: int, admin_path: str) -> None:
+        self.number = number
+        self.state = "starting"
+        """`starting`, `ready`, `leaving` (drains by itself) or `gone`."""
+        self.served = False
+        """Whether any process of it was ever ready."""
+        self.ready_at = math.inf
+        """When its process began to serve, by the loop's clock."""
+        self.process: asyncio.subprocess.Process | None = None
+        self.channel: Channel | None = None
+        self._admin_path = admin_path
+
+    def __repr__(self) -> str:
+        return f"<Worker {self.number} {self.state} pid={self.process and self.process.pid}>"
+
+    async def ask(self, target: str, method: str = "GET", body: bytes = b"") -> tuple[int, str, bytes]:
+        """Gives status, content type and body of an answer of its admin surface.
+
+        Raises TimeoutError or aiohttp.ClientError when there is none.
+        """
+        async with asyncio.timeout(_ANSWER_SECONDS), self.open(target, method, body) as answer:
+            return answer.status, answer.headers.get("Content-Type", ""), await answer.read()
+
+    @contextlib.asynccontextmanager
+    async def open(self, target: str, method: str = "GET", body: bytes = b"") -> AsyncIterator[aiohttp.ClientResponse]:
+        """Gives an answer of its admin surface while the context is open, for as long as that takes. Raises the same."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_ANSWER_SECONDS)
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.UnixConnector(self._admin_path), timeout=timeout) as session,
+            session.request(method, f"http://worker{target}", data=body) as answer,
+        ):
+            yield answer
+
+    def drain(self) -> None:
+        """Lets it end, together with all others."""
+        if self.state == "ready" and self.channel is not None:
+            self.channel.tell(drain=True)
+        elif self.state == "starting" and self.process is not None and self.process.returncode is None:
+            self.process.terminate()
+
+
+class Workers:
+    """All of them, kept alive until they drain."""
+
+    def __init__(self, settings: Settings, routes: RouteTable, sets: Sequence[Addresses], directory: str, counts: int) -> None:
+        key = secrets.token_bytes(16)
+        self._sets = sets
+        self._counts_file = counts
+        self._counts = OpenCounts(counts, key, len(sets), own=0)
+        self._directory = directory
+        self._drain_seconds = settings.drain_seconds
+        self._stopping = asyncio.Event()
+        self._all_ready = asyncio.Event()
+        self.orders = Orders(key, routes)
+        self.totals = Totals()
+        self.timeline = Timeline()
+        self.restarts = 0
+        self.workers = [Worker(number, self._place(number, -1).admin_path) for number in range(len(sets))]
+
+    @property
+    def draining(self) -> bool:
+        """Whether the gateway shuts down."""
+        return self._stopping.is_set()
+
+    async def until_ready(self) -> None:
+        """Returns when all have been ready for the first time."""
+        await self._all_ready.wait()
+
+    async def serve(self, stop: asyncio.Event) -> bool:
+        """Keeps all workers alive until `stop`, then drains them; tells whether each of them ended in time.
+
+        Raises WorkerFailed, or OSError, when one cannot be started at all.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                keeping = [group.create_task(self._keep(worker)) for worker in self.workers]
+                asking = group.create_task(self._ask_regularly())
+                draining = group.create_task(self._drain_after(stop, keeping))
+                await draining
+                asking.cancel()
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return draining.result()
+
+    async def ask_for_figures(self) -> None:
+        """Brings `totals` up to date, as far as workers answer."""
+        await asyncio.gather(*(self._ask_for_figures(worker) for worker in self.workers))
+
+    async def _ask_for_figures(self, worker: Worker) -> None:
+        process = worker.process
+        if process is None:
+            return
+        try:
+            _, _, text = await worker.ask("/metrics")
+        except (TimeoutError, aiohttp.ClientError):
+            return  # starting, ending or stuck: what it said last holds, and /readyz tells
+        if worker.process is process:
+            self.totals.take(worker.number, text.decode())
+
+    async def _ask_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(_ASK_SECONDS)
+            await self.ask_for_figures()
+
+    async def _keep(self, worker: Worker) -> None:
+        """Starts a worker again whenever it has ended, after a pause that doubles when it does not serve long."""
+        loop = asyncio.get_running_loop()
+        pause = 0.0
+        while not self.draining:
+            try:
+                status = await self._live(worker)
+                if not worker.served and not self.draining:
+                    raise WorkerFailed(worker.number, status)
+                end = _describe(status)
+            except OSError as error:
+                if not worker.served:
+                    raise
+                end = f"it could not be started: {error}"
+            if self.draining:
+                return
+            pause = (
+                0.0
+                if loop.time() - worker.ready_at >= _STEADY_SECONDS
+                else min(max(_FIRST_PAUSE_SECONDS, pause * 2), _LONGEST_PAUSE_SECONDS)
+            )
+            self.timeline.mark(WORKER, "", detail=f"worker {worker.number} ended: {end}")
+            log.warning("worker ended", worker=worker.number, reason=end, starts_again_in_seconds=pause)
+            try:
+                await asyncio.wait_for(self._stopping.wait(), pause)
+            except TimeoutError:
+                self.restarts += 1
+
+    async def _live(self, worker: Worker) -> int:
+        """Is the life of one process, from its start to its exit status."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            descriptors = [theirs.fileno(), self._counts_file, *(sock.fileno() for addresses in self._sets for sock in addresses)]
+            place = json.dumps(asdict(self._place(worker.number, theirs.fileno())))
+            command = (sys.executable, "-m", "gateway.workers.worker", place)
+            worker.state, worker.ready_at = "starting", math.inf
+            worker.process = process = await asyncio.create_subprocess_exec(  # in a session of its own: Ctrl-C is for the parent
+                *command, stdin=asyncio.subprocess.DEVNULL, pass_fds=descriptors, start_new_session=True
+            )
+        worker.channel = channel = await Channel.open(ours)
+        try:
+            channel.tell(**self.orders.plan)
+            if self.draining:
+                worker.drain()
+            while (message := await channel.hear()) is not None:
+                self._note(worker, message)
+            worker.state = "gone"
+            self._spread()
+            return await asyncio.wait_for(process.wait(), _ENDING_SECONDS)
+        except TimeoutError:
+            return -signal.SIGKILL
+        finally:
+            await self._bury(worker, process, channel)
+
+    async def _bury(self, worker: Worker, process: asyncio.subprocess.Process, channel: Channel) -> None:
+        worker.state, worker.process, worker.channel = "gone", None, None
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        await channel.close()
+        self.orders.note_end(worker)
+        self.totals.retire(worker.number)
+        self._counts.clear(worker.number)
+
+    def _note(self, worker: Worker, message: dict[str, Any]) -> None:
+        if "figures" in message:
+            self.totals.take(worker.number, message["figures"])
+        elif "done" in message:
+            self.orders.note(worker, message)
+        elif "deleted" in message:
+            for other in self.workers:
+                if other is not worker and other.channel is not None:
+                    other.channel.tell(**message)
+        else:
+            worker.state = message["state"]
+            worker.served = True
+            worker.ready_at = min(worker.ready_at, asyncio.get_running_loop().time())
+            self._spread()
+            if all(each.served for each in self.workers):
+                self._all_ready.set()
+
+    def _spread(self) -> None:
+        """Lets those who are there accept what comes for those who are not. At first all wait for all, or the quickest would get most."""
+        away = [worker.number for worker in self.workers if worker.served and worker.state != "ready"]
+        for worker in self.workers:
+            if worker.state == "ready" and worker.channel is not None and not self.draining:
+                worker.channel.tell(adopt=away)
+
+    async def _drain_after(self, stop: asyncio.Event, keeping: Sequence["asyncio.Task[None]"]) -> bool:
+        await stop.wait()
+        self._stopping.set()
+        log.info("draining", workers=len(self.workers), seconds=self._drain_seconds)
+        for worker in self.workers:
+            worker.drain()
+        close_listeners(self._sets)
+        _, late = await asyncio.wait(keeping, timeout=self._drain_seconds + _ENDING_SECONDS)
+        for worker in self.workers:
+            if late and worker.process is not None:
+                log.error("worker killed, it did not end in time", worker=worker.number)
+                worker.process.kill()
+        await asyncio.gather(*keeping)
+        return not late
+
+    def _place(self, number: int, channel: int) -> Place:
+        sets = [[sock.fileno() for sock in addresses] for addresses in self._sets]
+        return Place(number, self._directory, channel, self._counts_file, sets)
+
+
+async def serve_with_workers(settings: Settings, routes: RouteTable) -> bool:
+    """Serves with `settings.workers` workers until a signal, then drains them; tells whether each ended in time.
+
+    Raises OSError when a port cannot be had, WorkerFailed when a worker ends before it has served.
+    """
+    stop = stop_at_signal()
+    sets = bind_listeners(settings.host, settings.port, settings.workers)
+    url = url_of(settings.host, sets[0])
+    with tempfile.TemporaryDirectory(prefix="gateway-", ignore_cleanup_errors=True) as directory, tempfile.TemporaryFile() as counts:
+        if len(os.fsencode(directory)) > _LONGEST_DIRECTORY:
+            raise OSError(f"{directory} is too long a path for Unix sockets: set TMPDIR to a directory with a shorter one")
+        counts.truncate(OpenCounts.size(len(sets)))
+        workers = Workers(settings, routes, sets, directory, counts.fileno())
+        reload = Reload(settings, partial(replace_in_all, workers, prepare_seconds=settings.drain_seconds), workers.timeline)
+        async with serve_admin(workers, settings, port_of(sets[0]), reload) as admin, reload.at_hangup():
+            announcing = asyncio.create_task(_announce(workers, listening_facts(url, admin, routes)))
+            try:
+                in_time = await workers.serve(stop)
+            finally:
+                announcing.cancel()
+    log.info("stopped")
+    return in_time
+
+
+async def _announce(workers: Workers, facts: dict[str, object]) -> None:
+    await workers.until_ready()
+    log.info("listening", **facts)
+
+
+def _describe(status: int) -> str:
+    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"

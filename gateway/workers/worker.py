@@ -1,0 +1,231 @@
+"""A process that serves: the only one, or (`python -m gateway.workers.worker`, which the parent starts) one of several on one port."""
+
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import resource
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Coroutine
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import structlog
+import uvloop
+from aiohttp import web
+
+from service.logs import configure_logs
+from service.settings import settings_or_exit
+from service.tracing import Tracing, tracing_or_exit
+
+from ..app import Gateway, run_gateway
+from ..clients.admission import OpenCounts
+from ..deletion import Deletion
+from ..resumable.peers import Peers
+from ..routing.routes import RouteTable, routes_of
+from ..settings import Settings
+from .listeners import BACKLOG, Listeners, bind_listeners, url_of
+from .orders import Obedience
+
+log = structlog.get_logger()
+
+_MAX_MESSAGE_BYTES = 2**24
+_HANDOVER_SECONDS = 0.2
+"""What the requests of connections that were accepted last may take to come, before a worker that leaves refuses them."""
+
+T = TypeVar("T")
+
+
+def run(serving: Coroutine[Any, Any, T]) -> T:
+    """Runs the loop of a process that has many connections and lives long."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two descriptors a stream
+    sys.setswitchinterval(0.001)  # the loop waits so long for the interpreter's lock, which the store's threads take too
+    gc.freeze()  # what is there now stays; the collector need not look at it again and again
+    gc.set_threshold(5_000, 20, 50)
+    return uvloop.run(serving)
+
+
+def stop_at_signal() -> asyncio.Event:
+    """Gives an event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+def listening_facts(url: str, admin: str, routes: RouteTable) -> dict[str, object]:
+    """Gives what the log says when everything can be served."""
+    return {"url": url, "admin": admin, "routes": {route.path: route.upstream for route in routes.routes}}
+
+
+async def serve_alone(settings: Settings, routes: RouteTable, tracing: Tracing | None) -> None:
+    """Serves as the only process until a signal, then drains. Raises OSError when a port cannot be had."""
+    stop = stop_at_signal()
+    sets = bind_listeners(settings.host, settings.port)
+    url = url_of(settings.host, sets[0])
+    sites: list[web.BaseSite] = []
+
+    def open_admin(runner: web.BaseRunner) -> web.BaseSite:
+        sites.append(web.TCPSite(runner, settings.admin_host, settings.admin_port, backlog=BACKLOG))
+        return sites[0]
+
+    async with run_gateway(settings, routes, Listeners(sets), open_admin, tracing=tracing) as gateway:
+        async with gateway.reload.at_hangup():
+            log.info("listening", **listening_facts(url, sites[0].name, routes))
+            await stop.wait()
+        await gateway.drain()
+    log.info("stopped")
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a worker is told by its command line: which it is, and what it has inherited."""
+
+    number: int
+    directory: str
+    """Where workers serve their admin surfaces, each on a Unix socket."""
+    channel: int
+    """Descriptor of the connection to the parent."""
+    counts: int
+    """Descriptor of the memory for `OpenCounts`."""
+    sets: list[list[int]]
+    """Descriptors of the listening sockets of all workers."""
+
+    @property
+    def peers(self) -> Peers:
+        """The other workers, each with a Unix socket for what is handed over to it."""
+        return Peers(self.number, [f"{self.directory}/{number}.peer" for number in range(len(self.sets))])
+
+    @property
+    def admin_path(self) -> str:
+        """The path of the admin surface's socket."""
+        return f"{self.directory}/{self.number}"
+
+
+class Channel:
+    """The connection between parent and worker, a line of JSON a message."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def open(cls, sock: socket.socket) -> "Channel":
+        """Gives the channel over one end of a socket pair, and owns that end."""
+        sock.setblocking(False)
+        return cls(*await asyncio.open_unix_connection(sock=sock, limit=_MAX_MESSAGE_BYTES))
+
+    def tell(self, **message: object) -> None:
+        """Sends a message, if there is still somebody to read it."""
+        if not self._writer.is_closing():
+            self._writer.write(json.dumps(message).encode() + b"\n")
+
+    async def hear(self) -> dict[str, Any] | None:
+        """Gives the next message; None when the other process is gone."""
+        try:
+            line = await self._reader.readline()
+        except ConnectionError:
+            return None
+        return dict(json.loads(line)) if line.endswith(b"\n") else None
+
+    async def close(self) -> None:
+        """Sends what was told and closes."""
+        self._writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()
+
+
+async def _serve_among_others(settings: Settings, place: Place, tracing: Tracing | None) -> None:
+    signalled = stop_at_signal()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _leave_reloading_to_parent)
+    channel = await Channel.open(socket.socket(fileno=place.channel))
+    plan = await channel.hear()
+    if plan is None:
+        _tidy(place)
+        return  # the parent ended before this began
+    routes = routes_of(plan["routes"])
+    counts = OpenCounts(place.counts, bytes.fromhex(plan["key"]), len(place.sets), place.number)
+    listeners = Listeners([[_inherited(number) for number in numbers] for numbers in place.sets], place.number)
+    opened: asyncio.Future[Gateway] = asyncio.get_running_loop().create_future()
+    obeying = asyncio.create_task(_obey(channel, listeners, opened, signalled))
+    shares = {name: max(1, getattr(settings, name) // len(place.sets)) for name in ("max_history_bytes", "max_kept_bytes")}
+    settings = settings.model_copy(update=shares)
+    open_admin = partial(web.UnixSite, path=place.admin_path)
+    peers = place.peers
+    peers.tell_deletion = lambda deletion: channel.tell(deleted=asdict(deletion))
+    async with run_gateway(settings, routes, listeners, open_admin, counts, peers, tracing) as gateway:
+        opened.set_result(gateway)
+        channel.tell(state="ready")
+        leaving = asyncio.create_task(signalled.wait())
+        await asyncio.wait((obeying, leaving), return_when=asyncio.FIRST_COMPLETED)
+        leaving.cancel()
+        if not obeying.done():  # the signal was for this worker: the others take over at once, and the parent starts a new one
+            await listeners.leave()
+            channel.tell(state="leaving")
+            await asyncio.sleep(_HANDOVER_SECONDS)
+        await gateway.drain()
+    if obeying.done() and not obeying.result():
+        _tidy(place)
+    obeying.cancel()  # before the channel closes, which looks as if the parent were gone
+    channel.tell(figures=gateway.figures())
+    await channel.close()
+
+
+def _leave_reloading_to_parent() -> None:
+    log.info("SIGHUP to one worker does nothing; send it to the parent", parent=os.getppid())
+
+
+def _tidy(place: Place) -> None:
+    """Removes what the parent would remove if it were there; nobody else asks at the sockets in it."""
+    shutil.rmtree(place.directory, ignore_errors=True)  # another worker may do the same
+
+
+async def _obey(channel: Channel, listeners: Listeners, opened: "asyncio.Future[Gateway]", leave: asyncio.Event) -> bool:
+    """Does what the parent says until all workers are to drain; tells whether the parent is still there then."""
+    obedience = Obedience()
+    while (message := await channel.hear()) is not None:
+        if "drain" in message:
+            return True
+        if "deleted" in message:
+            (await opened).routing.forget(Deletion(**message["deleted"]))
+            continue
+        if "order" in message:
+            obstacle = await obedience.obey((await opened).routing, message)
+            channel.tell(done=message["order"], obstacle=obstacle)
+            if obstacle and "put" in message:
+                log.error("leaving, because the new routes cannot be served here", reason=obstacle)
+                leave.set()
+            continue
+        try:
+            await listeners.adopt(message["adopt"])
+        except OSError as error:  # too many open files; what it has goes on
+            log.error("cannot accept for other workers", reason=str(error))
+    log.warning("the parent is gone, draining")
+    return False
+
+
+def _inherited(descriptor: int) -> socket.socket:
+    sock = socket.socket(fileno=descriptor)
+    sock.setblocking(False)
+    return sock
+
+
+def main() -> None:
+    """Serves as one of several workers; the command line is a `Place` as JSON, and the rest comes over its channel."""
+    place = Place(**json.loads(sys.argv[1]))
+    settings = settings_or_exit(Settings)
+    configure_logs("gateway", settings.log_level, worker=place.number)
+    try:
+        run(_serve_among_others(settings, place, tracing_or_exit("gateway")))
+    except OSError as error:
+        raise SystemExit(f"gateway: {error}") from None
+
+
+if __name__ == "__main__":
+    main()
