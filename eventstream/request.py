@@ -158,10 +158,19 @@ def parse_url(text: str, base: URL | None = None) -> URL:
     One that is valid stays as it is, for signatures and the like; only others get their characters quoted.
     """
     url = URL(text, encoded=_URI.fullmatch(text) is not None)
-    url = url if base is None else base.join(url)
+    if base is not None:
+        url = base.with_path(base.raw_path.removesuffix("?"), encoded=True, keep_query=True).join(url)
     if url.scheme not in ("http", "https") or not url.host or url.port is None:  # reading the port is what checks it
         raise ValueError("must begin with http:// or https:// and name a host")
-    return url
+    return keep_mark(text, url)
+
+
+def keep_mark(text: str, url: URL) -> URL:
+    """Gives `url`, which was read from `text`, with the `?` at its end when no query follows it: servers may tell that from none, and yarl
+    drops it, unless it is a part of the path."""
+    if not text.endswith("?") or url.raw_query_string or url.raw_fragment:
+        return url
+    return url.with_path(url.raw_path + "?", encoded=True)
 
 
 def _judge(url: str, response: aiohttp.ClientResponse) -> aiohttp.ClientResponse | None:

@@ -9,7 +9,6 @@ import structlog
 from aiohttp import web
 from aiohttp.http_writer import StreamWriter
 from multidict import CIMultiDict
-from yarl import URL
 
 from eventstream import Framer
 from service.tracing import Span
@@ -28,6 +27,7 @@ from .problems import problem
 from .relay import COMPLETE, CUT, LEFT, Relay, Sink
 from .routing.routes import Route
 from .spans import answered, ask_upstream
+from .target import url_of
 from .upstream import attach
 from .wheel import TimerWheel
 
@@ -61,7 +61,7 @@ class Direct:
                 body = RequestBody(request, self._max_body, wait_for_answer, route.body_timeout_seconds)
                 upstream = await self._session.request(
                     request.method,
-                    URL(route.upstream + exchange.target, encoded=True),
+                    url_of(route.upstream, exchange.target),
                     headers=request_fields(request, route, span),
                     data=body.open(),
                     allow_redirects=False,

@@ -3,6 +3,10 @@
 from collections.abc import Iterator
 from urllib.parse import unquote
 
+from yarl import URL
+
+from eventstream.request import keep_mark
+
 _ODD = ("%", "//", "/.", "\\")
 
 
@@ -14,6 +18,12 @@ def split_target(target: str) -> tuple[str, str]:
     end = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
     path = rest[end:]
     return rest[:end], path if path.startswith("/") else "/" + path
+
+
+def url_of(upstream: str, target: str) -> URL:
+    """Gives the URL at which an upstream is asked for `target`, byte for byte."""
+    url = upstream + target
+    return keep_mark(url, URL(url, encoded=True))
 
 
 def readings(path: str) -> Iterator[str]:

@@ -30,6 +30,7 @@ from ..problems import problem
 from ..refusal import Reason
 from ..routing.routes import RouteTable
 from ..spans import ask_upstream
+from ..target import url_of
 from ..wheel import TimerWheel
 from .answers import METHODS, no_content, origin_fields, preflight_fields, state_fields
 from .kept_stream import KeptStream
@@ -158,7 +159,7 @@ class Resumable:
             async with asyncio.timeout(route.first_byte_timeout_seconds or None):
                 return await self._session.request(
                     head.method,
-                    URL(route.upstream + head.target, encoded=True),
+                    url_of(route.upstream, head.target),
                     headers=fields,
                     data=io.BytesIO(body) if body else None,  # aiohttp warns of plain bytes when they are many
                     allow_redirects=False,

@@ -192,6 +192,16 @@ async def test_redirect_is_followed_with_all_headers_and_each_connection_starts_
             assert sent == ["text/event-stream", "x", "y=z"]
 
 
+@pytest.mark.parametrize(("location", "target"), [("?x", "/a/b?x"), ("c", "/a/c"), ("c?", "/a/c?"), ("/d??", "/d??")])
+async def test_redirect_is_seen_from_a_url_without_a_query_that_ends_in_its_mark(location: str, target: str) -> None:
+    async with (
+        ScriptedUpstream([answer(302, f"Location: {location}")], [NO_CONTENT]) as upstream,
+        EventSource(upstream.url + "/a/b?") as source,
+    ):
+        assert await anext(source, None) is None
+        assert [asked.target for asked in upstream.requests] == ["/a/b?", target]
+
+
 @pytest.mark.parametrize(
     ("status", "method", "follows_with"),
     [
@@ -281,6 +291,11 @@ async def test_url_goes_out_as_it_is_when_valid_and_quoted_when_not() -> None:
     for url, target in (
         ("/%2Fa%7e?x=%2F&y=a+b%20c#part", "/%2Fa%7e?x=%2F&y=a+b%20c"),
         ("/七 夕?x=节", "/%E4%B8%83%20%E5%A4%95?x=%E8%8A%82"),
+        ("/a?", "/a?"),
+        ("?", "/?"),
+        ("/a??", "/a??"),
+        ("/a?#b?", "/a"),
+        ("/七?", "/%E4%B8%83?"),
     ):
         async with ScriptedUpstream([NO_CONTENT]) as upstream, EventSource(upstream.url + url) as source:
             assert await anext(source, None) is None

@@ -116,6 +116,8 @@ async def test_interim_response_does_not_stand_for_the_final_one(converse: Conve
         "/plain/a;b=c?d;e&f=&=g&h",
         "/plain?a=b?c/d:e@f",
         "/plain?x=%00%0a%0d",
+        "/plain?",
+        "/plain??",
         "/plain?redirect=http://example.com/?a=b%26c",
         "/plain/" + "long/" * 700,
     ],

@@ -14,8 +14,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 async def test_answer_names_its_stream_and_each_event_its_place(play: Play) -> None:
     scene = play.stage.scene(HEAD + sent(1, 3) + END)
-    async with play.ask("/ask", scene) as answer:
+    async with play.ask("/ask?", scene) as answer:
         body = await answer.to_end()
+    assert scene.requests[0].target == "/ask?", "byte for byte"
     stream = stream_of(answer)
     assert answer.end is End.COMPLETE
     assert answer.head.value("Location") == f"/streams/{stream}"

@@ -57,10 +57,12 @@ async def test_subscribers_that_come_at_once_share_one_upstream_request(stage: S
 
 
 async def test_path_and_query_tell_streams_apart(stage: Stage) -> None:
-    topic, other = stage.topic(), stage.topic()
+    topic, other, marked = stage.topic(), stage.topic(), stage.topic()
     assert await upstream_requests(stage, topic, ("?a=1", ()), ("?a=2", ()), ("?a=1", ())) == 2
     assert [asked.target for asked in topic.requests] == [f"{topic.path}?a=1", f"{topic.path}?a=2"]
     assert await upstream_requests(stage, other, ("", ())) == 1
+    assert await upstream_requests(stage, marked, ("", ()), ("?", ())) == 2
+    assert [asked.target for asked in marked.requests] == [marked.path, f"{marked.path}?"]
 
 
 NEVER_SHARED: dict[str, tuple[str, Sequence[Fields], int]] = {
