@@ -17,7 +17,6 @@ from tests.stack import DEMO_TEXT, REPOSITORY, clean_environment, wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 
-GRACE_SECONDS = 30
 DEMO_DATA = ('{"cpu_percent":', "20")
 """How the data of `demo.host` and `demo.clock` begin."""
 READ_STATUS = """
@@ -165,8 +164,6 @@ def test_container_has_no_rights_to_spare(project: Project, service: str) -> Non
 def test_down_ends_every_service_with_status_0_within_the_grace_time(project: Project) -> None:
     with httpx.stream("GET", project.url + "/?repeat=1000", trust_env=False) as response:
         next(response.iter_lines())
-        begun = time.monotonic()
-        project.compose("stop")
-        assert time.monotonic() - begun < GRACE_SECONDS
+        project.compose("stop")  # what takes longer than the grace time is killed, its status is 137 then
     states = {service: project.inspect(service)["State"] for service in SERVICES}
     assert {service: (state["ExitCode"], state["OOMKilled"]) for service, state in states.items()} == dict.fromkeys(SERVICES, (0, False))
