@@ -24,6 +24,9 @@ DEMO_TEXT = "七夕情人节即将来临,我们为您准备了精美的鲜花和
 ALL_TOPICS = "/topics/%3E/events?from=start"
 """What the consumer follows unless it is told otherwise: every event of the producer's log."""
 PREFIXES = ("PRODUCER_", "GATEWAY_", "CONSUMER_")
+EXIT_SECONDS = 10
+"""What the interpreter may need on a busy machine to end, once a service is done: with it and a grace time of its default, 10 s,
+it is well within the 30 s that the compose file gives."""
 QUICK_START = {
     "PYTHONPATH": str(REPOSITORY / "tests/absent"),
     "PYDANTIC_DISABLE_PLUGINS": "__all__",
@@ -68,6 +71,14 @@ def free_ports(count: int) -> list[int]:
             if len(ports) == count:
                 return ports
     raise AssertionError(f"no {count} free ports")
+
+
+@contextmanager
+def refusing() -> Iterator[str]:
+    """Gives the URL of a port that refuses connections; it is held, so that nobody else listens there meanwhile."""
+    with closing(socket.socket()) as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{held.getsockname()[1]}"
 
 
 def wait_until(fact: Callable[[], T], what: str, timeout: float = 60, pause: float = 0.05) -> T:

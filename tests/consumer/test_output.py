@@ -94,7 +94,7 @@ async def test_reader_that_is_gone_costs_lines_and_nothing_else(pipe: tuple[int,
     output = Output(writing, stall_seconds=10)
     await output.put([LINE])
     await eventually(lambda: True if output.gone else None)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await output.put([LINE] * 1000)
     assert output.left_out == 1000
     assert "standard output is gone" in capfd.readouterr().err

@@ -94,5 +94,5 @@ async def test_upkeep_works_when_a_segment_was_closed_and_stops_at_once(log: Pat
     rotated.set()
     await eventually(lambda: True if len(list(log.glob("*.zst"))) == 4 else None)
     upkeep.stop()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await running

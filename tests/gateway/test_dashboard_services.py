@@ -11,6 +11,7 @@ from gateway.dashboard.services import FIGURES, Services, parse_services
 from gateway.settings import Settings
 from tests.documentation import DOCUMENTATION
 from tests.scripted_upstream import Asked, Script, ScriptedUpstream, Silence
+from tests.stack import refusing
 
 GUARD_SECONDS = 30.0
 METRICS = b"""# TYPE producer_streams_open gauge
@@ -81,10 +82,9 @@ async def test_service_that_is_not_ready_says_why(body: bytes, reason: str) -> N
 
 
 async def test_services_that_do_not_answer_make_no_other_wait() -> None:
-    async with ScriptedUpstream([Silence()]) as silent, service() as well, ScriptedUpstream() as gone:
-        pass
-    async with ScriptedUpstream([Silence()]) as silent, service() as well:
-        told = await states(silent.url, gone.url, well.url)
+    with refusing() as gone:
+        async with ScriptedUpstream([Silence()]) as silent, service() as well:
+            told = await states(silent.url, gone, well.url)
     assert [(state["state"], state["reason"]) for state in told] == [
         ("gone", "no answer within 1.5 s"),
         ("gone", "does not answer: Connection refused"),

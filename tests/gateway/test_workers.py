@@ -15,8 +15,8 @@ from gateway.workers.listeners import bind_listeners, close_listeners
 from tests.gateway.running import GUARD_SECONDS, meter, run, start_refused
 from tests.gateway.working import EVENT, children_of, crew, default_script, ended, starting, subscribed, until_ended
 from tests.proxy.downstream import Downstream, End, connected
-from tests.proxy.subject import EXIT_SECONDS
 from tests.scripted_upstream import EVENT_STREAM_HEAD, Asked, Script, ScriptedUpstream, Silence, chunk
+from tests.stack import EXIT_SECONDS
 
 DRAIN_SECONDS = 3
 RETRY = re.compile(rb"retry: ?(\d+)\n\n")

@@ -116,8 +116,8 @@ async def test_collector_that_is_down_delays_nothing_and_is_told_of_once(monkeyp
         for _ in range(1000):
             tracing.serve("GET /", {}, {}).end({})
         began = time.monotonic()
-        await tracing.close(5)
-        assert time.monotonic() - began < 2
+        await tracing.close(60)
+        assert time.monotonic() - began < GUARD_SECONDS
         async with asyncio.timeout(GUARD_SECONDS):
             while any(thread.name.startswith("OtelBatch") for thread in threading.enumerate()):  # it gives up for good
                 await asyncio.sleep(0.01)

@@ -23,7 +23,8 @@ from producer.settings import Settings
 from producer.sqlite_log import SqliteEventLog
 from tests.stack import QUICK_START
 
-GUARD_SECONDS = 20.0
+GUARD_SECONDS = 60.0
+"""How long anything may take; only a defect reaches it."""
 NO_RETENTION = Retention()
 
 

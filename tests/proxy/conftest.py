@@ -6,8 +6,7 @@ gateway's settings are then skipped.
 """
 
 import contextlib
-import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ import pytest_asyncio
 from tests.proxy.downstream import Answer, Downstream, Fields
 from tests.proxy.stage import Scene, Stage
 from tests.proxy.subject import TEMPLATE, Route, Subject, running
+from tests.stack import refusing
 
 SMALL_BLOCK_BYTES = 1000
 IDLE_SECONDS = 1.5
@@ -76,14 +76,6 @@ async def _talk(
     async with Downstream(subject.port, receive_buffer=receive_buffer, source=source) as downstream:
         await downstream.ask(target, method, [*scene.headers, *headers], body, version)
         yield Talk(downstream, scene, method)
-
-
-@contextlib.contextmanager
-def refusing() -> Iterator[str]:
-    """Gives the URL of a port that refuses connections; it is held, so that nobody else listens there meanwhile."""
-    with contextlib.closing(socket.socket()) as held:
-        held.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{held.getsockname()[1]}"
 
 
 Converse = Callable[..., AbstractAsyncContextManager[Talk]]

@@ -17,9 +17,6 @@ from typing import Any
 from tests.stack import QUICK_START, free_ports
 
 ROOT = Path(__file__).parents[2]
-EXIT_SECONDS = 10
-"""What the interpreter may need on a busy machine to end, once the gateway is done: with it and a grace time of its default, 10 s,
-it is well within the 30 s that the compose file gives."""
 START_SECONDS = 60.0
 """How long it may take to start when the machine has more to do than it can; only a defect reaches it."""
 TEMPLATE = os.environ.get("PROXY_UNDER_TEST", "")

@@ -10,8 +10,9 @@ import pytest
 from tests.proxy.downstream import AT_ONCE_SECONDS, Downstream, End, connected
 from tests.proxy.stage import Stage
 from tests.proxy.streams import HEAD
-from tests.proxy.subject import EXIT_SECONDS, Subject, running
+from tests.proxy.subject import Subject, running
 from tests.scripted_upstream import Flood, Pause, Silence, chunk
+from tests.stack import EXIT_SECONDS
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("gateway")]
 
