@@ -216,6 +216,9 @@ def test_metrics_have_these_names_types_and_labels(told: Told) -> None:
         "gateway_build_info": ("gauge", "version"),
         "gateway_reloads": ("counter", "result"),
         "gateway_config_loaded_timestamp_seconds": ("gauge",),
+        "gateway_key_set_fetches": ("counter",),
+        "gateway_key_set_age_seconds": ("gauge",),
+        "gateway_key_set_keys": ("gauge",),
     }
     assert {"process_resident_memory_bytes", "process_open_fds", "process_cpu_seconds"} <= told.metrics.keys()
     assert all(family.documentation for family in told.metrics.values())
