@@ -10,7 +10,7 @@ from aiohttp import web
 
 BACKLOG = 4096
 _ACCEPTED_PER_TURN = 8  # uvloop takes one of each socket per turn of the event loop, and a turn with a thousand writes takes 10 ms
-_ACCEPTING_SECONDS = 0.1  # under load there is always one more
+_ACCEPTING_SECONDS, _ACCEPTING_TURNS = 0.1, 64  # under load there is always one more, and on a busy machine few turns are in the time
 
 Addresses = Sequence[socket.socket]
 """One worker's listening sockets: one for each address of the host."""
@@ -119,8 +119,10 @@ class Listeners:
         """Accepts what is queued, then closes, for whoever else holds these sets too."""
         sets = [self._sets[number] for number in self._sites]
         deadline = asyncio.get_running_loop().time() + _ACCEPTING_SECONDS
-        while _queued(sets) and asyncio.get_running_loop().time() < deadline:
+        turns = 0
+        while _queued(sets) and (turns < _ACCEPTING_TURNS or asyncio.get_running_loop().time() < deadline):
             await asyncio.sleep(0)  # each turn accepts some
+            turns += 1
         for sock in (sock for addresses in sets for sock in addresses):
             with contextlib.suppress(OSError):  # another worker was first
                 sock.shutdown(socket.SHUT_RDWR)
