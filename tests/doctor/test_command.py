@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import zlib
@@ -81,7 +82,9 @@ async def test_server_that_does_not_answer_is_a_problem_and_not_asked_again() ->
             consult(silent.url, "--json", "--seconds", "0.5"), consult(closing.url, "--json", "--seconds", "5", "--once")
         )
     assert (waiting.status, closed.status) == (1, 1)
-    assert "no answer within 0.5 s" in waiting.finding("answer")["seen"]
+    waited = re.fullmatch(r"connected, but no answer within (\d+\.\d) s", waiting.finding("answer")["seen"])
+    assert waited, waiting.finding("answer")
+    assert float(waited[1]) >= 0.5  # as long as it was: more on a busy machine
     assert "no answer, but after" in closed.finding("answer")["seen"]
     assert len(closing.requests) == 1
 

@@ -121,7 +121,9 @@ async def test_haproxy_cuts_a_silent_stream_and_bears_one_with_heartbeats(report
     assert "without the last chunk" in cut["end"].seen
     beating = found(reports["HAProxy, heartbeats"])
     assert beating["end"].severity == "ok"
-    assert "0.3 s apart: comment line :; longest silence" in beating["heartbeat"].seen
+    apart = re.search(r"([0-9.]+) s apart: comment line :; longest silence", beating["heartbeat"].seen)
+    assert apart, beating["heartbeat"]
+    assert float(apart[1]) >= 0.3  # as the source sends them: more on a busy machine
 
 
 @pytest.mark.caddy
