@@ -121,6 +121,11 @@ class EventSource:
         return self._parser.last_event_id
 
     @property
+    def reconnection_time(self) -> int | None:
+        """The server's last `retry` in milliseconds, None when it sent none."""
+        return self._parser.reconnection_time
+
+    @property
     def next_attempt_seconds(self) -> float:
         """How long until the next attempt is due; 0 while one is under way or a stream is open."""
         return max(0.0, self._due - asyncio.get_running_loop().time())

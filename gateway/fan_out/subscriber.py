@@ -165,6 +165,11 @@ class Subscriber:
         if self.takes_retry:
             self.write(encode(retry=milliseconds))
 
+    def tell_retry_ahead(self, milliseconds: int) -> None:
+        """Writes the same as a line of the block that comes next, for there are clients that fail on blocks without data."""
+        if self.takes_retry:
+            self.write(b"retry: %d\n" % milliseconds, blocks=0)
+
     def send_away(self, verdict: str, reason: str = "", *, spread_ms: int = RETURN_SPREAD_MS) -> None:
         """Ends it after it was told to come back at a time of its own."""
         if not self.verdict:

@@ -148,7 +148,7 @@ class Shared:
                 else:
                     begun, begin = "catch-up", partial(_join, catch_up.fan_out, cursor)
             self._metrics.subscribed(stream.route.path, begun)
-            return begin
+            return begin if begun == "catch-up" else partial(_begin_with_retry, stream, begin)  # which brings upstream's own
 
     async def _without_stream(self, request: web.BaseRequest, exchange: Exchange, opening: Opening) -> web.StreamResponse:
         """Answers when the upstream gave no event stream."""
@@ -251,6 +251,13 @@ def _for_any_origin(key: _Key) -> _Key:
 
 def _join(fan_out: FanOut, cursor: int | None, subscriber: Subscriber) -> None:
     fan_out.join(subscriber, cursor)
+
+
+def _begin_with_retry(stream: SharedStream, begin: Begin, subscriber: Subscriber) -> None:
+    """Tells a subscriber what the upstream said to those who came before: after what time to come back."""
+    if stream.source.reconnection_time is not None:
+        subscriber.tell_retry_ahead(stream.source.reconnection_time)
+    begin(subscriber)
 
 
 async def _opened(following: Following, route: Route) -> Opening:

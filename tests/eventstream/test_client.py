@@ -108,8 +108,10 @@ async def test_byte_order_mark_is_dropped_on_each_connection() -> None:
 
 async def test_retry_of_the_server_sets_the_next_delay() -> None:
     async with following([stream(b"retry: 20\n\n"), Disconnect()], [NO_CONTENT], reconnection=patient()) as (upstream, source):
+        assert source.reconnection_time is None
         assert await anext(source, None) is None
         assert len(upstream.requests) == 2
+        assert source.reconnection_time == 20
 
 
 async def test_back_off_grows_while_attempts_fail_and_starts_over_with_an_open_stream() -> None:

@@ -8,11 +8,12 @@ from eventstream import HEARTBEAT, Framer, Parser, split_blocks
 from tests.shared.event_log import number_of
 
 _RETRY = re.compile(rb"retry: ?(\d+)\s+")
+_AHEAD = re.compile(rb"\Aretry: (\d+)\n(?![\r\n])")
 _FIRST_LINE_ENDS = re.compile(rb"\A[\r\n]+")
 
 
 class Reception:
-    """Keeps whole blocks, as they came; counts heartbeats, which it takes off them."""
+    """Keeps whole blocks, as they came; counts heartbeats and notes `retry` lines ahead of the first block, which it takes off them."""
 
     def __init__(self, last_event_id: str = "") -> None:
         self.blocks: list[bytes] = []
@@ -23,6 +24,9 @@ class Reception:
         self.gaps: list[dict[str, Any]] = []
         """What the gap events say."""
         self.heartbeats = 0
+        self.told_ahead: list[int] = []
+        """The milliseconds of `retry` lines ahead of the first block of a connection."""
+        self._begun = False
         self._framer = Framer()
         self._parser = Parser(last_event_id)
         self._rest = bytearray()
@@ -37,17 +41,18 @@ class Reception:
 
     @property
     def rest(self) -> bytes:
-        """The unfinished block, without the heartbeats in front of it."""
-        return self._without_heartbeats(bytes(self._rest))[0]
+        """The unfinished block, without what the gateway has put in front of it."""
+        return self._without_heartbeats(bytes(self._rest) if self._begun else _AHEAD.sub(b"", bytes(self._rest)))[0]
 
     @property
     def beats(self) -> int:
         """Heartbeats so far, also those that no block has followed yet."""
-        return self.heartbeats + self._without_heartbeats(bytes(self._rest))[1]
+        return self.heartbeats + self._without_heartbeats(_AHEAD.sub(b"", bytes(self._rest)))[1]
 
     def open(self) -> None:
         """A new connection: the unfinished block of the one before is discarded."""
         self.heartbeats = self.beats
+        self._begun = False
         self._framer = Framer()
         self._rest.clear()
 
@@ -59,6 +64,10 @@ class Reception:
         self._parser.feed(whole)
         blocks = []
         for item in split_blocks(whole):
+            if not self._begun and (ahead := _AHEAD.match(item)):
+                self.told_ahead.append(int(ahead[1]))
+                item = item[ahead.end() :]
+            self._begun = True
             block, beats = self._without_heartbeats(item)
             self.heartbeats += beats
             if block.strip(b"\r\n"):

@@ -213,6 +213,38 @@ async def test_gap_is_passed_over_where_the_route_says_so(stage: Stage) -> None:
         assert received.numbers in ([16, 17, 18, 19, 20, 21], [17, 18, 19, 20, 21])
 
 
+async def test_who_joins_later_is_told_the_reconnection_time_in_a_line_ahead_of_the_first_block(stage: Stage) -> None:
+    topic = stage.topic(retry=30)
+    async with stage.join(topic) as first:
+        topic.publish(3)
+        await first.until_number(3)
+        async with stage.join(topic) as live, stage.join(topic, last_event_id="1") as resumed:
+            topic.publish()
+            for subscriber in (live, resumed):
+                await subscriber.until_number(4)
+                assert (subscriber.received.told_ahead, subscriber.received.retries) == ([30], [])
+            assert live.received.blocks == topic.log.blocks[3:]
+            assert resumed.received.blocks == topic.log.blocks[1:]
+        topic.retry = 40
+        topic.kill()
+        topic.publish()
+        await first.until_number(5)
+        async with stage.join(topic) as newest:
+            topic.publish()
+            assert (await newest.until_number(6)).told_ahead == [40]
+
+
+async def test_client_that_takes_no_block_with_only_retry_gets_no_such_line_either(stage: Stage) -> None:
+    topic = stage.topic()
+    async with stage.join(topic) as first:
+        topic.publish()
+        await first.until_number(1)
+        async with stage.join(topic, headers=[("Accept", "application/json")]) as subscriber:
+            [block] = topic.publish()
+            received = await subscriber.until_number(2)
+            assert (received.blocks, received.told_ahead) == ([block], [])
+
+
 async def test_block_with_only_an_id_moves_where_a_subscriber_resumes(stage: Stage) -> None:
     topic = stage.topic("/live", style=Style(without_data=1.0))
     async with stage.join(topic) as subscriber:
