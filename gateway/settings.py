@@ -33,6 +33,9 @@ class Settings(ServiceSettings):
     `*.example.org`. Other names are refused, because their owners could read it with a page in your browser."""
     workers: int = Field(1, ge=1, le=1024)
     """Processes that serve the public port, each on a core of its own, with its own upstream connections. Limits hold for all together."""
+    worker_silence_seconds: float = Field(15.0, ge=0)
+    """With several workers: one whose event loop has done nothing for so long, which is stuck, is killed and started again. At least 1; 0:
+    never, for debuggers that stop a worker."""
     public_url: str | None = None
     """Where browsers reach the public port, for the pages of the admin port: a URL. Not set: the page's own host, at GATEWAY_PORT."""
     services: str = ""
@@ -73,6 +76,13 @@ class Settings(ServiceSettings):
     """How long an idle upstream connection is kept for reuse. Below uvicorn's 5 s, so that a request never meets a closing connection."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log line that is written; `debug` has a line when a stream opens, `info` one when it closes."""
+
+    @field_validator("worker_silence_seconds")
+    @classmethod
+    def _silence_is_longer_than_a_busy_moment(cls, seconds: float) -> float:
+        if 0 < seconds < 1:
+            raise ValueError("must be 0 or at least 1: a busy worker may say nothing for a moment")
+        return seconds
 
     @field_validator("trusted_proxies")
     @classmethod

@@ -16,7 +16,8 @@ from .snapshot_total import total
 from .tail import TAIL_PATH
 
 if TYPE_CHECKING:
-    from ..workers.parent import Worker, Workers
+    from ..workers.parent import Workers
+    from ..workers.process import Worker
 
 
 def add_dashboard_of_workers(app: web.Application, workers: "Workers", services: str) -> None:

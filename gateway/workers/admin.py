@@ -20,7 +20,8 @@ from ..routing.reload import Reload, add_reload
 from ..settings import Settings
 
 if TYPE_CHECKING:
-    from .parent import Worker, Workers
+    from .parent import Workers
+    from .process import Worker
 
 
 class _ParentFigures(Collector):

@@ -11,7 +11,8 @@ from ..routing.routes import RouteError, RouteTable, routes_of
 from ..routing.table import Routing
 
 if TYPE_CHECKING:
-    from .parent import Worker, Workers
+    from .parent import Workers
+    from .process import Worker
 
 log = structlog.get_logger()
 

@@ -1,7 +1,6 @@
 """Several workers on one port, and the parent that starts them, knows how they are and replaces them."""
 
 import asyncio
-import contextlib
 import json
 import math
 import os
@@ -10,7 +9,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -27,6 +26,8 @@ from ..settings import Settings
 from .admin import serve_admin
 from .listeners import Addresses, bind_listeners, close_listeners, port_of, url_of
 from .orders import Orders, replace_in_all
+from .process import Worker
+from .pulse import BEATS
 from .worker import Channel, Place, listening_facts, stop_at_signal
 
 log = structlog.get_logger()
@@ -41,7 +42,6 @@ _LONGEST_DIRECTORY = 98
 """In bytes: a socket in it adds five, and its path may have 103 on BSDs, 107 on Linux (unix(7))."""
 _ASK_SECONDS = 1.0
 """From one look at the workers' figures to the next: so much of them is lost when one is killed."""
-_ANSWER_SECONDS = 2.0
 
 
 class WorkerFailed(Exception):
@@ -50,50 +50,6 @@ class WorkerFailed(Exception):
     def __init__(self, number: int, status: int) -> None:
         super().__init__(f"worker {number} ended at its start: {_describe(status)}")
         self.status = status
-
-
-class Worker:
-    """One of the workers, whichever process it is at the moment."""
-
-    def __init__(self, number: int, admin_path: str) -> None:
-        self.number = number
-        self.state = "starting"
-        """`starting`, `ready`, `leaving` (drains by itself) or `gone`."""
-        self.served = False
-        """Whether any process of it was ever ready."""
-        self.ready_at = math.inf
-        """When its process began to serve, by the loop's clock."""
-        self.process: asyncio.subprocess.Process | None = None
-        self.channel: Channel | None = None
-        self._admin_path = admin_path
-
-    def __repr__(self) -> str:
-        return f"<Worker {self.number} {self.state} pid={self.process and self.process.pid}>"
-
-    async def ask(self, target: str, method: str = "GET", body: bytes = b"") -> tuple[int, str, bytes]:
-        """Gives status, content type and body of an answer of its admin surface.
-
-        Raises TimeoutError or aiohttp.ClientError when there is none.
-        """
-        async with asyncio.timeout(_ANSWER_SECONDS), self.open(target, method, body) as answer:
-            return answer.status, answer.headers.get("Content-Type", ""), await answer.read()
-
-    @contextlib.asynccontextmanager
-    async def open(self, target: str, method: str = "GET", body: bytes = b"") -> AsyncIterator[aiohttp.ClientResponse]:
-        """Gives an answer of its admin surface while the context is open, for as long as that takes. Raises the same."""
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_ANSWER_SECONDS)
-        async with (
-            aiohttp.ClientSession(connector=aiohttp.UnixConnector(self._admin_path), timeout=timeout) as session,
-            session.request(method, f"http://worker{target}", data=body) as answer,
-        ):
-            yield answer
-
-    def drain(self) -> None:
-        """Lets it end, together with all others."""
-        if self.state == "ready" and self.channel is not None:
-            self.channel.tell(drain=True)
-        elif self.state == "starting" and self.process is not None and self.process.returncode is None:
-            self.process.terminate()
 
 
 class Workers:
@@ -106,6 +62,7 @@ class Workers:
         self._counts = OpenCounts(counts, key, len(sets), own=0)
         self._directory = directory
         self._drain_seconds = settings.drain_seconds
+        self._silence_seconds = settings.worker_silence_seconds
         self._stopping = asyncio.Event()
         self._all_ready = asyncio.Event()
         self.orders = Orders(key, routes)
@@ -132,9 +89,11 @@ class Workers:
             async with asyncio.TaskGroup() as group:
                 keeping = [group.create_task(self._keep(worker)) for worker in self.workers]
                 asking = group.create_task(self._ask_regularly())
+                watching = group.create_task(self._watch())
                 draining = group.create_task(self._drain_after(stop, keeping))
                 await draining
                 asking.cancel()
+                watching.cancel()
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
         return draining.result()
@@ -158,6 +117,19 @@ class Workers:
         while True:
             await asyncio.sleep(_ASK_SECONDS)
             await self.ask_for_figures()
+
+    async def _watch(self) -> None:
+        """Kills workers whose event loop is stuck; like all that end they are started again."""
+        while self._silence_seconds:
+            await asyncio.sleep(self._silence_seconds / BEATS)
+            for worker in self.workers:
+                process = worker.process
+                if self.draining or process is None or worker.state not in ("ready", "leaving") or not worker.pulse.is_missing():
+                    continue
+                log.error("worker killed, its event loop is stuck", worker=worker.number, silent_seconds=self._silence_seconds)
+                worker.pulse.note()
+                if process.returncode is None:
+                    process.kill()
 
     async def _keep(self, worker: Worker) -> None:
         """Starts a worker again whenever it has ended, after a pause that doubles when it does not serve long."""
@@ -224,6 +196,7 @@ class Workers:
         self._counts.clear(worker.number)
 
     def _note(self, worker: Worker, message: dict[str, Any]) -> None:
+        worker.pulse.note()
         if "figures" in message:
             self.totals.take(worker.number, message["figures"])
         elif "done" in message:
@@ -232,7 +205,7 @@ class Workers:
             for other in self.workers:
                 if other is not worker and other.channel is not None:
                     other.channel.tell(**message)
-        else:
+        elif "state" in message:
             worker.state = message["state"]
             worker.served = True
             worker.ready_at = min(worker.ready_at, asyncio.get_running_loop().time())

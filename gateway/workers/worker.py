@@ -31,6 +31,7 @@ from ..routing.routes import RouteTable, routes_of
 from ..settings import Settings
 from .listeners import BACKLOG, Listeners, bind_listeners, url_of
 from .orders import Obedience
+from .pulse import beat
 
 log = structlog.get_logger()
 
@@ -162,6 +163,7 @@ async def _serve_among_others(settings: Settings, place: Place, tracing: Tracing
     async with run_gateway(settings, routes, listeners, open_admin, counts, peers, tracing) as gateway:
         opened.set_result(gateway)
         channel.tell(state="ready")
+        beating = asyncio.create_task(beat(channel, settings.worker_silence_seconds))
         leaving = asyncio.create_task(signalled.wait())
         await asyncio.wait((obeying, leaving), return_when=asyncio.FIRST_COMPLETED)
         leaving.cancel()
@@ -172,6 +174,7 @@ async def _serve_among_others(settings: Settings, place: Place, tracing: Tracing
         await gateway.drain()
     if obeying.done() and not obeying.result():
         _tidy(place)
+    beating.cancel()
     obeying.cancel()  # before the channel closes, which looks as if the parent were gone
     channel.tell(figures=gateway.figures())
     await channel.close()

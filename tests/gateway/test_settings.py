@@ -92,6 +92,7 @@ def test_variable_that_is_meant_for_somebody_else_is_left_alone(variable: str) -
         ("GATEWAY_ADMIN_PORT", "-1", "greater than or equal to 0"),
         ("GATEWAY_WORKERS", "0", "greater than or equal to 1"),
         ("GATEWAY_WORKERS", "1025", "less than or equal to 1024"),
+        ("GATEWAY_WORKER_SILENCE_SECONDS", "0.5", "must be 0 or at least 1"),
         ("GATEWAY_DRAIN_SECONDS", "-1", "greater than or equal to 0"),
         ("GATEWAY_DRAIN_SECONDS", "nan", "finite number"),
         ("GATEWAY_DRAIN_SECONDS", "inf", "finite number"),

@@ -6,6 +6,7 @@ import re
 import signal
 from pathlib import Path
 
+from gateway.workers.pulse import BEATS, Pulse
 from tests.gateway.running import GUARD_SECONDS, START_SECONDS
 from tests.gateway.working import Crew, children_of, crew, default_script, ended, starting, subscribed
 from tests.proxy.downstream import Answer, Downstream, End, connected
@@ -79,17 +80,37 @@ async def ask_one_after_another(workers: Crew, count: int) -> None:
                 assert (await downstream.answer()).head.status == 200
 
 
-async def test_connections_that_wait_for_a_worker_that_dies_are_served_by_another() -> None:
-    async with ScriptedUpstream(default_script) as upstream, crew(upstream) as workers:
-        pid = workers.kill(0, by=signal.SIGSTOP)
+async def test_worker_that_is_stuck_is_replaced_and_connections_that_wait_for_it_are_served_by_another() -> None:
+    async with (
+        ScriptedUpstream(counting_script) as upstream,
+        crew(upstream, WORKER_SILENCE_SECONDS="3") as workers,
+        subscribed(workers.port, 20) as answers,
+    ):
+        others = int(await workers.meter_of(1, "gateway_open_requests"))
+        stuck = workers.kill(0, by=signal.SIGSTOP)
         async with connected(workers.port, 40) as downstreams:
             for downstream in downstreams:
                 await downstream.ask("/short")
             assert await workers.readiness() == (503, {"status": "not ready", "reason": "worker 0 does not answer"})
-            os.kill(pid, signal.SIGKILL)
+            line = await workers.gateway.log_line("worker killed, its event loop is stuck", START_SECONDS)
+            assert (line["level"], line["worker"], line["silent_seconds"]) == ("error", 0, 3)
             for downstream in downstreams:
                 assert (await downstream.answer()).head.status == 200
-            assert await workers.meter("gateway_requests_total") == 40
+        await until_cut(answers, 20 - others)
+        assert all(is_unbroken(bytes(answer.body)) for answer in answers if not answer.end)
+        await workers.until_ready()
+        assert workers.pids()[0] != stuck
+        assert await workers.meter("gateway_worker_restarts_total") == 1, "somebody else was killed, too"
+
+
+def test_worker_is_stuck_when_no_beat_has_come_while_several_were_due() -> None:
+    """However long that took: on a machine that was suspended or is overloaded the parent is late, too."""
+    pulse = Pulse()
+    for _ in range(3):
+        assert not any(pulse.is_missing() for _ in range(BEATS))
+        pulse.note()
+    assert not any(pulse.is_missing() for _ in range(BEATS))
+    assert pulse.is_missing()
 
 
 async def test_counters_never_fall_when_a_worker_is_replaced_and_gauges_do() -> None:

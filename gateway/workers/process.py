@@ -1,0 +1,58 @@
+"""One of several workers, as the parent knows it."""
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator
+
+import aiohttp
+
+from .pulse import Pulse
+from .worker import Channel
+
+_ANSWER_SECONDS = 2.0
+
+
+class Worker:
+    """One of the workers, whichever process it is at the moment."""
+
+    def __init__(self, number: int, admin_path: str) -> None:
+        self.number = number
+        self.state = "starting"
+        """`starting`, `ready`, `leaving` (drains by itself) or `gone`."""
+        self.served = False
+        """Whether any process of it was ever ready."""
+        self.ready_at = math.inf
+        """When its process began to serve, by the loop's clock."""
+        self.process: asyncio.subprocess.Process | None = None
+        self.channel: Channel | None = None
+        self.pulse = Pulse()
+        self._admin_path = admin_path
+
+    def __repr__(self) -> str:
+        return f"<Worker {self.number} {self.state} pid={self.process and self.process.pid}>"
+
+    async def ask(self, target: str, method: str = "GET", body: bytes = b"") -> tuple[int, str, bytes]:
+        """Gives status, content type and body of an answer of its admin surface.
+
+        Raises TimeoutError or aiohttp.ClientError when there is none.
+        """
+        async with asyncio.timeout(_ANSWER_SECONDS), self.open(target, method, body) as answer:
+            return answer.status, answer.headers.get("Content-Type", ""), await answer.read()
+
+    @contextlib.asynccontextmanager
+    async def open(self, target: str, method: str = "GET", body: bytes = b"") -> AsyncIterator[aiohttp.ClientResponse]:
+        """Gives an answer of its admin surface while the context is open, for as long as that takes. Raises the same."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_ANSWER_SECONDS)
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.UnixConnector(self._admin_path), timeout=timeout) as session,
+            session.request(method, f"http://worker{target}", data=body) as answer,
+        ):
+            yield answer
+
+    def drain(self) -> None:
+        """Lets it end, together with all others."""
+        if self.state == "ready" and self.channel is not None:
+            self.channel.tell(drain=True)
+        elif self.state == "starting" and self.process is not None and self.process.returncode is None:
+            self.process.terminate()
