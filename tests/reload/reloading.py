@@ -83,7 +83,7 @@ async def reloading(directory: Path, *routes: str, **settings: Any) -> AsyncIter
     config = directory / "gateway.toml"
     config.write_text("\n".join(routes))
     sets = bind_listeners("127.0.0.1", 0)
-    options = Settings(config=config, data_dir=directory / "data", drain_seconds=1.0, **settings)
+    options = Settings(config=config, data_dir=directory / "data", **{"drain_seconds": 1.0} | settings)
     sites: list[web.BaseSite] = []
 
     def open_admin(runner: web.BaseRunner) -> web.BaseSite:

@@ -96,10 +96,12 @@ async def test_who_has_waited_long_enough_is_told_why_and_when_to_come_back(stag
 async def test_503_is_given_as_it_is_when_it_was_waited_out_in_vain(stage: Stage) -> None:
     topic = stage.topic("/half-second")
     topic.answer = answer(503, b"X-Reason: tired")
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
     async with stage.subscriber(topic) as subscriber:
         assert await subscriber.refused() == (503, b"busy")
+        assert loop.time() - begun > 0.2, "it was not kept waiting"
         assert subscriber.answer.head.value("X-Reason") == "tired"
-    assert len(topic.requests) > 2, "it was not waited out"
 
 
 async def test_upstream_that_asks_to_be_left_alone_for_longer_than_one_waits_is_not_waited_for(stage: Stage) -> None:
@@ -115,24 +117,23 @@ async def test_answer_that_forbids_to_go_on_is_given_to_those_who_wait(stage: St
     topic.answer = answer(503)
     async with stage.subscriber(topic) as subscriber:
         refused = asyncio.create_task(subscriber.refused())
-        await topic.until(lambda: len(topic.requests) == 2)
+        await topic.until(lambda: len(topic.requests) >= 1)
         topic.answer = answer(404)
         assert await refused == (404, b"busy")
 
 
-async def test_upstream_is_left_alone_as_soon_as_nobody_waits_for_it(stage: Stage) -> None:
-    topic = stage.topic()
-    topic.answer = answer(503)
-    before = await stage.gateway.metric("gateway_open_requests"), await stage.gateway.metric("gateway_shared_streams")
-    async with waiting(stage.subscriber(topic), topic, attempts=2):
-        assert await stage.gateway.metric("gateway_open_requests") == before[0] + 1
-    async with asyncio.timeout(10):
-        while (await stage.gateway.metric("gateway_open_requests"), await stage.gateway.metric("gateway_shared_streams")) != before:
-            await asyncio.sleep(0.01)
-    asked = len(topic.requests)
-    topic.answer = None
-    async with stage.join(topic):
-        assert len(topic.requests) == asked + 1
+async def test_upstream_is_left_alone_as_soon_as_nobody_waits_for_it(tmp_path: Path) -> None:
+    async with Upstream() as upstream, reloading(tmp_path, shared("/", upstream.url)) as gateway:
+        topic = upstream.add(Topic("/topic"))
+        topic.answer = answer(503)
+        async with waiting(Subscriber(gateway.port, "/topic"), topic, attempts=2):
+            await until_figure(gateway, "gateway_open_requests 1.0", "gateway_shared_streams 1.0")
+        await until_figure(gateway, "gateway_open_requests 0.0", "gateway_shared_streams 0.0")
+        asked = len(topic.requests)
+        topic.answer = None
+        async with Subscriber(gateway.port, "/topic") as subscriber:
+            await subscriber.join()
+            assert len(topic.requests) == asked + 1
 
 
 async def test_beginning_of_a_stream_that_is_followed_is_waited_for_with_an_open_stream(stage: Stage) -> None:
@@ -154,19 +155,19 @@ async def test_those_who_wait_count_as_open_and_are_let_go_when_the_gateway_drai
     async with Upstream() as upstream, contextlib.AsyncExitStack() as stack:
         topic = upstream.add(Topic("/topic"))
         topic.answer = answer(503)
-        async with reloading(tmp_path, shared("/", upstream.url), max_streams=2) as gateway:
+        async with reloading(tmp_path, shared("/", upstream.url), max_streams=2, drain_seconds=10.0) as gateway:
             browser, program, one_too_many = [
                 await stack.enter_async_context(Subscriber(gateway.port, "/topic", headers=[("Accept", accept)]))
                 for accept in ("text/event-stream", "application/json", "application/json")
             ]
             joining, refused = asyncio.create_task(browser.join()), asyncio.create_task(program.refused())
-            await until_open(gateway, 2)
+            await until_figure(gateway, "gateway_open_requests 2.0")
             assert (await one_too_many.refused())[0] == 503
             assert not joining.done()
             assert not refused.done()
             loop = asyncio.get_running_loop()
             begun = loop.time()
-        assert loop.time() - begun < 0.5, "the grace time is twice that"
+        assert loop.time() - begun < 5, "the grace time is twice that"
         await joining
         assert await browser.until_end() is End.COMPLETE  # an EventSource would give up for good on any other answer
         [retry] = browser.received.retries
@@ -191,7 +192,8 @@ async def test_those_who_wait_are_sent_to_the_new_route_when_theirs_changes(tmp_
         assert len(new.topics["/topic"].requests) == 1
 
 
-async def until_open(gateway: Reloading, count: int) -> None:
+async def until_figure(gateway: Reloading, *figures: str) -> None:
+    """Returns when the metrics say all of this."""
     async with asyncio.timeout(10):
-        while f"gateway_open_requests {count}.0" not in gateway.gateway.figures():
+        while not all(figure in gateway.gateway.figures() for figure in figures):
             await asyncio.sleep(0.01)
