@@ -11,7 +11,7 @@ import pytest
 from tests.proxy.downstream import End
 from tests.reload.reloading import Reloading, reloading, shared
 from tests.shared.conftest import Stage
-from tests.shared.subscribing import Subscriber
+from tests.shared.subscribing import GUARD_SECONDS, Subscriber
 from tests.shared.upstream import Topic, Upstream
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -40,7 +40,7 @@ async def test_restart_of_the_upstream_is_invisible_to_those_who_arrive_during_i
     subscribers = [stage.subscriber(topic) for _ in range(20)]
     async with stage.upstream.away():
         joining = [asyncio.create_task(subscriber.join()) for subscriber in subscribers]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(GUARD_SECONDS):
             while await stage.gateway.metric("gateway_open_requests") < len(joining):
                 await asyncio.sleep(0.01)
     await asyncio.gather(*joining)
@@ -194,6 +194,6 @@ async def test_those_who_wait_are_sent_to_the_new_route_when_theirs_changes(tmp_
 
 async def until_figure(gateway: Reloading, *figures: str) -> None:
     """Returns when the metrics say all of this."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(GUARD_SECONDS):
         while not all(figure in gateway.gateway.figures() for figure in figures):
             await asyncio.sleep(0.01)
