@@ -1,6 +1,6 @@
 """Subscribers that are at the same place of one history."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from eventstream import HEARTBEAT
 
@@ -64,10 +64,11 @@ class Cohort:
         data, self.cursor = self._history.read(self.cursor, self._history.end)
         self._write(data)
 
-    def send(self, block: bytes) -> None:
-        """Sends the newest block, which is all that has come since."""
-        self.cursor += 1
-        self._write(block)
+    def send(self, blocks: Sequence[bytes]) -> None:
+        """Sends the newest blocks, which are all that has come since."""
+        self.cursor += len(blocks)
+        if self._writes:
+            self._write(blocks[0] if len(blocks) == 1 else b"".join(blocks))
 
     def ring(self, now: int) -> int:
         """Sends the heartbeat when it is time; gives the next time to look."""

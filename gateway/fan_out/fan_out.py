@@ -3,13 +3,13 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 
 from ..metrics.latency import SAMPLE_EVERY, Latency
 from ..wheel import TimerWheel
 from .cohort import MOST_MEMBERS, Cohort
-from .history import History, Limits
+from .history import READ_BYTES, UNLIMITED, History, Limits
 from .memory import Memory as Memory
 from .subscriber import BEHIND, Subscriber
 
@@ -40,6 +40,7 @@ class FanOut:
         """What `memory` knows of."""
         self.subscribers: set[Subscriber] = set()
         self._limits = limits
+        self._bounded = limits != UNLIMITED
         self._wheel = wheel
         self._memory = memory
         self._heartbeat_ticks = heartbeat_ticks
@@ -65,12 +66,20 @@ class FanOut:
         self.history.append(block, id)
         self._schedule()
 
-    def pass_on(self, block: bytes, id: str | None = None) -> None:
-        """Takes the next block and sends it in this very turn of the event loop. For streams with few subscribers."""
-        alone = len(cohorts := self._cohorts) == 1 and cohorts[0] and cohorts[0].cursor == self.history.end
-        self.history.append(block, id)
-        if alone and not (self._lagging or self._finish or self._room or self._moved or self.history.full):
-            cohorts[0].send(block)
+    def pass_on(self, blocks: Sequence[bytes], ids: Sequence[str | None] = ()) -> None:
+        """Takes the next blocks, at least one, and sends them in this very turn of the event loop. For streams with few subscribers. `ids`
+        are as in `History.append`, none when no block has one."""
+        history, cohorts = self.history, self._cohorts
+        end, end_bytes = history.end, history.end_bytes
+        if ids:
+            for block, id in zip(blocks, ids, strict=True):
+                history.append(block, id)
+        else:
+            for block in blocks:
+                history.append(block)
+        alone = len(cohorts) == 1 and cohorts[0].cursor == end and (len(blocks) == 1 or history.end_bytes - end_bytes <= READ_BYTES)
+        if alone and not (self._lagging or self._finish or self._room or self._moved or (self._bounded and history.full)):
+            cohorts[0].send(blocks)
             self._memory.count(self)
         else:
             self._turn()
@@ -135,10 +144,6 @@ class FanOut:
         """Says that there will be no more: each subscriber ends when it has had everything."""
         self._finish = (verdict, reason)
         self._schedule()
-
-    def turn(self) -> None:
-        """Sends what has come, in this very turn of the event loop. For streams with few subscribers."""
-        self._turn()
 
     def close(self) -> None:
         """Lets go of the memory. Subscribers have been ended or have joined another."""

@@ -1,10 +1,12 @@
 """The newest event blocks of one stream, so that any number of subscribers can be at different places of it."""
 
+import math
 from array import array
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 
 READ_BYTES = 32 * 1024
 """About as many bytes are read at once: what is read whole is one object, whoever reads it."""
@@ -23,8 +25,11 @@ class Limits:
     age_seconds: float
 
 
+UNLIMITED = Limits(blocks=2**62, bytes=2**62, age_seconds=math.inf)
+
+
 class _Segment:
-    """Consecutive blocks: a list while they come, one `bytes` when it is full."""
+    """Consecutive blocks: a list while they come, one `bytes` and where each block ends when it is full."""
 
     __slots__ = ("base", "begun", "blocks", "cost", "data", "ends", "first", "ids", "time")
 
@@ -41,26 +46,14 @@ class _Segment:
         self.begun = self.time = 0.0  # when its first and its newest block came
 
     @property
-    def size(self) -> int:
-        return self.ends[-1] if self.ends else 0
-
-    def append(self, block: bytes, id: str | None, now: float) -> int:
-        assert self.blocks is not None
-        if not self.blocks:
-            self.begun = now
-        self.blocks.append(block)
-        cost, ends = len(block), self.ends
-        ends.append(ends[-1] + cost if ends else cost)
-        if id is not None:
-            self.ids[id] = self.first + len(self.ends)
-            cost += _ID_BYTES + len(id)
-        self.cost += cost
-        self.time = now
-        return cost
+    def end(self) -> int:
+        """The cursor after its newest block."""
+        return self.first + len(self.ends if self.blocks is None else self.blocks)
 
     def seal(self) -> None:
         assert self.blocks is not None
         self.data = b"".join(self.blocks)
+        self.ends = array("L", accumulate(map(len, self.blocks)))
         self.blocks = None
 
     def start_of(self, index: int) -> int:
@@ -81,6 +74,22 @@ class History:
     A place in it is a cursor: the number of blocks before it, from 0 when the history began. Cursors from `first` to `end` can be read
     from; one before `first` is behind. `append` only adds; whoever knows which cursors are needed calls `trim`.
     """
+
+    __slots__ = (
+        "_before",
+        "_clock",
+        "_last_read",
+        "_limits",
+        "_newest_id",
+        "_open",
+        "_segment_cost",
+        "_segment_seconds",
+        "_segments",
+        "cost",
+        "end",
+        "end_bytes",
+        "first",
+    )
 
     def __init__(self, limits: Limits, *, clock: Callable[[], float]) -> None:
         self._limits = limits
@@ -104,19 +113,31 @@ class History:
 
     def append(self, block: bytes, id: str | None = None) -> None:
         """Takes the next block; `id` when the last event ID became `id` with it, None when it stayed."""
-        segment, now = self._open, self._clock()
-        if (ends := segment.ends) and (
-            ends[-1] + len(block) > READ_BYTES
+        segment, size = self._open, len(block)
+        blocks = segment.blocks
+        assert blocks is not None
+        now = self._clock() if self._segment_seconds < math.inf else 0.0
+        if blocks and (
+            self.end_bytes - segment.base + size > READ_BYTES
             or segment.cost > self._segment_cost
-            or len(ends) >= _SEGMENT_BLOCKS
+            or len(blocks) >= _SEGMENT_BLOCKS
             or now - segment.begun > self._segment_seconds  # or a slow stream would keep its old blocks for the sake of its new ones
         ):
             segment.seal()
             segment = self._open = self._begin_segment(self.end, self.end_bytes)
-        self.cost += segment.append(block, id, now)
-        self._newest_id = id or self._newest_id
+            blocks = segment.blocks = []
+        if not blocks:
+            segment.begun = now
+        blocks.append(block)
+        segment.time = now
         self.end += 1
-        self.end_bytes += len(block)
+        self.end_bytes += size
+        if id is not None:
+            segment.ids[id] = self.end
+            size += _ID_BYTES + len(id)
+            self._newest_id = id or self._newest_id
+        segment.cost += size
+        self.cost += size
 
     def seal(self) -> None:
         """Joins what is open, because no more blocks come: they take less memory so."""
@@ -146,7 +167,7 @@ class History:
             if segment is self._open:
                 first = self.end if too_old else max(first, self.end - 1)
             else:
-                first = max(first, segment.first + len(segment.ends))
+                first = max(first, segment.end)
                 cost -= segment.cost
         self._forget(min(first, keep))
 
@@ -167,9 +188,9 @@ class History:
             return
         self.first = first
         self._before = None
-        while self._segments[0] is not self._open and self._segments[0].first + len(self._segments[0].ends) <= first:
+        while self._segments[0] is not self._open and self._segments[0].end <= first:
             self._drop(self._segments.popleft())
-        if self._open.ends and first == self.end:  # all of it is too old
+        if self._open.end > self._open.first and first == self.end:  # all of it is too old
             self._before = (self._newest_id, first) if self._newest_id else None
             self._drop(self._open)
             self._segments.clear()
@@ -177,7 +198,7 @@ class History:
 
     def _drop(self, segment: _Segment) -> None:
         self.cost -= segment.cost
-        if segment.first + len(segment.ends) == self.first:  # whoever has had its last event misses nothing yet
+        if segment.end == self.first:  # whoever has had its last event misses nothing yet
             self._before = next(((id, cursor) for id, cursor in segment.ids.items() if cursor == self.first), None)
 
     def begins_after(self, id: str) -> None:
@@ -209,7 +230,7 @@ class History:
             return self._last_read[3], self._last_read[2]
         segment = self._segment_of(cursor)
         start = cursor - segment.first
-        stop = min(upto - segment.first, len(segment.ends))
+        stop = min(upto, segment.end) - segment.first
         data = segment.join(start, stop)
         self._last_read = (cursor, upto, segment.first + stop, data)
         return data, segment.first + stop
@@ -225,6 +246,8 @@ class History:
         if cursor == self.end:
             return self.end_bytes
         segment = self._segment_of(cursor)
+        if segment.blocks is not None:  # it is the newest, and who is here is mostly near the end
+            return self.end_bytes - sum(map(len, segment.blocks[cursor - segment.first :]))
         return segment.base + segment.start_of(cursor - segment.first)
 
     def _segment_of(self, cursor: int) -> _Segment:

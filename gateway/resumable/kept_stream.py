@@ -1,7 +1,6 @@
 """One stream that outlives its client."""
 
 import asyncio
-import math
 import time
 from collections.abc import Iterable
 
@@ -13,8 +12,8 @@ from service.tracing import Span
 
 from ..decoding import find_decoder
 from ..fan_out.fan_out import FanOut, Memory
-from ..fan_out.history import Limits
-from ..fan_out.stamping import read_id, read_stamp, stamp
+from ..fan_out.history import UNLIMITED
+from ..fan_out.stamping import read_id, read_stamp, stamp, stamp_plain
 from ..fan_out.subscriber import BEHIND
 from ..relay import COMPLETE as RELAY_COMPLETE
 from ..relay import CUT as RELAY_CUT
@@ -27,7 +26,6 @@ from .store import COMPLETE, CUT, ORPHANED, RUNNING, STOPPED, TOO_LARGE, StoredS
 log = structlog.get_logger()
 
 _LINE_ENDS = b"\r\n"
-_ALL = Limits(blocks=2**62, bytes=2**62, age_seconds=math.inf)
 
 
 class KeptStream:
@@ -53,7 +51,7 @@ class KeptStream:
         """Whether the store knows how it ended."""
         self.last_viewed = time.monotonic()
         """When somebody was last seen to follow it."""
-        self.fan_out = FanOut(_ALL, wheel, memory, heartbeat_ticks=wheel.ticks(route.heartbeat_seconds))
+        self.fan_out = FanOut(UNLIMITED, wheel, memory, heartbeat_ticks=wheel.ticks(route.heartbeat_seconds))
         self._wheel = wheel
         self.request_id = ""
         """Of the request that opened it; empty for one that was restored."""
@@ -62,6 +60,7 @@ class KeptStream:
         self._relay: Relay | None = None
         self._received = 0
         self._comments = bytearray()
+        self._before_number = b"id: %b-" % head.id.encode()
 
     def __repr__(self) -> str:
         return f"<KeptStream {self.head.id} {self.state} {self.fan_out}>"
@@ -124,28 +123,28 @@ class KeptStream:
         if self.state != RUNNING:
             return
         history = self.fan_out.history
-        if data.find(b"\n\n") == len(data) - 2 and b"\r" not in data and not self._comments and not data.startswith(b"\n"):
-            if (stamped := stamp(data, self.head.id, history.end + 1)) is not None:  # the usual case: one block
-                self.fan_out.pass_on(*stamped)
-            else:
-                self._add_comments(data)
+        stamped = None if self._comments else stamp_plain(data, self._before_number, history.end + 1)
+        if stamped is not None:
+            self.fan_out.pass_on(stamped)
         else:
-            self._write_many(data)
+            self._write_any(data)
         if history.cost + len(self._comments) > self.route.max_stream_bytes:
             self.stop(TOO_LARGE, f"the stream passed {self.route.max_stream_bytes} bytes, which is what the route keeps of one")
 
-    def _write_many(self, data: bytes) -> None:
-        history = self.fan_out.history  # not by `FanOut.append`, which would have another turn later
+    def _write_any(self, data: bytes) -> None:
+        blocks: list[bytes] = []
+        ids: list[str | None] = []
+        number = self.fan_out.history.end
         for block in split_blocks(data):
-            stamped = stamp(block, self.head.id, history.end + 1)
+            stamped = stamp(block, self.head.id, number + len(blocks) + 1)
             if stamped is None:
                 self._add_comments(block)
-            elif self._comments:
-                history.append(bytes(self._comments) + stamped[0], stamped[1])
-                self._comments.clear()
-            else:
-                history.append(*stamped)
-        self.fan_out.turn()
+                continue
+            blocks.append(bytes(self._comments) + stamped[0] if self._comments else stamped[0])
+            ids.append(stamped[1])
+            self._comments.clear()
+        if blocks:
+            self.fan_out.pass_on(blocks, ids)
 
     def _add_comments(self, block: bytes) -> None:
         """Keeps what has only comments for the head of the next block; behind the last one it means nothing to anybody.

@@ -296,14 +296,29 @@ async def test_block_that_is_passed_on_is_sent_in_the_same_turn_and_once_to_ever
     live, transport = audience.join(0)
     await settle()
     for number, block in enumerate(blocks[:10], 1):
-        fan_out.pass_on(block)
+        fan_out.pass_on([block])
         assert transport.body == b"".join(blocks[:number])
     stalled, chunked, late = audience.join(0, takes=0), audience.join(0, chunked=True), audience.join(0)
     for block in blocks[10:]:
-        fan_out.pass_on(block)
+        fan_out.pass_on([block])
     stalled[1].drain()
     everybody = (live, stalled[0], chunked[0], late[0])
     await until(lambda: all(subscriber.cohort and subscriber.blocks_out == 40 for subscriber in everybody))
-    fan_out.pass_on(b"last\n\n")
+    fan_out.pass_on([b"last\n\n"])
     await until(lambda: all(subscriber.blocks_out == 41 for subscriber in everybody))
     assert [each.body for each in (transport, stalled[1], late[1])] == [b"".join(blocks) + b"last\n\n"] * 3
+
+
+async def test_blocks_that_are_passed_on_together_leave_in_one_write_unless_they_are_many_bytes() -> None:
+    audience = Audience()
+    subscriber, transport = audience.join(0)
+    await settle()
+    few, many = blocks_of(3, 100), blocks_of(40, 10_000)
+    before = len(transport.writes)
+    audience.fan_out.pass_on(few, ["a", None, "b"])
+    assert transport.writes[before:] == [b"".join(few)]
+    assert [audience.fan_out.history.find(id) for id in ("a", "b")] == [1, 3]
+    audience.fan_out.pass_on(many)
+    await until(lambda: subscriber.blocks_out == 43)
+    assert transport.body == b"".join(few + many)
+    assert max(map(len, transport.writes)) < 50_000

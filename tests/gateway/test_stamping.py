@@ -1,9 +1,11 @@
 """IDs that the gateway gives to events."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from eventstream import Parser
-from gateway.fan_out.stamping import read_stamp, stamp
+from eventstream import Parser, split_blocks
+from gateway.fan_out.stamping import read_stamp, stamp, stamp_plain
 
 STREAM = "0123456789abcdef" * 2
 STAMP = b"id: %b-7\n" % STREAM.encode()
@@ -66,6 +68,39 @@ def test_block_with_an_id_of_its_own_or_with_fields_but_no_data_stays(lines: lis
 @pytest.mark.parametrize("block", [b"\n", b"\r\n", b": comment\n\n", b":\r\r", b": data: x\n: id: 3\n\n", b"database: x\nidea: y\n\n"])
 def test_block_with_nothing_that_a_client_looks_at_is_none(block: bytes) -> None:
     assert stamp(block, STREAM, 7) is None
+
+
+PARTS = (b"data: x", b"data", b"data:", b"event: e", b"id: a", b"id", b": c", b"idea: y", b" ", b"\n", b"\n", b"\n\n", b"\r")
+
+
+@settings(max_examples=300)
+@given(st.lists(st.sampled_from(PARTS), max_size=12), st.integers(1, 10**12))
+def test_plain_blocks_are_stamped_together_as_each_would_be_by_itself(parts: list[bytes], number: int) -> None:
+    blocks = b"".join(parts) + b"\n\n"
+    together = stamp_plain(blocks, b"id: %b-" % STREAM.encode(), number)
+    if together is not None:
+        assert [(block, None) for block in together] == [
+            stamp(block, STREAM, place) for place, block in enumerate(split_blocks(blocks), number)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "count"),
+    [
+        (b"data: x\n\n", 1),
+        (b"event: e\ndata: x\n\n", 1),
+        (b": c\ndata: x\ndata: y\n\ndata:\n\nretry: 5\ndata: z\n\n", 3),
+        (b"data: x\r\n\r\n", None),
+        (b"data: x\nid: 5\n\n", None),
+        (b"data: x\n\nid\ndata: x\n\n", None),
+        (b"data: x\n\n\ndata: x\n\n", None),
+        (b"data: x\n\n: c\n\n", None),
+        (b"\n", None),
+    ],
+)
+def test_usual_blocks_are_plain_and_odd_ones_are_left_to_a_closer_look(blocks: bytes, count: int | None) -> None:
+    together = stamp_plain(blocks, b"id: s-", 1)
+    assert (None if together is None else len(together)) == count
 
 
 def test_stamp_can_be_read_and_other_ids_are_none() -> None:
