@@ -228,12 +228,15 @@ class History:
         them. Equal reads in a row give the same object. Both cursors must be within the history, `cursor < upto`."""
         if self._last_read is not None and self._last_read[:2] == (cursor, upto):
             return self._last_read[3], self._last_read[2]
+        data, after = self.copy(cursor, upto)
+        self._last_read = (cursor, upto, after, data)
+        return data, after
+
+    def copy(self, cursor: int, upto: int) -> tuple[bytes, int]:
+        """Gives what `read` gives, to one who reads alone: it is not remembered for others, nor its memory kept."""
         segment = self._segment_of(cursor)
-        start = cursor - segment.first
-        stop = min(upto, segment.end) - segment.first
-        data = segment.join(start, stop)
-        self._last_read = (cursor, upto, segment.first + stop, data)
-        return data, segment.first + stop
+        stop = min(upto, segment.end)
+        return segment.join(cursor - segment.first, stop - segment.first), stop
 
     def block(self, cursor: int) -> bytes:
         """Gives the block that ends at `cursor`, which must be within the history."""

@@ -34,10 +34,18 @@ _BY_KEY = (
 T = TypeVar("T")
 
 
+_Work = Change | Sequence[Change] | Callable[[StreamWriter], object]
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
-    work: Change | Callable[[StreamWriter], object]
+    work: _Work
     waiter: asyncio.Future[Any]
+
+    @property
+    def changes(self) -> Sequence[Change]:
+        """What it changes in streams."""
+        return () if callable(self.work) else self.work if isinstance(self.work, Sequence) else (self.work,)
 
 
 class SqliteStreamStore:
@@ -105,6 +113,11 @@ class SqliteStreamStore:
         """See StreamStore.append."""
         await self._submit(Append(id, blocks))
 
+    async def append_all(self, parts: Sequence[tuple[str, bytes]]) -> Sequence[Exception | None]:
+        """See StreamStore.append_all."""
+        outcomes: Sequence[Exception | None] = await self._submit([Append(id, blocks) for id, blocks in parts])
+        return outcomes
+
     async def finish(self, id: str, state: str, reason: str, keep_until: float) -> None:
         """See StreamStore.finish."""
         if state in (RUNNING, EXPIRED):
@@ -151,7 +164,7 @@ class SqliteStreamStore:
         if self._close is not None:
             raise StoreError(f"{self._path}: the store is closed")
 
-    def _submit(self, work: Change | Callable[[StreamWriter], object]) -> "asyncio.Future[Any]":
+    def _submit(self, work: _Work) -> "asyncio.Future[Any]":
         self._check_open()
         waiter = asyncio.get_running_loop().create_future()
         self._jobs.append(_Job(work, waiter))
@@ -166,7 +179,7 @@ class SqliteStreamStore:
             jobs, self._jobs = self._jobs, []
             if not self._closing.is_set():
                 self._wanted.clear()
-            self._deliver(jobs, await loop.run_in_executor(self._thread, _work, self._writer, [job.work for job in jobs]))
+            self._deliver(jobs, await loop.run_in_executor(self._thread, _work, self._writer, jobs))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._group_seconds):
                     await self._closing.wait()
@@ -174,16 +187,19 @@ class SqliteStreamStore:
     def _deliver(self, jobs: Sequence[_Job], outcomes: Sequence[object]) -> None:
         refused: dict[str, Exception] = {}
         for job, outcome in zip(jobs, outcomes, strict=True):
-            if isinstance(outcome, Exception) and not callable(job.work):
-                refused[job.work.id] = outcome
+            each = outcome if isinstance(outcome, list) else [outcome]
+            refused |= {change.id: error for change, error in zip(job.changes, each, strict=False) if isinstance(error, Exception)}
             _tell(job, outcome)
-        if refused:  # what has come since for these streams would leave a hole
-            waiting, self._jobs = self._jobs, []
-            for job in waiting:
-                if not callable(job.work) and job.work.id in refused:
-                    _tell(job, refused[job.work.id])
-                else:
-                    self._jobs.append(job)
+        if not refused:
+            return
+        waiting, self._jobs = self._jobs, []  # what has come since for these streams would leave a hole
+        for job in waiting:
+            error = next((refused[change.id] for change in job.changes if change.id in refused), None)
+            if error is None:
+                self._jobs.append(job)
+                continue
+            refused |= {change.id: error for change in job.changes}
+            _tell(job, [error] * len(job.changes) if isinstance(job.work, Sequence) else error)
 
     async def _read(self, call: Callable[[sqlite3.Connection], T]) -> T:
         self._check_open()
@@ -232,16 +248,23 @@ def _open(directory: Path, retain_seconds: float, now: float) -> tuple[StreamWri
         raise
 
 
-def _work(writer: StreamWriter, works: Sequence[Change | Callable[[StreamWriter], object]]) -> list[object]:
-    """Gives what came of each; an exception is one outcome of them."""
-    changes = [work for work in works if not callable(work)]
-    made: list[object] = []
+def _work(writer: StreamWriter, jobs: Sequence[_Job]) -> list[object]:
+    """Gives what came of each; an exception is one outcome of them, and several changes have a list of outcomes."""
+    changes = [change for job in jobs for change in job.changes]
+    made: list[Exception | None] = []
     try:
         made += writer.write(changes) if changes else ()
     except Exception as error:  # noqa: BLE001 - the waiters raise it
         made += [error] * len(changes)
     following = iter(made)
-    return [_call(writer, work) if callable(work) else next(following) for work in works]
+    outcomes: list[object] = []
+    for job in jobs:
+        if callable(job.work):
+            outcomes.append(_call(writer, job.work))
+        else:
+            each = [next(following) for _ in job.changes]
+            outcomes.append(each if isinstance(job.work, Sequence) else each[0])
+    return outcomes
 
 
 def _call(writer: StreamWriter, work: Callable[[StreamWriter], object]) -> object:

@@ -75,6 +75,9 @@ class StreamStore(Protocol):
     async def append(self, id: str, blocks: bytes) -> None:
         """Takes whole blocks that follow those it has. Raises StoreError, also when the stream does not run there."""
 
+    async def append_all(self, parts: Sequence[tuple[str, bytes]]) -> Sequence[Exception | None]:
+        """The same for many streams at once, by their ids; gives for each None, or the error that `append` would have raised."""
+
     async def finish(self, id: str, state: str, reason: str, keep_until: float) -> None:
         """Takes how a stream ended, and until when (Unix time) its blocks are kept. Raises StoreError, also when the stream does not run
         there, and ValueError for a state that is no end."""

@@ -1,7 +1,7 @@
 """Brings kept streams into the store."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from .store import RUNNING, StoreError, StreamStore
 log = structlog.get_logger()
 
 _PART_BYTES = 256 * 1024
+_STREAMS_AT_ONCE = 64
 
 
 class Storing:
@@ -26,8 +27,13 @@ class Storing:
     async def bring(self, streams: Iterable[KeptStream]) -> None:
         """Stores of each stream what the store does not have yet. One call at a time, and none may be cancelled: else blocks come twice."""
         unstored = [stream for stream in streams if _is_unstored(stream)]
-        results = await asyncio.gather(*(self._bring_one(stream) for stream in unstored), return_exceptions=True)
-        failures = [result for result in results if result is not None]
+        running = [stream for stream in unstored if stream.in_store and stream.state == RUNNING]
+        others = [stream for stream in unstored if not stream.in_store or stream.state != RUNNING]
+        steps = [asyncio.ensure_future(self._bring_one(stream)) for stream in others]
+        for start in range(0, len(running), _STREAMS_AT_ONCE):
+            steps.append(asyncio.ensure_future(self._append(running[start : start + _STREAMS_AT_ONCE])))
+            await asyncio.sleep(0)  # events of others have their turn
+        failures = [result for result in await asyncio.gather(*steps, return_exceptions=True) if result is not None]
         for failure in failures:
             if not isinstance(failure, StoreError):
                 raise failure
@@ -41,6 +47,25 @@ class Storing:
         if not self.failed:
             self.failed = True
             log.error("the store of streams fails, they are kept in memory only", error=str(error))
+
+    async def _append(self, streams: Sequence[KeptStream]) -> None:
+        """Stores what has come of streams that run, which is what most do, with one call for all."""
+        unstored = [(stream, stream.fan_out.history.end) for stream in streams]
+        failures: list[Exception] = []
+        while unstored:
+            parts = [_read(stream, end) for stream, end in unstored]
+            outcomes = await self.store.append_all([(stream.head.id, data) for (stream, _), (data, _) in zip(unstored, parts, strict=True)])
+            left = []
+            for (stream, end), (_, cursor), failure in zip(unstored, parts, outcomes, strict=True):
+                if failure is not None:
+                    failures.append(failure)
+                    continue
+                stream.stored_to = cursor
+                if cursor < end:
+                    left.append((stream, end))
+            unstored = left
+        if failures:
+            raise failures[0]
 
     async def _bring_one(self, stream: KeptStream) -> None:
         """Asks for steps at once, for one transaction: the store takes them in order, and none behind one that fails."""
@@ -70,7 +95,7 @@ def _read(stream: KeptStream, end: int) -> tuple[bytes, int]:
     parts: list[bytes] = []
     size, cursor = 0, stream.stored_to
     while cursor < end and size < _PART_BYTES:
-        data, cursor = stream.fan_out.history.read(cursor, end)
+        data, cursor = stream.fan_out.history.copy(cursor, end)
         parts.append(data)
         size += len(data)
     return b"".join(parts), cursor

@@ -163,6 +163,15 @@ class StreamStoreContract:
         found = await load(store, "s1")
         assert (found.state, found.blocks) == (COMPLETE, b"".join(map(block, range(50))))
 
+    async def test_appends_of_many_streams_at_once_tell_of_each_what_came_of_it(self, store: StreamStore) -> None:
+        await store.create(head("s1"))
+        await keep(store, head("ended"), block(1))
+        parts = [("s1", block(2)), ("ended", block(2)), ("s1", block(3)), ("none", b"")]
+        outcomes, *_ = await asyncio.gather(store.append_all([("s1", block(1))]), store.append_all(parts), store.append("s1", block(4)))
+        assert outcomes == [None]
+        assert [type(outcome) for outcome in await store.append_all(parts)] == [type(None), StoreError, type(None), StoreError]
+        assert (await load(store, "s1")).blocks == b"".join(map(block, (1, 2, 3, 4, 2, 3)))
+
     async def test_cancelled_call_is_done_all_the_same(self, store: StreamStore) -> None:
         await store.create(head("s1"))
         appending = asyncio.ensure_future(store.append("s1", block(1)))

@@ -6,7 +6,7 @@ import gc
 import secrets
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import aiohttp
@@ -55,6 +55,9 @@ class ScriptedStore:
     async def append(self, id: str, blocks: bytes) -> None:
         await self._do("append")
         self._change(id, blocks=self._running(id).blocks + blocks)
+
+    async def append_all(self, parts: Sequence[tuple[str, bytes]]) -> Sequence[Exception | None]:
+        return await asyncio.gather(*(self.append(id, blocks) for id, blocks in parts), return_exceptions=True)  # type: ignore[return-value]
 
     async def finish(self, id: str, state: str, reason: str, keep_until: float) -> None:
         await self._do("finish")

@@ -206,13 +206,15 @@ async def test_change_that_was_asked_for_behind_one_that_failed_is_not_made(tmp_
         first = asyncio.ensure_future(store.append("s1", block(1)))
         await asyncio.sleep(0)
         await asyncio.sleep(0)  # the group is under way
-        late = [asyncio.ensure_future(call) for call in (store.append("s1", block(2)), store.finish("s1", COMPLETE, "", NOW))]
+        calls = (store.append_all([("s1", block(2))]), store.append("s1", block(2)), store.finish("s1", COMPLETE, "", NOW))
+        together, *late = [asyncio.ensure_future(call) for call in calls]
         other = asyncio.ensure_future(store.append("s2", block(3)))
         with pytest.raises(StoreError, match="database is locked"):
             await first
         locked.execute("COMMIT")
         locked.close()
         assert [type(outcome) for outcome in await asyncio.gather(*late, return_exceptions=True)] == [StoreError, StoreError]
+        assert [type(outcome) for outcome in await together] == [StoreError]
         await asyncio.gather(other, return_exceptions=True)
         await keep_going(store)
 
