@@ -27,8 +27,8 @@ from .problems import problem
 from .relay import COMPLETE, CUT, LEFT, Relay, Sink
 from .routing.routes import Route
 from .spans import answered, ask_upstream
-from .target import url_of
 from .upstream import attach
+from .upstream_client import UpstreamAnswer, UpstreamClient
 from .wheel import TimerWheel
 
 log = structlog.get_logger()
@@ -38,7 +38,7 @@ class Direct:
     """Answers a request with what its upstream answers."""
 
     def __init__(self, session: aiohttp.ClientSession, wheel: TimerWheel, metrics: Metrics, max_request_body_bytes: int) -> None:
-        self._session = session
+        self._client = UpstreamClient(session)
         self._wheel = wheel
         self._metrics = metrics
         self._max_body = max_request_body_bytes
@@ -59,12 +59,12 @@ class Direct:
                         first_byte.reschedule(loop.time() + route.first_byte_timeout_seconds)
 
                 body = RequestBody(request, self._max_body, wait_for_answer, route.body_timeout_seconds)
-                upstream = await self._session.request(
+                upstream = await self._client.ask(
                     request.method,
-                    url_of(route.upstream, exchange.target),
-                    headers=request_fields(request, route, span),
+                    route.upstream,
+                    exchange.target,
+                    fields=request_fields(request, route, span),
                     data=body.open(),
-                    allow_redirects=False,
                     timeout=route.timeout,
                 )
             return await self.relay(request, upstream, exchange)
@@ -78,7 +78,7 @@ class Direct:
         finally:
             answered(span, exchange)
 
-    async def relay(self, request: web.BaseRequest, upstream: aiohttp.ClientResponse, exchange: Exchange) -> web.StreamResponse:
+    async def relay(self, request: web.BaseRequest, upstream: UpstreamAnswer, exchange: Exchange) -> web.StreamResponse:
         """Gives the response for what an upstream has answered, sent except for its end, and closes the upstream's."""
         try:
             exchange.status = upstream.status
@@ -88,7 +88,7 @@ class Direct:
         finally:
             upstream.close()
 
-    async def _relay(self, request: web.BaseRequest, upstream: aiohttp.ClientResponse, exchange: Exchange) -> web.StreamResponse:
+    async def _relay(self, request: web.BaseRequest, upstream: UpstreamAnswer, exchange: Exchange) -> web.StreamResponse:
         response = _response_head(upstream, exchange)
         writer = await response.prepare(request)
         assert isinstance(writer, StreamWriter)
@@ -124,7 +124,7 @@ class Direct:
         request: web.BaseRequest,
         response: web.StreamResponse,
         writer: StreamWriter,
-        upstream: aiohttp.ClientResponse,
+        upstream: UpstreamAnswer,
         exchange: Exchange,
     ) -> web.StreamResponse:
         """Relays a body that came with its head, in one write with it."""
@@ -144,7 +144,7 @@ class Direct:
             end_unfinished(request, response, delimited=_delimited(response))
         return response
 
-    def _open_relay(self, sink: Sink, chunked: bool, upstream: aiohttp.ClientResponse, exchange: Exchange) -> Relay:
+    def _open_relay(self, sink: Sink, chunked: bool, upstream: UpstreamAnswer, exchange: Exchange) -> Relay:
         route = exchange.route
         framer = decoder = None
         heartbeat_ticks = 0
@@ -185,7 +185,7 @@ def request_fields(request: web.BaseRequest, route: Route, span: Span | None = N
     return fields
 
 
-def _response_head(upstream: aiohttp.ClientResponse, exchange: Exchange) -> ResponseHead:
+def _response_head(upstream: UpstreamAnswer, exchange: Exchange) -> ResponseHead:
     headers = upstream.headers
     fields = end_to_end(headers)
     media_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
@@ -239,7 +239,7 @@ def _explain(error: Exception) -> str:
             return "its answer is not HTTP"
 
 
-async def _pump(upstream: aiohttp.ClientResponse, relay: Relay, writer: StreamWriter) -> None:
+async def _pump(upstream: UpstreamAnswer, relay: Relay, writer: StreamWriter) -> None:
     """The way that always works: reads the body through aiohttp's stream reader."""
     try:
         async for chunk in upstream.content.iter_any():

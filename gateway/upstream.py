@@ -19,6 +19,7 @@ from aiohttp.streams import StreamReader
 from .metrics.latency import SAMPLE_EVERY, Latency
 from .read_buffer import READ_BYTES, ReadBuffer
 from .relay import Relay
+from .upstream_client import UpstreamAnswer
 
 _CLOSED_EARLY = "connection closed before the end of the response"
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
@@ -239,7 +240,7 @@ def _take_buffer(content: StreamReader) -> bytes:
     return received
 
 
-def attach(response: aiohttp.ClientResponse, receiver: Receiver) -> bool:
+def attach(response: UpstreamAnswer, receiver: Receiver) -> bool:
     """Sends the body of `response` to `receiver`, now and in the calls that read it.
 
     False when that cannot be, because the response is not aiohttp's usual arrangement: then the caller has to read it.

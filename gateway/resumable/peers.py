@@ -20,6 +20,7 @@ from ..incoming import Incoming
 from ..metrics.metrics import Metrics
 from ..settings import Settings
 from ..upstream import open_session
+from ..upstream_client import UpstreamAnswer
 from ..wheel import TimerWheel
 from .store import StreamHead
 
@@ -30,7 +31,7 @@ _CALLER = istr("Gateway-Caller")
 class _OtherWorker(Direct):
     """Another worker as an upstream."""
 
-    async def relay(self, request: web.BaseRequest, upstream: aiohttp.ClientResponse, exchange: Exchange) -> web.StreamResponse:
+    async def relay(self, request: web.BaseRequest, upstream: UpstreamAnswer, exchange: Exchange) -> web.StreamResponse:
         assert isinstance(request, Incoming)
         request.answer_fields[_CALLER] = ""  # is not for the client
         if _CALLER in upstream.headers:

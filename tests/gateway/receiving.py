@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 
 from gateway.upstream import UpstreamProtocol, attach, open_session
+from gateway.upstream_client import UpstreamAnswer
 from tests.scripted_upstream import ScriptedUpstream, Step
 
 GUARD_SECONDS = 30.0
@@ -86,6 +87,6 @@ async def response_to(*script: Step) -> AsyncIterator[tuple[aiohttp.ClientRespon
         yield response, upstream
 
 
-def attached(response: aiohttp.ClientResponse, receiver: Recorder) -> Recorder:
+def attached(response: UpstreamAnswer, receiver: Recorder) -> Recorder:
     assert attach(response, receiver), BROKEN
     return receiver
