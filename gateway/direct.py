@@ -1,6 +1,7 @@
 """Mode direct: one upstream request per downstream request."""
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable
 
@@ -16,6 +17,7 @@ from service.tracing import Span
 from .body import RequestBody
 from .clients.address import plain_address
 from .clients.throttle import begin_writing, open_throttle
+from .deadline import Deadline
 from .decoding import find_decoder
 from .deletion import Deletion
 from .downstream import DownstreamProtocol, ResponseHead, WholeBody, comes_from_peer, end_unfinished, send_head
@@ -42,6 +44,9 @@ class Direct:
         self._wheel = wheel
         self._metrics = metrics
         self._max_body = max_request_body_bytes
+        self._loop = asyncio.get_running_loop()
+        self._log = structlog.get_logger().bind()
+        self._tells_openings = self._log.is_enabled_for(logging.DEBUG)
         self.note_deletion: Callable[[Deletion], None] = lambda deletion: None
         """Is told what an upstream has deleted, before the client is."""
 
@@ -49,14 +54,13 @@ class Direct:
         """Gives the response, sent except for its end. Cancelling it, as aiohttp does when the client leaves, ends the upstream request."""
         route = exchange.route
         self._metrics.asked(route.path, request.method)
-        loop = asyncio.get_running_loop()
         span = ask_upstream(exchange)
         try:
-            async with asyncio.timeout(None) as first_byte:
+            with Deadline() as first_byte:
 
                 def wait_for_answer() -> None:
                     if route.first_byte_timeout_seconds:
-                        first_byte.reschedule(loop.time() + route.first_byte_timeout_seconds)
+                        first_byte.set(self._loop, route.first_byte_timeout_seconds)
 
                 body = RequestBody(request, self._max_body, wait_for_answer, route.body_timeout_seconds)
                 upstream = await self._client.ask(
@@ -154,7 +158,8 @@ class Direct:
             if decoder is not None or coding.strip().lower() in ("", "identity"):  # an unknown coding passes untouched
                 framer = Framer(route.max_block_bytes)
                 heartbeat_ticks = self._wheel.ticks(route.heartbeat_seconds)
-            log.debug("stream opened", **exchange.facts())
+            if self._tells_openings:
+                self._log.debug("stream opened", **exchange.facts())
         relay = exchange.relay = Relay(
             sink,
             self._wheel,

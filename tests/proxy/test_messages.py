@@ -216,6 +216,20 @@ async def test_answer_that_comes_before_the_request_body_is_passed_on(converse: 
         assert (answer.head.status, await answer.to_end()) == (403, b"no")
 
 
+async def test_upstream_that_answers_while_the_request_body_comes_gets_the_rest_of_it(converse: Converse, gateway: None) -> None:
+    async def answer_and_read_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + chunk(b"data: 1\n\n"))
+        await reader.readuntil(b"0\r\n\r\n")
+        writer.write(chunk(b"data: 2\n\n") + LAST_CHUNK)
+
+    async with converse(Act(answer_and_read_on), method="POST", headers=[("Transfer-Encoding", "chunked")], read_body=False) as talk:
+        await talk.downstream.send(chunk(b"hello"))
+        answer = await talk.answer()
+        assert await answer.receive(9) == b"data: 1\n\n"
+        await talk.downstream.send(chunk(b"world") + LAST_CHUNK)
+        assert await answer.to_end() == b"data: 1\n\ndata: 2\n\n"
+
+
 async def test_head_of_the_response_goes_out_before_any_event(converse: Converse) -> None:
     pause = Pause()
     async with converse(HEAD, pause, chunk(b"data: x\n\n"), LAST_CHUNK) as talk:
