@@ -4,10 +4,12 @@ import re
 
 from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError, InvalidHeader, InvalidURLError, LineTooLong
+from multidict import istr
 
 from .refusal import Refusal
 
 _HOST = re.compile(r"([A-Za-z0-9._~!$&'()*+;=%-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?")  # RFC 3986 section 3.2.2, without the comma of lists
+_HOST_FIELD, _TRANSFER_ENCODING = istr("Host"), istr("Transfer-Encoding")
 _TOO_MANY = "Too many"
 _LOOKALIKES = frozenset(
     (
@@ -36,7 +38,7 @@ def find_fault(request: web.BaseRequest, authority: str) -> Refusal | None:
     if version not in (HttpVersion11, HttpVersion10):
         request._cache["version"] = HttpVersion10  # it is answered in that
         return Refusal(505, "malformed", f"HTTP/{version.major}.{version.minor} is not spoken here, HTTP/1.1 and 1.0 are")
-    coding = headers.get("Transfer-Encoding")
+    coding = headers.get(_TRANSFER_ENCODING)
     if coding is not None:
         if version == HttpVersion10:
             return Refusal(400, "malformed", "HTTP/1.0 has no Transfer-Encoding (RFC 9112 section 6.1)")
@@ -44,8 +46,8 @@ def find_fault(request: web.BaseRequest, authority: str) -> Refusal | None:
             return Refusal(501, "malformed", "Transfer-Encoding may be chunked and nothing else")
     if "#" in request.raw_path:
         return Refusal(400, "target", "the request target has a fragment (#), which is the client's own business")
-    for host in filter(None, (authority, headers.get("Host", ""))):
-        if not _HOST.fullmatch(host):
+    for host in (authority, headers.get(_HOST_FIELD, "")):
+        if host and not _HOST.fullmatch(host):
             return Refusal(400, "malformed", "Host must be a name or an address, with a port or without (RFC 9110 section 7.2)")
     for name in headers:
         if "_" in name and name.replace("_", "-").lower() in _LOOKALIKES:

@@ -4,7 +4,7 @@ import re
 import time
 from collections import deque
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..exchange import Exchange
 from ..fan_out.subscriber import BEHIND
@@ -47,6 +47,20 @@ class Mark:
     count: int = 1
 
 
+class _End(NamedTuple):
+    """An event stream that has ended; what must not be shown of its path and its reason is left out when somebody looks."""
+
+    at: float
+    route: str
+    method: str
+    path: str
+    verdict: str
+    reason: str
+    blocks: int
+    bytes: int
+    seconds: float
+
+
 @dataclass(slots=True)
 class Sent:
     """What the event streams of one route have sent that have ended."""
@@ -60,7 +74,7 @@ class Timeline:
 
     def __init__(self) -> None:
         self._marks: deque[Mark] = deque(maxlen=_MOST_MARKS)
-        self._ended: deque[dict[str, object]] = deque(maxlen=_MOST_ENDED)
+        self._ended: deque[_End] = deque(maxlen=_MOST_ENDED)
         self.sent: dict[str, Sent] = {}
         """By the route's path."""
 
@@ -75,7 +89,7 @@ class Timeline:
     @property
     def ended(self) -> list[dict[str, Any]]:
         """The event streams that ended last, oldest first."""
-        return list(self._ended)
+        return [end._asdict() | {"path": shown_path(end.path), "reason": without_secrets(end.reason)} for end in self._ended]
 
     def mark(self, kind: str, route: str, target: str = "", detail: str = "") -> None:
         """Takes note of what has just happened. The query of `target`, and those of URLs in `detail`, are left out."""
@@ -90,22 +104,15 @@ class Timeline:
         """Takes note of an event stream that has ended."""
         relay = exchange.relay
         assert relay is not None
-        sent = self.sent.setdefault(exchange.route.path, Sent())
+        sent = self.sent.get(exchange.route.path)
+        if sent is None:
+            sent = self.sent[exchange.route.path] = Sent()
         sent.blocks += relay.blocks_out
         sent.bytes += relay.bytes_out
-        self._ended.append(
-            {
-                "at": time.time(),
-                "route": exchange.route.path,
-                "method": exchange.method,
-                "path": shown_path(exchange.target),
-                "verdict": relay.verdict,
-                "reason": without_secrets(relay.reason),
-                "blocks": relay.blocks_out,
-                "bytes": relay.bytes_out,
-                "seconds": time.monotonic() - exchange.opened_at,
-            }
-        )
+        seconds = time.monotonic() - exchange.opened_at
+        route, path = exchange.route.path, exchange.target.partition("?")[0]
+        end = (time.time(), route, exchange.method, path, relay.verdict, relay.reason, relay.blocks_out, relay.bytes_out, seconds)
+        self._ended.append(_End(*end))
         if relay.verdict in (CUT, BEHIND):
             self.mark(relay.verdict, exchange.route.path, exchange.target, relay.reason)
 
