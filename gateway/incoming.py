@@ -4,14 +4,16 @@ from collections.abc import Collection
 from typing import Any
 
 from aiohttp import web
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict, CIMultiDictProxy, istr
 
-from service.request_ids import keep_or_make
+from service.request_ids import REQUEST_ID, keep_or_make
 
 from .auth.caller import Caller
 from .clients.address import CHAIN_FIELDS, FORWARDING_FIELDS, TrustedProxies, client_network, plain_address
 from .cors import ORIGIN, Cors, is_preflight
 from .problems import ProblemAnswer
+
+_REQUEST_ID = istr(REQUEST_ID)
 
 
 class Incoming(web.BaseRequest):
@@ -50,9 +52,9 @@ class Incoming(web.BaseRequest):
             self.forget(*(CHAIN_FIELDS if self.client == believed else ()))  # those that name nobody, or not the same
         else:
             self.forget(*FORWARDING_FIELDS)
-        given = self._headers.get("X-Request-Id", "")
+        given = self._headers.get(_REQUEST_ID, "")
         self.request_id = keep_or_make(given)
-        self.answer_fields = CIMultiDict({"X-Request-Id": self.request_id})
+        self.answer_fields = CIMultiDict({_REQUEST_ID: self.request_id})
 
     def apply_cors(self, cors: Cors, methods: Collection[str]) -> bool:
         """Lets the answer say which pages may have it, and tells whether this request only asks for that: a 204 is its answer.
@@ -67,7 +69,7 @@ class Incoming(web.BaseRequest):
 
     def forget(self, *names: str) -> None:
         """Takes header fields away, for instance credentials that are meant for the gateway."""
-        if not any(name in self._headers for name in names):
+        if self._headers.keys().isdisjoint(names):
             return
         fields = self._headers.copy()
         for name in names:
@@ -90,6 +92,10 @@ class Incoming(web.BaseRequest):
             if isinstance(response, ProblemAnswer):
                 response.name_request(self.request_id)
             headers = response.headers
+            if len(fields) == 1:
+                headers[_REQUEST_ID] = self.request_id
+                del self.answer_fields
+                return
             vary = headers.getall("Vary", ()) if "Vary" in fields else ()
             for name in fields:
                 headers.popall(name, None)

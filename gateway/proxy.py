@@ -87,7 +87,7 @@ class Proxy:
         assert isinstance(request, Incoming)
         request.identify()
         exchange = await self._open(request)
-        if isinstance(exchange, web.Response):
+        if not isinstance(exchange, Exchange):
             return exchange
         counted_as = request.counted_as  # whatever becomes of the request meanwhile
         exchange.request_id, exchange.caller = request.request_id, request.caller

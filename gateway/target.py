@@ -1,5 +1,6 @@
 """What a request asks for, by the first line of its head (RFC 9112 section 3.2)."""
 
+import re
 from collections.abc import Iterator
 from urllib.parse import unquote
 
@@ -7,12 +8,12 @@ from yarl import URL
 
 from eventstream.request import keep_mark
 
-_ODD = ("%", "//", "/.", "\\")
+_ODD = re.compile(r"[%\\]|/[/.]")
 
 
 def split_target(target: str) -> tuple[str, str]:
     """Gives the authority (empty unless the target is in absolute form), and path and query."""
-    if not target.lower().startswith(("http://", "https://")):
+    if target.startswith("/") or not target.lower().startswith(("http://", "https://")):
         return "", target
     rest = target.partition("://")[2]
     end = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
@@ -31,7 +32,7 @@ def readings(path: str) -> Iterator[str]:
 
     Nothing for one that can be read in only one way. A backslash counts as a slash, and `..;x` as `..`, as some servers have it.
     """
-    if not any(odd in path for odd in _ODD):
+    if not _ODD.search(path):
         return
     decoded = unquote(path, "latin-1")
     yield decoded

@@ -6,9 +6,11 @@ test that compares what is sent with what aiohttp's session sends, and why that 
 """
 
 import re
+from functools import cached_property
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.helpers import TimerNoop
 from aiohttp.http import RawResponseMessage
@@ -59,6 +61,14 @@ class Answer:
 UpstreamAnswer = Answer | aiohttp.ClientResponse
 
 
+class _Destination(aiohttp.ClientRequest):
+    """Says where to connect to, and is never sent."""
+
+    @cached_property
+    def connection_key(self) -> ConnectionKey:  # made anew for each request otherwise
+        return super().connection_key
+
+
 class _Place:
     """What is the same for all requests to one upstream."""
 
@@ -66,7 +76,7 @@ class _Place:
         url = URL(upstream, encoded=True)
         self.prefix = url.raw_path.rstrip("/")
         self.host = url.host_port_subcomponent or ""
-        self.request = aiohttp.ClientRequest("GET", url)  # it says where to connect to, and is never sent
+        self.destination = _Destination("GET", url)
 
 
 class UpstreamClient:
@@ -122,9 +132,9 @@ class UpstreamClient:
 
     async def _send(self, place: _Place, method: str, wire: bytes, timeout: aiohttp.ClientTimeout) -> Answer:
         try:
-            connection = await self._connector.connect(place.request, [], timeout)
+            connection = await self._connector.connect(place.destination, [], timeout)
         except TimeoutError as error:
-            raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {place.request.url}") from error
+            raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {place.destination.url}") from error
         try:
             protocol = connection.protocol
             assert protocol is not None
@@ -151,7 +161,7 @@ class UpstreamClient:
                     return Answer(connection, protocol, head, content)
         except aiohttp.http.HttpProcessingError as error:
             connection.close()
-            raise aiohttp.ClientResponseError(place.request.request_info, (), status=error.code, message=error.message) from error
+            raise aiohttp.ClientResponseError(place.destination.request_info, (), status=error.code, message=error.message) from error
         except BaseException:
             connection.close()
             raise

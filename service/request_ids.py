@@ -1,7 +1,7 @@
 """What a request is called in the logs, errors and answers of all that have to do with it."""
 
+import os
 import re
-import secrets
 from contextvars import ContextVar
 
 _SENSIBLE = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")
@@ -14,9 +14,9 @@ current_request_id: ContextVar[str] = ContextVar("current_request_id", default="
 
 def new_request_id() -> str:
     """Gives an id that no other request has: 32 hexadecimal digits."""
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 def keep_or_make(given: str) -> str:
     """Gives the id of a request whose `X-Request-Id` is `given`: that, unless it is missing or could spoil a log line."""
-    return given if _SENSIBLE.fullmatch(given) else new_request_id()
+    return given if given and _SENSIBLE.fullmatch(given) else new_request_id()

@@ -3,7 +3,6 @@
 import math
 import mmap
 import secrets
-from collections import Counter
 from collections.abc import Sequence
 from weakref import WeakValueDictionary
 
@@ -88,7 +87,7 @@ class Admission:
         self.max_open_per_client = max_open_per_client
         self.open = 0
         """Of this process."""
-        self._by_client: Counter[str] = Counter()
+        self._by_client: dict[str, int] = {}
         self._shared = shared
         self._requests = self._open_rate(0, requests_per_second)
         self._bytes = self._open_rate(1, bytes_per_second)
@@ -104,7 +103,7 @@ class Admission:
 
     def refusal(self, client: str) -> Refusal | None:
         """Says why a further request of `client` may not be opened now, None when it may, and then it counts as made."""
-        open_in_all, clients = self.open, self._by_client[client]
+        open_in_all, clients = self.open, self._by_client.get(client, 0)
         if self._shared is not None:
             open_in_all += self._shared.elsewhere()
             clients += self._shared.elsewhere_of(client)
@@ -146,8 +145,10 @@ class Admission:
 
     def _count(self, client: str, step: int) -> None:
         self.open += step
-        self._by_client[client] += step
-        if not self._by_client[client]:
-            del self._by_client[client]  # or addresses that came once would be kept for ever
+        count = self._by_client.get(client, 0) + step
+        if count:
+            self._by_client[client] = count
+        else:
+            self._by_client.pop(client, None)  # or addresses that came once would be kept for ever
         if self._shared is not None:
             self._shared.add(client, step)

@@ -14,6 +14,7 @@ from ..refusal import Reason
 from .latency import LATENCY_BUCKETS, Latency
 from .open_streams import OpenStreams
 from .received import Received
+from .tally import Tally
 
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 """Those that are counted by name: clients may make up any number of others."""
@@ -47,12 +48,12 @@ class Metrics:
         tasks = Gauge("gateway_tasks", "Tasks of the event loop; more and more of them would be a leak.", registry=self.registry)
         tasks.set_function(lambda: len(asyncio.all_tasks()))
         self._children: dict[tuple[object, ...], Counter] = {}
-        self._requests = Counter("gateway_requests_total", "Requests that were forwarded.", ["route", "status"], registry=self.registry)
-        self._upstream_requests = Counter(
+        self._requests = Tally("gateway_requests_total", "Requests that were forwarded.", ["route", "status"], self.registry)
+        self._upstream_requests = Tally(
             "gateway_upstream_requests_total",
             "Requests to upstreams; of shared routes those that were answered with an event stream.",
             ["route", "method"],
-            registry=self.registry,
+            self.registry,
         )
         self._rejected = Counter(
             "gateway_rejected_total",
@@ -60,9 +61,7 @@ class Metrics:
             ["reason", "status"],
             registry=self.registry,
         )
-        self._ended = Counter(
-            "gateway_streams_ended_total", "Event streams, by how they ended.", ["route", "verdict"], registry=self.registry
-        )
+        self._ended = Tally("gateway_streams_ended_total", "Event streams, by how they ended.", ["route", "verdict"], self.registry)
         self._open = Gauge("gateway_open_requests", "Requests that are open, event streams included.", registry=self.registry)
         self._subscribed = Counter(
             "gateway_subscriptions_total",
@@ -100,7 +99,7 @@ class Metrics:
 
     def asked(self, route: str, method: str) -> None:
         """Counts a request to an upstream."""
-        self._child(self._upstream_requests, route, method if method in _METHODS else "other").inc()
+        self._upstream_requests.count(route, method if method in _METHODS else "other")
 
     def reconnected(self, route: str) -> None:
         """Counts an upstream that was lost and is followed again."""
@@ -113,12 +112,12 @@ class Metrics:
     def closed(self, exchange: Exchange) -> None:
         """Counts an exchange that is over."""
         route = exchange.route.path
-        self._child(self._requests, route, exchange.status).inc()
+        self._requests.count(route, exchange.status)
         if exchange.refused is not None:
             self.rejected(exchange.refused, exchange.status)
         relay = exchange.relay
         if exchange.event_stream and relay is not None:
-            self._child(self._ended, route, relay.verdict).inc()
+            self._ended.count(route, relay.verdict)
             self.streams.closed(exchange)
 
     def _child(self, counter: Counter, *labels: object) -> Counter:

@@ -240,7 +240,10 @@ class RouteTable:
 
     def find(self, path: str) -> Route | None:
         """Gives the route of `path` (percent-encoded, without query), None when there is none."""
-        return next((route for route in self.routes if route.matches(path)), None)
+        for route in self.routes:
+            if route.matches(path):
+                return route
+        return None
 
 
 def read_routes(file: Path, upstream: str = "") -> RouteTable:

@@ -1,6 +1,6 @@
 """Who asks: what trusted proxies say is believed, what anybody else says is dropped."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -158,11 +158,11 @@ async def port(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncI
         yield port
 
 
-async def forwarded(stage: Stage, port: int, source: str) -> Asked:
-    """The request as upstream sees it that somebody at `source` sends with all the claims."""
+async def forwarded(stage: Stage, port: int, source: str, claims: Sequence[tuple[str, str]] = CLAIMS) -> Asked:
+    """The request as upstream sees it that somebody at `source` sends with these claims."""
     scene = stage.scene(b"HTTP/1.1 204 No Content\r\n\r\n")
     async with Downstream(port, source=source) as downstream:
-        await downstream.ask("/", headers=[*scene.headers, *CLAIMS])
+        await downstream.ask("/", headers=[*scene.headers, *claims])
         assert (await downstream.answer()).head.status == 204
     return await scene.asked()
 
@@ -174,6 +174,13 @@ async def test_claims_of_anybody_are_dropped(stage: Stage, port: int) -> None:
     assert (asked.header("Forwarded") or "").startswith("for=127.0.0.3;")
     assert (asked.header("X-Forwarded-Proto"), asked.header("X-Forwarded-Host")) == ("http", f"127.0.0.1:{port}")
     assert [asked.header(name) for name in ("X-Forwarded-Port", "X-Forwarded-Prefix", "X-Real-IP")] == [None] * 3
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("spelled", ["x-real-ip", "X-FORWARDED-PORT"])
+async def test_single_claim_is_dropped_however_it_is_spelled(stage: Stage, port: int, spelled: str) -> None:
+    asked = await forwarded(stage, port, "127.0.0.3", [(spelled, "198.51.100.7")])
+    assert asked.header(spelled) is None
 
 
 @pytest.mark.asyncio(loop_scope="module")

@@ -1,0 +1,31 @@
+"""A counter for what every request counts: prometheus_client's takes a lock and looks for what may be attached to it."""
+
+from collections.abc import Iterator, Sequence
+
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+
+class Tally(Collector):
+    """Counts by labels, on the thread of the event loop; `registry` may be asked from any."""
+
+    def __init__(self, name: str, documentation: str, labels: Sequence[str], registry: CollectorRegistry) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._labels = labels
+        self._counts: dict[tuple[str | int, ...], int] = {}
+        registry.register(self)
+
+    def __repr__(self) -> str:
+        return f"<Tally {self._name} {sum(self._counts.values())}>"
+
+    def count(self, *labels: str | int) -> None:
+        """Counts one more with these labels."""
+        self._counts[labels] = self._counts.get(labels, 0) + 1
+
+    def collect(self) -> Iterator[Metric]:
+        family = CounterMetricFamily(self._name, self._documentation, labels=self._labels)
+        for labels, count in list(self._counts.items()):
+            family.add_metric([*map(str, labels)], count)
+        yield family
