@@ -9,9 +9,10 @@ import aiohttp
 import structlog
 from aiohttp import web
 from aiohttp.http_writer import StreamWriter
-from multidict import CIMultiDict
+from multidict import CIMultiDict, istr
 
 from eventstream import Framer
+from service.request_ids import REQUEST_ID
 from service.tracing import Span
 
 from .body import RequestBody
@@ -34,6 +35,12 @@ from .upstream_client import UpstreamAnswer, UpstreamClient
 from .wheel import TimerWheel
 
 log = structlog.get_logger()
+
+_ACCEPT, _ACCEPT_ENCODING, _CACHE_CONTROL, _CONTENT_ENCODING, _CONTENT_LENGTH, _CONTENT_TYPE, _EXPECT, _HOST, _SERVER = map(
+    istr,
+    ("Accept", "Accept-Encoding", "Cache-Control", "Content-Encoding", "Content-Length", "Content-Type", "Expect", "Host", "Server"),
+)
+_ACCEL_BUFFERING, _REQUEST_ID = istr("X-Accel-Buffering"), istr(REQUEST_ID)
 
 
 class Direct:
@@ -98,7 +105,7 @@ class Direct:
         assert isinstance(writer, StreamWriter)
         if request.method == "HEAD" or upstream.status in (204, 304):
             return response
-        coded = exchange.event_stream and "Content-Encoding" in upstream.headers  # it may be much larger than what is here
+        coded = exchange.event_stream and _CONTENT_ENCODING in upstream.headers  # it may be much larger than what is here
         if upstream.content.is_eof() and not coded:
             return await self._relay_whole(request, response, writer, upstream, exchange)
         send_head(writer)
@@ -135,7 +142,7 @@ class Direct:
         body = WholeBody()
         if exchange.allowance is not None:
             await exchange.allowance.wait()
-        relay = self._open_relay(body, False, upstream, exchange)
+        relay = self._open_relay(body, False, upstream, exchange, whole=True)
         if not attach(upstream, relay):
             await _pump(upstream, relay, writer)
         if exchange.allowance is not None:
@@ -148,16 +155,17 @@ class Direct:
             end_unfinished(request, response, delimited=_delimited(response))
         return response
 
-    def _open_relay(self, sink: Sink, chunked: bool, upstream: UpstreamAnswer, exchange: Exchange) -> Relay:
+    def _open_relay(self, sink: Sink, chunked: bool, upstream: UpstreamAnswer, exchange: Exchange, *, whole: bool = False) -> Relay:
+        """Opens what forwards the body; nobody waits for one that is here as a `whole`."""
         route = exchange.route
         framer = decoder = None
         heartbeat_ticks = 0
-        coding = upstream.headers.get("Content-Encoding", "")
         if exchange.event_stream:
+            coding = upstream.headers.get(_CONTENT_ENCODING, "")
             decoder = find_decoder(coding)
             if decoder is not None or coding.strip().lower() in ("", "identity"):  # an unknown coding passes untouched
                 framer = Framer(route.max_block_bytes)
-                heartbeat_ticks = self._wheel.ticks(route.heartbeat_seconds)
+                heartbeat_ticks = 0 if whole else self._wheel.ticks(route.heartbeat_seconds)
             if self._tells_openings:
                 self._log.debug("stream opened", **exchange.facts())
         relay = exchange.relay = Relay(
@@ -167,7 +175,7 @@ class Direct:
             framer=framer,
             decoder=decoder,
             heartbeat_ticks=heartbeat_ticks,
-            idle_ticks=self._wheel.ticks(route.idle_timeout_seconds),
+            idle_ticks=0 if whole else self._wheel.ticks(route.idle_timeout_seconds),
         )
         return relay
 
@@ -176,14 +184,14 @@ def request_fields(request: web.BaseRequest, route: Route, span: Span | None = N
     """Gives the header fields of the upstream request, of whose trace `span` says more than the client did."""
     headers = request.headers
     fields = end_to_end(headers)
-    host = fields.pop("Host", "")
-    fields.popall("Expect", None)  # answered here
-    if "text/event-stream" in headers.get("Accept", "") or request.method not in ("GET", "HEAD"):
-        fields["Accept-Encoding"] = "identity"  # this may become an event stream, and a coded one cannot be cut at its blocks
+    host = fields.pop(_HOST, "")
+    fields.popall(_EXPECT, None)  # answered here
+    if "text/event-stream" in headers.get(_ACCEPT, "") or request.method not in ("GET", "HEAD"):
+        fields[_ACCEPT_ENCODING] = "identity"  # this may become an event stream, and a coded one cannot be cut at its blocks
     if not comes_from_peer(request):  # which has announced it already
         announce_client(fields, client=plain_address(request.remote or "unknown"), scheme=request.scheme, host=host)
     if isinstance(request, Incoming):
-        fields["X-Request-Id"] = request.request_id
+        fields[_REQUEST_ID] = request.request_id
     if span is not None:
         fields.update(span.fields())
     apply_rules(fields, route.request_headers)
@@ -193,15 +201,15 @@ def request_fields(request: web.BaseRequest, route: Route, span: Span | None = N
 def _response_head(upstream: UpstreamAnswer, exchange: Exchange) -> ResponseHead:
     headers = upstream.headers
     fields = end_to_end(headers)
-    media_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    media_type = headers.get(_CONTENT_TYPE, "").partition(";")[0].strip().lower()
     if media_type == "text/event-stream":
         exchange.event_stream = True
-        fields.popall("Content-Length", None)
-        fields.setdefault("Cache-Control", "no-cache, no-transform")
-        fields["X-Accel-Buffering"] = "no"
-        if find_decoder(headers.get("Content-Encoding", "")) is not None:
-            fields.popall("Content-Encoding", None)
-    fields.setdefault("Server", "gateway")
+        fields.popall(_CONTENT_LENGTH, None)
+        fields.setdefault(_CACHE_CONTROL, "no-cache, no-transform")
+        fields[_ACCEL_BUFFERING] = "no"
+        if find_decoder(headers.get(_CONTENT_ENCODING, "")) is not None:
+            fields.popall(_CONTENT_ENCODING, None)
+    fields.setdefault(_SERVER, "gateway")
     apply_rules(fields, exchange.route.response_headers)
     return ResponseHead(status=upstream.status, reason=upstream.reason, headers=fields)
 

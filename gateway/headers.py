@@ -24,11 +24,14 @@ HOP_BY_HOP = tuple(
 
 VIA = "1.1 gateway"
 
+_CONNECTION = HOP_BY_HOP[0]
+_VIA, _FORWARDED, _FOR, _PROTO, _HOST = map(istr, ("Via", "Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"))
+
 
 def end_to_end(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
     """Gives the fields of a message that are to be forwarded, in their order and spelling."""
     fields = CIMultiDict(headers)
-    for name in fields.getall("Connection", ()):
+    for name in fields.getall(_CONNECTION, ()):
         for named in name.split(","):
             fields.popall(named.strip(), None)
     for hop_by_hop in HOP_BY_HOP:
@@ -53,16 +56,16 @@ def _respell(fields: CIMultiDict[str], name: str) -> None:
 
 def announce_client(fields: CIMultiDict[str], *, client: str, scheme: str, host: str) -> None:
     """Adds `Via`, `Forwarded` and `X-Forwarded-For`; `X-Forwarded-Proto` and `-Host` unless a proxy in front has set them."""
-    via = fields.getall("Via", [])
-    fields["Via"] = ", ".join([*via, VIA])
+    via = fields.getall(_VIA, [])
+    fields[_VIA] = ", ".join([*via, VIA])
     node = f'"[{client}]"' if ":" in client else client
     quoted_host = host.replace("\\", "\\\\").replace('"', '\\"')
-    forwarded = fields.getall("Forwarded", [])
-    fields["Forwarded"] = ", ".join([*forwarded, f'for={node};host="{quoted_host}";proto={scheme}'])
-    addresses = fields.getall("X-Forwarded-For", [])
-    fields["X-Forwarded-For"] = ", ".join([*addresses, client])
-    fields.setdefault("X-Forwarded-Proto", scheme)
-    fields.setdefault("X-Forwarded-Host", host)
+    forwarded = fields.getall(_FORWARDED, [])
+    fields[_FORWARDED] = ", ".join([*forwarded, f'for={node};host="{quoted_host}";proto={scheme}'])
+    addresses = fields.getall(_FOR, [])
+    fields[_FOR] = ", ".join([*addresses, client])
+    fields.setdefault(_PROTO, scheme)
+    fields.setdefault(_HOST, host)
 
 
 def apply_rules(fields: CIMultiDict[str], rules: Mapping[str, str]) -> None:

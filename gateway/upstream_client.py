@@ -16,7 +16,7 @@ from aiohttp.helpers import TimerNoop
 from aiohttp.http import RawResponseMessage
 from aiohttp.http_writer import _serialize_headers
 from aiohttp.streams import StreamReader
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict, CIMultiDictProxy, istr
 from yarl import URL
 
 from .target import url_of
@@ -24,6 +24,7 @@ from .target import url_of
 _PLAIN = re.compile(r"/[!\"$-~]*")  # visible ASCII without a fragment
 _WITHOUT_BODY = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))  # of others an empty one is announced (RFC 9110 section 8.6)
 _IDEMPOTENT = _WITHOUT_BODY | {"PUT", "DELETE"}  # asked again when a kept connection turns out to be closed (RFC 9112 section 9.3.1)
+_CONTENT_LENGTH, _HOST = istr("Content-Length"), istr("Host")
 _NO_TIMER = TimerNoop()
 
 
@@ -123,11 +124,11 @@ class UpstreamClient:
 
     def _write(self, place: _Place, method: str, target: str, fields: CIMultiDict[str], data: bytes) -> bytes:
         """Gives the request as it is sent."""
-        if "Content-Length" not in fields and (data or method not in _WITHOUT_BODY):
-            fields["Content-Length"] = str(len(data))
+        if _CONTENT_LENGTH not in fields and (data or method not in _WITHOUT_BODY):
+            fields[_CONTENT_LENGTH] = str(len(data))
         if self._connector.force_close and "Connection" not in fields:
             fields["Connection"] = "close"
-        host = "" if "Host" in fields else f"\r\nHost: {place.host}"  # else a rule of the route names another
+        host = "" if _HOST in fields else f"\r\nHost: {place.host}"  # else a rule of the route names another
         return f"{method} {place.prefix}{target} HTTP/1.1{host}".encode() + _serialize_headers("", fields) + data
 
     async def _send(self, place: _Place, method: str, wire: bytes, timeout: aiohttp.ClientTimeout) -> Answer:
