@@ -4,7 +4,11 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from tests.stack import REPOSITORY, clean_environment
+
+pytestmark = pytest.mark.timeout(300)
 
 MODULES = ["tests/compose/test_compose.py", "tests/browser/test_browser.py", "tests/end_to_end/test_make_run.py"]
 ADVICE = ("install Docker Engine with Compose v2", "install the package chromium", "install the package make")
@@ -17,7 +21,7 @@ def run_without_tools(**environ: str) -> tuple[int, str]:
     """Runs tests that need tools where no program can be found, and gives exit status and report."""
     command = [sys.executable, "-m", "pytest", "-rEfs", "-p", "no:cacheprovider", *PLUGINS, *MODULES]
     environ = clean_environment() | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "CI": "", "COLUMNS": "200"} | environ | {"PATH": ""}
-    done = subprocess.run(command, cwd=REPOSITORY, env=environ, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, cwd=REPOSITORY, env=environ, capture_output=True, text=True, timeout=280)
     return done.returncode, done.stdout
 
 

@@ -193,10 +193,11 @@ async def test_slow_subscriber_is_told_by_how_far_it_is_behind(tmp_path: Path) -
         await slow.answer()
         plot.more.go()
         reading = asyncio.create_task(quick.ended(GUARD_SECONDS))
-        snapshot = await looker.snapshot(lambda snapshot: any(stream["lag"] for stream in snapshot["streams"]))
+        # one that has just joined is behind by the first two for a moment, and a busy machine may make the quick one slow too
+        snapshot = await looker.snapshot(lambda snapshot: any(stream["slow"] == 1 and stream["lag"] > 2 for stream in snapshot["streams"]))
         stream = only(snapshot, "streams")
-        assert (stream["slow"], stream["subscribers"]) == (1, 2)
-        assert 0 < stream["lag"] <= 101
+        assert stream["subscribers"] == 2
+        assert 2 < stream["lag"] <= 102
         reading.cancel()
 
 

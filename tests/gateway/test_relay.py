@@ -23,31 +23,46 @@ HEARTBEAT = b":\n"
 class Upstream:
     """Notes what the relay wants of its upstream."""
 
-    def __init__(self, wheel: TimerWheel) -> None:
-        self._wheel = wheel
+    def __init__(self) -> None:
         self.wishes: list[str] = []
         self.resumed = asyncio.Event()
-        self.resumed_at = 0
-        """The tick at which it was told to go on."""
 
     def pause(self) -> None:
         self.wishes.append("pause")
 
     def resume(self) -> None:
         self.wishes.append("resume")
-        self.resumed_at = self._wheel.now
         self.resumed.set()
 
     def detach(self) -> None:
         self.wishes.append("detach")
 
 
-def open_relay(downstream: Downstream, **options: Any) -> tuple[Relay, Upstream]:
+class HandWheel(TimerWheel):
+    """Turns when the test says so, however long the machine takes meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__(TICK_SECONDS)
+        self._turns = 1
+
+    def _elapsed(self) -> int:
+        return self._turns
+
+    def _turn_later(self) -> asyncio.TimerHandle:
+        return self._loop.call_later(3600, self._turn)
+
+    def turn(self, ticks: int = 1) -> None:
+        for _ in range(ticks):
+            self._turns += 1
+            self._turn()
+
+
+def open_relay(downstream: Downstream, wheel: TimerWheel | None = None, **options: Any) -> tuple[Relay, Upstream]:
     options.setdefault("framer", Framer())
-    wheel = TimerWheel(TICK_SECONDS)
+    wheel = wheel or TimerWheel(TICK_SECONDS)
     relay = Relay(downstream.transport, wheel, **options)
     downstream.written_by(relay)
-    upstream = Upstream(wheel)
+    upstream = Upstream()
     relay.upstream = upstream  # type: ignore[assignment]  # only its three verbs are used
     return relay, upstream
 
@@ -144,31 +159,36 @@ async def test_heartbeat_comes_while_a_block_is_held_back_and_not_inside_it() ->
 
 async def test_stream_that_sends_within_its_interval_gets_no_heartbeat() -> None:
     async with connected() as downstream:
-        relay, _ = open_relay(downstream, heartbeat_ticks=1000)
+        wheel = HandWheel()
+        relay, _ = open_relay(downstream, wheel, heartbeat_ticks=10)
         for _ in range(50):
             relay.feed(b"data: 1\n\n")
-            await asyncio.sleep(TICK_SECONDS)
+            wheel.turn(9)
         assert relay.heartbeats == 0
+        wheel.turn(2)
+        assert relay.heartbeats == 1
 
 
 async def test_silent_upstream_is_given_up_after_the_idle_time_though_heartbeats_leave() -> None:
     async with connected() as downstream:
-        began_at = time.monotonic()
-        relay, upstream = open_relay(downstream, heartbeat_ticks=4, idle_ticks=25)
-        async with asyncio.timeout(GUARD_SECONDS):
-            await relay.ended()
-        assert time.monotonic() - began_at >= 24 * TICK_SECONDS
+        wheel = HandWheel()
+        relay, upstream = open_relay(downstream, wheel, heartbeat_ticks=4, idle_ticks=25)
+        wheel.turn(24)
+        assert (relay.verdict, relay.heartbeats) == ("", 6)
+        wheel.turn(2)
         assert (relay.verdict, relay.reason, upstream.wishes) == (CUT, "upstream sent nothing for 0.25 s", ["detach"])
-        assert relay.heartbeats >= 1
 
 
 async def test_bytes_of_an_unfinished_block_show_that_upstream_is_not_idle() -> None:
     async with connected() as downstream:
-        relay, _ = open_relay(downstream, idle_ticks=100)
-        for _ in range(150):
+        wheel = HandWheel()
+        relay, _ = open_relay(downstream, wheel, idle_ticks=10)
+        for _ in range(50):
             relay.feed(b"x")
-            await asyncio.sleep(TICK_SECONDS)
-        assert (relay.verdict, relay.bytes_in) == ("", 150)
+            wheel.turn(9)
+        assert (relay.verdict, relay.bytes_in) == ("", 50)
+        wheel.turn(2)
+        assert relay.verdict == CUT
 
 
 async def stalled(downstream: Downstream, relay: Relay) -> int:
@@ -196,17 +216,20 @@ async def test_subscriber_that_does_not_read_pauses_its_upstream_until_he_has_ca
 
 async def test_paused_relay_sends_no_heartbeat_and_is_not_idle_and_both_clocks_begin_anew_when_it_goes_on() -> None:
     async with connected() as downstream:
-        relay, upstream = open_relay(downstream, heartbeat_ticks=3, idle_ticks=30)
+        wheel = HandWheel()
+        relay, upstream = open_relay(downstream, wheel, heartbeat_ticks=3, idle_ticks=30)
         size = await stalled(downstream, relay)
-        before = relay.heartbeats
-        await asyncio.sleep(60 * TICK_SECONDS)
-        assert (relay.verdict, relay.heartbeats) == ("", before)
+        wheel.turn(100)
+        assert (relay.verdict, relay.heartbeats) == ("", 0)
         await downstream.read(size)
-        await upstream.resumed.wait()
-        await until(lambda: relay.heartbeats > before)
         async with asyncio.timeout(GUARD_SECONDS):
-            await relay.ended()
-        assert relay._wheel.now - upstream.resumed_at >= 30
+            await upstream.resumed.wait()
+        wheel.turn(2)
+        assert relay.heartbeats == 0
+        wheel.turn(27)
+        assert relay.verdict == ""
+        assert relay.heartbeats > 0
+        wheel.turn(2)
         assert relay.verdict == CUT
 
 

@@ -34,7 +34,7 @@ async def test_second_gateway_is_refused_until_the_first_is_done(tmp_path: Path)
         "import asyncio, sys; from pathlib import Path; from gateway.resumable.sqlite_store import SqliteStreamStore\n"
         "asyncio.run(SqliteStreamStore.open(Path(sys.argv[1])))"
     )
-    async with asyncio.timeout(60), await SqliteStreamStore.open(tmp_path) as store:
+    async with asyncio.timeout(240), await SqliteStreamStore.open(tmp_path) as store:
         with pytest.raises(StoreError, match="another gateway keeps its streams there; stop it or choose another GATEWAY_DATA_DIR"):
             await SqliteStreamStore.open(tmp_path)
         other = await asyncio.create_subprocess_exec(sys.executable, "-c", program, tmp_path, cwd=REPOSITORY, stderr=subprocess.PIPE)

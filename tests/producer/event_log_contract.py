@@ -9,7 +9,7 @@ import pytest
 from producer.event_log import Appended, EventLog, IdempotencyKey, KeyReused, LogError, Stored
 from producer.retention import Retention
 
-GUARD_SECONDS = 20
+GUARD_SECONDS = 120
 OpenLog = Callable[..., AbstractAsyncContextManager[EventLog]]
 """Opens the log of one test, the same each time, with `retention=` and `key_retention_seconds=`; closes it at the end."""
 

@@ -23,7 +23,7 @@ from producer.settings import Settings
 from producer.sqlite_log import SqliteEventLog
 from tests.stack import QUICK_START
 
-GUARD_SECONDS = 60.0
+GUARD_SECONDS = 120.0
 """How long anything may take; only a defect reaches it."""
 NO_RETENTION = Retention()
 
@@ -51,6 +51,10 @@ class Producer:
     async def holds_up_writing(self) -> None:
         """Returns when a response waits for its client to read."""
         await self._until(lambda connections: any(connection.flow.write_paused for connection in connections))
+
+    async def gives_up(self) -> None:
+        """Returns when a connection is being closed, as its client has not read for too long."""
+        await self._until(lambda connections: any(connection.transport.is_closing() for connection in connections))
 
     async def has_no_other_connection(self) -> None:
         """Returns when only the connection of `http` is left."""

@@ -39,7 +39,7 @@ async def test_clean_log_is_said_to_be_clean(tmp_path: Path) -> None:
 
 
 async def test_log_that_is_being_written_can_be_checked(tmp_path: Path) -> None:
-    async with asyncio.timeout(60), await SqliteEventLog.open(tmp_path) as log:
+    async with asyncio.timeout(240), await SqliteEventLog.open(tmp_path) as log:
         stopped = False
 
         async def publish() -> None:

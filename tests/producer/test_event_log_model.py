@@ -52,7 +52,7 @@ class EventLogModel(RuleBasedStateMachine):
 
     def run(self, what: Coroutine[Any, Any, T]) -> T:
         async def guarded() -> T:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):
                 return await what
 
         return self.runner.run(guarded())

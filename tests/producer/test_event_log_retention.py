@@ -15,7 +15,7 @@ from producer.sqlite_log import SqliteEventLog
 from producer.sqlite_schema import FILE
 from tests.producer.event_log_contract import blocks, key, read_all
 
-GUARD_SECONDS = 20
+GUARD_SECONDS = 120
 
 
 class Clock:

@@ -24,7 +24,7 @@ async def publish_and_kill(directory: Path, sync: str, keep: int, acknowledgemen
     process = await asyncio.create_subprocess_exec(sys.executable, PUBLISHER, directory, sync, str(keep), stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             lines = [await process.stdout.readline() for _ in range(acknowledgements)]
     finally:
         process.kill()

@@ -52,7 +52,7 @@ async def test_lock_that_is_held_for_a_moment_does_not_keep_a_log_from_opening(t
     await asyncio.sleep(0.05)
     assert not opening.done()
     os.close(looking)
-    async with asyncio.timeout(20), await opening as log:
+    async with asyncio.timeout(120), await opening as log:
         assert log.last == 3
 
 
@@ -195,7 +195,7 @@ async def test_interval_log_is_synced_after_the_interval_and_not_before(tmp_path
         real_fsync(handle)
         loop.call_soon_threadsafe(synced.set)
 
-    async with asyncio.timeout(20), await SqliteEventLog.open(tmp_path, sync="interval", sync_interval_ms=300) as log:
+    async with asyncio.timeout(120), await SqliteEventLog.open(tmp_path, sync="interval", sync_interval_ms=300) as log:
         monkeypatch.setattr(os, "fsync", fsync)
         began = time.monotonic()
         await log.append("a", blocks("one"))
@@ -215,7 +215,7 @@ async def test_sync_that_fails_is_made_good_by_a_checkpoint(tmp_path: Path, monk
         loop.call_soon_threadsafe(failed.set)
         raise OSError(errno.EIO, "the disk failed")
 
-    async with asyncio.timeout(20), await SqliteEventLog.open(tmp_path, sync="interval", sync_interval_ms=10) as log:
+    async with asyncio.timeout(120), await SqliteEventLog.open(tmp_path, sync="interval", sync_interval_ms=10) as log:
         monkeypatch.setattr(os, "fsync", fsync)
         await log.append("a", blocks("one"))
         await failed.wait()
@@ -229,7 +229,7 @@ async def test_write_ahead_log_gets_small_again_when_a_long_reader_is_done(tmp_p
     monkeypatch.setattr(sqlite_store, "_CHECKPOINT_PAUSE_SECONDS", 0.3)
     monkeypatch.setattr(sqlite_store, "_ROOM_SECONDS", 0.0)  # it is looked at while the reader is there
     wal = tmp_path / f"{FILE}-wal"
-    async with asyncio.timeout(60), await SqliteEventLog.open(tmp_path) as log:
+    async with asyncio.timeout(120), await SqliteEventLog.open(tmp_path) as log:
         await log.append("a", blocks("one"))
         reading = sqlite3.connect(tmp_path / FILE, isolation_level=None)
         reading.execute("BEGIN")
@@ -243,7 +243,7 @@ async def test_write_ahead_log_gets_small_again_when_a_long_reader_is_done(tmp_p
 
 
 async def test_cancelled_append_happens_all_the_same(tmp_path: Path) -> None:
-    async with asyncio.timeout(20), await SqliteEventLog.open(tmp_path) as log:
+    async with asyncio.timeout(120), await SqliteEventLog.open(tmp_path) as log:
         told = asyncio.Event()
         log.watch(lambda events: told.set())
         append = asyncio.create_task(log.append("a", blocks("one"), key("k")))
@@ -263,7 +263,7 @@ async def test_watcher_that_fails_does_not_keep_publishers_waiting(tmp_path: Pat
     def fail(events: Sequence[Stored]) -> None:
         raise RuntimeError("watcher failed")
 
-    async with asyncio.timeout(20), await SqliteEventLog.open(tmp_path) as log:
+    async with asyncio.timeout(120), await SqliteEventLog.open(tmp_path) as log:
         log.watch(fail)
         log.watch(seen.extend)
         assert await log.append("a", blocks("one")) == Appended(1, 1)

@@ -73,7 +73,7 @@ class Play:
 
     async def waits(self, stream: str, fact: Callable[[dict[str, str]], bool]) -> dict[str, str]:
         """Returns when what HEAD tells of the stream makes `fact` true."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not fact(fields := await self.state(stream)):
                 await asyncio.sleep(0.02)
         return fields

@@ -40,7 +40,7 @@ async def stop(play: Play, number: signal.Signals) -> None:
 
 async def log_line(play: Play, part: str) -> None:
     """Returns when a line of the log has this part."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while part not in play.subject.log():
             await asyncio.sleep(0.02)
 
@@ -48,7 +48,7 @@ async def log_line(play: Play, part: str) -> None:
 async def is_stored(directory: Path, question: str, answer: int) -> None:
     """Returns when the store answers so."""
     with contextlib.closing(sqlite3.connect(f"file:{directory}/data/streams.sqlite3?mode=ro", uri=True)) as store:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while store.execute(question).fetchone() != (answer,):
                 await asyncio.sleep(0.02)
 
@@ -193,7 +193,7 @@ async def test_largest_running_stream_ends_when_all_together_are_too_large(start
             for size, pause in zip((200, 300, 400, 250), pauses, strict=True)
         ]
         answers = [await stack.enter_async_context(play.ask("/", scene)) for scene in scenes]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await answers[2].to_end()
         assert answers[2].end is End.CUT_SHORT
         state = await play.reaches(stream_of(answers[2]), "too-large")

@@ -81,7 +81,7 @@ async def test_topic_that_is_dropped_is_gone_from_every_history_and_live_subscri
             assert b"gap" not in await received(other, "later"), "what was not dropped is still there"
         for answer, data in zip(live, ("three", "three", "later", "later"), strict=True):
             assert b"gap" not in await received(answer, data), "they have missed nothing"
-        assert await producer.meter("producer_streams_open") == 4, "and their streams are the same"
+        await producer.meter_reaches("producer_streams_open", 4)  # their streams are the same, and those that caught up have gone
 
 
 async def test_what_deletes_nothing_of_a_stream_leaves_its_history(tmp_path: Path) -> None:
@@ -101,14 +101,14 @@ async def test_what_deletes_nothing_of_a_stream_leaves_its_history(tmp_path: Pat
 
 async def test_workers_tell_each_other(tmp_path: Path) -> None:
     async with stack(tmp_path, workers=2) as (port, producer), contextlib.AsyncExitStack() as open_streams:
-        live = [await open_streams.enter_async_context(subscribed(port, PATHS[0])) for _ in range(12)]
+        live = [await open_streams.enter_async_context(subscribed(port, PATHS[0])) for _ in range(18)]
         assert await producer.meter("producer_streams_open") == 2, "each worker has its own"
         first = await publish(port, "orders.new", "one")
         await publish(port, "orders.new", "two")
         for answer in live:
             await received(answer, "two")
         assert (await asked(port, "DELETE", "/topics/orders.new"))[0] == 200
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             for _ in range(12):  # by then each worker was asked, and the other has heard of it
                 while True:
                     async with subscribed(port, PATHS[0], first) as back:

@@ -8,13 +8,13 @@ from tests.shared.conftest import Stage, StartStage
 from tests.shared.subscribing import Subscriber
 from tests.shared.upstream import Topic
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
 SUBSCRIBERS = 1_000
 LIVE = 100
 BEHIND = 5_000
 EVENTS_PER_SECOND = 20
-GUARD_SECONDS = 90
+GUARD_SECONDS = 240
 
 
 class Storm:

@@ -46,7 +46,7 @@ async def test_stream_that_dies_after_any_byte_is_resumed(stage: Stage, death: D
     async with stage.join(topic) as subscriber:
         proof = Proof(topic.log, begin=0)
         topic.publish(100)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while proof.at < 100:
                 for block in await subscriber.read():
                     proof.take(block)
