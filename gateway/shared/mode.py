@@ -129,12 +129,12 @@ class Shared:
         while True:
             begun, begin = (
                 "live",
-                partial(_join, stream.fan_out, stream.fan_out.history.first if stream.route.initial == "history" else None),
+                partial(_join, stream, stream.fan_out, stream.fan_out.history.first if stream.route.initial == "history" else None),
             )
             if id and (found := stream.find(id)) is not None:
-                begun, begin = "history", partial(_join, *found)
+                begun, begin = "history", partial(_join, stream, *found)
             elif id and (reason := stream.why_not(id)):
-                begun, begin = "gap", partial(stream.tell_gap, asked=id, reason=reason)
+                begun, begin = "gap", partial(_join_behind_gap, stream, id, reason)
             elif id or target != stream.target:
                 catch_up = stream.catch_up(stream.target if id else target, id)
                 opening = await _opened(catch_up, stream.route)
@@ -142,13 +142,13 @@ class Shared:
                 if opening.outcome == "finished" or (opening.outcome == "refused" and not id and not passing):
                     return opening
                 if opening.outcome == "refused" and catch_up.source.state == "closed":  # else it is asked again
-                    begun, begin = "gap", partial(stream.tell_gap, asked=id, reason=opening.reason)
+                    begun, begin = "gap", partial(_join_behind_gap, stream, id, opening.reason)
                 elif (cursor := catch_up.begin) is None:
                     continue  # it has gone on without us, look again
                 else:
-                    begun, begin = "catch-up", partial(_join, catch_up.fan_out, cursor)
+                    begun, begin = "catch-up", partial(_join, None, catch_up.fan_out, cursor)  # which brings upstream's `retry`
             self._metrics.subscribed(stream.route.path, begun)
-            return begin if begun == "catch-up" else partial(_begin_with_retry, stream, begin)  # which brings upstream's own
+            return begin
 
     async def _without_stream(self, request: web.BaseRequest, exchange: Exchange, opening: Opening) -> web.StreamResponse:
         """Answers when the upstream gave no event stream."""
@@ -249,15 +249,21 @@ def _for_any_origin(key: _Key) -> _Key:
     return path, target, (*(field for field in identity if field[0] != "origin"), ("origin", "*"))
 
 
-def _join(fan_out: FanOut, cursor: int | None, subscriber: Subscriber) -> None:
+def _join(stream: SharedStream | None, fan_out: FanOut, cursor: int | None, subscriber: Subscriber) -> None:
+    if stream is not None:
+        _tell_retry(stream, subscriber)
     fan_out.join(subscriber, cursor)
 
 
-def _begin_with_retry(stream: SharedStream, begin: Begin, subscriber: Subscriber) -> None:
+def _join_behind_gap(stream: SharedStream, asked: str, reason: str, subscriber: Subscriber) -> None:
+    _tell_retry(stream, subscriber)
+    stream.tell_gap(subscriber, asked, reason)
+
+
+def _tell_retry(stream: SharedStream, subscriber: Subscriber) -> None:
     """Tells a subscriber what the upstream said to those who came before: after what time to come back."""
     if stream.source.reconnection_time is not None:
         subscriber.tell_retry_ahead(stream.source.reconnection_time)
-    begin(subscriber)
 
 
 async def _opened(following: Following, route: Route) -> Opening:

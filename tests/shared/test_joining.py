@@ -87,6 +87,7 @@ async def test_event_that_the_history_no_longer_has_is_caught_up_with_by_a_priva
         assert received.numbers == list(range(4, 44))
         assert received.events[-3:] == blocks
         assert received.gaps == []
+        assert (received.told_ahead, received.retries) == ([], [20])  # by the private stream itself
         await topic.until(lambda: topic.open == 1)  # the private stream is over
     assert topic.asked_after == [None, "3"]
 
@@ -184,6 +185,7 @@ async def test_subscriber_is_told_what_is_missing_when_the_upstream_cannot_resum
         assert gap["asked"] == "3"
         assert gap["first_retained"] == str(received.numbers[0])
         assert gap["reason"]
+        assert received.told_ahead == [20]
         assert received.numbers in ([16, 17, 18, 19, 20, 21], [17, 18, 19, 20, 21])  # all that is kept
         assert received.events[-1:] == blocks
         assert received.blocks.index(received.events[0]) > [b"event: gap" in block for block in received.blocks].index(True)
