@@ -76,7 +76,7 @@ def test_page_of_an_origin_that_is_not_allowed_cannot_publish(browser: Browser, 
 
 
 def test_event_source_misses_and_repeats_nothing_when_the_gateway_is_killed(page: Page, stack: Stack) -> None:
-    with Publisher(stack.url, "gateway.workers.orders", key=KEY) as publisher:
+    with Publisher(stack.url, "gateway.orders", key=KEY) as publisher:
         subscribe(page, f"{stack.url}/topics/gateway.*/events?from=start")
         page.wait_for_function("events.length > 20")
         stack.gateway.kill()
