@@ -16,6 +16,7 @@ from .subscriber import BEHIND, Subscriber
 _LAGGING_SECONDS = 0.002  # of a turn of the event loop for those who catch up, so that those who are live do not wait
 _MOST_UNSENT_BYTES = 256 * 1024
 _STALLED_SECONDS = 2.0
+_UNCOUNTED_BYTES = 2048  # that a stream may have beyond what the memory knows, until somebody counts
 
 
 class FanOut:
@@ -40,7 +41,7 @@ class FanOut:
         """What `memory` knows of."""
         self.subscribers: set[Subscriber] = set()
         self._limits = limits
-        self._bounded = limits != UNLIMITED
+        self._simple = limits == UNLIMITED and moved is None
         self._wheel = wheel
         self._memory = memory
         self._heartbeat_ticks = heartbeat_ticks
@@ -78,9 +79,10 @@ class FanOut:
             for block in blocks:
                 history.append(block)
         alone = len(cohorts) == 1 and cohorts[0].cursor == end and (len(blocks) == 1 or history.end_bytes - end_bytes <= READ_BYTES)
-        if alone and not (self._lagging or self._finish or self._room or self._moved or (self._bounded and history.full)):
+        if alone and self._simple and not (self._lagging or self._finish or self._room):
             cohorts[0].send(blocks)
-            self._memory.count(self)
+            if history.cost - self.counted > _UNCOUNTED_BYTES:
+                self._memory.count(self)
         else:
             self._turn()
 

@@ -76,6 +76,7 @@ class History:
     """
 
     __slots__ = (
+        "_ages",
         "_before",
         "_clock",
         "_last_read",
@@ -95,6 +96,7 @@ class History:
         self._limits = limits
         self._segment_cost = limits.bytes // 8
         self._segment_seconds = limits.age_seconds / 8
+        self._ages = limits.age_seconds < math.inf
         self._clock = clock
         self._segments: deque[_Segment] = deque()
         self._open = self._begin_segment(0, 0)
@@ -116,7 +118,7 @@ class History:
         segment, size = self._open, len(block)
         blocks = segment.blocks
         assert blocks is not None
-        now = self._clock() if self._segment_seconds < math.inf else 0.0
+        now = self._clock() if self._ages else 0.0
         if blocks and (
             self.end_bytes - segment.base + size > READ_BYTES
             or segment.cost > self._segment_cost
@@ -126,10 +128,11 @@ class History:
             segment.seal()
             segment = self._open = self._begin_segment(self.end, self.end_bytes)
             blocks = segment.blocks = []
-        if not blocks:
-            segment.begun = now
+        if self._ages:
+            segment.time = now
+            if not blocks:
+                segment.begun = now
         blocks.append(block)
-        segment.time = now
         self.end += 1
         self.end_bytes += size
         if id is not None:

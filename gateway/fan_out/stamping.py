@@ -29,11 +29,7 @@ def stamp(block: bytes, stream: str, number: int) -> tuple[bytes, str | None] | 
 def stamp_plain(blocks: bytes, before_number: bytes, number: int) -> list[bytes] | None:
     """Gives what `stamp` gives for each of these joined blocks, the first of which has `number`, when all of them are plain: LF only, with
     data, without ID; else None. What language models send is, and costs a tenth so. `before_number` is `id: <stream>-`."""
-    if b"\r" in blocks:
-        return None
-    if blocks.count(b"\n") == 2 and blocks[:5] == b"data:" and blocks[-2:] == b"\n\n":  # one line of data and no other
-        return [blocks[:-1] + before_number + b"%d\n\n" % number]
-    if b"\nid" in blocks or blocks.startswith((b"id", b"\n")):
+    if b"\r" in blocks or b"\nid" in blocks or blocks.startswith((b"id", b"\n")):
         return None
     if b"\n\n\n" in blocks or not blocks.endswith(b"\n\n"):
         return None

@@ -61,6 +61,7 @@ class KeptStream:
         self._received = 0
         self._comments = bytearray()
         self._before_number = b"id: %b-" % head.id.encode()
+        self._most_bytes = route.max_stream_bytes
 
     def __repr__(self) -> str:
         return f"<KeptStream {self.head.id} {self.state} {self.fan_out}>"
@@ -122,14 +123,18 @@ class KeptStream:
         """Takes whole blocks."""
         if self.state != RUNNING:
             return
-        history = self.fan_out.history
-        stamped = None if self._comments else stamp_plain(data, self._before_number, history.end + 1)
-        if stamped is not None:
-            self.fan_out.pass_on(stamped)
+        fan_out = self.fan_out
+        history = fan_out.history
+        if self._comments:
+            self._write_any(data)
+        elif data.count(b"\n") == 2 and data[:5] == b"data:" and data[-2:] == b"\n\n" and b"\r" not in data:  # one line, as most send
+            fan_out.pass_on((data[:-1] + self._before_number + b"%d\n\n" % (history.end + 1),))
+        elif (stamped := stamp_plain(data, self._before_number, history.end + 1)) is not None:
+            fan_out.pass_on(stamped)
         else:
             self._write_any(data)
-        if history.cost + len(self._comments) > self.route.max_stream_bytes:
-            self.stop(TOO_LARGE, f"the stream passed {self.route.max_stream_bytes} bytes, which is what the route keeps of one")
+        if history.cost + len(self._comments) > self._most_bytes:
+            self.stop(TOO_LARGE, f"the stream passed {self._most_bytes} bytes, which is what the route keeps of one")
 
     def _write_any(self, data: bytes) -> None:
         blocks: list[bytes] = []

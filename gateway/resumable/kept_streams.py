@@ -219,6 +219,7 @@ class KeptStreams:
             now = time.monotonic()
             for stream in tuple(self._streams.values()):
                 stream.stop_if_orphaned(now)
+                self.memory.count(stream.fan_out)
             await self._store(self._streams.values())
             self._expire(time.time())
             self._relieve()
