@@ -43,7 +43,7 @@ async def following(*scripts: Script | Callable[[Asked], Script], **options: Any
 
 async def until(fact: Callable[[], object]) -> None:
     """Returns when `fact()` holds, which only the event loop can bring about."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not fact():
             await asyncio.sleep(0.001)
 

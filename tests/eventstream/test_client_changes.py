@@ -9,8 +9,6 @@ from eventstream.client import EventSource
 from tests.eventstream.following import NO_CONTENT, answer, asked_ids, following, patient, stream
 from tests.scripted_upstream import LAST_CHUNK, Disconnect, Silence, chunk
 
-pytestmark = pytest.mark.timeout(30)
-
 Change = tuple[str, int | None, bool]
 
 

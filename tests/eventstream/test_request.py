@@ -14,8 +14,6 @@ from eventstream.request import StreamRequest, Unavailable, describe
 from tests.eventstream.following import NO_CONTENT, answer, following, patient, stream, until
 from tests.scripted_upstream import Disconnect, ScriptedUpstream, Silence
 
-pytestmark = pytest.mark.timeout(30)
-
 
 def typed(content_type: str) -> bytes:
     return f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n9\r\ndata: a\n\n\r\n".encode()
