@@ -112,7 +112,7 @@ class ScriptedUpstream:
         self.sent_bytes = 0
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port, limit=2**20)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port, limit=2**20, backlog=4096)
         self.port = self._server.sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         return self
