@@ -18,12 +18,13 @@ def trim() -> None:
 
 
 class Heap:
-    """Trims when at least half of the requests that were open have ended, and those are many."""
+    """Trims when at least half of the requests that were open have ended, those are many, and for a second none has."""
 
     def __init__(self, trim: Callable[[], None] = trim) -> None:
         self._trim = trim
         self._open = 0
         self._most = 0  # that were open since it was trimmed
+        self._still_open = 0  # when it began to wait
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -35,9 +36,16 @@ class Heap:
         if count >= self._most:
             self._most = count
         elif self._timer is None and self._most - count >= _LEAST_LEFT and count <= self._most // 2:
-            self._timer = asyncio.get_running_loop().call_later(_SECONDS, self._ring)
+            self._wait()
+
+    def _wait(self) -> None:
+        self._still_open = self._open
+        self._timer = asyncio.get_running_loop().call_later(_SECONDS, self._ring)
 
     def _ring(self) -> None:
+        if self._open < self._still_open:  # a loop that is busy with them calls this before it has let go of what they leave behind
+            self._wait()
+            return
         self._timer = None
         self._most = self._open
         self._trim()

@@ -43,6 +43,19 @@ async def test_memory_is_given_back_once_when_a_crowd_has_left() -> None:
     assert repr(heap) == "<Heap open=0 most=0>"
 
 
+async def test_memory_is_given_back_when_the_last_of_a_crowd_have_left_and_not_before() -> None:
+    trims = Trims()
+    heap = Heap(trims)
+    note_all(heap, [*range(1, 2001), *range(1999, 900, -1)])
+    for count in range(900, -1, -10):
+        heap.note_open(count)
+        await asyncio.sleep(0)
+    assert trims.count == 0
+    async with asyncio.timeout(GUARD_SECONDS):
+        await trims.happened.wait()
+    assert trims.count == 1
+
+
 @pytest.mark.parametrize(
     "counts",
     [
