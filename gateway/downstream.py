@@ -10,12 +10,14 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from aiohttp import web
+from aiohttp.http import HttpRequestParser
 from aiohttp.http_writer import StreamWriter
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from multidict import istr
 
 from .malformed import HeadRefused, explain
+from .messages import Messages
 from .problems import problem
 from .refusal import Reason, Refusal
 
@@ -46,7 +48,16 @@ class DownstreamProtocol(RequestHandler):
     first request may begin as late as one that follows another. `rejected` is told what is refused here.
     """
 
-    __slots__ = ("_head_bytes", "_head_seconds", "_head_timer", "_max_head_bytes", "_newest_body", "_rejected", "writing")
+    __slots__ = (
+        "_at_end_of_head",
+        "_head_bytes",
+        "_head_seconds",
+        "_head_timer",
+        "_max_head_bytes",
+        "_newest_body",
+        "_rejected",
+        "writing",
+    )
 
     def __init__(
         self,
@@ -58,6 +69,7 @@ class DownstreamProtocol(RequestHandler):
         **options: Any,
     ) -> None:
         super().__init__(manager, **options)
+        self._messages = Messages()  # type: ignore[assignment]  # has what is used of a deque
         self.writing: Writing | None = None
         self._head_seconds = head_seconds
         self._max_head_bytes = max_head_bytes
@@ -65,11 +77,16 @@ class DownstreamProtocol(RequestHandler):
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._newest_body: StreamReader | None = None
+        self._at_end_of_head = False  # whether nothing has come behind the newest request's head
 
     def data_received(self, data: bytes) -> None:
+        if self._parser is None:
+            self._parser = self._make_parser()
         super().data_received(data)
+        self._at_end_of_head = False
         if self._messages:
             self._note_body(*self._messages[-1])
+            self._at_end_of_head = self._newest_body is None and data.endswith(b"\r\n\r\n")
         if self._awaits_head() and (self._head_bytes or data.strip(b"\r\n")):  # an empty line may stand between two requests
             self._head_bytes += len(data)
             if self._head_bytes > self._max_head_bytes:
@@ -78,6 +95,25 @@ class DownstreamProtocol(RequestHandler):
                 self._head_timer = self._loop.call_later(self._head_seconds, self._cut_head)
         elif self._head_timer is not None:
             self._forget_head()
+
+    def _make_parser(self) -> HttpRequestParser:
+        """Gives one like that which aiohttp has made for this connection."""
+        return HttpRequestParser(
+            self,
+            self._loop,
+            self._read_bufsize,
+            max_line_size=self.max_line_size,
+            max_field_size=self.max_field_size,
+            max_headers=self.max_headers,
+            payload_exception=web.RequestPayloadError,
+            auto_decompress=False,
+            max_msg_queue_size=self._max_msg_queue_size,
+        )
+
+    def drop_parser(self) -> None:
+        """Forgets the parser, and with it the head that it has read, until something comes again; not if it is amid something."""
+        if self._at_end_of_head and not self._messages and not self._upgraded and self.transport is not None:
+            self._parser = None
 
     def _note_body(self, message: object, body: StreamReader) -> None:
         """Ends a body whose bytes make no sense. aiohttp queues the error behind its request, which would wait for the rest for ever."""
@@ -179,6 +215,7 @@ def occupy(request: web.BaseRequest) -> DownstreamProtocol:
     """
     protocol = request.protocol
     assert isinstance(protocol, DownstreamProtocol)
+    protocol.drop_parser()
     if protocol._keepalive_handle is not None:
         protocol._keepalive_handle.cancel()
         protocol._keepalive_handle = None

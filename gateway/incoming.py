@@ -11,6 +11,7 @@ from service.request_ids import REQUEST_ID, keep_or_make
 from .auth.caller import Caller
 from .clients.address import CHAIN_FIELDS, FORWARDING_FIELDS, TrustedProxies, client_network, plain_address
 from .cors import ORIGIN, Cors, is_preflight
+from .messages import NO_FIELDS, Head
 from .problems import ProblemAnswer
 
 _REQUEST_ID = istr(REQUEST_ID)
@@ -85,6 +86,16 @@ class Incoming(web.BaseRequest):
     def _replace_headers(self, fields: CIMultiDict[str]) -> None:
         self._headers = CIMultiDictProxy(fields)
         self._cache.pop("headers", None)  # aiohttp keeps what it gave whoever asked first
+
+    def let_go(self) -> None:
+        """Forgets its head and where it comes from: nobody asks for them once the head of an answer has left that may be open for days."""
+        if isinstance(self._message, Head):
+            self._message.clear()
+            self._rel_url = self._message.url
+        self._headers = NO_FIELDS
+        self._transport_peername = self._transport_sockname = None
+        self._cache.clear()
+        self._protocol._cache.clear()  # aiohttp finds out again for the connection's next request
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         fields = getattr(self, "answer_fields", None)  # aiohttp answers what is no HTTP by itself, without asking the gateway

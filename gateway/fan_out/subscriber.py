@@ -184,8 +184,9 @@ class Subscriber:
         self.send_away(EXPIRED)
         return 0
 
-    async def ended(self) -> None:
-        """Returns when it has ended."""
-        if not self.verdict:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
+    def ended(self) -> asyncio.Future[None]:
+        """Gives what is done when it has ended."""
+        self._waiter = asyncio.get_running_loop().create_future()
+        if self.verdict:
+            self._waiter.set_result(None)
+        return self._waiter

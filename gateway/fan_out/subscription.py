@@ -10,6 +10,7 @@ from multidict import CIMultiDict
 from ..clients.throttle import begin_writing, open_throttle
 from ..downstream import ResponseHead, end_unfinished, occupy, release, send_head
 from ..exchange import Exchange
+from ..incoming import Incoming
 from ..relay import COMPLETE, CUT, LEFT
 from ..wheel import TimerWheel
 from .subscriber import Subscriber
@@ -25,7 +26,7 @@ async def send_stream(
 ) -> web.StreamResponse:
     """Sends an event stream until it has ended, and gives its response, whose end is still to be written if it is complete.
 
-    `fields` are emptied when they have been sent, because whoever calls this holds them for as long as it waits.
+    Whoever calls this should hold neither `fields` nor `begin` while it waits: there may be ten thousand who do.
     """
     response = ResponseHead(status=200, headers=fields)
     writer = await response.prepare(request)
@@ -40,8 +41,9 @@ async def send_stream(
     subscriber.paused = begin_writing(protocol, subscriber, throttle)
     exchange.status, exchange.event_stream, exchange.relay = 200, True, subscriber
     begin(subscriber)
-    fields.clear()
     response.headers.clear()
+    assert isinstance(request, Incoming)
+    request.let_go()
     del begin, fields, writer, protocol, transport
     try:
         await subscriber.ended()

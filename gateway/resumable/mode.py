@@ -213,7 +213,9 @@ class Resumable:
         self._metrics.subscribed(stream.head.route, "history" if cursor or stream.viewers or stream.ended_at else "live")
         try:
             fields = CIMultiDict([*stream.head.fields, *(("Set-Cookie", cookie) for cookie in cookies)])
-            return await send_stream(request, exchange, fields, partial(_begin, stream, cursor), self._wheel)
+            sending = send_stream(request, exchange, fields, partial(_begin, stream, cursor), self._wheel)
+            del fields
+            return await sending
         finally:
             stream.viewer_left()
 

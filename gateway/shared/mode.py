@@ -116,7 +116,9 @@ class Shared:
                 if exchange.span is not None and stream.source.span is not None:
                     exchange.span.link(stream.source.span)
                 del identity, key, target  # from here on it waits, ten thousand times perhaps: what it holds counts
-                return await send_stream(request, exchange, fields, begin, self._wheel)
+                sending = send_stream(request, exchange, fields, begin, self._wheel)
+                del begin, fields
+                return await sending
         finally:
             self._leave(stream)
         return await self._without_stream(request, exchange, begin)

@@ -57,6 +57,27 @@ async def test_request_sent_while_a_stream_runs_is_answered_after_it(converse: C
         assert await (await talk.answer()).to_end() == b"data: 1\n\ndata: 2\n\n"
 
 
+@pytest.mark.parametrize("during", [1, 20, -1], ids=["a byte", "a part", "all but a byte"])
+async def test_request_of_which_a_part_comes_while_a_stream_runs_is_answered_after_it(converse: Converse, during: int) -> None:
+    pause = Pause()
+    async with converse(HEAD, chunk(b"data: 1\n\n"), pause, chunk(b"data: 2\n\n"), LAST_CHUNK) as talk:
+        answer = await talk.answer()
+        await answer.receive(9)
+        sent = request(talk.scene)
+        await talk.downstream.send(sent[:during])
+        pause.go()
+        assert await answer.to_end() == b"data: 1\n\ndata: 2\n\n"
+        await talk.downstream.send(sent[during:])
+        assert await (await talk.answer()).to_end() == b"data: 1\n\ndata: 2\n\n"
+
+
+async def test_request_behind_a_stream_is_held_to_the_same_limits(converse: Converse) -> None:
+    async with converse(HEAD, chunk(b"data: 1\n\n"), LAST_CHUNK) as talk:
+        assert await (await talk.answer()).to_end() == b"data: 1\n\n"
+        await talk.downstream.ask("/plain", headers=[("X-Long", "x" * 40_000)])
+        assert (await talk.answer()).head.status == 431
+
+
 async def test_request_that_comes_byte_by_byte_is_served(proxy: Subject, stage: Stage) -> None:
     scene = stage.scene(*STREAM)
     async with Downstream(proxy.port) as downstream:
