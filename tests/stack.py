@@ -27,6 +27,8 @@ PREFIXES = ("PRODUCER_", "GATEWAY_", "CONSUMER_")
 EXIT_SECONDS = 10
 """What the interpreter may need on a busy machine to end, once a service is done: with it and a grace time of its default, 10 s,
 it is well within the 30 s that the compose file gives."""
+START_SECONDS = 180
+"""How long a service may take to start when the machine has more to do than it can; only a defect reaches it."""
 QUICK_START = {
     "PYTHONPATH": str(REPOSITORY / "tests/absent"),
     "PYDANTIC_DISABLE_PLUGINS": "__all__",
@@ -120,7 +122,7 @@ class ServiceProcess:
             )
 
     def wait_until_ready(self) -> None:
-        wait_until(self._is_ready, f"{self.name} ready; its output: {self.output}")
+        wait_until(self._is_ready, f"{self.name} ready; its output: {self.output}", START_SECONDS)
 
     def _is_ready(self) -> bool:
         assert self._process is not None

@@ -16,11 +16,9 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.__main__ import main
-from tests.stack import QUICK_START
+from tests.stack import QUICK_START, START_SECONDS
 
 GUARD_SECONDS = 30.0
-START_SECONDS = 60.0
-"""How long processes may take to start when the machine has more to do than it can; only a defect reaches it."""
 
 
 def environment(settings: dict[str, str]) -> dict[str, str]:

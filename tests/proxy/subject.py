@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.stack import QUICK_START, free_ports
+from tests.stack import QUICK_START, START_SECONDS, free_ports
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 60.0
-"""How long it may take to start when the machine has more to do than it can; only a defect reaches it."""
 TEMPLATE = os.environ.get("PROXY_UNDER_TEST", "")
 """A command with `{port}` and `{upstream}`, for instance `env UPSTREAM={upstream} PORT={port} my-proxy`; empty: the gateway."""
 
