@@ -3,7 +3,7 @@
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +24,7 @@ LARGEST_WAL_BYTES = 64 * 1024 * 1024
 
 _CHECKPOINT_PAGES = 2000
 _ROWS_AT_ONCE = 256
+_BYTES_AT_ONCE = 1024 * 1024
 
 SCHEMA = {
     "streams": """CREATE TABLE streams (
@@ -126,6 +127,19 @@ class StreamFile:
             some = values[done * columns : (done + count) * columns]
             self.connection.execute(f"INSERT INTO {into} VALUES {', '.join([row] * count)}", some)  # noqa: S608  # a table's name and question marks
             done += count
+
+    def insert_parts(self, parts: Mapping[int, Sequence[bytes]]) -> None:
+        """Inserts parts by the numbers of their streams, each of some pieces, about `_BYTES_AT_ONCE` with each call: so much is copied
+        here, and once more by SQLite."""
+        values: list[object] = []
+        size = 0
+        for stream, pieces in parts.items():
+            values += (stream, b"".join(pieces))
+            size += sum(map(len, pieces))
+            if size >= _BYTES_AT_ONCE:
+                self.insert("parts (stream, blocks)", 2, values)
+                values, size = [], 0
+        self.insert("parts (stream, blocks)", 2, values)
 
     def room(self) -> int:
         """Gives the bytes that may still be written beside the reserve. Raises StoreError."""

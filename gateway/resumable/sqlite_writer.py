@@ -221,11 +221,8 @@ class _Group:
         for number, head in self._streams:
             values = encode(head.route), encode(head.method), encode(head.target), head.credentials, head.body, encode(head.key)
             streams += (number, head.id, instance, *values, json.dumps([*map(list, head.fields)]), head.opened_at)
-        parts: list[object] = []
-        for number, blocks in self._parts.items():
-            parts += (number, b"".join(blocks))
         file.insert("streams", 11, streams)
-        file.insert("parts (stream, blocks)", 2, parts)
+        file.insert_parts(self._parts)
         file.insert("endings", 7, self._endings)
 
 

@@ -74,8 +74,8 @@ class Storing:
             steps: list[tuple[Coroutine[Any, Any, None], Callable[[], None]]] = []
             if not stream.in_store:
                 steps.append((self.store.create(stream.head), partial(setattr, stream, "in_store", True)))
-            data, cursor = _read(stream, end)
-            if data:
+            cursor = stream.stored_to
+            for data, cursor in _pieces(stream, end):
                 steps.append((self.store.append(stream.head.id, data), partial(setattr, stream, "stored_to", cursor)))
             if ended and cursor == end:
                 keep_until = stream.ended_at + stream.route.retain_seconds
@@ -92,13 +92,19 @@ class Storing:
 
 def _read(stream: KeptStream, end: int) -> tuple[bytes, int]:
     """Gives the next part that the store does not have, and the cursor after it."""
-    parts: list[bytes] = []
+    pieces = _pieces(stream, end)
+    return b"".join(data for data, _ in pieces), pieces[-1][1] if pieces else end
+
+
+def _pieces(stream: KeptStream, end: int) -> list[tuple[bytes, int]]:
+    """Gives the next part as the history has it, without a copy where it can, and the cursor after each piece."""
+    pieces: list[tuple[bytes, int]] = []
     size, cursor = 0, stream.stored_to
     while cursor < end and size < _PART_BYTES:
         data, cursor = stream.fan_out.history.copy(cursor, end)
-        parts.append(data)
+        pieces.append((data, cursor))
         size += len(data)
-    return b"".join(parts), cursor
+    return pieces
 
 
 def _is_unstored(stream: KeptStream) -> bool:
