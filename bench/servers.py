@@ -62,7 +62,7 @@ def environment() -> dict[str, str]:
 
 
 def gateway(place: Place, **more: str) -> Launch:
-    """The gateway in mode direct, unless a setting in `more` says otherwise."""
+    """The gateway in mode direct, unless a setting in `more` says otherwise; with the allocator of its image."""
     settings = {
         "HOST": "127.0.0.1",
         "PORT": str(place.port),
@@ -73,7 +73,7 @@ def gateway(place: Place, **more: str) -> Launch:
         "MAX_STREAMS": "100000",
         "MAX_STREAMS_PER_CLIENT": "100000",
     }
-    return Launch(["-m", "gateway"], {f"GATEWAY_{name}": value for name, value in (settings | more).items()})
+    return Launch(["-m", "gateway"], {"PYTHONMALLOC": "malloc"} | {f"GATEWAY_{name}": value for name, value in (settings | more).items()})
 
 
 def _naive(place: Place) -> Launch:

@@ -14,6 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from bench.servers import Place, gateway
 from gateway.routing.routes import Route
 from producer.app import create_app
 from producer.settings import Settings as ProducerSettings
@@ -171,6 +172,13 @@ def test_image_is_installed_from_hashes_and_runs_as_a_number(service: str) -> No
     assert f"--require-hashes -r {service}/requirements.txt" in text
     assert re.search(r"^USER \d+:\d+$", text, re.MULTILINE)
     assert text.endswith(f'\nCMD ["python", "-m", "{service}"]\n')
+
+
+def test_gateway_has_the_same_allocator_wherever_it_is_started() -> None:
+    for starter in ("gateway/Dockerfile", "Procfile"):
+        assert re.search(r"\bPYTHONMALLOC=malloc\b", (REPOSITORY / starter).read_text()), starter
+    assert gateway(Place(1, 2, 3, Path())).environ["PYTHONMALLOC"] == "malloc"
+    assert "`PYTHONMALLOC=malloc`" in (REPOSITORY / "gateway/README.md").read_text()
 
 
 @pytest.mark.parametrize(("group", "folder"), LOCKS.items())
