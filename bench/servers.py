@@ -12,6 +12,10 @@ from . import peer_files
 REPOSITORY = Path(__file__).parent.parent
 
 
+ALLOCATOR = {"PYTHONMALLOC": "malloc", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=400"}
+"""What the gateway's image sets too."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a server is to run."""
@@ -73,7 +77,7 @@ def gateway(place: Place, **more: str) -> Launch:
         "MAX_STREAMS": "100000",
         "MAX_STREAMS_PER_CLIENT": "100000",
     }
-    return Launch(["-m", "gateway"], {"PYTHONMALLOC": "malloc"} | {f"GATEWAY_{name}": value for name, value in (settings | more).items()})
+    return Launch(["-m", "gateway"], ALLOCATOR | {f"GATEWAY_{name}": value for name, value in (settings | more).items()})
 
 
 def _naive(place: Place) -> Launch:
