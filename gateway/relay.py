@@ -150,8 +150,7 @@ class Relay:
         if self.tap is not None:
             self.tap(chunk, blocks, self._framer.pending_bytes)
         if blocks:
-            self.blocks_out += count_blocks(blocks)
-            self._forward(blocks)
+            self._forward(blocks, count_blocks(blocks))
 
     def _decode_on(self) -> None:
         """Decodes and forwards until the subscriber is to be waited for: a small chunk may become gigabytes."""
@@ -168,12 +167,13 @@ class Relay:
         if self._waiting_end is not None:
             self.end(*self._waiting_end)
 
-    def _forward(self, data: bytes) -> None:
+    def _forward(self, data: bytes, blocks: int = 0) -> None:
         sink = self._sink
         if sink.is_closing():
-            return  # the subscriber has left, and aiohttp is about to say so
+            return  # the subscriber has left, and aiohttp is about to say so: nothing is sent, nothing is counted
         self._last_write = self._wheel.now
         self.bytes_out += len(data)
+        self.blocks_out += blocks
         if not self._chunked:
             sink.write(data)
         elif len(data) < _COPY_BYTES:
@@ -248,7 +248,7 @@ class Relay:
         if self._idle_ticks and now - self._last_read >= self._idle_ticks:
             self.end(CUT, f"upstream sent nothing for {self._idle_ticks * self._wheel.tick_seconds:g} s")
             return 0
-        if self._heartbeat_ticks and now - self._last_write >= self._heartbeat_ticks:
+        if self._heartbeat_ticks and now - self._last_write >= self._heartbeat_ticks and not self._sink.is_closing():
             self.heartbeats += 1
             self._forward(HEARTBEAT)
         due = []

@@ -292,6 +292,19 @@ async def test_subscriber_that_has_left_gets_nothing_and_costs_nothing() -> None
         assert (relay.bytes_out, relay.verdict, upstream.wishes) == (0, "", [])
 
 
+async def test_what_is_no_longer_sent_is_not_counted() -> None:
+    async with connected() as downstream:
+        wheel = HandWheel()
+        relay, _ = open_relay(downstream, wheel, heartbeat_ticks=2)
+        relay.feed(b"data: 1\n\n")
+        wheel.turn(2)
+        assert (relay.blocks_out, relay.heartbeats, relay.bytes_out) == (1, 1, 9 + 2)
+        downstream.transport.close()  # the gateway hears of it a moment later
+        relay.feed(b"data: 2\n\n")
+        wheel.turn(10)
+        assert (relay.blocks_out, relay.heartbeats, relay.bytes_out) == (1, 1, 9 + 2)
+
+
 async def test_error_event_is_one_block_of_json_that_says_what_happened() -> None:
     async with connected() as downstream:
         relay, _ = open_relay(downstream)
