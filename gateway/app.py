@@ -229,7 +229,7 @@ async def _open_proxy(
         proxy.tracing = tracing
         metrics.count_open(lambda: admission.open)
         metrics.streams.watch(lambda: proxy.exchanges)
-        open_resumable = partial(_open_resumable, stack, settings, routes, direct, session, wheel, metrics, peers, door)
+        open_resumable = partial(_open_resumable, stack, settings, routes, direct, wheel, metrics, peers, door)
         routing = Routing(routes, wheel, shared, proxy, open_resumable)
         key_sets.fetch(routes.key_sources())
         await routing.prepare(routes)
@@ -269,7 +269,6 @@ async def _open_resumable(
     settings: Settings,
     routes: RouteTable,
     direct: Direct,
-    session: aiohttp.ClientSession,
     wheel: TimerWheel,
     metrics: Metrics,
     peers: Peers,
@@ -282,7 +281,7 @@ async def _open_resumable(
     streams = KeptStreams(store, wheel, max_bytes=settings.max_kept_bytes, routes=routes.route_of, received=metrics.received)
     await stack.enter_async_context(streams.upkeep())
     metrics.watch_kept(lambda: streams.running, lambda: streams.memory.bytes)
-    return Resumable(session, direct, streams, routes, wheel, metrics, peers, door)
+    return Resumable(direct, streams, routes, wheel, metrics, peers, door)
 
 
 async def _open_store(directory: Path, patience_seconds: float) -> SqliteStreamStore:

@@ -47,7 +47,8 @@ class Direct:
     """Answers a request with what its upstream answers."""
 
     def __init__(self, session: aiohttp.ClientSession, wheel: TimerWheel, metrics: Metrics, max_request_body_bytes: int) -> None:
-        self._client = UpstreamClient(session)
+        self.client = UpstreamClient(session)
+        """What asks the upstreams; mode resumable asks with it too."""
         self._wheel = wheel
         self._metrics = metrics
         self._max_body = max_request_body_bytes
@@ -70,7 +71,7 @@ class Direct:
                         first_byte.set(self._loop, route.first_byte_timeout_seconds)
 
                 body = RequestBody(request, self._max_body, wait_for_answer, route.body_timeout_seconds)
-                upstream = await self._client.ask(
+                upstream = await self.client.ask(
                     request.method,
                     route.upstream,
                     exchange.target,

@@ -86,4 +86,4 @@ _KIND: SqliteFile[LogError] = SqliteFile(
     failed=LogError,
     cached_statements=256,
 )
-connect, recognise, check_schema, explain = _KIND.connect, _KIND.recognise, _KIND.check_schema, _KIND.explain
+connect, recognise, check_schema, explain, begin = _KIND.connect, _KIND.recognise, _KIND.check_schema, _KIND.explain, _KIND.transaction

@@ -13,7 +13,7 @@ from pathlib import Path
 from service.sqlite_file import BUSY_SECONDS, room_bytes
 
 from .event_log import LogError, LogFull, LogInUse, Stored
-from .sqlite_schema import FILE, check_schema, connect, damaged, explain, find_or_create
+from .sqlite_schema import FILE, begin, check_schema, connect, damaged, explain, find_or_create
 
 LOCK = "producer.lock"
 AHEAD = 1_000_000
@@ -151,19 +151,14 @@ class Store:
     @contextlib.contextmanager
     def transaction(self, *, durable: bool) -> Iterator[None]:
         """Commits at the end, or rolls back. Raises LogError."""
-        try:
-            if durable != self._full:
+        if durable != self._full:
+            try:
                 self.connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-                self._full = durable
-            self.connection.execute("BEGIN IMMEDIATE")
-            yield
-            self.connection.execute("COMMIT")
-        except BaseException as error:
-            if self.connection.in_transaction:
-                self.connection.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error):
+            except sqlite3.Error as error:
                 raise explain(error, self.path) from error
-            raise
+            self._full = durable
+        with begin(self.connection, self.path):
+            yield
         self.unsynced = not durable
 
     def check_room(self, size: int) -> None:

@@ -2,7 +2,8 @@
 
 import os
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -100,6 +101,20 @@ class SqliteFile(Generic[E]):
         different = sorted(name for name in found.keys() | self.schema.keys() if found.get(name) != self.schema.get(name))
         if different:
             raise self.damaged(path, f"{different[0]!r} is not as this program makes it")
+
+    @contextmanager
+    def transaction(self, connection: sqlite3.Connection, path: Path) -> Iterator[sqlite3.Connection]:
+        """Commits at the end, or rolls back. Raises the service's errors."""
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise self.explain(error, path) from error
+            raise
 
     def explain(self, error: sqlite3.Error, path: Path) -> E:
         """Gives what an error of SQLite means for the service."""

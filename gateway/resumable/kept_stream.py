@@ -20,6 +20,7 @@ from ..relay import CUT as RELAY_CUT
 from ..relay import Relay
 from ..routing.routes import Route
 from ..upstream import attach
+from ..upstream_client import UpstreamAnswer
 from ..wheel import TimerWheel
 from .store import COMPLETE, CUT, ORPHANED, RUNNING, STOPPED, TOO_LARGE, StoredStream, StreamHead
 
@@ -101,7 +102,7 @@ class KeptStream:
         """How many follow it now."""
         return len(self.fan_out.subscribers)
 
-    async def follow(self, upstream: aiohttp.ClientResponse) -> None:
+    async def follow(self, upstream: UpstreamAnswer) -> None:
         """Reads the upstream to its end, or until `stop`."""
         if self.state != RUNNING:
             return
@@ -229,7 +230,7 @@ class KeptStream:
         self.fan_out.close()
 
 
-async def _pump(upstream: aiohttp.ClientResponse, relay: Relay) -> None:
+async def _pump(upstream: UpstreamAnswer, relay: Relay) -> None:
     """The way that always works: reads the body through aiohttp's stream reader."""
     try:
         async for chunk in upstream.content.iter_any():

@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import aiohttp
 from multidict import CIMultiDict
 
 from ..decoding import find_decoder
@@ -17,6 +16,7 @@ from ..headers import apply_rules, end_to_end
 from ..metrics.received import Received
 from ..routing.routes import Route
 from ..spans import end_answered
+from ..upstream_client import UpstreamAnswer
 from ..wheel import TimerWheel
 from .kept_stream import KeptStream
 from .opening import Opening
@@ -29,7 +29,7 @@ STREAMS_PATH = "/streams/"
 _UPKEEP_SECONDS = 1.0
 _LEAST_UPKEEP_SECONDS = 0.05
 
-_Ask = Callable[[], Coroutine[Any, Any, aiohttp.ClientResponse]]
+_Ask = Callable[[], Coroutine[Any, Any, UpstreamAnswer]]
 _KeyOf = tuple[str, bytes, str]
 
 
@@ -275,7 +275,7 @@ class KeptStreams:
             del self._keys[head.route, head.credentials, head.key]
 
 
-def kept_fields(upstream: aiohttp.ClientResponse, id: str, route: Route) -> CIMultiDict[str]:
+def kept_fields(upstream: UpstreamAnswer, id: str, route: Route) -> CIMultiDict[str]:
     """Gives the header fields with which everybody gets a stream."""
     fields = end_to_end(upstream.headers)
     for name in ("Set-Cookie", "Content-Length", "Content-Encoding", "Date", "Age"):
@@ -291,7 +291,7 @@ def kept_fields(upstream: aiohttp.ClientResponse, id: str, route: Route) -> CIMu
     return fields
 
 
-def _is_event_stream(upstream: aiohttp.ClientResponse) -> bool:
+def _is_event_stream(upstream: UpstreamAnswer) -> bool:
     coding = upstream.headers.get("Content-Encoding", "").strip().lower()
     if coding not in ("", "identity") and find_decoder(coding) is None:
         return False  # nobody here can tell its blocks

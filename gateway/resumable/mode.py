@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import io
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -30,7 +29,7 @@ from ..problems import problem
 from ..refusal import Reason
 from ..routing.routes import RouteTable
 from ..spans import ask_upstream
-from ..target import url_of
+from ..upstream_client import UpstreamAnswer
 from ..wheel import TimerWheel
 from .answers import METHODS, no_content, origin_fields, preflight_fields, state_fields
 from .kept_stream import KeptStream
@@ -50,7 +49,6 @@ class Resumable:
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
         direct: Direct,
         streams: KeptStreams,
         routes: RouteTable,
@@ -59,7 +57,6 @@ class Resumable:
         peers: Peers,
         door: Door,
     ) -> None:
-        self._session = session
         self._direct = direct
         self._streams = streams
         self._routes = routes
@@ -155,15 +152,10 @@ class Resumable:
         span = ask_upstream(exchange)
         fields = request_fields(request, route, span)
 
-        async def ask() -> aiohttp.ClientResponse:
+        async def ask() -> UpstreamAnswer:
             async with asyncio.timeout(route.first_byte_timeout_seconds or None):
-                return await self._session.request(
-                    head.method,
-                    url_of(route.upstream, head.target),
-                    headers=fields,
-                    data=io.BytesIO(body) if body else None,  # aiohttp warns of plain bytes when they are many
-                    allow_redirects=False,
-                    timeout=route.timeout,
+                return await self._direct.client.ask(
+                    head.method, route.upstream, head.target, fields=fields, data=body, timeout=route.timeout
                 )
 
         self._metrics.asked(route.path, request.method)

@@ -2,10 +2,9 @@
 
 import asyncio
 
-import aiohttp
-
 from service.tracing import Span
 
+from ..upstream_client import UpstreamAnswer
 from .kept_stream import KeptStream
 from .store import StreamHead
 
@@ -15,7 +14,7 @@ class Opening:
 
     def __init__(self, head: StreamHead) -> None:
         self.head = head
-        self.answer: asyncio.Future[KeptStream | aiohttp.ClientResponse] = asyncio.get_running_loop().create_future()
+        self.answer: asyncio.Future[KeptStream | UpstreamAnswer] = asyncio.get_running_loop().create_future()
         """The stream, or the response when it is no event stream: that belongs to the request that opened it. Raises what asking raised."""
         self.cookies: list[str] = []
         """What the upstream set, for the request that opened it and for nobody else."""
@@ -43,7 +42,7 @@ class Opening:
             _close_response(self.answer)
 
 
-def _close_response(answer: asyncio.Future[KeptStream | aiohttp.ClientResponse]) -> None:
+def _close_response(answer: asyncio.Future[KeptStream | UpstreamAnswer]) -> None:
     """Closes a response that nobody takes."""
-    if not answer.cancelled() and answer.exception() is None and isinstance(response := answer.result(), aiohttp.ClientResponse):
+    if not answer.cancelled() and answer.exception() is None and not isinstance(response := answer.result(), KeptStream):
         response.close()

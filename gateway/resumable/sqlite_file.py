@@ -3,8 +3,8 @@
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from service.sqlite_file import SqliteFile, room_bytes
@@ -103,19 +103,9 @@ class StreamFile:
     def __repr__(self) -> str:
         return f"<StreamFile {self.path}>"
 
-    @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> AbstractContextManager[sqlite3.Connection]:
         """Commits at the end, or rolls back. Raises StoreError."""
-        try:
-            self.connection.execute("BEGIN IMMEDIATE")
-            yield self.connection
-            self.connection.execute("COMMIT")
-        except BaseException as error:
-            if self.connection.in_transaction:
-                self.connection.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error):
-                raise explain(error, self.path) from error
-            raise
+        return _KIND.transaction(self.connection, self.path)
 
     def insert(self, into: str, columns: int, values: Sequence[object]) -> None:
         """Inserts many rows with few statements: each gives up the interpreter's lock, and a busy event loop is slow to give it back.
