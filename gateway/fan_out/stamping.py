@@ -18,12 +18,17 @@ def stamp(block: bytes, stream: str, number: int) -> tuple[bytes, str | None] | 
     """
     if (b"\nid" in block or b"\rid" in block or block.startswith(b"id")) and (id := read_id(block)) is not None:
         return block, id
-    if block.startswith((b"data:", b"data\n", b"data\r")) or _DATA.search(block) is not None:
+    if has_data(block):
         if block.endswith(b"\n\n") and block[-3] not in _LINE_ENDS:
             return b"%bid: %b-%d\n\n" % (block[:-1], stream.encode(), number), None
         lines, blank = _cut_blank_line(block)
         return b"%bid: %b-%d\n%b" % (lines, stream.encode(), number, blank), None
     return (block, None) if _FIELD.search(block) is not None else None
+
+
+def has_data(block: bytes) -> bool:
+    """Tells whether a block has data, so that clients make an event of it."""
+    return block.startswith((b"data:", b"data\n", b"data\r")) or _DATA.search(block) is not None
 
 
 def stamp_plain(blocks: bytes, before_number: bytes, number: int) -> list[bytes] | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from eventstream import Event
 
 from ..fan_out.fan_out import FanOut
+from ..fan_out.stamping import has_data
 from ..fan_out.subscriber import Subscriber
 from ..relay import COMPLETE
 from .following import Following, OpenSource
@@ -35,7 +36,8 @@ class CatchUp(Following):
         """Whether an event has been found that the live stream has as well."""
         self._live = live
         self._first_id = self._last_id = ""
-        self._since = 0  # blocks after the one with the last ID
+        self._since = 0  # events after the one with the last ID
+        self._newest_ends_with_lf = False
         self._join_at: int | None = None  # where its end is in the live history
         self._refused = ""  # why there will be no more from the upstream
         self._skipped = False  # whether some had had the first event when it showed that the upstream had left out others
@@ -76,8 +78,9 @@ class CatchUp(Following):
                 self._refuse(_SKIPPED)
                 return
         self.fan_out.append(block, id)
+        self._newest_ends_with_lf = block.endswith(b"\n")
         if not id:
-            self._since += 1
+            self._since += has_data(block)
             return
         self._last_id = id
         self._since = 0
@@ -117,9 +120,16 @@ class CatchUp(Following):
             return
         history = self._live.fan_out.history
         cursor = history.find(self._last_id)
-        if cursor is not None and cursor + self._since <= history.end:
-            self._join_at = cursor + self._since
-            self._moved()
+        events = self._since
+        while cursor is not None and events and cursor < history.end:
+            cursor += 1
+            events -= has_data(history.block(cursor))  # of comments each connection may have its own
+        if cursor is None or events:
+            return
+        if self._newest_ends_with_lf and cursor < history.end and history.block(cursor + 1) == b"\n":
+            cursor += 1  # the LF of a CRLF, which came by itself there and with its block here
+        self._join_at = cursor
+        self._moved()
 
     def _moved(self) -> None:
         """Lets those who have had everything from here go over to the live stream."""

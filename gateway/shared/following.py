@@ -19,6 +19,7 @@ OpenSource = Callable[[str, str, Callable[[EventSource], None]], TracedSource]
 """Makes an event source for a path with query, which goes on after an event ID (if it is not empty) and calls what it is given on each
 change."""
 
+_LINE_ENDS = b"\r\n"
 _ID_FIELD = re.compile(rb"(?:\A|[\r\n])id:")
 
 _PASSING = (None, 502, 503, 504)
@@ -118,6 +119,8 @@ class Following:
 
     def _repeats(self, block: bytes, event: Event | None, id: str | None) -> bool:
         """Tells whether the upstream sends again what it has sent before: the event it was asked to go on after, or all it has."""
+        if not block.lstrip(_LINE_ENDS):
+            return True  # the end of a block that has come already
         own = event.id if event is not None and event.id else id
         if own is None and event is None and _ID_FIELD.search(block):
             own = self._id  # a block without data that says the same ID again
@@ -125,7 +128,10 @@ class Following:
             return False
         history = self.fan_out.history
         cursor = history.find(own)
-        if cursor is not None and (cursor == history.first or history.block(cursor) == block):  # or it was, but is not kept
+        if cursor is not None and (
+            cursor == history.first  # it was there, but is not kept
+            or history.block(cursor).strip(_LINE_ENDS) == block.strip(_LINE_ENDS)  # the last LF may have come by itself, or not at all
+        ):
             return True
         self._resuming = False
         return False

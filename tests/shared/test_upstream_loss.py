@@ -168,6 +168,18 @@ async def test_event_that_an_inclusive_upstream_repeats_is_not_repeated_to_subsc
             assert received.gaps == []
 
 
+async def test_event_that_came_without_its_last_lf_is_not_repeated_to_subscribers(stage: Stage) -> None:
+    topic = stage.topic(resume="inclusive", style=Style(line_ends=(b"\r\n",)))
+    async with stage.join(topic) as subscriber:
+        for number in (1, 2):
+            [block] = topic.publish()
+            topic.kill("complete", after_bytes=len(block) - 1)  # a CR makes the last line blank already
+            await subscriber.until_number(number)
+            await topic.until(lambda: len(topic.requests) == number + 1 and topic.open == 1)  # noqa: B023
+        topic.publish()
+        assert (await subscriber.until_number(3)).numbers == [1, 2, 3]
+
+
 async def test_upstream_that_begins_anew_each_time_repeats_nothing_to_subscribers(stage: Stage) -> None:
     """It takes no notice of `Last-Event-ID`, and always sends all it has."""
     topic = stage.topic(resume="ignored", begin="start")
