@@ -71,7 +71,7 @@ def test_paced_streams_through_the_gateway_arrive_without_defects(tmp_path: Path
     assert row["server"] == "gateway"
     assert row["defects"] == "none"
     assert row["× gateway"] == "1.00"
-    assert 30 < float(row["events/s"]) < 150
+    assert 30 < float(row["events/s"]) < 1000  # 100, of which a busy machine makes more or less; flat out they would be many thousands
     assert float(row["CPU µs/event"]) > 0
     assert 0 < float(row["p50 ms"]) <= float(row["p99 ms"])
     assert "Not installed: traefik." in printed

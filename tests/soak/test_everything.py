@@ -241,12 +241,16 @@ class Life:
     async def _hammer(self, http: aiohttp.ClientSession, _number: int) -> None:
         headers = {"Authorization": f"Bearer {hs_token(sub='hasty')}"}
 
-        async def ask() -> None:
+        async def ask() -> int:
             async with http.get(f"{TOPICS}?limit=1&follow=false", headers=headers) as answer:
                 assert answer.status in (200, 429), answer.status
                 self.done[f"status {answer.status}"] += 1
+                return answer.status
 
-        await asyncio.gather(*(ask() for _ in range(2 * MOST_REQUESTS)))
+        begun = time.monotonic()
+        statuses = await asyncio.gather(*(ask() for _ in range(2 * MOST_REQUESTS)))
+        seconds = time.monotonic() - begun  # in which a slow machine may have served them all
+        assert statuses.count(200) <= MOST_REQUESTS * (1 + seconds) + 1, (statuses, seconds)
 
     async def _scrape(self, http: aiohttp.ClientSession, _number: int) -> None:
         for service in self._stack.services:
@@ -291,8 +295,7 @@ async def test_nothing_is_left_over_after_all_that_can_happen(stack: Stack, span
         mib.append(process.memory_info().rss / 2**20)
         _log.info("%.1f MiB, descriptors and tasks %s, %s", mib[-1], left[-1], dict(life.done))
     assert life is not None
-    assert all(life.done[what] for what in ("subscribe", "expire", "ask", "read_text", "intrude", "scrape", "reload", "look"))
-    assert life.done["status 429"], "nobody was too fast"
+    assert all(life.done[what] for what in ("subscribe", "expire", "ask", "read_text", "intrude", "hammer", "scrape", "reload", "look"))
     assert all(sequence.events for sequence in life.sequences)
     assert spans[1], "nobody was told of a span"
     (fds_before, tasks_before), (fds_after, tasks_after) = left
