@@ -23,8 +23,8 @@ FORCE:
 run: $(ENVIRONMENT) ## run producer, gateway and consumer here until Ctrl-C; data goes below ./data
 	@PYTHONUNBUFFERED=1 $(BIN)/honcho start
 
-# Many tests are about time. One that fails beside three others, on cores that others use as well, is judged once more, alone: a defect
-# fails there too. At most three may need that, and both results are printed.
+# Many tests are about time. One that fails beside three others, on cores that others use as well, is judged once more, alone. At most
+# three may need that, and both results are printed: what failed first is to be looked at all the same, for a race may pass alone.
 test: lint ## check everything: lint, types, import rules, every test
 	$(BIN)/python -m pytest tests/eventstream -rfEs --cov=eventstream --cov-fail-under=100
 	$(BIN)/python -m pytest --ignore tests/eventstream -n 4 --dist loadscope --no-loadscope-reorder -rfEs --maxfail=4 || \

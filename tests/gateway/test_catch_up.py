@@ -76,6 +76,7 @@ def joined(catch_up: CatchUp, downstream: Downstream, wheel: TimerWheel) -> Subs
 
 E2, E3, E4 = b"id: 2\ndata: two\n\n", b"id: 3\ndata: three\n\n", b"id: 4\ndata: four\n\n"
 MORE = b"data: more, without an ID\n\n"
+LAST = b"id: 9\ndata: the last\n\n"
 PING = b": ping\n\n"
 CRLF2 = b"id: 2\r\ndata: two\r\n\r\n"
 CR2 = CRLF2[:-1]
@@ -104,12 +105,10 @@ async def test_nothing_is_lost_or_repeated_where_a_catch_up_meets_the_live_strea
         if live_first:
             live.take(public[0])
             take(catch_up, *private)
-            live.take(*public[1:])
+            live.take(*public[1:], LAST)
             expected = private[0] + b"".join(public[1:])  # it reads no further once it has met the live stream
         else:
             take(catch_up, *private)
-            live.take(*public)
-        assert await downstream.read(len(expected)) == expected
-        await asyncio.sleep(0)
-        assert not downstream.subscriber._buffer  # type: ignore[attr-defined]
+            live.take(*public, LAST)
+        assert await downstream.read(len(expected + LAST)) == expected + LAST
     await catch_up.stopped()

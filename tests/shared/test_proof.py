@@ -30,6 +30,7 @@ WRONGS: dict[str, tuple[Callable[[list[bytes]], list[bytes]], str]] = {
     "repeated": (lambda blocks: [*blocks[:3], *blocks[2:]], "event 3 came again"),
     "swapped": (lambda blocks: [blocks[0], blocks[2], blocks[1]], "event 3 came when 2 was due"),
     "altered": (lambda blocks: [blocks[0], blocks[1].replace(b" ", b"", 1)], "event 2 is"),
+    "a line too many": (lambda blocks: [blocks[0], blocks[1] + b"\n"], "event 2 is"),
     "invented": (lambda blocks: [blocks[0], b": ping\n\n"], "what nobody sent"),
     "gap that is not allowed": (lambda blocks: [*blocks[:2], GAP, *blocks[4:]], "came a gap event"),
 }
