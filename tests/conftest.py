@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
 DEVICE_BYTES = 16 * 1024 * 1024
@@ -27,6 +28,9 @@ LONGEST = (
     "tests/test_missing_tools.py",
 )
 """Files of more than some twenty seconds, the longest first."""
+
+settings.register_profile("stack", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # time says how busy the machine is
+settings.load_profile("stack")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

@@ -4,7 +4,7 @@ import itertools
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.auth.grants import GrantError, Grants, covers, parse_topic
@@ -23,7 +23,6 @@ def reading(*entries: str) -> Grants:
     return Grants.parse({"read": list(entries)})
 
 
-@settings(deadline=None)
 @given(granted=patterns, asked=patterns)
 def test_pattern_is_covered_exactly_when_all_topics_that_it_matches_are(granted: str, asked: str) -> None:
     matched, allowed = (Patterns.parse([text]).matcher() for text in (asked, granted))
@@ -34,7 +33,6 @@ def test_pattern_is_covered_exactly_when_all_topics_that_it_matches_are(granted:
     assert covers(first, second) is subset
 
 
-@settings(deadline=None)
 @given(text=st.text(st.sampled_from("ab.*>%2AeE5-_~/ \n\\é"), max_size=12))
 def test_topics_are_spelled_as_the_producer_spells_them_or_not_understood(text: str) -> None:
     try:

@@ -373,5 +373,5 @@ class HistoryModel(RuleBasedStateMachine):
         assert (history.first_id() is None) == (not kept)
 
 
-HistoryModel.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+HistoryModel.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 test_history_agrees_with_a_list = HistoryModel.TestCase

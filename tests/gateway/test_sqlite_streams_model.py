@@ -171,6 +171,4 @@ class StreamStoreModel(RuleBasedStateMachine):
 
 
 TestStreamStoreModel = StreamStoreModel.TestCase
-TestStreamStoreModel.settings = settings(
-    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+TestStreamStoreModel.settings = settings(max_examples=40, stateful_step_count=25, suppress_health_check=[HealthCheck.too_slow])

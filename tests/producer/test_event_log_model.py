@@ -205,6 +205,4 @@ class Fuse:
 
 
 TestEventLogModel = EventLogModel.TestCase
-TestEventLogModel.settings = settings(
-    max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
-)
+TestEventLogModel.settings = settings(max_examples=25, stateful_step_count=25, suppress_health_check=list(HealthCheck), print_blob=True)

@@ -49,7 +49,7 @@ def api(producer: ServiceProcess) -> BaseSchema:
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 def test_answers_are_as_described(api: BaseSchema, method: str, path: str) -> None:
-    @settings(max_examples=25, deadline=None, derandomize=True, database=None, phases=[Phase.generate], suppress_health_check=HEALTH)
+    @settings(max_examples=25, derandomize=True, database=None, phases=[Phase.generate], suppress_health_check=HEALTH)
     @given(api[path][method].as_strategy())
     def hold(case: Case) -> None:
         query = dict(case.query or {})

@@ -61,7 +61,7 @@ async def test_any_bytes_are_refused_or_relayed(fuzzed: Subject) -> None:
     allowed = {*range(400, 500), 501, 505}  # the upstream answers 404 to what it does not know
     loop = asyncio.get_running_loop()
 
-    @settings(max_examples=BATCHES, deadline=None, derandomize=True, database=None, phases=[Phase.generate], suppress_health_check=HEALTH)
+    @settings(max_examples=BATCHES, derandomize=True, database=None, phases=[Phase.generate], suppress_health_check=HEALTH)
     @given(st.lists(loose | lines | begun | posted, min_size=AT_ONCE, max_size=AT_ONCE))
     def hold(all_sent: list[bytes]) -> None:
         async def send_all() -> list[list[int]]:
