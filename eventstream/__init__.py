@@ -5,7 +5,7 @@ and no I/O, except `eventstream.client`, which follows a stream over HTTP with a
 therefore imported by its own name.
 """
 
-from .encoder import HEARTBEAT, encode
+from .encoder import HEARTBEAT, HEARTBEAT_BLOCK, encode, encode_retry
 from .errors import BlockTooLarge, ConnectionFailed, EventStreamError
 from .framer import DEFAULT_MAX_BLOCK_BYTES, Framer, count_blocks, split_blocks
 from .parser import Event, Parser
@@ -14,6 +14,7 @@ from .reconnection import Reconnection
 __all__ = [
     "DEFAULT_MAX_BLOCK_BYTES",
     "HEARTBEAT",
+    "HEARTBEAT_BLOCK",
     "BlockTooLarge",
     "ConnectionFailed",
     "Event",
@@ -23,5 +24,6 @@ __all__ = [
     "Reconnection",
     "count_blocks",
     "encode",
+    "encode_retry",
     "split_blocks",
 ]

@@ -3,7 +3,11 @@
 import re
 
 HEARTBEAT = b":\n"
-"""One comment line: keeps proxies awake and is read as nothing. Not a block of its own, because SDKs choke on blocks without data."""
+"""One comment line, for a connection that has shown an `id`: OpenAI's SDKs yield an event without data for a blank line then."""
+
+HEARTBEAT_BLOCK = b":\n\n"
+"""The same as a block of its own, for a connection that has shown no `id`. Clients that split at blank lines lose an event whose block
+begins with a comment, so that a bare comment line ahead of it would cost them that event."""
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
 
@@ -41,6 +45,15 @@ def encode(
     if not lines:
         raise ValueError("an event block needs at least one of data, type, id, retry and comment")
     return ("\n".join(lines) + "\n\n").encode()
+
+
+def encode_retry(milliseconds: int) -> bytes:
+    """Return a `retry` line without a blank line, for the end of a stream or the head of its next block.
+
+    A reader that takes fields as their lines come learns the reconnection time, and no reader sees a block without data.
+    Raises ValueError if `milliseconds` is negative.
+    """
+    return encode(retry=milliseconds)[:-1]
 
 
 def _refuse_line_ends(field: str, value: str) -> None:

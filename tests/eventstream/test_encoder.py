@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventstream import HEARTBEAT, Event, Framer, Parser, encode, split_blocks
+from eventstream import HEARTBEAT, HEARTBEAT_BLOCK, Event, Framer, Parser, encode, encode_retry, split_blocks
 
 ONE_LINE = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"))
 IDS = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"))
@@ -53,6 +53,23 @@ def test_heartbeat_is_a_comment_line_and_no_block() -> None:
     comments: list[str] = []
     assert Parser(on_comment=comments.append).feed(framer.feed(encode("a"))) == [Event("a")]
     assert comments == [""]
+
+
+def test_heartbeat_block_is_a_comment_and_no_event() -> None:
+    framer = Framer()
+    assert framer.feed(HEARTBEAT_BLOCK) == HEARTBEAT_BLOCK
+    comments: list[str] = []
+    assert Parser(on_comment=comments.append).feed(HEARTBEAT_BLOCK + encode("a")) == [Event("a")]
+    assert comments == [""]
+
+
+def test_retry_line_is_no_block_and_belongs_to_the_next_one() -> None:
+    assert encode_retry(1500) == b"retry: 1500\n"
+    framer = Framer()
+    assert framer.feed(encode_retry(0)) == b""
+    assert Parser().feed(framer.feed(encode("a"))) == [Event("a", retry=0)]
+    with pytest.raises(ValueError, match="retry is -1, must be a number of milliseconds that is not negative"):
+        encode_retry(-1)
 
 
 @given(TEXT, st.none() | ONE_LINE, st.none() | IDS, st.none() | st.integers(0, 10**18 - 1), st.none() | TEXT)
