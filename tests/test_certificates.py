@@ -1,6 +1,7 @@
 """The certificates of a test run are ones that a strict client believes, and no other."""
 
 import asyncio
+import contextlib
 import ssl
 from datetime import timedelta
 from pathlib import Path
@@ -44,8 +45,10 @@ async def test_a_server_that_demands_a_certificate_takes_the_one_of_its_authorit
     client = authority.issue("client", client=True)
     context.load_cert_chain(client.file, client.key_file)
     assert await shake_hands(authority.issue("server"), context, client_authority=authority.file) == b"hello"
-    with pytest.raises((ssl.SSLError, ConnectionError)):
-        await shake_hands(authority.issue("server"), trusting(authority), client_authority=authority.file)
+    received = b""
+    with contextlib.suppress(OSError):  # in TLS 1.3 the refusal may come as an alert, a reset or an end
+        received = await shake_hands(authority.issue("server"), trusting(authority), client_authority=authority.file)
+    assert received == b""
 
 
 async def test_expired_foreign_and_misnamed_certificates_are_refused(tmp_path: Path) -> None:
