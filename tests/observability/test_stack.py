@@ -70,27 +70,32 @@ class Prometheus:
             job["static_configs"] = [{"targets": [ports[job["job_name"]]]}]
         (directory / "prometheus.yml").write_text(yaml.safe_dump(config))
         [port] = free_ports(1)
-        self.url = f"http://127.0.0.1:{port}"
+        self._address = f"http://127.0.0.1:{port}"
         command = ["prometheus", f"--config.file={directory / 'prometheus.yml'}", f"--storage.tsdb.path={directory / 'tsdb'}"]
         with (directory / "prometheus.output").open("wb") as output:
             self._process = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=output, stderr=output)
 
     def get(self, path: str, **query: str) -> dict[str, Any]:
-        answer = httpx.get(f"{self.url}/api/v1/{path}", params=query, trust_env=False, timeout=10).json()
+        answer = httpx.get(f"{self._address}/api/v1/{path}", params=query, trust_env=False, timeout=10).json()
         assert answer["status"] == "success", (query, answer)
         return dict(answer["data"])
 
     def query(self, expression: str) -> list[Any]:
         return list(self.get("query", query=expression)["result"])
 
-    def wait_for(self, expression: str) -> None:
-        def found() -> bool:
-            try:
-                return bool(self.query(expression))
-            except httpx.TransportError:
-                return False  # it is starting
+    def wait_until_ready(self) -> None:
+        """Return when it answers queries. While it loads its storage it answers them with 503 and plain text."""
 
-        wait_until(found, f"{expression} in Prometheus", timeout=60, pause=0.2)
+        def ready() -> bool:
+            try:
+                return httpx.get(f"{self._address}/-/ready", trust_env=False, timeout=10).status_code == 200
+            except httpx.TransportError:
+                return False  # its port is not open yet
+
+        wait_until(ready, "Prometheus is ready", timeout=60, pause=0.2)
+
+    def wait_for(self, expression: str) -> None:
+        wait_until(lambda: bool(self.query(expression)), f"{expression} in Prometheus", timeout=60, pause=0.2)
 
     def ask_for(self, expressions: list[str]) -> dict[str, list[Any]]:
         """What it gives for each; where that is nothing, after as many rounds of scraping as it takes to tell."""
@@ -133,6 +138,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
         with run_stack(directory, PRODUCER_PUBLISH_KEYS="") as stack:
             prometheus = Prometheus(directory, stack)
             try:
+                prometheus.wait_until_ready()
                 prometheus.wait_for("count(up == 1) == 3")
                 answers = ask(stack)
                 results = prometheus.ask_for(expressions())
