@@ -11,7 +11,6 @@ import aiohttp
 import structlog
 from aiohttp import web
 from multidict import CIMultiDict
-from yarl import URL
 
 from eventstream import Parser
 
@@ -24,6 +23,7 @@ from ..fan_out.stamping import read_stamp
 from ..fan_out.subscriber import Subscriber
 from ..fan_out.subscription import send_stream
 from ..incoming import Incoming
+from ..last_event_id import read_last_event_id, without_last_event_id
 from ..metrics.metrics import Metrics
 from ..problems import problem
 from ..refusal import Reason
@@ -75,7 +75,7 @@ class Resumable:
         route = exchange.route
         if request.method not in (route.methods or ("POST",)) or (request.content_length or 0) > _MOST_BODY_BYTES:
             return await self._direct.answer(request, exchange)
-        last_event_id = request.headers.get("Last-Event-ID", "")
+        last_event_id = read_last_event_id(request.headers, exchange.target)
         stamped = read_stamp(last_event_id)
         head = _head(request, exchange, self._peers.new_stream_id())
         if not comes_from_peer(request):
@@ -138,7 +138,7 @@ class Resumable:
         if request.method == "HEAD":
             exchange.status = 200
             return web.Response(headers=CIMultiDict([*found.head.fields, *state_fields(found).items()]))
-        last_event_id = request.headers.get("Last-Event-ID", "") or URL(exchange.target, encoded=True).query.get("last_event_id", "")
+        last_event_id = read_last_event_id(request.headers, exchange.target)
         cursor = _find(found, last_event_id)
         if cursor is None:
             return self._unknown_event(exchange, found, last_event_id)
@@ -155,7 +155,7 @@ class Resumable:
         async def ask() -> UpstreamAnswer:
             async with asyncio.timeout(route.first_byte_timeout_seconds or None):
                 return await self._direct.client.ask(
-                    head.method, route.upstream, head.target, fields=fields, data=body, timeout=route.timeout
+                    head.method, route.upstream, exchange.target, fields=fields, data=body, timeout=route.timeout
                 )
 
         self._metrics.asked(route.path, request.method)
@@ -183,7 +183,7 @@ class Resumable:
         except (TimeoutError, aiohttp.ClientError, ValueError) as error:
             return failed(exchange, error)
         if isinstance(answer, KeptStream):
-            return await self._join(request, exchange, answer, head, request.headers.get("Last-Event-ID", ""))
+            return await self._join(request, exchange, answer, head, read_last_event_id(request.headers, exchange.target))
         return await self._open(request, exchange, head, body)  # that answer was no event stream, and belongs to whoever asked first
 
     async def _join(
@@ -241,7 +241,7 @@ def _head(request: web.BaseRequest, exchange: Exchange, id: str) -> StreamHead:
         id=id,
         route=exchange.route.path,
         method=request.method,
-        target=exchange.target,
+        target=without_last_event_id(exchange.target),
         credentials=_credentials(request),
         body=b"",
         key=request.headers.get("Idempotency-Key", ""),

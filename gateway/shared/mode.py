@@ -18,16 +18,17 @@ from ..dashboard.timeline import Timeline
 from ..deletion import Deletion
 from ..direct import Direct
 from ..exchange import Exchange
-from ..fan_out.fan_out import FanOut, Memory
-from ..fan_out.subscriber import Subscriber
+from ..fan_out.fan_out import Memory
 from ..fan_out.subscription import Begin, send_stream
 from ..headers import apply_rules, end_to_end
+from ..last_event_id import read_last_event_id
 from ..metrics.metrics import Metrics
 from ..problems import come_back_later, problem
 from ..routing.routes import Route, RouteTable
 from ..wheel import TimerWheel
 from .following import EagerReconnection, Following, Opening
-from .sharing import Identity, identify, request_fields, share_target
+from .joining import join, join_behind_gap
+from .sharing import Identity, begin_target, identify, request_fields, share_target
 from .stream import SharedStream
 
 log = structlog.get_logger()
@@ -110,7 +111,8 @@ class Shared:
         stream = self._streams.get(key) or self._streams.get(_for_any_origin(key)) or self._open(key, request, exchange)
         stream.users += 1
         try:
-            begin = await self._find_begin(stream, exchange.target, request.headers.get("Last-Event-ID", ""))
+            id = read_last_event_id(request.headers, exchange.target)
+            begin = await self._find_begin(stream, begin_target(exchange.target, target, id, request.headers), id)
             if not isinstance(begin, Opening):
                 fields = _response_fields(stream)
                 if exchange.span is not None and stream.source.span is not None:
@@ -124,31 +126,31 @@ class Shared:
         return await self._without_stream(request, exchange, begin)
 
     async def _find_begin(self, stream: SharedStream, target: str, id: str) -> Begin | Opening:
-        """Gives how a subscriber who asks for `target` and has seen event `id` begins; why there is no stream for it, if so."""
+        """Return how a subscriber begins that asks for `target` and has seen event `id`, or why there is no stream for it."""
         opening = await _opened(stream, stream.route)
         if opening.outcome != "open":
             return opening
         while True:
             begun, begin = (
                 "live",
-                partial(_join, stream, stream.fan_out, stream.fan_out.history.first if stream.route.initial == "history" else None),
+                partial(join, stream, stream.fan_out, stream.fan_out.history.first if stream.route.initial == "history" else None),
             )
             if id and (found := stream.find(id)) is not None:
-                begun, begin = "history", partial(_join, stream, *found)
+                begun, begin = "history", partial(join, stream, *found)
             elif id and (reason := stream.why_not(id)):
-                begun, begin = "gap", partial(_join_behind_gap, stream, id, reason)
+                begun, begin = "gap", partial(join_behind_gap, stream, id, reason)
             elif id or target != stream.target:
-                catch_up = stream.catch_up(stream.target if id else target, id)
+                catch_up = stream.catch_up(target, id)
                 opening = await _opened(catch_up, stream.route)
                 passing = opening.again_seconds <= stream.route.wait_seconds
                 if opening.outcome == "finished" or (opening.outcome == "refused" and not id and not passing):
                     return opening
                 if opening.outcome == "refused" and catch_up.source.state == "closed":  # else it is asked again
-                    begun, begin = "gap", partial(_join_behind_gap, stream, id, opening.reason)
+                    begun, begin = "gap", partial(join_behind_gap, stream, id, opening.reason)
                 elif (cursor := catch_up.begin) is None:
                     continue  # it has gone on without us, look again
                 else:
-                    begun, begin = "catch-up", partial(_join, None, catch_up.fan_out, cursor)  # which brings upstream's `retry`
+                    begun, begin = "catch-up", partial(join, None, catch_up.fan_out, cursor)  # which brings upstream's `retry`
             self._metrics.subscribed(stream.route.path, begun)
             return begin
 
@@ -249,23 +251,6 @@ def _for_any_origin(key: _Key) -> _Key:
     """Gives the key of a stream that its upstream gives to the pages of any origin."""
     path, target, identity = key
     return path, target, (*(field for field in identity if field[0] != "origin"), ("origin", "*"))
-
-
-def _join(stream: SharedStream | None, fan_out: FanOut, cursor: int | None, subscriber: Subscriber) -> None:
-    if stream is not None:
-        _tell_retry(stream, subscriber)
-    fan_out.join(subscriber, cursor)
-
-
-def _join_behind_gap(stream: SharedStream, asked: str, reason: str, subscriber: Subscriber) -> None:
-    _tell_retry(stream, subscriber)
-    stream.tell_gap(subscriber, asked, reason)
-
-
-def _tell_retry(stream: SharedStream, subscriber: Subscriber) -> None:
-    """Tells a subscriber what the upstream said to those who came before: after what time to come back."""
-    if stream.source.reconnection_time is not None:
-        subscriber.tell_retry_ahead(stream.source.reconnection_time)
 
 
 async def _opened(following: Following, route: Route) -> Opening:

@@ -6,6 +6,7 @@ from urllib.parse import unquote_plus
 from multidict import CIMultiDict
 
 from ..headers import VIA, apply_rules
+from ..last_event_id import PARAMETERS, without_last_event_id
 from ..routing.routes import Route
 
 _CREDENTIALS = ("authorization", "cookie")
@@ -33,19 +34,31 @@ def identify(method: str, headers: Mapping[str, str], route: Route) -> Identity 
 
 
 def share_target(target: str, route: Route) -> str | None:
-    """Gives the path and query of the stream that a request for `target` shares: without the route's `begin_parameters`, else as it
-    came. None when one of the route's `private_parameters` makes it nobody else's."""
+    """Return the path and query of the stream that a request for `target` shares: without a last event ID, which says where a subscriber
+    begins, and without the route's `begin_parameters`; otherwise as it came. None if one of the route's `private_parameters` makes the
+    answer private."""
     path, mark, query = target.partition("?")
-    if not mark or not (route.begin_parameters or route.private_parameters):
+    if not mark:
         return target
     kept = []
     for parameter in query.split("&"):
         name = unquote_plus(parameter.partition("=")[0])
         if name in route.private_parameters:
             return None
-        if name not in route.begin_parameters:
+        if name not in route.begin_parameters and name not in PARAMETERS:
             kept.append(parameter)
     return f"{path}?{'&'.join(kept)}" if kept else path
+
+
+def begin_target(target: str, shared: str, id: str, headers: Mapping[str, str]) -> str:
+    """Return the path and query by which the upstream is asked for what follows event `id`, or for where the client begins without one.
+
+    `target` is what the client asked for, `shared` that of the stream. An ID of the query goes upstream in both ways: in the header, and
+    in the query for an upstream that only looks there. With an ID of its own header, a client's other `begin_parameters` do not count.
+    """
+    if not id:
+        return without_last_event_id(target)
+    return shared if "Last-Event-ID" in headers else target
 
 
 def request_fields(identity: Identity, route: Route, own: Mapping[str, str] | None = None) -> CIMultiDict[str]:

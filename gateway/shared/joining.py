@@ -1,0 +1,24 @@
+"""How a subscriber begins to follow a stream."""
+
+from ..fan_out.fan_out import FanOut
+from ..fan_out.subscriber import Subscriber
+from .stream import SharedStream
+
+
+def join(stream: SharedStream | None, fan_out: FanOut, cursor: int | None, subscriber: Subscriber) -> None:
+    """Let a subscriber begin at `cursor`, or with what comes next. `stream` is None if the upstream's own `retry` will come."""
+    if stream is not None:
+        _tell_retry(stream, subscriber)
+    fan_out.join(subscriber, cursor)
+
+
+def join_behind_gap(stream: SharedStream, asked: str, reason: str, subscriber: Subscriber) -> None:
+    """Let a subscriber begin with a gap event."""
+    _tell_retry(stream, subscriber)
+    stream.tell_gap(subscriber, asked, reason)
+
+
+def _tell_retry(stream: SharedStream, subscriber: Subscriber) -> None:
+    """Tell a subscriber the `retry` that the upstream sent before the subscriber came."""
+    if stream.source.reconnection_time is not None:
+        subscriber.tell_retry_ahead(stream.source.reconnection_time)
