@@ -5,6 +5,7 @@ and no I/O, except `eventstream.client`, which follows a stream over HTTP with a
 therefore imported by its own name.
 """
 
+from .content_coding import content_codings
 from .encoder import HEARTBEAT, HEARTBEAT_BLOCK, encode, encode_retry
 from .errors import BlockTooLarge, ConnectionFailed, EventStreamError
 from .framer import DEFAULT_MAX_BLOCK_BYTES, Framer, count_blocks, split_blocks
@@ -22,6 +23,7 @@ __all__ = [
     "Framer",
     "Parser",
     "Reconnection",
+    "content_codings",
     "count_blocks",
     "encode",
     "encode_retry",
