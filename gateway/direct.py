@@ -15,6 +15,7 @@ from eventstream import Framer
 from service.request_ids import REQUEST_ID
 from service.tracing import Span
 
+from .accept import names_event_stream
 from .body import RequestBody
 from .clients.address import plain_address
 from .clients.throttle import begin_writing, open_throttle
@@ -36,9 +37,9 @@ from .wheel import TimerWheel
 
 log = structlog.get_logger()
 
-_ACCEPT, _ACCEPT_ENCODING, _CACHE_CONTROL, _CONTENT_ENCODING, _CONTENT_LENGTH, _CONTENT_TYPE, _EXPECT, _HOST, _SERVER = map(
+_ACCEPT_ENCODING, _CACHE_CONTROL, _CONTENT_ENCODING, _CONTENT_LENGTH, _CONTENT_TYPE, _EXPECT, _HOST, _SERVER = map(
     istr,
-    ("Accept", "Accept-Encoding", "Cache-Control", "Content-Encoding", "Content-Length", "Content-Type", "Expect", "Host", "Server"),
+    ("Accept-Encoding", "Cache-Control", "Content-Encoding", "Content-Length", "Content-Type", "Expect", "Host", "Server"),
 )
 _ACCEL_BUFFERING, _REQUEST_ID = istr("X-Accel-Buffering"), istr(REQUEST_ID)
 
@@ -187,7 +188,7 @@ def request_fields(request: web.BaseRequest, route: Route, span: Span | None = N
     fields = end_to_end(headers)
     host = fields.pop(_HOST, "")
     fields.popall(_EXPECT, None)  # answered here
-    if "text/event-stream" in headers.get(_ACCEPT, "") or request.method not in ("GET", "HEAD"):
+    if names_event_stream(headers) or request.method not in ("GET", "HEAD"):
         fields[_ACCEPT_ENCODING] = "identity"  # this may become an event stream, and a coded one cannot be cut at its blocks
     if not comes_from_peer(request):  # which has announced it already
         announce_client(fields, client=plain_address(request.remote or "unknown"), scheme=request.scheme, host=host)

@@ -14,14 +14,13 @@ from aiohttp.http import HttpRequestParser
 from aiohttp.http_writer import StreamWriter
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
-from multidict import istr
 
+from .accept import accepts_event_stream, names_event_stream
 from .malformed import HeadRefused, explain
 from .messages import Messages
 from .problems import problem
 from .refusal import Reason, Refusal
 
-_ACCEPT = istr("Accept")
 _FLUSH_SECONDS = 10.0
 _MOST_UNSENT_BYTES = 128 * 1024
 _TCP_NOTSENT_LOWAT = 25  # of Linux; Python names it since 3.12
@@ -258,5 +257,4 @@ def comes_from_peer(request: web.BaseRequest) -> bool:
 
 def takes_retry_block(request: web.BaseRequest) -> bool:
     """Tells whether the client may get a block that has only `retry`: EventSource uses it, SDKs for LLMs fail on blocks without data."""
-    accept = request.headers.get(_ACCEPT, "*/*")
-    return "text/event-stream" in accept or (request.method == "GET" and "*/*" in accept)
+    return names_event_stream(request.headers) or (request.method == "GET" and accepts_event_stream(request.headers))

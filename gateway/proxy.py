@@ -5,6 +5,7 @@ from aiohttp import web
 
 from service.tracing import Tracing
 
+from .accept import names_event_stream
 from .auth.access import Denied, Door
 from .auth.expiry import end_at_expiry
 from .clients.admission import Admission
@@ -137,12 +138,7 @@ class Proxy:
                     self._metrics.rejected(denied.refusal.reason, denied.refusal.status)
                     return denied.answer()
         overload = None if refusal or handed_over else self._admission.refusal(request.counted_as)
-        if (
-            overload is not None
-            and route is not None
-            and route.mode == "shared"
-            and "text/event-stream" in request.headers.get("Accept", "")
-        ):
+        if overload is not None and route is not None and route.mode == "shared" and names_event_stream(request.headers):
             self._metrics.rejected(overload.reason, overload.status)
             return come_back_later()
         refusal = refusal or overload

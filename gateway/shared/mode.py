@@ -163,7 +163,7 @@ class Shared:
             return web.Response(status=204, headers={"Cache-Control": "no-store", "Server": "gateway"})
         if opening.outcome in ("draining", "retired"):
             exchange.refuse(503, "draining" if opening.outcome == "draining" else "upstream-unreachable")
-            return come_back_later() if exchange.wants_retry else problem(503, opening.reason)
+            return come_back_later()
         if opening.outcome == "late":
             exchange.refuse(504, "upstream-timeout")
         else:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from urllib.parse import unquote_plus
 
-from multidict import CIMultiDict
+from multidict import CIMultiDict, CIMultiDictProxy
 
+from ..accept import accepts_event_stream
 from ..headers import VIA, apply_rules
 from ..last_event_id import PARAMETERS, without_last_event_id
 from ..routing.routes import Route
@@ -16,14 +17,14 @@ Identity = tuple[tuple[str, str], ...]
 """The header fields that tell requests apart, with their values."""
 
 
-def identify(method: str, headers: Mapping[str, str], route: Route) -> Identity | None:
-    """Gives what a request for a shared route must agree in with another to share its stream; None when it must not be shared.
+def identify(method: str, headers: CIMultiDictProxy[str], route: Route) -> Identity | None:
+    """Return what a request for a shared route must agree in with another to share its stream; None if it must not be shared.
 
-    That is so for other methods than GET, and for credentials that the route says nothing about: what somebody's credentials open is
-    nobody else's. `Origin` tells requests apart too, because an upstream's CORS fields depend on it; not so where the route sets
-    `Access-Control-Allow-Origin` itself or has a table `cors`.
+    Not shared are other methods than GET, clients that take no event stream, and credentials that the route says nothing about: what
+    one client's credentials open is not for another. `Origin` tells requests apart too, because an upstream's CORS fields depend on it;
+    not so where the route sets `Access-Control-Allow-Origin` itself or has a table `cors`.
     """
-    if method != "GET" or "Range" in headers:
+    if method != "GET" or "Range" in headers or not accepts_event_stream(headers):
         return None
     if not route.public and any(name in headers and name not in route.share_by for name in _CREDENTIALS):
         return None

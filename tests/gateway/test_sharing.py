@@ -35,6 +35,11 @@ def test_part_of_a_body_is_not_shared() -> None:
     assert identity(shared(public=True), {"Range": "bytes=0-"}) is None
 
 
+def test_what_excludes_event_streams_is_not_shared() -> None:
+    assert identity(shared(public=True), {"Accept": "application/json"}) is None
+    assert identity(shared(), {"Accept": "*/*"}) == identity(shared(), {"Accept": "text/event-stream"}) == ()
+
+
 @pytest.mark.parametrize("name", ["Authorization", "Cookie", "authorization", "COOKIE"])
 def test_credentials_that_the_route_says_nothing_about_are_not_shared(name: str) -> None:
     assert identity(shared(), {name: "secret"}) is None

@@ -236,17 +236,6 @@ async def test_who_joins_later_is_told_the_reconnection_time_in_a_line_ahead_of_
             assert (await newest.until_number(6)).told_ahead == [40]
 
 
-async def test_client_that_takes_no_block_with_only_retry_gets_no_such_line_either(stage: Stage) -> None:
-    topic = stage.topic()
-    async with stage.join(topic) as first:
-        topic.publish()
-        await first.until_number(1)
-        async with stage.join(topic, headers=[("Accept", "application/json")]) as subscriber:
-            [block] = topic.publish()
-            received = await subscriber.until_number(2)
-            assert (received.blocks, received.told_ahead) == ([block], [])
-
-
 async def test_block_with_only_an_id_moves_where_a_subscriber_resumes(stage: Stage) -> None:
     topic = stage.topic("/live", style=Style(without_data=1.0))
     async with stage.join(topic) as subscriber:

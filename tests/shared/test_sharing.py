@@ -117,6 +117,25 @@ async def test_upstream_is_asked_as_an_event_source_asks(stage: Stage) -> None:
     assert asked.header("Last-Event-ID") is None
 
 
+@pytest.mark.parametrize("accept", ["application/json", "text/html, application/xml;q=0.9", "text/event-stream;q=0, */*"])
+async def test_client_that_takes_no_event_stream_gets_what_the_upstream_negotiates_with_it(stage: Stage, accept: str) -> None:
+    topic = stage.topic()
+    async with stage.join(topic) as follower:
+        topic.answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nVary: Accept\r\nContent-Length: 2\r\n\r\n[]"
+        for _ in range(2):
+            async with stage.subscriber(topic, headers=[("Accept", accept)]) as other:
+                assert await other.refused() == (200, b"[]")
+                assert other.answer.head.value("Content-Type") == "application/json"
+        blocks = topic.publish()
+        assert (await follower.until_number(1)).events == blocks
+    assert [asked.header("Accept") for asked in topic.requests] == ["text/event-stream", accept, accept]
+
+
+@pytest.mark.parametrize("accept", ["*/*", "text/*;q=0.1", "application/json, text/event-stream;q=0.5"])
+async def test_client_that_takes_event_streams_among_others_shares(stage: Stage, accept: str) -> None:
+    assert await upstream_requests(stage, stage.topic(), ("", ()), ("", [("Accept", accept)])) == 1
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 async def test_other_methods_go_to_the_upstream_each_by_itself(stage: Stage, method: str) -> None:
     topic = stage.topic()
