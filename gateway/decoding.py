@@ -2,10 +2,12 @@
 
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import brotli
+
+from eventstream import content_codings
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -88,14 +90,16 @@ class _Zstandard:
                 return
 
 
+_DECODERS: dict[str, Callable[[], Decoder]] = {"gzip": _Zlib, "x-gzip": _Zlib, "deflate": _Zlib, "br": _Brotli, "zstd": _Zstandard}
+
+
+def is_readable(content_encoding: str) -> bool:
+    """Whether a body with this value of Content-Encoding is not coded at all, or `find_decoder` has a decoder for it."""
+    codings = content_codings(content_encoding)
+    return not codings or (len(codings) == 1 and codings[0] in _DECODERS)
+
+
 def find_decoder(content_encoding: str) -> Decoder | None:
-    """Gives a decoder for the value of a Content-Encoding header, None when it is not a single known coding."""
-    match content_encoding.strip().lower():
-        case "gzip" | "x-gzip" | "deflate":
-            return _Zlib()
-        case "br":
-            return _Brotli()
-        case "zstd":
-            return _Zstandard()
-        case _:
-            return None
+    """Return a decoder for the value of a Content-Encoding header, None if it is not a single known coding."""
+    codings = content_codings(content_encoding)
+    return _DECODERS[codings[0]]() if codings and is_readable(content_encoding) else None

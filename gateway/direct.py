@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.http_writer import StreamWriter
 from multidict import CIMultiDict, istr
 
-from eventstream import Framer
+from eventstream import Framer, content_codings
 from service.request_ids import REQUEST_ID
 from service.tracing import Span
 
@@ -20,11 +20,11 @@ from .body import RequestBody
 from .clients.address import plain_address
 from .clients.throttle import begin_writing, open_throttle
 from .deadline import Deadline
-from .decoding import find_decoder
+from .decoding import find_decoder, is_readable
 from .deletion import Deletion
 from .downstream import DownstreamProtocol, ResponseHead, WholeBody, comes_from_peer, end_unfinished, send_head
 from .exchange import Exchange
-from .headers import announce_client, apply_rules, end_to_end
+from .headers import CONTENT_ENCODING, announce_client, apply_rules, content_encoding, end_to_end, is_event_stream
 from .incoming import Incoming
 from .metrics.metrics import Metrics
 from .problems import problem
@@ -37,9 +37,8 @@ from .wheel import TimerWheel
 
 log = structlog.get_logger()
 
-_ACCEPT_ENCODING, _CACHE_CONTROL, _CONTENT_ENCODING, _CONTENT_LENGTH, _CONTENT_TYPE, _EXPECT, _HOST, _SERVER = map(
-    istr,
-    ("Accept-Encoding", "Cache-Control", "Content-Encoding", "Content-Length", "Content-Type", "Expect", "Host", "Server"),
+_ACCEPT_ENCODING, _CACHE_CONTROL, _CONTENT_LENGTH, _EXPECT, _HOST, _SERVER = map(
+    istr, ("Accept-Encoding", "Cache-Control", "Content-Length", "Expect", "Host", "Server")
 )
 _ACCEL_BUFFERING, _REQUEST_ID = istr("X-Accel-Buffering"), istr(REQUEST_ID)
 
@@ -107,7 +106,7 @@ class Direct:
         assert isinstance(writer, StreamWriter)
         if request.method == "HEAD" or upstream.status in (204, 304):
             return response
-        coded = exchange.event_stream and _CONTENT_ENCODING in upstream.headers  # it may be much larger than what is here
+        coded = exchange.event_stream and CONTENT_ENCODING in upstream.headers  # it may be much larger than what is here
         if upstream.content.is_eof() and not coded:
             return await self._relay_whole(request, response, writer, upstream, exchange)
         send_head(writer)
@@ -163,11 +162,13 @@ class Direct:
         framer = decoder = None
         heartbeat_ticks = 0
         if exchange.event_stream:
-            coding = upstream.headers.get(_CONTENT_ENCODING, "")
+            coding = content_encoding(upstream.headers)
             decoder = find_decoder(coding)
-            if decoder is not None or coding.strip().lower() in ("", "identity"):  # an unknown coding passes untouched
+            if is_readable(coding):
                 framer = Framer(route.max_block_bytes)
                 heartbeat_ticks = 0 if whole else self._wheel.ticks(route.heartbeat_seconds)
+            else:
+                log.warning("unknown content coding, the event stream passes as it is", **exchange.facts(), content_encoding=coding[:100])
             if self._tells_openings:
                 self._log.debug("stream opened", **exchange.facts())
         relay = exchange.relay = Relay(
@@ -203,14 +204,15 @@ def request_fields(request: web.BaseRequest, route: Route, span: Span | None = N
 def _response_head(upstream: UpstreamAnswer, exchange: Exchange) -> ResponseHead:
     headers = upstream.headers
     fields = end_to_end(headers)
-    media_type = headers.get(_CONTENT_TYPE, "").partition(";")[0].strip().lower()
-    if media_type == "text/event-stream":
+    if is_event_stream(upstream.status, headers):
         exchange.event_stream = True
-        fields.popall(_CONTENT_LENGTH, None)
         fields.setdefault(_CACHE_CONTROL, "no-cache, no-transform")
         fields[_ACCEL_BUFFERING] = "no"
-        if find_decoder(headers.get(_CONTENT_ENCODING, "")) is not None:
-            fields.popall(_CONTENT_ENCODING, None)
+        coding = content_encoding(headers)
+        if is_readable(coding):
+            fields.popall(_CONTENT_LENGTH, None)
+            if content_codings(coding):
+                fields.popall(CONTENT_ENCODING, None)
     fields.setdefault(_SERVER, "gateway")
     apply_rules(fields, exchange.route.response_headers)
     return ResponseHead(status=upstream.status, reason=upstream.reason, headers=fields)
@@ -221,8 +223,8 @@ def _delimited(response: web.StreamResponse) -> bool:
 
 
 def _may_end(exchange: Exchange, relay: Relay) -> bool:
-    """Tells whether the response may end like a complete one. A cut stream may when an error event, written here, says what it is."""
-    if relay.verdict == CUT and exchange.event_stream and exchange.route.on_upstream_loss == "error-event":
+    """Return whether the response may end like a complete one. A cut stream may, behind an error event that is written here."""
+    if relay.verdict == CUT and relay.framed and exchange.route.on_upstream_loss == "error-event":
         relay.tell_error()
         return True
     return relay.verdict == COMPLETE

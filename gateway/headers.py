@@ -24,7 +24,10 @@ HOP_BY_HOP = tuple(
 
 VIA = "1.1 gateway"
 
+CONTENT_ENCODING = istr("Content-Encoding")
+
 _CONNECTION = HOP_BY_HOP[0]
+_CONTENT_TYPE = istr("Content-Type")
 _VIA, _FORWARDED, _FOR, _PROTO, _HOST = map(istr, ("Via", "Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"))
 
 
@@ -41,6 +44,19 @@ def end_to_end(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
         if not value.isascii() and name in fields:
             _respell(fields, name)
     return fields
+
+
+def is_event_stream(status: int, headers: Mapping[str, str]) -> bool:
+    """Whether an answer is an event stream.
+
+    Only a 200 is: APIs answer errors with the content type of the stream that was asked for, and a JSON body.
+    """
+    return status == 200 and headers.get(_CONTENT_TYPE, "").partition(";")[0].strip().lower() == "text/event-stream"
+
+
+def content_encoding(headers: CIMultiDict[str] | CIMultiDictProxy[str]) -> str:
+    """Return the value of `Content-Encoding`, of several fields joined, empty if there is none."""
+    return ", ".join(headers.getall(CONTENT_ENCODING)) if CONTENT_ENCODING in headers else ""
 
 
 def _respell(fields: CIMultiDict[str], name: str) -> None:

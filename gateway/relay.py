@@ -125,6 +125,11 @@ class Relay:
     def __repr__(self) -> str:
         return f"<Relay {self.verdict or ('paused' if self.paused else 'open')} in={self.bytes_in} out={self.bytes_out}>"
 
+    @property
+    def framed(self) -> bool:
+        """Whether it knows where blocks end, so that one of the gateway's own may follow them."""
+        return self._framer is not None
+
     def feed(self, chunk: bytes) -> None:
         """Takes body bytes from upstream."""
         if self.verdict:

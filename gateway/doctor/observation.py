@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from eventstream import content_codings
+
 Ending = Literal["open", "complete", "cut", "reset", "silent"]
 """`open`: still going on when enough was heard; `complete`: ended as HTTP says; `cut`: the connection closed before the answer was over;
 `reset`: the connection was torn down; `silent`: no answer at all."""
-
-_IDENTITY = ("", "identity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,8 @@ class Head:
         return (self.get("Content-Type") or "").partition(";")[0].strip().lower()
 
     def coding(self) -> str:
-        """Gives the content coding in lower case, empty when there is none."""
-        coding = (self.get("Content-Encoding") or "").strip().lower()
-        return "" if coding in _IDENTITY else coding
+        """Return the content codings in lower case, empty if there is none."""
+        return ", ".join(content_codings(self.get("Content-Encoding") or ""))
 
     def raw(self) -> bytes:
         """Gives the head as bytes, as HTTP/1.1 writes it."""

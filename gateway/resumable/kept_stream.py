@@ -15,6 +15,7 @@ from ..fan_out.fan_out import FanOut, Memory
 from ..fan_out.history import UNLIMITED
 from ..fan_out.stamping import read_id, read_stamp, stamp, stamp_plain
 from ..fan_out.subscriber import BEHIND
+from ..headers import content_encoding
 from ..relay import COMPLETE as RELAY_COMPLETE
 from ..relay import CUT as RELAY_CUT
 from ..relay import Relay
@@ -110,7 +111,7 @@ class KeptStream:
             self,
             self._wheel,
             framer=Framer(self.route.max_block_bytes),
-            decoder=find_decoder(upstream.headers.get("Content-Encoding", "")),
+            decoder=find_decoder(content_encoding(upstream.headers)),
             idle_ticks=self._wheel.ticks(self.route.idle_timeout_seconds),
         )
         if not attach(upstream, relay):

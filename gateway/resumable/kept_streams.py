@@ -10,9 +10,9 @@ from typing import Any
 
 from multidict import CIMultiDict
 
-from ..decoding import find_decoder
+from ..decoding import is_readable
 from ..fan_out.memory import KeptMemory, Memory
-from ..headers import apply_rules, end_to_end
+from ..headers import apply_rules, content_encoding, end_to_end, is_event_stream
 from ..metrics.received import Received
 from ..routing.routes import Route
 from ..spans import end_answered
@@ -109,7 +109,7 @@ class KeptStreams:
     async def _run(self, opening: Opening, route: Route, ask: _Ask) -> None:
         upstream = await ask()
         try:
-            if upstream.status != 200 or not _is_event_stream(upstream):
+            if not is_event_stream(upstream.status, upstream.headers) or not is_readable(content_encoding(upstream.headers)):
                 self._forget_key(opening)
                 end_answered(opening.span, upstream.status, {})
                 opening.answer.set_result(upstream)
@@ -289,10 +289,3 @@ def kept_fields(upstream: UpstreamAnswer, id: str, route: Route) -> CIMultiDict[
         fields.add("Access-Control-Expose-Headers", "Stream-Id, Location")
     apply_rules(fields, route.response_headers)
     return fields
-
-
-def _is_event_stream(upstream: UpstreamAnswer) -> bool:
-    coding = upstream.headers.get("Content-Encoding", "").strip().lower()
-    if coding not in ("", "identity") and find_decoder(coding) is None:
-        return False  # nobody here can tell its blocks
-    return upstream.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "text/event-stream"

@@ -38,6 +38,21 @@ async def test_answer_that_is_no_event_stream_is_given_to_each_as_it_is(stage: S
         assert fields.value("X-Reason") == ("moved" if status == 410 else None)
 
 
+async def test_error_with_the_content_type_of_a_stream_is_given_to_each_with_its_body(stage: Stage) -> None:
+    topic = stage.topic("/impatient")
+    body = b'{"error": {"code": 401, "message": "bad key"}}'
+    topic.answer = b"HTTP/1.1 401 Unauthorized\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    assert {*await answers(stage, topic, 3)} == {(401, body)}
+
+
+async def test_stream_in_an_unknown_coding_is_given_to_each_untouched(stage: Stage) -> None:
+    topic = stage.topic("/impatient")
+    topic.answer = (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: rot13\r\nContent-Length: 11\r\n\r\nqngn: 1\n\nqn"
+    )
+    assert {*await answers(stage, topic, 3)} == {(200, b"qngn: 1\n\nqn")}
+
+
 async def test_204_is_given_to_each(stage: Stage) -> None:
     topic = stage.topic()
     topic.answer = b"HTTP/1.1 204 No Content\r\n\r\n"
