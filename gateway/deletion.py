@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
-_STRING = re.compile(r'"((?:[^"\\]|\\["\\])*)"')  # of a structured field (RFC 9651 section 3.3.3); parameters of members mean nothing here
+# A string of a structured field (RFC 9651 section 3.3.3). One without an end matches too, or each of its quotes would be tried.
+_STRING = re.compile(r'"((?:[^"\\]|\\["\\])*+)("?)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Deletion:
 
 
 def _strings(field: str) -> tuple[str, ...]:
-    return tuple(re.sub(r"\\(.)", r"\1", string) for string in _STRING.findall(field))
+    return tuple(re.sub(r"\\(.)", r"\1", string) for string, closed in _STRING.findall(field) if closed)
 
 
 def _origin(url: str) -> tuple[str, str]:

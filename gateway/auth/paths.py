@@ -37,15 +37,15 @@ def split_path(path: str) -> tuple[str, ...] | None:
 
 
 def guises(path: str) -> Iterator[str]:
-    """Gives the paths for which a server may take `path`: its `readings`, also when it is decoded twice or loses its `;parameters`."""
+    """Return the paths for which a server may take `path`: its `readings`, also when it is decoded twice or loses its `;parameters`."""
     if not _ODD.search(path):
         return
-    spelled = path
-    for _ in range(_MOST_DECODED + 1):
-        for bare in (spelled, _PARAMETERS.sub("", spelled)):
-            yield bare
-            yield from readings(bare)
-        spelled = unquote(spelled, "latin-1")
+    spellings = [path]
+    while len(spellings) <= _MOST_DECODED and (decoded := unquote(spellings[-1], "latin-1")) != spellings[-1]:
+        spellings.append(decoded)
+    for spelling in dict.fromkeys(bare for each in spellings for bare in (each, _PARAMETERS.sub("", each))):
+        yield spelling
+        yield from readings(spelling)
 
 
 def _is_dots(segment: str) -> bool:

@@ -82,6 +82,8 @@ def test_path_is_shown_without_what_opens_a_stream(target: str, shown: str) -> N
         ("is it lost? yes", "is it lost? yes"),
         ("https://host/a?b=secret", "https://host/a?…"),
         ("redirect 302 to '/login?token=secret': no", "redirect 302 to '/login?… no"),
+        ("http://host/a?next=/b?token=secret", "http://host/a?…"),
+        ("host?token=secret/x", "host?…"),
         ("http://host/a?b=secret: 404, then http://host/?c#secret", "http://host/a?… 404, then http://host/?…"),
     ],
 )

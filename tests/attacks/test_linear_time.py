@@ -1,0 +1,109 @@
+"""What reads foreign text takes time in proportion to its length, whatever is in it."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from eventstream import Framer, Parser
+from gateway.auth.paths import guises, split_path
+from gateway.auth.tokens import TokenRefused, read_head
+from gateway.clients.address import TrustedProxies
+from gateway.cors import Cors
+from gateway.dashboard.timeline import shown_path, without_secrets
+from gateway.deletion import Deletion
+from gateway.fan_out.stamping import read_id, read_stamp, stamp
+from gateway.target import readings, split_target
+from service.request_ids import keep_or_make
+
+SHORT_CHARS, TIMES = 1_000, 8
+"""A text of 1,000 characters and one eight times as long: linear work takes 8 times as long, quadratic 64, cubic 512."""
+MOST_RATIO = 32
+LEAST_SECONDS = 0.002
+"""What takes less for the long text cannot hold anybody up, and cannot be measured."""
+
+_PROXIES = TrustedProxies.parse("127.0.0.1")
+_CORS = Cors(origins=("https://*.example.com",))
+
+
+def _token_head(text: str) -> None:
+    try:
+        read_head(text)
+    except TokenRefused:
+        return
+
+
+def _client_of(field: str) -> Callable[[str], object]:
+    return lambda text: _PROXIES.find_client("127.0.0.1", CIMultiDictProxy(CIMultiDict({field: text})))
+
+
+READERS: dict[str, Callable[[str], object]] = {
+    "message on the dashboard": without_secrets,
+    "path on the dashboard": lambda text: shown_path("/" + text),
+    "target": split_target,
+    "path of a guarded route": lambda text: split_path("/" + text),
+    "readings of a path": lambda text: list(readings("/" + text)),
+    "guises of a path": lambda text: list(guises("/" + text)),
+    "token": _token_head,
+    "Forwarded": _client_of("Forwarded"),
+    "X-Forwarded-For": _client_of("X-Forwarded-For"),
+    "Origin": lambda text: _CORS.allows("https://" + text),
+    "X-Request-Id": keep_or_make,
+    "Last-Event-ID": read_stamp,
+    "Cache-Group-Invalidation": lambda text: Deletion.done("http://upstream/", {"Cache-Group-Invalidation": text}),
+    "framer": lambda text: Framer(2**20).feed(text.encode()),
+    "parser": lambda text: Parser().feed(text.encode() + b"\n\n"),
+    "block that gets an ID": lambda text: stamp(text.encode() + b"\n\n", "0" * 32, 1),
+    "ID of a block": lambda text: read_id(text.encode() + b"\n\n"),
+}
+
+PIECES = (
+    "/",
+    "//",
+    "/..",
+    "\\",
+    '"',
+    '\\"',
+    "%",
+    "%2f",
+    "%25",
+    ";",
+    ":",
+    "=",
+    ",",
+    ".",
+    "'",
+    " ",
+    "-",
+    "a",
+    "0",
+    "?",
+    "#",
+    "\r",
+    "\n",
+    "a=",
+)
+
+
+def seconds(read: Callable[[str], object], text: str) -> float:
+    """The time of the processor that reading `text` takes."""
+    began = time.thread_time()
+    read(text)
+    return time.thread_time() - began
+
+
+def ratio(read: Callable[[str], object], begin: str, piece: str) -> float:
+    """How many times as long the long text takes as the short one; 1 when it is too short to be measured."""
+    short, long = (begin + piece * (chars // len(piece)) for chars in (SHORT_CHARS, SHORT_CHARS * TIMES))
+    if seconds(read, long) < LEAST_SECONDS:
+        return 1.0
+    return min(seconds(read, long) for _ in range(3)) / min(seconds(read, short) for _ in range(3))
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_eight_times_the_text_takes_eight_times_as_long(name: str) -> None:
+    slow = {
+        (begin, piece): found for begin in ("", *PIECES) for piece in PIECES if (found := ratio(READERS[name], begin, piece)) > MOST_RATIO
+    }
+    assert slow == {}
