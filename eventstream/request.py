@@ -115,6 +115,8 @@ class StreamRequest:
                 read_bufsize=_READ_AHEAD_BYTES,
             )
         except (aiohttp.ClientConnectionError, OSError) as error:  # before ValueError, which certificate errors are as well
+            if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+                _forget_address(session, self.url)
             raise Unavailable(describe(error, timeout)) from error
         except ValueError as error:  # a last event ID with control characters, a host name that is none
             raise ConnectionFailed(self.shown_url, f"cannot be asked for: {error}") from error
@@ -224,6 +226,12 @@ def open_session(max_connections: int = 100, **options: Any) -> aiohttp.ClientSe
     """
     connector = aiohttp.TCPConnector(limit=max_connections, force_close=True, socket_factory=_open_socket)
     return aiohttp.ClientSession(connector=connector, middlewares=(send_once,), **options)
+
+
+def _forget_address(session: aiohttp.ClientSession, url: URL) -> None:
+    """Resolve the host anew next time: its address may have changed."""
+    if isinstance(session.connector, aiohttp.TCPConnector) and url.raw_host is not None and url.port is not None:
+        session.connector.clear_dns_cache(url.raw_host, url.port)
 
 
 def _open_socket(address: AddrInfoType) -> socket.socket:

@@ -20,6 +20,7 @@ from .metrics.latency import SAMPLE_EVERY, Latency
 from .read_buffer import READ_BYTES, ReadBuffer
 from .relay import Relay
 from .upstream_client import UpstreamAnswer
+from .upstream_connector import UpstreamConnector
 
 _CLOSED_EARLY = "connection closed before the end of the response"
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
@@ -274,7 +275,7 @@ def open_session(
     """
     loop = asyncio.get_running_loop()
     pooling: dict[str, Any] = {"keepalive_timeout": keepalive_seconds} if keepalive_seconds else {"force_close": True}
-    connector = aiohttp.UnixConnector(unix_path, limit=0, **pooling) if unix_path else aiohttp.TCPConnector(limit=0, **pooling)
+    connector = aiohttp.UnixConnector(unix_path, limit=0, **pooling) if unix_path else UpstreamConnector(limit=0, **pooling)
     connector._factory = functools.partial(UpstreamProtocol, loop, ReadBuffer(latency))  # type: ignore[assignment]
     return aiohttp.ClientSession(
         connector=connector,

@@ -113,14 +113,15 @@ class UpstreamClient:
         if place is None:
             place = self._places[upstream] = _Place(upstream)
         wire = self._write(place, method, target, fields, data or b"")
-        try:
-            return await self._send(place, method, wire, timeout)
-        except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError):
-            raise
-        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
-            if method not in _IDEMPOTENT:
+        while (connection := await self._connector._get(place.destination.connection_key, [])) is not None:
+            try:
+                return await self._send(connection, place, method, wire, timeout)
+            except aiohttp.ServerTimeoutError:
                 raise
-        return await self._send(place, method, wire, timeout)
+            except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+                if method not in _IDEMPOTENT:
+                    raise  # the upstream may have processed it
+        return await self._send(await self._connect(place, timeout), place, method, wire, timeout)
 
     def _write(self, place: _Place, method: str, target: str, fields: CIMultiDict[str], data: bytes) -> bytes:
         """Gives the request as it is sent."""
@@ -131,11 +132,13 @@ class UpstreamClient:
         host = "" if _HOST in fields else f"\r\nHost: {place.host}"  # else a rule of the route names another
         return f"{method} {place.prefix}{target} HTTP/1.1{host}".encode() + _serialize_headers("", fields) + data
 
-    async def _send(self, place: _Place, method: str, wire: bytes, timeout: aiohttp.ClientTimeout) -> Answer:
+    async def _connect(self, place: _Place, timeout: aiohttp.ClientTimeout) -> Connection:
         try:
-            connection = await self._connector.connect(place.destination, [], timeout)
+            return await self._connector.connect(place.destination, [], timeout)
         except TimeoutError as error:
             raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {place.destination.url}") from error
+
+    async def _send(self, connection: Connection, place: _Place, method: str, wire: bytes, timeout: aiohttp.ClientTimeout) -> Answer:
         try:
             protocol = connection.protocol
             assert protocol is not None

@@ -63,7 +63,8 @@ class Route(BaseModel):
     methods: tuple[str, ...] = ()
     """Allowed methods, all when empty. Others are answered 405."""
     connect_timeout_seconds: float = Field(5.0, gt=0)
-    """How long connecting to the upstream may take; then 504."""
+    """For how long the gateway tries to connect to the upstream; then 502, or 504 when the upstream did not answer. A refused connection is
+    tried again meanwhile, whatever the method: nothing of the request has been sent."""
     first_byte_timeout_seconds: float = Field(60.0, ge=0)
     """How long the upstream's head may take after the last byte of the request, connecting included; then 504. 0: no limit."""
     body_timeout_seconds: float = Field(60.0, ge=0)
@@ -188,7 +189,7 @@ class Route(BaseModel):
     @cached_property
     def timeout(self) -> aiohttp.ClientTimeout:
         """The time limits that aiohttp keeps for this route."""
-        return aiohttp.ClientTimeout(total=None, sock_connect=self.connect_timeout_seconds)
+        return aiohttp.ClientTimeout(total=None, connect=self.connect_timeout_seconds, sock_connect=self.connect_timeout_seconds)
 
     @cached_property
     def stream_kind(self) -> str:

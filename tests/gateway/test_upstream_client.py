@@ -161,13 +161,6 @@ async def test_idempotent_request_is_sent_again_when_the_kept_connection_was_clo
         assert [each.body for each in upstream.requests[1:]] == [b"same", b"same"]
 
 
-async def test_idempotent_request_is_not_sent_a_third_time(session: aiohttp.ClientSession) -> None:
-    async with ScriptedUpstream([Disconnect()]) as upstream:
-        with pytest.raises(aiohttp.ServerDisconnectedError):
-            await ask(session, upstream.url)
-        assert len(upstream.requests) == 2
-
-
 async def test_other_request_is_sent_once(session: aiohttp.ClientSession) -> None:
     async with ScriptedUpstream([Disconnect()]) as upstream:
         with pytest.raises(aiohttp.ServerDisconnectedError):

@@ -40,7 +40,7 @@ def _routes(upstream: str, unreachable: str) -> list[Route]:
         route("/get-and-post", methods=["GET", "POST"]),
         route("/base", upstream=upstream + "/below/this"),
         route("/base/plain"),
-        route("/unreachable", upstream=unreachable),
+        route("/unreachable", upstream=unreachable, connect_timeout_seconds=0.3),
     ]
 
 

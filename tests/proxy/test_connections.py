@@ -1,13 +1,15 @@
 """Keep-alive, pipelining, and requests that mean two things to two servers."""
 
+import asyncio
+
 import pytest
 
 from tests.proxy.conftest import Converse
-from tests.proxy.downstream import Downstream, End, FramingError
+from tests.proxy.downstream import Downstream, End, FramingError, connected
 from tests.proxy.stage import FIELD, Scene, Stage
 from tests.proxy.streams import HEAD, LAST_CHUNK
 from tests.proxy.subject import Subject
-from tests.scripted_upstream import Pause, chunk
+from tests.scripted_upstream import Disconnect, Pause, chunk
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -98,6 +100,23 @@ async def test_connection_goes_on_after_an_answer_without_body(proxy: Subject, s
             for _ in range(3):
                 await downstream.ask("/plain", method, scene.headers)
                 assert (await downstream.answer(method)).end is End.COMPLETE
+
+
+async def test_upstream_that_closes_behind_each_answer_without_saying_so_costs_no_client_an_error(proxy: Subject, stage: Stage) -> None:
+    scene = stage.scene(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", Disconnect())
+
+    async def ask_often(downstream: Downstream) -> list[int]:
+        statuses = []
+        for _ in range(25):
+            await downstream.ask("/plain/closing", headers=scene.headers)
+            answer = await downstream.answer()
+            await answer.to_end()
+            statuses.append(answer.head.status)
+        return statuses
+
+    async with connected(proxy.port, 16) as downstreams:
+        results = await asyncio.gather(*map(ask_often, downstreams))
+    assert {status for statuses in results for status in statuses} == {200}
 
 
 async def test_close_is_honoured_after_a_stream(converse: Converse) -> None:

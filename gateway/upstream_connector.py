@@ -1,0 +1,139 @@
+"""Connections to upstreams: kept ones are checked before they are used again, and an upstream that is down is tried again.
+
+This leans on internals of aiohttp (`_get`, `_conns`), which tests/gateway/test_upstream_connector.py guards.
+"""
+
+import asyncio
+import select
+
+import aiohttp
+from aiohttp import ClientRequest, ClientTimeout
+from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
+
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 0.5
+
+
+class Drained(aiohttp.ClientConnectionError):
+    """The gateway shuts down and waits no longer for an upstream that is down."""
+
+
+class _Outage:
+    """An upstream that refuses connections while requests wait for it. Only the holder of `attempting` tries to connect."""
+
+    __slots__ = ("attempting", "error", "pause_seconds", "waiting")
+
+    def __init__(self, error: aiohttp.ClientConnectorError) -> None:
+        self.attempting = asyncio.Lock()
+        self.error = error
+        """What the newest attempt raised."""
+        self.pause_seconds = _FIRST_PAUSE_SECONDS
+        self.waiting = 0
+
+
+class UpstreamConnector(aiohttp.TCPConnector):
+    """Connects to upstreams over TCP and TLS.
+
+    A connection that fails is tried again within `timeout.connect` seconds. Nothing of the request has been sent yet, so this holds for
+    every method. All requests to one upstream share the attempts. Each may take `timeout.sock_connect` seconds and resolves the host anew.
+    """
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(**options)  # type: ignore[arg-type]
+        self._outages: dict[ConnectionKey, _Outage] = {}
+        self._waits: set[asyncio.Timeout] = set()
+        self._draining = False
+
+    def stop_waiting(self) -> None:
+        """Raise Drained in every request that waits for an upstream, and in those that would wait from now on."""
+        self._draining = True
+        for wait in self._waits:
+            wait.reschedule(0.0)
+
+    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
+        """Return a kept connection unless something has arrived on it: its end, or bytes that nobody asked for (RFC 9112 section 9.2)."""
+        while (connection := await super()._get(key, traces)) is not None and _is_readable(connection):
+            connection.close()
+        return connection
+
+    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
+        """Return a connection. Raise what the newest attempt raised when none can be had in time, TimeoutError when it hung."""
+        key = req.connection_key
+        end = self._loop.time() + (timeout.connect or 0.0)
+        while True:
+            outage = self._outages.get(key)
+            if outage is None or key in self._conns:
+                try:
+                    return await self._attempt(req, traces, timeout)
+                except aiohttp.ClientSSLError:
+                    raise  # trying again does not mend a certificate
+                except aiohttp.ClientConnectorError as error:
+                    if self._loop.time() >= end:
+                        raise
+                    outage = self._outages.setdefault(key, _Outage(error))
+            connection = await self._wait(outage, end, req, traces, timeout)
+            if connection is not None:
+                return connection
+
+    async def _attempt(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
+        try:
+            return await super().connect(req, traces, timeout)
+        except (aiohttp.ClientConnectorError, TimeoutError):
+            self._forget_address(req)
+            raise
+
+    def _forget_address(self, req: ClientRequest) -> None:
+        """Resolve the host anew next time: its address may have changed."""
+        if req.url.raw_host is not None and req.url.port is not None:
+            self.clear_dns_cache(req.url.raw_host, req.url.port)
+
+    async def _wait(
+        self, outage: _Outage, end: float, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
+    ) -> Connection | None:
+        """Return a connection, or None when another request has reached the upstream."""
+        if self._draining:
+            raise Drained("the gateway is shutting down")
+        outage.waiting += 1
+        wait = asyncio.timeout_at(end)
+        try:
+            async with wait:
+                self._waits.add(wait)
+                async with outage.attempting:
+                    return await self._reconnect(outage, req, traces, timeout)
+        except TimeoutError:
+            if not wait.expired():
+                raise
+            if self._draining:
+                raise Drained("the gateway is shutting down") from None
+            raise type(outage.error)(req.connection_key, outage.error.os_error) from None  # an error of its own for each request
+        finally:
+            self._waits.discard(wait)
+            outage.waiting -= 1
+            if not outage.waiting and self._outages.get(req.connection_key) is outage:
+                del self._outages[req.connection_key]
+
+    async def _reconnect(self, outage: _Outage, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection | None:
+        while self._outages.get(req.connection_key) is outage:
+            await asyncio.sleep(outage.pause_seconds)
+            try:
+                connection = await self._attempt(req, traces, timeout)
+            except aiohttp.ClientSSLError:
+                raise
+            except aiohttp.ClientConnectorError as error:
+                outage.error = error
+                outage.pause_seconds = min(2 * outage.pause_seconds, _LONGEST_PAUSE_SECONDS)
+            else:
+                self._outages.pop(req.connection_key, None)
+                return connection
+        return None
+
+
+def _is_readable(connection: Connection) -> bool:
+    transport = connection.transport
+    sock = transport.get_extra_info("socket") if transport is not None else None
+    if sock is None:
+        return False
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
