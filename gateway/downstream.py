@@ -23,6 +23,7 @@ from .refusal import Reason, Refusal
 
 _FLUSH_SECONDS = 10.0
 _MOST_UNSENT_BYTES = 128 * 1024
+_MOST_GARBAGE_BYTES = 64 * 1024  # what may have been on its way when the client could not yet know that nothing more is read
 _TCP_NOTSENT_LOWAT = 25  # of Linux; Python names it since 3.12
 
 
@@ -45,10 +46,13 @@ class DownstreamProtocol(RequestHandler):
     An orderly leave and a half-close look the same, and waiting for the difference would keep the upstream request of a client that does
     not read for ever. The head of a request may take `head_seconds` from its first byte and have about `max_head_bytes`; the connection's
     first request may begin as late as one that follows another. `rejected` is told what is refused here.
+
+    Behind bytes that are not HTTP nothing is parsed or kept. The connection is aborted when the client sends on regardless.
     """
 
     __slots__ = (
         "_at_end_of_head",
+        "_garbage_bytes",
         "_head_bytes",
         "_head_seconds",
         "_head_timer",
@@ -77,8 +81,14 @@ class DownstreamProtocol(RequestHandler):
         self._head_bytes = 0
         self._newest_body: StreamReader | None = None
         self._at_end_of_head = False  # whether nothing has come behind the newest request's head
+        self._garbage_bytes: int | None = None  # that came behind what is not HTTP; None while all was
 
     def data_received(self, data: bytes) -> None:
+        if self._garbage_bytes is not None:
+            self._garbage_bytes += len(data)
+            if self._garbage_bytes > _MOST_GARBAGE_BYTES and self.transport is not None:
+                self.transport.abort()
+            return
         if self._parser is None:
             self._parser = self._make_parser()
         super().data_received(data)
@@ -115,10 +125,13 @@ class DownstreamProtocol(RequestHandler):
             self._parser = None
 
     def _note_body(self, message: object, body: StreamReader) -> None:
-        """Ends a body whose bytes make no sense. aiohttp queues the error behind its request, which would wait for the rest for ever."""
+        """End a body whose bytes are not HTTP. aiohttp queues the error behind its request, which would wait for the rest for ever."""
         if not isinstance(message, _ErrInfo):
             self._newest_body = body if body is not EMPTY_PAYLOAD else None
-        elif self._newest_body is not None and not self._newest_body.is_eof():
+            return
+        self._garbage_bytes = 0
+        message.exc.__traceback__ = None  # whose frames hold what was read
+        if self._newest_body is not None and not self._newest_body.is_eof():
             self._newest_body.set_exception(web.RequestPayloadError(message.message))
             self._lingering_time = 0.0  # there is no rest to wait for
 
