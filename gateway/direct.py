@@ -23,6 +23,7 @@ from .deadline import Deadline
 from .decoding import find_decoder, is_readable
 from .deletion import Deletion
 from .downstream import DownstreamProtocol, ResponseHead, WholeBody, comes_from_peer, end_unfinished, send_head
+from .error_event import UI_MESSAGES
 from .exchange import Exchange
 from .headers import CONTENT_ENCODING, announce_client, apply_rules, content_encoding, end_to_end, is_event_stream
 from .incoming import Incoming
@@ -206,6 +207,7 @@ def _response_head(upstream: UpstreamAnswer, exchange: Exchange) -> ResponseHead
     fields = end_to_end(headers)
     if is_event_stream(upstream.status, headers):
         exchange.event_stream = True
+        exchange.ui_messages = UI_MESSAGES in headers
         fields.setdefault(_CACHE_CONTROL, "no-cache, no-transform")
         fields[_ACCEL_BUFFERING] = "no"
         coding = content_encoding(headers)
@@ -225,7 +227,7 @@ def _delimited(response: web.StreamResponse) -> bool:
 def _may_end(exchange: Exchange, relay: Relay) -> bool:
     """Return whether the response may end like a complete one. A cut stream may, behind an error event that is written here."""
     if relay.verdict == CUT and relay.framed and exchange.route.on_upstream_loss == "error-event":
-        relay.tell_error()
+        relay.tell_error(ui_messages=exchange.ui_messages)
         return True
     return relay.verdict == COMPLETE
 

@@ -31,6 +31,8 @@ class Exchange:
     relay: Relay | Subscriber | None = None
     """What sends the answer's body."""
     event_stream: bool = False
+    ui_messages: bool = False
+    """Whether the event stream is one of the AI SDK's UI messages, which have a form of their own for errors."""
     refused: Reason | None = None
     """Why the gateway answered with an error of its own; None when it did not."""
     wants_retry: bool = False

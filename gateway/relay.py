@@ -2,13 +2,13 @@
 
 import asyncio
 import itertools
-import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from eventstream import HEARTBEAT, BlockTooLarge, Framer, count_blocks, encode
 
 from .decoding import Decoder, UndecodableError
+from .error_event import error_block
 from .wheel import TimerWheel
 
 if TYPE_CHECKING:
@@ -24,15 +24,6 @@ LEFT = "left"
 """The subscriber went away."""
 DRAINED = "drained"
 """The gateway shut down."""
-
-
-def error_block(reason: str) -> bytes:
-    """Gives the block that ends a stream which upstream cut, where the route wants that said.
-
-    OpenAI's SDKs take it for one more chunk of an answer that then ends, unless its data has a member `error`.
-    """
-    error = {"type": "upstream_lost", "message": f"Upstream lost: {reason}"}
-    return encode(json.dumps({"title": "Upstream lost", "status": 502, "detail": reason, "error": error}), type="error")
 
 
 class Sink(Protocol):
@@ -237,9 +228,9 @@ class Relay:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def tell_error(self) -> None:
-        """Writes one `event: error` block that says what happened to the stream."""
-        self._forward(error_block(self.reason))
+    def tell_error(self, *, ui_messages: bool = False) -> None:
+        """Write the block that says what happened to the stream, for a client of the AI SDK's `ui_messages` or any other."""
+        self._forward(error_block(self.reason, ui_messages=ui_messages))
 
     def tell_retry(self, milliseconds: int) -> None:
         """Writes a block that tells the subscriber when to come back. Only when the stream is at a boundary, which it always is."""

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from eventstream import encode
 
-from ..relay import LEFT, Sink, error_block
+from ..error_event import error_block
+from ..relay import LEFT, Sink
 from ..wheel import TimerWheel
 
 if TYPE_CHECKING:
@@ -156,9 +157,9 @@ class Subscriber:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def tell_error(self) -> None:
-        """Writes one `event: error` block that says what happened to the stream."""
-        self.write(error_block(self.reason))
+    def tell_error(self, *, ui_messages: bool = False) -> None:
+        """Write the block that says what happened to the stream, for a client of the AI SDK's `ui_messages` or any other."""
+        self.write(error_block(self.reason, ui_messages=ui_messages))
 
     def tell_retry(self, milliseconds: int) -> None:
         """Writes a block that tells it when to come back, if it takes such a block."""

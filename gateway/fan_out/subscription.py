@@ -9,6 +9,7 @@ from multidict import CIMultiDict
 
 from ..clients.throttle import begin_writing, open_throttle
 from ..downstream import ResponseHead, end_unfinished, occupy, release, send_head
+from ..error_event import UI_MESSAGES
 from ..exchange import Exchange
 from ..incoming import Incoming
 from ..relay import COMPLETE, CUT, LEFT
@@ -40,6 +41,7 @@ async def send_stream(
     subscriber = Subscriber(transport, wheel, chunked=writer.chunked, takes_retry=exchange.wants_retry, expires=expires)
     subscriber.paused = begin_writing(protocol, subscriber, throttle)
     exchange.status, exchange.event_stream, exchange.relay = 200, True, subscriber
+    exchange.ui_messages = UI_MESSAGES in fields
     begin(subscriber)
     response.headers.clear()
     assert isinstance(request, Incoming)
@@ -53,7 +55,7 @@ async def send_stream(
         if throttle is not None:
             throttle.close()
     if subscriber.verdict == CUT and exchange.route.on_upstream_loss == "error-event":
-        subscriber.tell_error()
+        subscriber.tell_error(ui_messages=exchange.ui_messages)
     elif subscriber.verdict != COMPLETE:
         end_unfinished(request, response, delimited=subscriber.chunked)
     return response

@@ -29,9 +29,9 @@ class Model:
         self.first_half = "".join(tokens[: len(tokens) // 2])
         """What has been said when the interlude begins."""
 
-    def play(self, pieces: Iterator[Piece]) -> Script:
-        """The answer as steps: each block in two HTTP chunks, and the interlude in the middle of the text."""
-        steps: list[Step] = [EVENT_STREAM_HEAD]
+    def play(self, pieces: Iterator[Piece], head: bytes = EVENT_STREAM_HEAD) -> Script:
+        """The answer as steps behind its head: each block in two HTTP chunks, and the interlude in the middle of the text."""
+        steps: list[Step] = [head]
         said, pending = "", list(self.interlude)
         for text, block in pieces:
             said += text
@@ -79,7 +79,7 @@ class Provider:
         model = self._models[body["model"]]
         model.calls.append(asked)
         model.called.set()
-        return model.play(api(model))
+        return model.play(api(model), _UI_HEAD if api is _ui_messages else EVENT_STREAM_HEAD)
 
 
 def _refusal(status: int, message: str) -> Script:
@@ -158,8 +158,23 @@ def _message(model: Model) -> Iterator[Piece]:
     yield "", event("message_stop")
 
 
+_UI_HEAD = EVENT_STREAM_HEAD.replace(b"\r\n\r\n", b"\r\nX-Vercel-AI-UI-Message-Stream: v1\r\n\r\n")
+
+
+def _ui_messages(model: Model) -> Iterator[Piece]:
+    """What a server with the AI SDK sends to its page."""
+    yield "", _block({"type": "start", "messageId": "msg_1"})
+    yield "", _block({"type": "text-start", "id": "1"})
+    for token in model.tokens:
+        yield token, _block({"type": "text-delta", "id": "1", "delta": token})
+    yield "", _block({"type": "text-end", "id": "1"})
+    yield "", _block({"type": "finish"})
+    yield "", b"data: [DONE]\n\n"
+
+
 _APIS: dict[str, Callable[[Model], Iterator[Piece]]] = {
     "/v1/chat/completions": _chat_completion,
     "/v1/responses": _response,
     "/v1/messages": _message,
+    "/v1/ui": _ui_messages,
 }

@@ -150,7 +150,7 @@ async def test_error_is_told_as_an_event_with_the_reason() -> None:
     subscriber.tell_error()
     [event] = Parser().feed(transport.body)
     assert event.type == "error"
-    assert json.loads(event.data)["detail"] == "the upstream went away"
+    assert json.loads(event.data)["message"] == "Upstream lost: the upstream went away"
 
 
 async def test_connection_ends_when_it_has_been_open_for_as_long_as_it_may() -> None:

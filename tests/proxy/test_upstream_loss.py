@@ -29,11 +29,11 @@ def error_in(received: bytes, blocks: bytes) -> dict[str, object]:
     # a blank line may come first: it keeps an error event apart from a CR whose LF never came
     fields = [line.partition(": ") for line in lines if line]
     assert lines[-2:] == ["", ""]
-    assert [name for name, _, _ in fields] == ["event", "data"]
-    assert fields[0][2] == "error"
-    parsed = json.loads(fields[1][2])
+    assert [name for name, _, _ in fields] == ["data", "event"]
+    assert fields[1][2] == "error"
+    parsed = json.loads(fields[0][2])
     assert isinstance(parsed, dict)
-    assert any(isinstance(value, str) and value for value in parsed.values())
+    assert parsed["message"].startswith("Upstream lost: ")
     return parsed
 
 

@@ -30,7 +30,8 @@ async def test_cut_is_said_in_an_event_where_the_route_wants_it(play: Play) -> N
         assert answer.end is End.COMPLETE
     first, _, error = body.partition(b"\n\n")
     assert unstamped(first + b"\n\n") == event(1)
-    assert error.startswith(b"event: error\ndata: {")
+    assert error.startswith(b"data: {")
+    assert error.endswith(b"}\nevent: error\n\n")
     async with play.ask(f"/streams/{stream_of(answer)}", method="GET", body=b"") as again:
         assert await again.to_end() == body
 

@@ -247,7 +247,7 @@ async def test_cut_stream_ends_with_an_error_event_where_the_route_says_so(stage
                 assert end is End.COMPLETE
                 [error] = Parser().feed(subscriber.received.blocks[-1])
                 assert error.type == "error"
-                assert json.loads(error.data)["status"] == 502
+                assert json.loads(error.data)["message"].startswith("Upstream lost: ")
             else:
                 assert end in (End.CUT_SHORT, End.RESET)
 

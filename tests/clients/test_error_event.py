@@ -1,0 +1,76 @@
+"""An SDK of whatever language that is told of a lost upstream by an event shows an error with the reason."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.clients.conftest import MODES
+from tests.clients.line import Line
+from tests.clients.programs import Outcome, build_go, install_npm, run
+from tests.clients.provider import KEY, Model, Provider
+from tests.scripted_upstream import Disconnect
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(400)]
+
+REASON = "connection closed before the end of the response"
+JAVASCRIPT = (
+    "openai chat",
+    "openai responses",
+    "anthropic messages",
+    "ai chat",
+    "ai responses",
+    "ai messages",
+    "ai user interface",
+)
+
+
+@pytest.fixture(scope="module")
+def npm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install_npm(tmp_path_factory.mktemp("npm"))
+
+
+@pytest.fixture(scope="module")
+def go(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_go(tmp_path_factory.mktemp("go"))
+
+
+def assert_told(client: str, outcome: Outcome, model: Model) -> None:
+    """The client got what was said, and shows the reason why there is no more."""
+    print(client, outcome)  # noqa: T201  # pytest shows it when the test fails
+    assert outcome.error is not None, client
+    assert "Upstream lost: " in outcome.error, client
+    assert REASON in outcome.error, client
+    assert outcome.text == model.first_half, client
+    assert outcome.finish in (None, "error"), client
+
+
+async def complete(npm: Path, url: str, models: Mapping[str, Model]) -> dict[str, Outcome]:
+    """Let each JavaScript client stream a completion of its model."""
+    said = await run("node", npm / "sdks.mjs", url, KEY, *(f"{client}={model.name}" for client, model in models.items()))
+    outcomes = {client: Outcome(**outcome) for client, outcome in json.loads(said).items()}
+    assert outcomes.keys() == models.keys()
+    return outcomes
+
+
+@pytest.mark.npm
+@pytest.mark.parametrize("mode", MODES)
+async def test_javascript_sdks_show_the_reason(mode: str, npm: Path, provider: Provider, line: Line) -> None:
+    models = {client: provider.model(Disconnect()) for client in JAVASCRIPT}
+    for client, outcome in (await complete(npm, f"{line.url}/{mode}/telling", models)).items():
+        assert_told(client, outcome, models[client])
+
+
+@pytest.mark.npm
+async def test_javascript_sdks_show_no_error_of_a_whole_answer(npm: Path, provider: Provider, line: Line) -> None:
+    models = {client: provider.model() for client in JAVASCRIPT}
+    for client, outcome in (await complete(npm, f"{line.url}/direct/telling", models)).items():
+        assert (outcome.text, outcome.error) == (models[client].text, None), client
+
+
+@pytest.mark.go
+async def test_go_openai_shows_the_reason(go: Path, provider: Provider, line: Line) -> None:
+    model = provider.model(Disconnect())
+    said = await run(go, f"{line.url}/direct/telling", model.name, KEY)
+    assert_told("go-openai", Outcome(**json.loads(said)), model)
