@@ -31,6 +31,7 @@ from .direct import Direct
 from .downstream import DownstreamServer
 from .exchange import Exchange
 from .fan_out.fan_out import Memory
+from .headers import head_limits, max_head_bytes
 from .incoming import Incoming
 from .malformed import explain
 from .metrics.metrics import Metrics
@@ -59,7 +60,6 @@ _FLUSHING_PART = 0.2
 _FLUSH_SPANS_SECONDS = 1.0  # after the drain
 _POLL_SECONDS = 0.02
 _STORE_POLL_SECONDS = 0.2
-_LINES_OF_HEAD = 4  # of the longest length, in a head that comes in pieces
 _RETURN_AFTER_MS = 1000
 _RETURN_SPREAD_MS = 4000
 _RETURN_SPREAD_MS_PER_STREAM = 2  # ten thousand subscribers come back over twenty seconds
@@ -204,7 +204,9 @@ async def _open_proxy(
         open_session(
             keepalive_seconds=settings.upstream_keepalive_seconds, max_header_bytes=settings.max_header_bytes, latency=metrics.latency
         ) as session,
-        open_following_session(0, cookie_jar=aiohttp.DummyCookieJar(), headers={"User-Agent": "gateway"}) as following,
+        open_following_session(
+            0, cookie_jar=aiohttp.DummyCookieJar(), headers={"User-Agent": "gateway"}, **head_limits(settings.max_header_bytes)
+        ) as following,
         contextlib.AsyncExitStack() as stack,
     ):
         if tracing is not None:
@@ -257,10 +259,9 @@ def _make_server(settings: Settings, proxy: Proxy, metrics: Metrics) -> Downstre
         auto_decompress=False,
         keepalive_timeout=settings.keepalive_seconds,
         head_seconds=settings.head_seconds,
-        max_head_bytes=_LINES_OF_HEAD * settings.max_header_bytes,
+        max_head_bytes=max_head_bytes(settings.max_header_bytes),
         rejected=metrics.rejected,
-        max_line_size=settings.max_header_bytes,
-        max_field_size=settings.max_header_bytes,
+        **head_limits(settings.max_header_bytes),
     )
 
 

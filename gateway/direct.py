@@ -33,7 +33,7 @@ from .relay import COMPLETE, CUT, LEFT, Relay, Sink
 from .routing.routes import Route
 from .spans import answered, ask_upstream
 from .upstream import attach
-from .upstream_client import UpstreamAnswer, UpstreamClient
+from .upstream_client import HeadTooLarge, UpstreamAnswer, UpstreamClient
 from .wheel import TimerWheel
 
 log = structlog.get_logger()
@@ -250,6 +250,8 @@ def _explain(error: Exception) -> str:
     match error:
         case aiohttp.ClientConnectorError(os_error=cause):
             return f"cannot connect: {os.strerror(cause.errno) if cause.errno else cause}"
+        case HeadTooLarge():
+            return str(error)
         case aiohttp.ServerDisconnectedError():
             return "closed the connection without an answer"
         case aiohttp.ClientOSError():

@@ -14,13 +14,15 @@ from aiohttp.http import HttpRequestParser
 from aiohttp.http_writer import StreamWriter
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
+from multidict import istr
 
 from .accept import accepts_event_stream, names_event_stream
-from .malformed import HeadRefused, explain
-from .messages import Messages
+from .malformed import explain
+from .messages import Messages, head_too_large, refuse_head
 from .problems import problem
 from .refusal import Reason, Refusal
 
+_CONTENT_TYPE = istr("Content-Type")
 _FLUSH_SECONDS = 10.0
 _MOST_UNSENT_BYTES = 128 * 1024
 _MOST_GARBAGE_BYTES = 64 * 1024  # what may have been on its way when the client could not yet know that nothing more is read
@@ -72,7 +74,7 @@ class DownstreamProtocol(RequestHandler):
         **options: Any,
     ) -> None:
         super().__init__(manager, **options)
-        self._messages = Messages()  # type: ignore[assignment]  # has what is used of a deque
+        self._messages = Messages(max_head_bytes)  # type: ignore[assignment]  # has what is used of a deque
         self.writing: Writing | None = None
         self._head_seconds = head_seconds
         self._max_head_bytes = max_head_bytes
@@ -99,7 +101,7 @@ class DownstreamProtocol(RequestHandler):
         if self._awaits_head() and (self._head_bytes or data.strip(b"\r\n")):  # an empty line may stand between two requests
             self._head_bytes += len(data)
             if self._head_bytes > self._max_head_bytes:
-                self._refuse_head(Refusal(431, "head", f"the head passed {self._max_head_bytes} bytes, which is the limit"))
+                self._refuse_head(head_too_large(self._max_head_bytes))
             elif self._head_timer is None:
                 self._head_timer = self._loop.call_later(self._head_seconds, self._cut_head)
         elif self._head_timer is not None:
@@ -148,7 +150,7 @@ class DownstreamProtocol(RequestHandler):
 
     def _refuse_head(self, refusal: Refusal) -> None:
         self._forget_head()
-        self._messages.append((_ErrInfo(status=refusal.status, exc=HeadRefused(refusal), message=refusal.detail), EMPTY_PAYLOAD))
+        self._messages.append(refuse_head(refusal))
         self._close = True  # nothing more is read
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -200,9 +202,18 @@ class DownstreamServer(web.Server):
 
 
 class ResponseHead(web.StreamResponse):
-    """A response whose head leaves when the gateway says so: at once, or in one write with a body that is already here."""
+    """A response whose head leaves when the gateway says so: at once, or in one write with a body that is already here.
+
+    It has the media type of the upstream's answer, or none.
+    """
 
     _send_headers_immediately = False
+
+    async def _prepare_headers(self) -> None:
+        has_media_type = _CONTENT_TYPE in self._headers
+        await super()._prepare_headers()
+        if not has_media_type:
+            self._headers.popall(_CONTENT_TYPE, None)  # aiohttp invents one
 
 
 class WholeBody(io.BytesIO):

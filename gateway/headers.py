@@ -1,6 +1,7 @@
 """Which header fields cross a proxy (RFC 9110 section 7.6, RFC 7239)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from multidict import CIMultiDict, CIMultiDictProxy, istr
 
@@ -24,11 +25,28 @@ HOP_BY_HOP = tuple(
 
 VIA = "1.1 gateway"
 
+_LINES_OF_HEAD = 4
+
 CONTENT_ENCODING = istr("Content-Encoding")
 
 _CONNECTION = HOP_BY_HOP[0]
 _CONTENT_TYPE = istr("Content-Type")
 _VIA, _FORWARDED, _FOR, _PROTO, _HOST = map(istr, ("Via", "Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"))
+
+
+def max_head_bytes(max_header_bytes: int) -> int:
+    """Return how many bytes all header fields of a message may have together, when each may have `max_header_bytes`."""
+    return _LINES_OF_HEAD * max_header_bytes
+
+
+def head_limits(max_header_bytes: int) -> dict[str, Any]:
+    """Return the options of aiohttp's parsers. A head has fewer fields than bytes, so the bytes are the limit."""
+    return {"max_line_size": max_header_bytes, "max_field_size": max_header_bytes, "max_headers": max_head_bytes(max_header_bytes)}
+
+
+def head_bytes(raw_headers: Iterable[tuple[bytes, bytes]]) -> int:
+    """Return how many bytes header fields take on the wire, blanks around their values apart."""
+    return sum(len(name) + len(value) + 4 for name, value in raw_headers)
 
 
 def end_to_end(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:

@@ -3,11 +3,27 @@
 from typing import Any
 
 from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import _ErrInfo
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from .headers import head_bytes
+from .malformed import HeadRefused
+from .refusal import Refusal
+
 NO_FIELDS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
 _NO_URL = URL()
+
+
+def head_too_large(max_head_bytes: int) -> Refusal:
+    """Return the refusal of a head that passes this limit."""
+    return Refusal(431, "head", f"the head passed {max_head_bytes} bytes, which is the limit")
+
+
+def refuse_head(refusal: Refusal) -> tuple[_ErrInfo, StreamReader]:
+    """Return what aiohttp's server takes for a request that cannot be read."""
+    return _ErrInfo(status=refusal.status, exc=HeadRefused(refusal), message=refusal.detail), EMPTY_PAYLOAD
 
 
 class Head:
@@ -45,12 +61,19 @@ class Head:
 class Messages(list[Any]):
     """What aiohttp's server keeps in a deque: pairs of head and body. A deque takes 700 bytes also when it is empty."""
 
-    __slots__ = ()
+    __slots__ = ("_max_head_bytes",)
+
+    def __init__(self, max_head_bytes: int) -> None:
+        super().__init__()
+        self._max_head_bytes = max_head_bytes
 
     def append(self, pair: tuple[Any, Any]) -> None:
-        """Takes what the parser gives."""
+        """Take what the parser gives; an error in place of a head that is too large."""
         message, body = pair
-        super().append((Head(message), body) if isinstance(message, RawRequestMessage) else pair)
+        if isinstance(message, RawRequestMessage):
+            too_large = head_bytes(message.raw_headers) > self._max_head_bytes
+            pair = refuse_head(head_too_large(self._max_head_bytes)) if too_large else (Head(message), body)
+        super().append(pair)
 
     def popleft(self) -> tuple[Any, Any]:
         """Gives what came first. There are never many."""

@@ -67,7 +67,7 @@ class Settings(ServiceSettings):
     max_kept_bytes: int = Field(64 * 2**20, ge=1)
     """What streams of resumable routes may hold in memory, all together, in bytes. Those that have ended live on in the store."""
     max_header_bytes: int = Field(16_384, ge=1024)
-    """Longest request line, and longest header field, in bytes, from either side."""
+    """Longest first line, and longest header field, in bytes, from either side; all fields together may have four times as many."""
     keepalive_seconds: float = Field(75.0, gt=0)
     """How long a client connection may be idle before a request."""
     head_seconds: float = Field(15.0, gt=0)

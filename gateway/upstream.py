@@ -16,10 +16,11 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.streams import StreamReader
 
+from .headers import head_limits, max_head_bytes
 from .metrics.latency import SAMPLE_EVERY, Latency
 from .read_buffer import READ_BYTES, ReadBuffer
 from .relay import Relay
-from .upstream_client import UpstreamAnswer
+from .upstream_client import HeadTooLarge, UpstreamAnswer
 from .upstream_connector import UpstreamConnector
 
 _CLOSED_EARLY = "connection closed before the end of the response"
@@ -111,10 +112,12 @@ class UpstreamProtocol(ResponseHandler):
     """aiohttp's client protocol, which can bypass the stream reader."""
 
     # The instance's dict is full: with more attributes it would no longer share its keys, and take four times the memory.
-    __slots__ = ("_read_buffer", "body", "body_ended", "flat_out", "lost", "receiver")
+    __slots__ = ("_head_bytes", "_max_head_bytes", "_read_buffer", "body", "body_ended", "flat_out", "lost", "receiver")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, buffer: ReadBuffer) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, buffer: ReadBuffer, max_head_bytes: int) -> None:
         super().__init__(loop)
+        self._head_bytes = 0
+        self._max_head_bytes = max_head_bytes
         self._read_buffer = buffer
         self.flat_out = False
         self.receiver: Receiver | None = None
@@ -136,6 +139,7 @@ class UpstreamProtocol(ResponseHandler):
         receiver = self.receiver
         if receiver is None:
             super().data_received(data)
+            self._bound_head(len(data))
             return
         assert self._parser is not None
         try:
@@ -154,6 +158,15 @@ class UpstreamProtocol(ResponseHandler):
         elif self.flat_out and self.receiver is not None:
             self.pause()
             self._loop.call_soon(self._next_turn)
+
+    def _bound_head(self, received: int) -> None:
+        """Close the connection when a head that is awaited grows too large."""
+        if self._waiter is None or self._waiter.done():
+            self._head_bytes = 0
+            return
+        self._head_bytes += received
+        if self._head_bytes > self._max_head_bytes:
+            self.set_exception(HeadTooLarge(self._max_head_bytes))
 
     def time_read(self, data: bytes, latency: Latency | None) -> None:
         """The same as `data_received`, and tells `latency` how long it took until what the read completed was written."""
@@ -276,13 +289,12 @@ def open_session(
     loop = asyncio.get_running_loop()
     pooling: dict[str, Any] = {"keepalive_timeout": keepalive_seconds} if keepalive_seconds else {"force_close": True}
     connector = aiohttp.UnixConnector(unix_path, limit=0, **pooling) if unix_path else UpstreamConnector(limit=0, **pooling)
-    connector._factory = functools.partial(UpstreamProtocol, loop, ReadBuffer(latency))  # type: ignore[assignment]
+    connector._factory = functools.partial(UpstreamProtocol, loop, ReadBuffer(latency), max_head_bytes(max_header_bytes))  # type: ignore[assignment]
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         timeout=aiohttp.ClientTimeout(total=None),
-        max_line_size=max_header_bytes,
-        max_field_size=max_header_bytes,
+        **head_limits(max_header_bytes),
     )

@@ -6,6 +6,7 @@ test that compares what is sent with what aiohttp's session sends, and why that 
 """
 
 import re
+from collections.abc import Iterable
 from functools import cached_property
 
 import aiohttp
@@ -14,11 +15,13 @@ from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.helpers import TimerNoop
 from aiohttp.http import RawResponseMessage
+from aiohttp.http_exceptions import LineTooLong
 from aiohttp.http_writer import _serialize_headers
 from aiohttp.streams import StreamReader
 from multidict import CIMultiDict, CIMultiDictProxy, istr
 from yarl import URL
 
+from .headers import head_bytes, max_head_bytes
 from .target import url_of
 
 _PLAIN = re.compile(r"/[!\"$-~]*")  # visible ASCII without a fragment
@@ -26,6 +29,13 @@ _WITHOUT_BODY = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))  # of others an e
 _IDEMPOTENT = _WITHOUT_BODY | {"PUT", "DELETE"}  # asked again when a kept connection turns out to be closed (RFC 9112 section 9.3.1)
 _CONTENT_LENGTH, _HOST = istr("Content-Length"), istr("Host")
 _NO_TIMER = TimerNoop()
+
+
+class HeadTooLarge(aiohttp.ClientError):
+    """The head of an answer passes a limit."""
+
+    def __init__(self, max_bytes: int, what: str = "the head of its answer") -> None:
+        super().__init__(f"{what} passed {max_bytes} bytes, which is the limit")
 
 
 class Answer:
@@ -108,7 +118,9 @@ class UpstreamClient:
         """
         if not isinstance(data, bytes | None) or not method.isalpha() or not _PLAIN.fullmatch(target) or self._session.closed:
             url = url_of(upstream, target)
-            return await self._session.request(method, url, headers=fields, data=data, allow_redirects=False, timeout=timeout)
+            response = await self._session.request(method, url, headers=fields, data=data, allow_redirects=False, timeout=timeout)
+            self._bound_head(response.raw_headers, response)
+            return response
         place = self._places.get(upstream)
         if place is None:
             place = self._places[upstream] = _Place(upstream)
@@ -162,10 +174,20 @@ class UpstreamClient:
             while True:
                 head, content = await protocol.read()
                 if not 100 <= head.code < 200 or head.code == 101:
+                    self._bound_head(head.raw_headers, connection)
                     return Answer(connection, protocol, head, content)
         except aiohttp.http.HttpProcessingError as error:
             connection.close()
+            if isinstance(error.__cause__, LineTooLong):
+                raise HeadTooLarge(session._max_field_size, "a line in the head of its answer") from error
             raise aiohttp.ClientResponseError(place.destination.request_info, (), status=error.code, message=error.message) from error
         except BaseException:
             connection.close()
             raise
+
+    def _bound_head(self, raw_headers: Iterable[tuple[bytes, bytes]], answer: Connection | aiohttp.ClientResponse) -> None:
+        """Close the answer and raise HeadTooLarge when its head is: the parser only counts fields."""
+        max_bytes = max_head_bytes(self._session._max_field_size)
+        if head_bytes(raw_headers) > max_bytes:
+            answer.close()
+            raise HeadTooLarge(max_bytes)

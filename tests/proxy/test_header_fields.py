@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from tests.proxy.conftest import Converse
-from tests.proxy.downstream import Head
+from tests.proxy.downstream import End, Head
 from tests.proxy.streams import HEAD, LAST_CHUNK
 from tests.scripted_upstream import Asked, chunk
 
@@ -136,3 +136,55 @@ async def test_answer_without_content_type_does_not_get_one(converse: Converse) 
         answer = await talk.answer()
         assert await answer.to_end() == b"x"
         assert answer.head.value("Content-Type") in (None, "application/octet-stream")
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_many_fields_pass_both_ways(converse: Converse, streamed: bool) -> None:
+    fields = [(f"X-{number}", str(number)) for number in range(2000)]
+    response = "".join(f"{name}: {value}\r\n" for name, value in fields).encode()
+    head, body = (HEAD, [chunk(b"data: x\n\n"), LAST_CHUNK]) if streamed else (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", [b"ok"])
+    async with converse(head.removesuffix(b"\r\n") + response + b"\r\n", *body, headers=fields) as talk:
+        answer = await talk.answer()
+        assert {*fields} <= {*answer.head.fields}
+        assert {*fields} <= {*(await talk.scene.asked()).headers}
+        await answer.to_end()
+        assert answer.end is End.COMPLETE
+
+
+@pytest.mark.parametrize("pieces", [1, 7])
+async def test_request_with_too_many_bytes_of_fields_is_a_431_and_ends_the_connection(
+    converse: Converse, gateway: None, pieces: int
+) -> None:
+    """The limit of all fields together is four times that of one, 64 KiB by default."""
+    async with converse(HEAD, LAST_CHUNK) as talk:
+        await (await talk.answer()).to_end()
+        head = b"".join([b"GET /plain HTTP/1.1\r\nHost: a\r\n", *(b"X-%d: %s\r\n" % (n, b"v" * 1000) for n in range(70)), b"\r\n"])
+        step = -(-len(head) // pieces)
+        for start in range(0, len(head), step):
+            await talk.downstream.send(head[start : start + step])
+        answer = await talk.downstream.answer()
+        assert answer.head.status == 431
+        assert b"65536 bytes" in await answer.to_end()
+        await talk.downstream.ended()
+        assert len(talk.scene.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "detail"),
+    [
+        (b"".join(b"X-%d: %s\r\n" % (number, b"v" * 1000) for number in range(70)), b"the head of its answer passed 65536 bytes"),
+        (b"X-Endless: 1\r\n" * 1_000_000, b"the head of its answer passed 65536 bytes"),
+        (b"X-Long: " + b"v" * 17_000 + b"\r\n", b"a line in the head of its answer passed 16384 bytes"),
+    ],
+    ids=["large head", "endless head", "long line"],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_answer_with_too_many_bytes_of_fields_is_a_502_that_says_so(
+    converse: Converse, gateway: None, method: str, fields: bytes, detail: bytes
+) -> None:
+    async with converse(HEAD.removesuffix(b"\r\n") + fields + b"\r\n", method=method) as talk:
+        answer = await talk.answer()
+        assert answer.head.status == 502
+        assert detail in await answer.to_end()
+        assert len(talk.scene.requests) == 1
+        await talk.scene.left()

@@ -47,6 +47,23 @@ async def test_any_status_passes_with_its_body(converse: Converse, status: str) 
     assert len(talk.scene.requests) == 1
 
 
+@pytest.mark.parametrize("body", ["whole", "chunked", "later", "close-delimited", "none"])
+async def test_answer_without_a_media_type_gets_none(converse: Converse, gateway: None, body: str) -> None:
+    pause = Pause()
+    pause.go()
+    script = {
+        "whole": [answer_of(b"ok", fields=b"")],
+        "chunked": [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", chunk(b"ok"), LAST_CHUNK],
+        "later": [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", pause, b"ok"],
+        "close-delimited": [b"HTTP/1.1 200 OK\r\n\r\nok", Disconnect()],
+        "none": [b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n"],
+    }[body]
+    async with converse(*script) as talk:
+        answer = await talk.answer()
+        assert await answer.to_end() == (b"" if body == "none" else b"ok")
+        assert answer.head.value("Content-Type") is None
+
+
 async def test_event_stream_with_an_error_status_passes(converse: Converse) -> None:
     async with converse(HEAD.replace(b"200 OK", b"500 Oh"), chunk(b"data: x\n\n"), LAST_CHUNK) as talk:
         answer = await talk.answer()
