@@ -47,7 +47,9 @@ class EventSource:
       one request; a session of the caller repeats a GET at once when the server hangs up without an answer, as aiohttp does.
     - `method`, `headers`, `body`: as they are, for each connection; `headers` may be a function that gives them for each attempt anew.
       Headers of the same name replace `Accept`, `Cache-Control`, `Accept-Encoding` and, with a body, `Content-Type: text/plain`. Each
-      connection starts at `url`, redirects are followed anew.
+      connection starts at `url`, redirects are followed anew. Another origin (scheme, host and port) gets none of them but what says
+      which content is accepted or sent.
+    - `cross_origin_redirects`: whether redirects to another origin are followed; if not they raise ConnectionFailed.
     - `last_event_id`: where to go on from, sent with the first request already.
     - `connect_timeout_seconds`: for name lookup, TCP and TLS together. `read_timeout_seconds`: when no byte, not even a comment, came
       for so long, the connection counts as lost; None waits for ever, also on a peer that is gone without a word.
@@ -72,6 +74,7 @@ class EventSource:
         reconnection: Reconnection | None = None,
         connect_timeout_seconds: float = 10.0,
         read_timeout_seconds: float | None = None,
+        cross_origin_redirects: bool = True,
         max_block_bytes: int = DEFAULT_MAX_BLOCK_BYTES,
         on_comment: Callable[[str], None] | None = None,
         on_change: Callable[["EventSource"], None] | None = None,
@@ -90,7 +93,7 @@ class EventSource:
         """The header fields of the newest event stream's response."""
         self.tap: Callable[[bytes, bytes, int], None] | None = None
         """Is given each chunk as it came (an empty one at the end), the blocks that it completes, and how many bytes wait for theirs."""
-        self._request = StreamRequest.build(url, method, headers, body)
+        self._request = StreamRequest.build(url, method, headers, body, cross_origin_redirects=cross_origin_redirects)
         refuse_control_characters("Last-Event-ID", last_event_id)
         self._session = session
         self._owns_session = session is None

@@ -29,6 +29,8 @@ _TOO_MANY_REQUESTS = 429
 _DECODED = {"", "identity", "gzip", "deflate", "br", "zstd"}  # aiohttp hands anything else on as it came
 _LONGEST_RETRY_AFTER_SECONDS = 86_400.0  # a server that asks for more than a day has a typing error
 _CREDENTIALS = ("Authorization", "Cookie", "Proxy-Authorization", "Host")  # Host is none, but as little meant for another origin
+_FOR_ANY_ORIGIN = {"accept", "accept-encoding", "accept-language", "cache-control", "content-language", "content-type"}
+"""The fields that go along to another origin; all others may be secrets, or mean something to the first one alone."""
 _BODY_HEADERS = ("Content-Encoding", "Content-Language", "Content-Location", "Content-Type", "Content-Length")
 Headers: TypeAlias = Mapping[str, str] | Callable[[], Mapping[str, str]]
 """Header fields of a request, or what gives them for each attempt anew."""
@@ -59,9 +61,13 @@ class StreamRequest:
     body: bytes | None
     give_headers: Callable[[], Mapping[str, str]] | None = None
     """Gives further headers for each attempt."""
+    cross_origin_redirects: bool = True
+    """Whether redirects to other origins are followed."""
 
     @classmethod
-    def build(cls, url: str, method: str, headers: Headers | None, body: bytes | str | None) -> "StreamRequest":
+    def build(
+        cls, url: str, method: str, headers: Headers | None, body: bytes | str | None, *, cross_origin_redirects: bool = True
+    ) -> "StreamRequest":
         """Adds the headers that the standard asks for, unless `headers` has them. Raises ValueError for what HTTP cannot carry."""
         try:
             target = parse_url(url)
@@ -76,7 +82,8 @@ class StreamRequest:
             refuse_control_characters(name, value)
         if "Last-Event-ID" in merged:
             raise ValueError("header Last-Event-ID is kept by the event source; give the first one as last_event_id")
-        return cls(target, method.upper(), merged, body.encode() if isinstance(body, str) else body, give_headers)
+        encoded = body.encode() if isinstance(body, str) else body
+        return cls(target, method.upper(), merged, encoded, give_headers, cross_origin_redirects)
 
     async def open(
         self, session: aiohttp.ClientSession, last_event_id: str, timeout: aiohttp.ClientTimeout
@@ -134,18 +141,19 @@ class StreamRequest:
         except ValueError as error:
             raise ConnectionFailed(self.shown_url, f"redirect {status} to {location!r}: {error}", status=status) from error
         headers = self.headers.copy()
-        if (url.scheme, url.host, url.port) != (self.url.scheme, self.url.host, self.url.port):
+        if url.origin() != self.url.origin():
+            if not self.cross_origin_redirects:
+                raise ConnectionFailed(self.shown_url, f"redirect {status} to another origin, which is not followed", status=status)
             if any(name in session.headers for name in _CREDENTIALS):
                 # A request cannot leave out what its session adds, and another origin must not get it.
                 raise ConnectionFailed(
                     self.shown_url, f"redirect {status} would show the session's credentials to {url.host}", status=status
                 )
-            for name in _CREDENTIALS:
-                headers.popall(name, None)
+            headers = CIMultiDict((name, value) for name, value in headers.items() if name.lower() in _FOR_ANY_ORIGIN)
         if (status in (301, 302) and self.method == "POST") or (status == 303 and self.method not in ("GET", "HEAD")):
             for name in _BODY_HEADERS:
                 headers.popall(name, None)
-            return StreamRequest(url, "GET", headers, None)
+            return replace(self, url=url, method="GET", headers=headers, body=None)
         return replace(self, url=url, headers=headers)
 
     @property

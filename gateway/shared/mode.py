@@ -200,6 +200,7 @@ class Shared:
                 reconnection=reconnection,
                 connect_timeout_seconds=route.connect_timeout_seconds,
                 read_timeout_seconds=route.idle_timeout_seconds or None,
+                cross_origin_redirects=False,  # an open redirect at the upstream would reach the admin port, with the route's secrets
                 max_block_bytes=route.max_block_bytes,
                 on_change=changed,
             )

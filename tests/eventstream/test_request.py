@@ -226,15 +226,26 @@ async def test_redirect_keeps_method_and_body_or_turns_to_get_as_fetch_does(stat
         assert asked.header("Content-Language") == ("en" if kept else None)
 
 
-async def test_redirect_to_another_origin_takes_no_credentials_along() -> None:
-    headers = {"authorization": "x", "Cookie": "y=z", "X-Own": "1", "Host": "first.example"}
+async def test_redirect_to_another_origin_takes_nothing_along_that_may_be_secret() -> None:
+    headers = {"authorization": "x", "Cookie": "y=z", "X-Own": "1", "Host": "first.example", "accept-language": "en"}
     async with ScriptedUpstream([NO_CONTENT]) as other:
         async with following([answer(302, f"Location: {other.url}/there")], headers=headers) as (upstream, source):
             assert await anext(source, None) is None
         assert upstream.requests[0].header("Authorization") == "x"
         asked = other.requests[0]
-        assert (asked.header("Authorization"), asked.header("Cookie"), asked.header("X-Own")) == (None, None, "1")
+        assert [asked.header(name) for name in ("Authorization", "Cookie", "X-Own")] == [None, None, None]
+        assert (asked.header("Accept"), asked.header("Accept-Language")) == ("text/event-stream", "en")
         assert asked.header("Host") == f"127.0.0.1:{other.port}"
+
+
+async def test_redirect_to_another_origin_fails_the_connection_where_only_the_same_is_allowed() -> None:
+    async with ScriptedUpstream([NO_CONTENT]) as other:
+        redirects = [answer(302, "Location: /there")], [answer(302, f"Location: {other.url}/there")]
+        async with following(*redirects, cross_origin_redirects=False) as (upstream, source):
+            with pytest.raises(ConnectionFailed, match="redirect 302 to another origin, which is not followed"):
+                await anext(source)
+        assert [asked.target for asked in upstream.requests] == ["/", "/there"]
+        assert other.requests == []
 
 
 async def test_redirect_to_another_origin_does_not_show_it_the_credentials_of_a_session() -> None:

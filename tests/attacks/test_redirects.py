@@ -1,0 +1,32 @@
+"""An upstream with an open redirect: the gateway asks no other origin for it, and shows none its secrets."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.proxy.downstream import Downstream
+from tests.scripted_upstream import EVENT_STREAM_HEAD, Asked, Script, ScriptedUpstream, chunk
+from tests.shared.gateway import running, shared
+
+SECRET = ("X-Secret", "s3cret")
+EVENT = b"data: 1\n\n"
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_redirect_to_another_origin_is_passed_on(tmp_path: Path, status: int) -> None:
+    def play(asked: Asked) -> Script:
+        if asked.target == "/here":
+            return [EVENT_STREAM_HEAD, chunk(EVENT)]
+        location = "/here" if asked.target == "/near" else f"{other.url}/admin"
+        return [f"HTTP/1.1 {status} Elsewhere\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode()]
+
+    async with ScriptedUpstream([EVENT_STREAM_HEAD, chunk(b"data: not for you\n\n")]) as other, ScriptedUpstream(play) as upstream:
+        route = shared("/", upstream.url, initial="history", request_headers=dict([SECRET]))
+        async with running([route], tmp_path) as gateway, Downstream(gateway.port) as far, Downstream(gateway.port) as near:
+            await far.ask("/far")
+            head = (await far.answer()).head
+            assert (head.status, head.value("Location")) == (status, f"{other.url}/admin")
+            await near.ask("/near")
+            assert (await (await near.answer()).receive(len(EVENT))).endswith(EVENT)
+        assert other.requests == []
+        assert [asked.header(SECRET[0]) for asked in upstream.requests if asked.target == "/here"] == [SECRET[1]]
