@@ -8,11 +8,12 @@ therefore imported by its own name.
 from .content_coding import content_codings
 from .encoder import HEARTBEAT, HEARTBEAT_BLOCK, encode, encode_retry
 from .errors import BlockTooLarge, ConnectionFailed, EventStreamError
-from .framer import DEFAULT_MAX_BLOCK_BYTES, Framer, count_blocks, split_blocks
+from .framer import BYTE_ORDER_MARK, DEFAULT_MAX_BLOCK_BYTES, Framer, count_blocks, split_blocks
 from .parser import Event, Parser
 from .reconnection import Reconnection
 
 __all__ = [
+    "BYTE_ORDER_MARK",
     "DEFAULT_MAX_BLOCK_BYTES",
     "HEARTBEAT",
     "HEARTBEAT_BLOCK",

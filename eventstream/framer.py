@@ -14,7 +14,9 @@ from .errors import BlockTooLarge
 DEFAULT_MAX_BLOCK_BYTES = 8 * 1024 * 1024
 """8 MiB: an image in base64 fits, a stream that forgot its blank lines is noticed before it costs much."""
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""A reader of an event stream strips one from its beginning (HTML standard 9.2.4)."""
+
 _CR = 0x0D
 _LF = 0x0A
 _LINE_ENDS = re.compile(rb"[\r\n]*")
@@ -24,18 +26,20 @@ class Framer:
     """Gives the whole event blocks of one upstream connection, as they get complete.
 
     The blocks that it gave, joined, are the bytes that it was fed, less one leading byte order mark and less the unfinished block
-    at the end. Chunks may be cut anywhere. A lone CR at the end of a chunk ends its line at once; an LF that turns it into a
-    CRLF is given with the next chunk, in front of whatever follows, where it means nothing.
+    at the end, which `flush` returns. Chunks may be cut anywhere. A lone CR at the end of a chunk ends its line at once; an LF that
+    turns it into a CRLF is given with the next chunk, in front of whatever follows, where it means nothing.
 
-    `max_block_bytes` bounds one block up to the byte that makes its last line blank, and with it the memory held back.
+    `max_block_bytes` bounds one block up to the byte that makes its last line blank, and with it the memory held back. With `keeps_mark`
+    the byte order mark stays, for a reader that gets this connection's bytes and nothing ahead of them.
     """
 
-    __slots__ = ("_head", "_pending", "max_block_bytes")
+    __slots__ = ("_head", "_pending", "keeps_mark", "max_block_bytes")
 
-    def __init__(self, max_block_bytes: int = DEFAULT_MAX_BLOCK_BYTES) -> None:
+    def __init__(self, max_block_bytes: int = DEFAULT_MAX_BLOCK_BYTES, *, keeps_mark: bool = False) -> None:
         if max_block_bytes < 1:
             raise ValueError(f"max_block_bytes is {max_block_bytes}, must be at least 1")
         self.max_block_bytes = max_block_bytes
+        self.keeps_mark = keeps_mark
         self._pending = bytearray()  # not a list of chunks: those of two bytes would take fifty each
         self._head: bytes | None = b""  # the first bytes while they may be a byte order mark, then None
 
@@ -53,7 +57,7 @@ class Framer:
         Raises BlockTooLarge, after which the framer is of no further use.
         """
         if self._head is not None:
-            chunk = self._drop_byte_order_mark(self._head + chunk)
+            chunk = self._begin(self._head + chunk)
         if chunk[-2:] == b"\n\n" and not self._pending and len(chunk) <= self.max_block_bytes:
             return chunk  # the usual case: whole blocks, nothing to look for
         if not chunk:
@@ -68,12 +72,28 @@ class Framer:
         self._hold(chunk, b"")
         return b""
 
-    def _drop_byte_order_mark(self, head: bytes) -> bytes:
-        if len(head) < 3 and _BYTE_ORDER_MARK.startswith(head):
+    def flush(self) -> bytes:
+        """Return the unfinished block and forget it: the stream has ended behind it."""
+        rest = (self._head or b"") + bytes(self._pending)
+        self._head = None
+        self._pending.clear()
+        return rest
+
+    def drop_mark(self) -> None:
+        """Drop the byte order mark after all, before `feed` has given anything: the reader gets something else first.
+
+        A reader strips a mark only from the first bytes of all; behind anything else it would be a part of the first field's name.
+        """
+        self.keeps_mark = False
+        if self._pending.startswith(BYTE_ORDER_MARK):
+            del self._pending[: len(BYTE_ORDER_MARK)]
+
+    def _begin(self, head: bytes) -> bytes:
+        if len(head) < len(BYTE_ORDER_MARK) and BYTE_ORDER_MARK.startswith(head):
             self._head = head
             return b""
         self._head = None
-        return head.removeprefix(_BYTE_ORDER_MARK)
+        return head if self.keeps_mark else head.removeprefix(BYTE_ORDER_MARK)
 
     def _last_boundary(self, chunk: bytes) -> int:
         """Offset just behind the last whole block that ends in `chunk`, 0 when none does."""

@@ -24,6 +24,10 @@ class UndecodableError(ValueError):
 class Decoder(Protocol):
     """Decodes a body incrementally."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether the body may end here: nothing has come, or the coding's own end."""
+
     def decode(self, chunk: bytes) -> Iterator[bytes]:
         """Gives what `chunk` makes decodable, in parts. Raises UndecodableError."""
 
@@ -34,6 +38,7 @@ class _Zlib:
     def __init__(self) -> None:
         self._wbits = 0
         self._stream = zlib.decompressobj()
+        self.whole = True
 
     def decode(self, chunk: bytes) -> Iterator[bytes]:
         if chunk and not self._wbits:
@@ -45,10 +50,11 @@ class _Zlib:
                 part = self._stream.decompress(chunk, _PART_BYTES)
             except zlib.error as error:
                 raise UndecodableError(f"upstream's body is not gzip or deflate: {error}") from error
+            self.whole = self._stream.eof
             if part:
                 yield part
             chunk = self._stream.unconsumed_tail
-            if self._stream.eof:
+            if self.whole:
                 chunk = self._stream.unused_data
                 self._stream = zlib.decompressobj(self._wbits)
 
@@ -58,12 +64,15 @@ class _Brotli:
 
     def __init__(self) -> None:
         self._stream = brotli.Decompressor()
+        self.whole = True
 
     def decode(self, chunk: bytes) -> Iterator[bytes]:
+        self.whole = self.whole and not chunk
         try:
             while part := self._stream.process(chunk, output_buffer_limit=_PART_BYTES // 2):  # it overshoots by a buffer
                 yield part
                 chunk = b""  # only when it gives nothing is there nothing left, whatever can_accept_more_data() says
+            self.whole = self.whole or self._stream.is_finished()
         except brotli.error as error:
             raise UndecodableError(f"upstream's body is not brotli: {error}") from error
 
@@ -73,9 +82,11 @@ class _Zstandard:
 
     def __init__(self) -> None:
         self._stream = zstd.ZstdDecompressor()
+        self.whole = True
 
     def decode(self, chunk: bytes) -> Iterator[bytes]:
         while True:
+            self.whole = self.whole and not chunk
             try:
                 part = self._stream.decompress(chunk, _PART_BYTES)
             except zstd.ZstdError as error:
@@ -86,6 +97,7 @@ class _Zstandard:
             if self._stream.eof:
                 chunk = self._stream.unused_data
                 self._stream = zstd.ZstdDecompressor()
+                self.whole = True
             if not chunk and self._stream.needs_input:
                 return
 

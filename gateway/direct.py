@@ -25,7 +25,7 @@ from .deletion import Deletion
 from .downstream import DownstreamProtocol, ResponseHead, WholeBody, comes_from_peer, end_unfinished, send_head
 from .error_event import UI_MESSAGES
 from .exchange import Exchange
-from .headers import CONTENT_ENCODING, announce_client, apply_rules, content_encoding, end_to_end, is_event_stream
+from .headers import CONTENT_ENCODING, announce_client, apply_rules, content_encoding, end_to_end, is_delimited, is_event_stream
 from .incoming import Incoming
 from .metrics.metrics import Metrics
 from .problems import problem
@@ -129,7 +129,7 @@ class Direct:
             if pump is not None:
                 pump.cancel()
         if not _may_end(exchange, relay):
-            end_unfinished(request, response, delimited=_delimited(response))
+            end_unfinished(request, response, delimited=is_delimited(response.headers))
         return response
 
     async def _relay_whole(
@@ -147,14 +147,15 @@ class Direct:
         relay = self._open_relay(body, False, upstream, exchange, whole=True)
         if not attach(upstream, relay):
             await _pump(upstream, relay, writer)
+        may_end = _may_end(exchange, relay)
         if exchange.allowance is not None:
             exchange.allowance.spend(relay.bytes_out)
-        if _may_end(exchange, relay):
+        if may_end:
             await response.write_eof(body.getvalue())
         else:
             await response.write(body.getvalue())
             writer.send_headers()
-            end_unfinished(request, response, delimited=_delimited(response))
+            end_unfinished(request, response, delimited=is_delimited(response.headers))
         return response
 
     def _open_relay(self, sink: Sink, chunked: bool, upstream: UpstreamAnswer, exchange: Exchange, *, whole: bool = False) -> Relay:
@@ -166,7 +167,7 @@ class Direct:
             coding = content_encoding(upstream.headers)
             decoder = find_decoder(coding)
             if is_readable(coding):
-                framer = Framer(route.max_block_bytes)
+                framer = Framer(route.max_block_bytes, keeps_mark=True)
                 heartbeat_ticks = 0 if whole else self._wheel.ticks(route.heartbeat_seconds)
             else:
                 log.warning("unknown content coding, the event stream passes as it is", **exchange.facts(), content_encoding=coding[:100])
@@ -178,6 +179,7 @@ class Direct:
             chunked=chunked,
             framer=framer,
             decoder=decoder,
+            until_close=not is_delimited(upstream.headers),
             heartbeat_ticks=heartbeat_ticks,
             idle_ticks=0 if whole else self._wheel.ticks(route.idle_timeout_seconds),
         )
@@ -220,15 +222,15 @@ def _response_head(upstream: UpstreamAnswer, exchange: Exchange) -> ResponseHead
     return ResponseHead(status=upstream.status, reason=upstream.reason, headers=fields)
 
 
-def _delimited(response: web.StreamResponse) -> bool:
-    return "Transfer-Encoding" in response.headers or "Content-Length" in response.headers
-
-
 def _may_end(exchange: Exchange, relay: Relay) -> bool:
-    """Return whether the response may end like a complete one. A cut stream may, behind an error event that is written here."""
+    """Write what is left to be sent, and return whether the response may end like a complete one.
+
+    A cut stream may, behind an error event.
+    """
     if relay.verdict == CUT and relay.framed and exchange.route.on_upstream_loss == "error-event":
         relay.tell_error(ui_messages=exchange.ui_messages)
         return True
+    relay.tell_rest()
     return relay.verdict == COMPLETE
 
 

@@ -30,7 +30,7 @@ _LINES_OF_HEAD = 4
 CONTENT_ENCODING = istr("Content-Encoding")
 
 _CONNECTION = HOP_BY_HOP[0]
-_CONTENT_TYPE = istr("Content-Type")
+_CONTENT_LENGTH, _CONTENT_TYPE, _TRANSFER_ENCODING = istr("Content-Length"), istr("Content-Type"), istr("Transfer-Encoding")
 _VIA, _FORWARDED, _FOR, _PROTO, _HOST = map(istr, ("Via", "Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"))
 
 
@@ -70,6 +70,11 @@ def is_event_stream(status: int, headers: Mapping[str, str]) -> bool:
     Only a 200 is: APIs answer errors with the content type of the stream that was asked for, and a JSON body.
     """
     return status == 200 and headers.get(_CONTENT_TYPE, "").partition(";")[0].strip().lower() == "text/event-stream"
+
+
+def is_delimited(headers: Mapping[str, str]) -> bool:
+    """Whether a message says where its body ends, instead of ending with its connection (RFC 9112 section 6.3)."""
+    return _TRANSFER_ENCODING in headers or _CONTENT_LENGTH in headers
 
 
 def content_encoding(headers: CIMultiDict[str] | CIMultiDictProxy[str]) -> str:

@@ -14,6 +14,7 @@ from .wheel import TimerWheel
 if TYPE_CHECKING:
     from .upstream import UpstreamProtocol
 
+_LINE_ENDS = (b"\n", b"\r")
 _COPY_BYTES = 16 * 1024  # below this, copying once into one buffer is cheaper than handing over three
 
 COMPLETE = "complete"
@@ -45,9 +46,11 @@ class Relay:
     `sink` takes the bytes: a transport, or what gathers a whole body. `chunked` tells whether HTTP chunks are made here.
 
     With a framer (event streams) only whole blocks leave, each in the call that brought its last byte, and a heartbeat when nothing left
-    for `heartbeat_ticks`. Whoever owns the transport calls `pause` when its buffer is over the high-water mark and `resume` when it
-    has drained; meanwhile the upstream is paused. So at most one read and one transport buffer are in memory, plus the unfinished
-    block.
+    for `heartbeat_ticks`. The unfinished block behind which upstream ends is the `rest`. If only the end of the connection delimits the
+    body, `until_close`, an end within a line is a cut.
+
+    Whoever owns the transport calls `pause` when its buffer is over the high-water mark and `resume` when it has drained; meanwhile the
+    upstream is paused. So at most one read and one transport buffer are in memory, plus the unfinished block.
     """
 
     __slots__ = (
@@ -60,6 +63,7 @@ class Relay:
         "_last_write",
         "_parts",
         "_sink",
+        "_until_close",
         "_waiter",
         "_waiting_end",
         "_wheel",
@@ -69,6 +73,7 @@ class Relay:
         "heartbeats",
         "paused",
         "reason",
+        "rest",
         "slot",
         "tap",
         "upstream",
@@ -83,6 +88,7 @@ class Relay:
         chunked: bool = False,
         framer: Framer | None = None,
         decoder: Decoder | None = None,
+        until_close: bool = False,
         heartbeat_ticks: int = 0,
         idle_ticks: int = 0,
     ) -> None:
@@ -90,6 +96,7 @@ class Relay:
         self._chunked = chunked
         self._framer = framer
         self._decoder = decoder
+        self._until_close = until_close
         self._wheel = wheel
         self._heartbeat_ticks = heartbeat_ticks
         self._idle_ticks = idle_ticks
@@ -102,6 +109,8 @@ class Relay:
         """How it ended; empty while it has not."""
         self.reason = ""
         """What happened, when the verdict alone does not say it."""
+        self.rest = b""
+        """The unfinished block behind which upstream ended its response."""
         self.bytes_in = 0
         self.bytes_out = 0
         self.blocks_out = 0
@@ -161,7 +170,7 @@ class Relay:
             return
         self._parts = None
         if self._waiting_end is not None:
-            self.end(*self._waiting_end)
+            self._finish(*self._waiting_end)
 
     def _forward(self, data: bytes, blocks: int = 0) -> None:
         sink = self._sink
@@ -197,7 +206,7 @@ class Relay:
         self.end(LEFT)
 
     def upstream_ended(self) -> None:
-        """Upstream said that its response is complete; an unfinished block is discarded."""
+        """Upstream said that its response is complete; an unfinished block is the `rest`."""
         self._end_of_input(COMPLETE)
 
     def upstream_lost(self, reason: str) -> None:
@@ -207,9 +216,23 @@ class Relay:
     def _end_of_input(self, verdict: str, reason: str = "") -> None:
         self._let_go()
         if self._parts is None:
-            self.end(verdict, reason)
+            self._finish(verdict, reason)
         else:
             self._waiting_end = (verdict, reason)
+
+    def _finish(self, verdict: str, reason: str) -> None:
+        """End behind everything that came. An unfinished block of an upstream that was cut is discarded."""
+        framer = self._framer
+        if verdict == COMPLETE and framer is not None and not self.verdict:
+            rest = framer.flush()
+            torn = bool(rest) and not rest.endswith(_LINE_ENDS)
+            if self._until_close and (torn or (self._decoder is not None and not self._decoder.whole)):
+                verdict, reason = CUT, "connection closed in the middle of a line, and nothing else delimits the response"
+            elif rest:
+                self.rest = rest
+                if self.tap is not None:
+                    self.tap(b"", rest, 0)
+        self.end(verdict, reason)
 
     def _let_go(self) -> None:
         if self.upstream is not None:
@@ -227,6 +250,11 @@ class Relay:
         self._let_go()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def tell_rest(self) -> None:
+        """Write the unfinished block behind which upstream ended its response, if there is one."""
+        if self.rest:
+            self._forward(self.rest)
 
     def tell_error(self, *, ui_messages: bool = False) -> None:
         """Write the block that says what happened to the stream, for a client of the AI SDK's `ui_messages` or any other."""
@@ -246,6 +274,8 @@ class Relay:
             return 0
         if self._heartbeat_ticks and now - self._last_write >= self._heartbeat_ticks and not self._sink.is_closing():
             self.heartbeats += 1
+            if not self.bytes_out and self._framer is not None:
+                self._framer.drop_mark()
             self._forward(HEARTBEAT)
         due = []
         if self._heartbeat_ticks:

@@ -169,7 +169,7 @@ class Sampler:
                 "verdict": stream.state,
                 "reason": without_secrets(stream.reason),
                 "blocks": stream.fan_out.history.end,
-                "bytes": stream.fan_out.history.end_bytes,
+                "bytes": stream.size,
                 "seconds": stream.ended_at - stream.head.opened_at,
             }
             for stream in heapq.nlargest(_MOST_ENDED, ended, key=lambda stream: stream.ended_at)

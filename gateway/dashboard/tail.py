@@ -119,7 +119,8 @@ def _history(stream: Stream) -> dict[str, Any]:
     fan_out: FanOut = stream.fan_out
     history = fan_out.history
     first = max(history.first, history.end - _MOST_HISTORY)
-    return {"blocks": [show_block(history.block(cursor)) for cursor in range(first + 1, history.end + 1)]}
+    blocks = [history.block(cursor) for cursor in range(first + 1, history.end + 1)]
+    return {"blocks": [show_block(block) for block in (*blocks, history.tail) if block]}
 
 
 def _end(stream: Stream) -> dict[str, Any] | None:
@@ -141,6 +142,9 @@ def _sent_as(stream: KeptStream) -> Callable[[list[bytes]], list[bytes | None]]:
     def sent_as(blocks: list[bytes]) -> list[bytes | None]:
         number, sent = stream.fan_out.history.end, list[bytes | None]()
         for block in blocks:
+            if stream.relay is not None and stream.relay.rest:
+                sent.append(block)  # the unfinished one at the end
+                continue
             stamped = stamp(block, stream.head.id, number + 1)
             number += stamped is not None
             sent.append(None if stamped is None else stamped[0])

@@ -143,7 +143,7 @@ class FanOut:
         self._memory.count(self)
 
     def finish(self, verdict: str, reason: str = "") -> None:
-        """Says that there will be no more: each subscriber ends when it has had everything."""
+        """End each subscriber when it has had everything, the history's tail included: there will be no more."""
         self._finish = (verdict, reason)
         self._schedule()
 
@@ -205,7 +205,7 @@ class FanOut:
     def _place(self, subscriber: Subscriber, cohort: Cohort) -> None:
         """Lets a subscriber go on with the cohort if it is there, else catch up by itself."""
         if self._finish is not None and subscriber.cursor == self.history.end:
-            subscriber.end(*self._finish)
+            subscriber.end(*self._finish, tail=self.history.tail)
         elif subscriber.cursor == cohort.cursor:
             self._alone.discard(subscriber)
             subscriber.enter(cohort)
@@ -234,7 +234,7 @@ class FanOut:
         self._serve_lagging()
         if self._finish is not None:
             for subscriber in self.at_end():
-                subscriber.end(*self._finish)
+                subscriber.end(*self._finish, tail=self.history.tail)
         if self.history.full:
             self._trim()
         self._memory.count(self)

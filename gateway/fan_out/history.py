@@ -90,6 +90,7 @@ class History:
         "end",
         "end_bytes",
         "first",
+        "tail",
     )
 
     def __init__(self, limits: Limits, *, clock: Callable[[], float]) -> None:
@@ -109,6 +110,8 @@ class History:
         """The bytes of all blocks that ever came."""
         self.cost = 0
         """Bytes in memory, about."""
+        self.tail = b""
+        """The unfinished block behind which a stream has ended. It has no cursor of its own: whoever is at `end` has had everything."""
 
     def __repr__(self) -> str:
         return f"<History {self.first}..{self.end} cost={self.cost}>"
@@ -141,6 +144,11 @@ class History:
             self._newest_id = id or self._newest_id
         segment.cost += size
         self.cost += size
+
+    def end_behind(self, tail: bytes) -> None:
+        """Take the unfinished block behind which the stream has ended."""
+        self.tail = tail
+        self.cost += len(tail)
 
     def seal(self) -> None:
         """Joins what is open, because no more blocks come: they take less memory so."""

@@ -141,10 +141,12 @@ class Subscriber:
         """Takes note that the subscriber has left."""
         self.end(LEFT)
 
-    def end(self, verdict: str, reason: str = "") -> None:
-        """Ends it; the first verdict stands."""
+    def end(self, verdict: str, reason: str = "", *, tail: bytes = b"") -> None:
+        """End it, behind the unfinished block `tail` if there is one. The first verdict stands."""
         if self.verdict:
             return
+        if tail:
+            self.write(tail, blocks=0)
         self.verdict = verdict
         self.reason = reason
         if self.slot:

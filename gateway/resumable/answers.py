@@ -22,7 +22,7 @@ def origin_fields(stream: KeptStream) -> dict[str, str]:
 def state_fields(stream: KeptStream) -> CIMultiDict[str]:
     """Gives the fields that say how a stream stands."""
     history = stream.fan_out.history
-    fields = CIMultiDict({"Stream-State": stream.state, "Stream-Blocks": str(history.end), "Stream-Bytes": str(history.end_bytes)})
+    fields = CIMultiDict({"Stream-State": stream.state, "Stream-Blocks": str(history.end), "Stream-Bytes": str(stream.size)})
     fields["Stream-Viewers"] = str(stream.viewers)
     if stream.reason:
         fields["Stream-Reason"] = stream.reason.encode("ascii", "replace").decode()

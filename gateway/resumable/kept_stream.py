@@ -13,9 +13,9 @@ from service.tracing import Span
 from ..decoding import find_decoder
 from ..fan_out.fan_out import FanOut, Memory
 from ..fan_out.history import UNLIMITED
-from ..fan_out.stamping import read_id, read_stamp, stamp, stamp_plain
+from ..fan_out.stamping import guard_mark, read_id, read_stamp, stamp, stamp_plain
 from ..fan_out.subscriber import BEHIND
-from ..headers import content_encoding
+from ..headers import content_encoding, is_delimited
 from ..relay import COMPLETE as RELAY_COMPLETE
 from ..relay import CUT as RELAY_CUT
 from ..relay import Relay
@@ -51,6 +51,8 @@ class KeptStream:
         """Whether the store knows it."""
         self.end_stored = False
         """Whether the store knows how it ended."""
+        self.tail_stored = False
+        """Whether the store has the unfinished block behind which it ended."""
         self.last_viewed = time.monotonic()
         """When somebody was last seen to follow it."""
         self.fan_out = FanOut(UNLIMITED, wheel, memory, heartbeat_ticks=wheel.ticks(route.heartbeat_seconds))
@@ -74,10 +76,13 @@ class KeptStream:
         stream = cls(stored.head, route, wheel, memory)
         stream.in_store = stream.end_stored = True
         history = stream.fan_out.history
-        for block in split_blocks(stored.blocks):
+        framer = Framer(max(len(stored.blocks), 1), keeps_mark=True)
+        for block in split_blocks(framer.feed(stored.blocks)):
             id = read_id(block)
             stamped = read_stamp(id) if id else None
             history.append(block, None if stamped is not None and stamped[0] == stored.head.id else id)  # its number is its place
+        if stored.state == COMPLETE:
+            history.end_behind(framer.flush())
         stream.stored_to = history.end
         stream.state, stream.reason, stream.ended_at = stored.state, stored.reason, stored.ended_at
         stream._finish()
@@ -92,6 +97,12 @@ class KeptStream:
     def blocks_received(self) -> int:
         """Event blocks that came of its upstream."""
         return self.fan_out.history.end
+
+    @property
+    def size(self) -> int:
+        """Bytes that are kept of it."""
+        history = self.fan_out.history
+        return history.end_bytes + len(history.tail)
 
     @property
     def bytes_received(self) -> int:
@@ -112,11 +123,14 @@ class KeptStream:
             self._wheel,
             framer=Framer(self.route.max_block_bytes),
             decoder=find_decoder(content_encoding(upstream.headers)),
+            until_close=not is_delimited(upstream.headers),
             idle_ticks=self._wheel.ticks(self.route.idle_timeout_seconds),
         )
         if not attach(upstream, relay):
             await _pump(upstream, relay)
         await relay.ended()
+        if relay.rest:
+            self._end_behind(relay.rest)
         self._received = relay.bytes_in
         self._relay = None  # a circle would keep its memory until the collector comes by
         self._end(COMPLETE if relay.verdict == RELAY_COMPLETE else CUT, relay.reason)
@@ -136,7 +150,7 @@ class KeptStream:
         else:
             self._write_any(data)
         if history.cost + len(self._comments) > self._most_bytes:
-            self.stop(TOO_LARGE, f"the stream passed {self._most_bytes} bytes, which is what the route keeps of one")
+            self._stop_too_large()
 
     def _write_any(self, data: bytes) -> None:
         blocks: list[bytes] = []
@@ -147,11 +161,23 @@ class KeptStream:
             if stamped is None:
                 self._add_comments(block)
                 continue
-            blocks.append(bytes(self._comments) + stamped[0] if self._comments else stamped[0])
+            blocks.append(guard_mark(bytes(self._comments) + stamped[0] if self._comments else stamped[0]))
             ids.append(stamped[1])
             self._comments.clear()
         if blocks:
             self.fan_out.pass_on(blocks, ids)
+
+    def _end_behind(self, rest: bytes) -> None:
+        """Keep the unfinished block behind which the upstream has ended, as it is: it is no event, and gets no ID."""
+        history = self.fan_out.history
+        tail = guard_mark(bytes(self._comments) + rest)
+        if history.cost + len(tail) > self._most_bytes:
+            self._stop_too_large()
+        elif self.state == RUNNING:
+            history.end_behind(tail)
+
+    def _stop_too_large(self) -> None:
+        self.stop(TOO_LARGE, f"the stream passed {self._most_bytes} bytes, which is what the route keeps of one")
 
     def _add_comments(self, block: bytes) -> None:
         """Keeps what has only comments for the head of the next block; behind the last one it means nothing to anybody.
@@ -205,7 +231,7 @@ class KeptStream:
             state=state,
             reason=reason,
             blocks=history.end,
-            bytes=history.end_bytes,
+            bytes=self.size,
             seconds=round(self.ended_at - self.head.opened_at, 3),
             request_id=self.request_id,
         )

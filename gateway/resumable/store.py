@@ -56,7 +56,8 @@ class StoredStream:
     reason: str
     """What happened, when the state alone does not say it; of an expired one, how it had ended."""
     blocks: bytes
-    """All whole blocks that the store has, joined; empty when they have expired, as are the header fields."""
+    """All blocks that the store has, joined; empty when they have expired, as are the header fields. Only the last of a complete stream
+    may be unfinished, because its upstream ended behind it."""
     ended_at: float
     """Unix time; 0 while it runs."""
 
@@ -73,7 +74,7 @@ class StreamStore(Protocol):
         """Takes a new stream. Raises StoreError, also when its id is not new."""
 
     async def append(self, id: str, blocks: bytes) -> None:
-        """Takes whole blocks that follow those it has. Raises StoreError, also when the stream does not run there."""
+        """Takes blocks that follow those it has. Raises StoreError, also when the stream does not run there."""
 
     async def append_all(self, parts: Sequence[tuple[str, bytes]]) -> Sequence[Exception | None]:
         """The same for many streams at once, by their ids; gives for each None, or the error that `append` would have raised."""

@@ -78,6 +78,9 @@ class Storing:
             for data, cursor in _pieces(stream, end):
                 steps.append((self.store.append(stream.head.id, data), partial(setattr, stream, "stored_to", cursor)))
             if ended and cursor == end:
+                if stream.fan_out.history.tail and not stream.tail_stored:
+                    append = self.store.append(stream.head.id, stream.fan_out.history.tail)
+                    steps.append((append, partial(setattr, stream, "tail_stored", True)))
                 keep_until = stream.ended_at + stream.route.retain_seconds
                 finish = self.store.finish(stream.head.id, stream.state, stream.reason, keep_until)
                 steps.append((finish, partial(setattr, stream, "end_stored", True)))

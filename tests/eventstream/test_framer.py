@@ -50,6 +50,10 @@ def test_whole_blocks_are_given_wherever_the_chunks_are_cut(blocks: bytes, unfin
         framer = Framer()
         assert feed_all(framer, chunks) == blocks
         assert framer.pending_bytes == len(unfinished)
+        assert framer.flush() == unfinished
+        assert framer.pending_bytes == 0
+        keeping = Framer(keeps_mark=True)
+        assert feed_all(keeping, chunks) + keeping.flush() == mark + blocks + unfinished
 
 
 @pytest.mark.parametrize("stream", [b"a\r\n\n", b"a\n\r\n", b"a\n\r", b"a\r\r\n", b"a\r\n\r", b"a\r\r", b"a\n\n\r\n", b"a\r\n\rb\r\n\n"])
@@ -93,6 +97,24 @@ def test_byte_order_mark_is_dropped_once_and_only_in_front() -> None:
 def test_bytes_that_only_begin_like_a_byte_order_mark_are_kept(head: bytes) -> None:
     for chunks in cut_in_every_way(head):
         assert feed_all(Framer(), chunks) == head
+
+
+@pytest.mark.parametrize("head", [BYTE_ORDER_MARK[:1], BYTE_ORDER_MARK[:2]])
+@pytest.mark.parametrize("keeps_mark", [False, True])
+def test_stream_that_ends_within_a_byte_order_mark_has_those_bytes_unfinished(head: bytes, keeps_mark: bool) -> None:
+    framer = Framer(keeps_mark=keeps_mark)
+    assert framer.feed(head) == b""
+    assert framer.flush() == head
+
+
+@pytest.mark.parametrize("come", range(8))
+def test_byte_order_mark_that_is_held_back_can_be_dropped_until_it_was_given(come: int) -> None:
+    """Of two only the first, which is the one that a reader would have stripped."""
+    stream = BYTE_ORDER_MARK * 2 + b"data: a\n\n"
+    framer = Framer(keeps_mark=True)
+    assert framer.feed(stream[:come]) == b""
+    framer.drop_mark()
+    assert framer.feed(stream[come:]) == stream[3:]
 
 
 def test_empty_chunks_mean_nothing() -> None:

@@ -178,3 +178,15 @@ def test_name_of_a_coding_is_read_without_regard_to_case_and_blanks(coding: str)
 @pytest.mark.parametrize("coding", ["", "identity", "compress", "gzip, br", "dcb", "*"])
 def test_unknown_coding_has_no_decoder(coding: str) -> None:
     assert find_decoder(coding) is None
+
+
+@pytest.mark.parametrize("name", CODINGS)
+def test_body_is_whole_before_its_first_byte_and_behind_its_last(name: str) -> None:
+    coding, encode = CODINGS[name]
+    decoder = decoder_for(coding)
+    whole = [decoder.whole]
+    for byte in encode(STREAM[:300]):
+        [*decoder.decode(bytes([byte]))]
+        whole.append(decoder.whole)
+    assert (whole[0], whole[-1]) == (True, True)
+    assert sum(whole) == (3 if name.startswith("several") else 2)

@@ -132,6 +132,25 @@ async def test_compressed_stream_that_is_cut_short_never_looks_complete(converse
         assert answer.end in (End.CUT_SHORT, End.RESET)
 
 
+@CODING
+@pytest.mark.parametrize("tail", [b"", b"data: tail\n", b"data: tail"])
+async def test_coded_body_that_only_the_connection_delimits_is_whole_at_the_end_of_its_coding(
+    converse: Converse, gateway: None, coding: str, tail: bytes
+) -> None:
+    until_close = head(coding).replace(b"Transfer-Encoding: chunked", b"Connection: close")
+
+    async def ends(body: bytes) -> tuple[bytes, bool]:
+        async with converse(until_close, body, Disconnect()) as talk:
+            answer = await talk.answer()
+            return await answer.to_end(), answer.end is End.COMPLETE
+
+    compressor = CODINGS[coding]()
+    flushed = compressor.piece(EVENTS[0] + tail)
+    whole = tail.endswith(b"\n") or not tail
+    assert await ends(flushed) == (EVENTS[0], False)
+    assert await ends(flushed + compressor.end()) == (EVENTS[0] + (tail if whole else b""), whole)
+
+
 async def test_other_compressed_content_passes_untouched(converse: Converse) -> None:
     body = zlib.compress(b"plain text" * 100, wbits=31)
     fields = b"Content-Type: text/plain\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n" % len(body)

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 STYLES = pytest.mark.parametrize("style", THREE_EVENTS)
 MIB = 2**20
+MARK = b"\xef\xbb\xbf"
 
 
 def with_length(body: bytes) -> bytes:
@@ -119,25 +120,27 @@ async def test_unusual_blocks_pass_untouched(converse: Converse, block: bytes) -
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 4])
-async def test_leading_byte_order_mark_is_dropped_wherever_it_is_cut(converse: Converse, gateway: None, cut: int) -> None:
-    marked = b"\xef\xbb\xbf\xef\xbb\xbfdata: the second mark is content\n\n\xef\xbb\xbfdata: so is this\n\n"
+async def test_byte_order_marks_pass_wherever_they_are_cut(converse: Converse, cut: int) -> None:
+    marked = MARK + MARK + b"data: the second mark is content\n\n" + MARK + b"data: so is this\n\n"
     async with converse(HEAD, chunk(marked[:cut]), chunk(marked[cut:]), LAST_CHUNK) as talk:
         answer = await talk.answer()
-        assert await answer.to_end() == marked[3:]
+        assert await answer.to_end() == marked
         assert answer.end is End.COMPLETE
 
 
-@pytest.mark.parametrize("body", [b"", b"\xef\xbb\xbf", b"\xef\xbb", b"data: unfinished", b"data: unfinished\n"])
-async def test_stream_without_a_whole_block_ends_cleanly_and_empty(converse: Converse, gateway: None, body: bytes) -> None:
+@pytest.mark.parametrize("body", [b"", MARK, MARK[:2], MARK + MARK, b"\n", b"data: unfinished", b"data: unfinished\n"])
+async def test_stream_without_a_whole_block_ends_cleanly_with_what_it_has(converse: Converse, body: bytes) -> None:
     async with converse(HEAD, chunk(body) if body else b"", LAST_CHUNK) as talk:
         answer = await talk.answer()
-        assert await answer.to_end() == b""
+        assert await answer.to_end() == body
         assert answer.end is End.COMPLETE
 
 
 @STYLES
 @pytest.mark.parametrize("framing", ["chunked", "length", "close"])
-async def test_unfinished_block_at_a_clean_end_is_dropped(converse: Converse, style: str, framing: str) -> None:
+async def test_unfinished_block_at_a_clean_end_passes(converse: Converse, style: str, framing: str) -> None:
+    """Unless only the connection's end delimits the body and it comes within a line: nobody can tell that from a cut."""
+
     async def ends_at(cut: int) -> None:
         part = THREE_EVENTS[style][:cut]
         scripts: dict[str, list[Step]] = {
@@ -145,10 +148,11 @@ async def test_unfinished_block_at_a_clean_end_is_dropped(converse: Converse, st
             "length": [with_length(part), part],
             "close": [UNTIL_CLOSE, part, Disconnect()],
         }
+        torn = framing == "close" and not part.endswith((b"\n", b"\r"))
         async with converse(*scripts[framing]) as talk:
             answer = await talk.answer()
-            assert await answer.to_end() == whole_blocks(part)
-            assert answer.end is End.COMPLETE
+            assert await answer.to_end() == (whole_blocks(part) if torn else part)
+            assert answer.end in ((End.CUT_SHORT, End.RESET) if torn else (End.COMPLETE,))
 
     await all_hold({f"end after byte {cut}": ends_at(cut) for cut in range(1, len(THREE_EVENTS[style]))})
 
@@ -206,10 +210,13 @@ async def test_endless_block_is_cut_off_while_it_is_still_growing(converse: Conv
 )
 async def test_content_type_is_recognised_and_kept(converse: Converse, gateway: None, content_type: str) -> None:
     head = HEAD.replace(b"text/event-stream", content_type.encode())
-    async with converse(head, chunk(b"data: whole\n\ndata: unfinished"), LAST_CHUNK) as talk:
+    pause = Pause()
+    async with converse(head, chunk(b"data: whole\n\ndata: unfinished"), pause, LAST_CHUNK) as talk:
         answer = await talk.answer()
         assert answer.head.value("Content-Type") == content_type
-        assert await answer.to_end() == b"data: whole\n\n"
+        assert await answer.receive(1) == b"data: whole\n\n"
+        pause.go()
+        assert await answer.to_end() == b"data: whole\n\ndata: unfinished"
 
 
 async def test_other_content_types_are_not_cut_at_blocks(converse: Converse) -> None:

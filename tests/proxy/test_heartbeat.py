@@ -83,6 +83,18 @@ async def test_heartbeats_come_while_a_large_block_is_arriving(converse: Convers
         assert answer.end is End.COMPLETE
 
 
+@pytest.mark.parametrize("cut", range(8))
+async def test_byte_order_mark_behind_a_heartbeat_is_dropped(converse: Converse, cut: int) -> None:
+    """A browser strips a mark only from the first bytes; behind a heartbeat it would lose the first event. The second mark is content."""
+    mark, pause = b"\xef\xbb\xbf", Pause()
+    stream = mark + mark + b"data: 1\n\n"
+    async with converse(HEAD + (chunk(stream[:cut]) if cut else b""), pause, chunk(stream[cut:]), LAST_CHUNK, target="/heartbeat") as talk:
+        answer = await talk.answer()
+        await answer.receive(1)
+        pause.go()
+        assert (await answer.to_end()).lstrip(b":\n") == stream[3:]
+
+
 async def test_busy_stream_gets_no_heartbeat(converse: Converse) -> None:
     """Blocks come ten times as often as heartbeats would; a run in which the machine stalled proves nothing and is made again."""
     loop = asyncio.get_running_loop()

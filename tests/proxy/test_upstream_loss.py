@@ -155,8 +155,17 @@ async def test_error_event_tells_of_a_block_over_the_limit(converse: Converse, g
 async def test_error_event_is_not_sent_at_a_clean_end(converse: Converse, gateway: None) -> None:
     async with converse(HEAD, chunk(b"data: 1\n\ndata: 2"), LAST_CHUNK, target="/error-event") as talk:
         answer = await talk.answer()
-        assert await answer.to_end() == b"data: 1\n\n"
+        assert await answer.to_end() == b"data: 1\n\ndata: 2"
         assert answer.end is End.COMPLETE
+
+
+async def test_error_event_tells_of_a_connection_that_ends_within_a_line(converse: Converse, gateway: None) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+    async with converse(head, b"data: 1\n\ndata: 2", Disconnect(), target="/error-event") as talk:
+        answer = await talk.answer()
+        error = error_in(await answer.to_end(), b"data: 1\n\n")
+        assert answer.end is End.COMPLETE
+        assert "in the middle of a line" in json.dumps(error)
 
 
 async def test_error_event_is_only_for_event_streams(converse: Converse, gateway: None) -> None:
