@@ -142,6 +142,10 @@ class CatchUp(Following):
             self.stop()
             self._close()
 
+    def unused(self) -> None:
+        """End it if all who asked for it left before the upstream answered."""
+        self._moved()
+
     def _hand_over(self, subscriber: Subscriber) -> None:
         if self._refused:
             self._live.tell_gap(subscriber, self._last_id or self.asked, self._refused)

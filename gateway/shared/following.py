@@ -14,6 +14,7 @@ from service.traced_source import TracedSource
 
 from ..fan_out.fan_out import FanOut
 from ..relay import COMPLETE, CUT
+from ..routing.routes import Route
 
 OpenSource = Callable[[str, str, Callable[[EventSource], None]], TracedSource]
 """Makes an event source for a path with query, which goes on after an event ID (if it is not empty) and calls what it is given on each
@@ -79,6 +80,8 @@ class Following:
         self._for_subscribers_alone = for_subscribers_alone
         self._id = self.source.last_event_id
         self._resuming = bool(self._id)  # whether what comes may be what has come already
+        self._openers = 0  # requests that wait for the opening, or were woken by it and have not begun
+        self._begun: asyncio.Future[None] | None = None
         self._task = asyncio.create_task(self._follow())
         self._task.add_done_callback(_report)
 
@@ -96,6 +99,8 @@ class Following:
                 self._id = id
                 if self._resuming and self._repeats(block, event, changed):
                     continue
+                if self._openers:
+                    await self._openers_begun()
                 self.take(block, event, changed)
                 await self.fan_out.room(for_whom=self._for_subscribers_alone)
             verdict, reason = COMPLETE, ""
@@ -140,6 +145,46 @@ class Following:
         if not self.opening.done():
             self.opening.set_result(opening)
 
+    async def opened(self, route: Route) -> Opening:
+        """Wait for an attempt that brings a stream, or for the word that waiting is of no use.
+
+        A caller that then begins without awaiting anything misses no block: the first one is held until all who waited have begun.
+        """
+        if self.opening.done():
+            return self.opening.result()
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        down: Opening | None = None
+        self.users += 1  # or it might end for want of subscribers
+        self._openers += 1
+        try:
+            while True:
+                awaited, down = self.opening, self.down
+                most_seconds = route.first_byte_timeout_seconds if down is None else route.wait_seconds
+                async with asyncio.timeout_at(since + most_seconds if most_seconds else None):
+                    opening = await asyncio.shield(awaited)
+                if self.opening is awaited:
+                    return opening
+        except TimeoutError:
+            return down or Opening("late", "time-out waiting for the head of its answer")
+        finally:
+            self.users -= 1
+            loop.call_soon(self._opener_begun)
+
+    def _opener_begun(self) -> None:
+        """Forget a request that has waited for the opening, in the turn after the one in which it could begin."""
+        self._openers -= 1
+        if not self._openers and self._begun is not None and not self._begun.done():
+            self._begun.set_result(None)
+        if not self.users:
+            self.unused()
+
+    async def _openers_begun(self) -> None:
+        """Return when all who waited for the opening follow the stream, because an upstream may send events with its head."""
+        while self._openers:
+            self._begun = asyncio.get_running_loop().create_future()
+            await self._begun
+
     def wait_on(self) -> None:
         """Lets those who wait for the opening wait for that of the next attempt."""
         self.down = self.opening.result()
@@ -162,6 +207,9 @@ class Following:
 
     def ended(self, verdict: str, reason: str) -> None:
         """Is told that there will be no more."""
+
+    def unused(self) -> None:
+        """Is told that no request waits for it or uses it any more."""
 
     def stop(self) -> None:
         """Ends it; `ended` is called when it has."""

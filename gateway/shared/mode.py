@@ -26,7 +26,7 @@ from ..metrics.metrics import Metrics
 from ..problems import come_back_later, problem
 from ..routing.routes import Route, RouteTable
 from ..wheel import TimerWheel
-from .following import EagerReconnection, Following, Opening
+from .following import EagerReconnection, Opening
 from .joining import join, join_behind_gap
 from .sharing import Identity, begin_target, identify, request_fields, share_target
 from .stream import SharedStream
@@ -127,7 +127,7 @@ class Shared:
 
     async def _find_begin(self, stream: SharedStream, target: str, id: str) -> Begin | Opening:
         """Return how a subscriber begins that asks for `target` and has seen event `id`, or why there is no stream for it."""
-        opening = await _opened(stream, stream.route)
+        opening = await stream.opened(stream.route)
         if opening.outcome != "open":
             return opening
         while True:
@@ -141,7 +141,7 @@ class Shared:
                 begun, begin = "gap", partial(join_behind_gap, stream, id, reason)
             elif id or target != stream.target:
                 catch_up = stream.catch_up(target, id)
-                opening = await _opened(catch_up, stream.route)
+                opening = await catch_up.opened(stream.route)
                 passing = opening.again_seconds <= stream.route.wait_seconds
                 if opening.outcome == "finished" or (opening.outcome == "refused" and not id and not passing):
                     return opening
@@ -252,27 +252,6 @@ def _for_any_origin(key: _Key) -> _Key:
     """Gives the key of a stream that its upstream gives to the pages of any origin."""
     path, target, identity = key
     return path, target, (*(field for field in identity if field[0] != "origin"), ("origin", "*"))
-
-
-async def _opened(following: Following, route: Route) -> Opening:
-    """Waits for an attempt that brings a stream, or for the word that it is of no use to wait."""
-    if following.opening.done():
-        return following.opening.result()
-    begun = asyncio.get_running_loop().time()
-    down: Opening | None = None
-    following.users += 1  # or it might end for want of subscribers
-    try:
-        while True:
-            awaited, down = following.opening, following.down
-            most_seconds = route.first_byte_timeout_seconds if down is None else route.wait_seconds
-            async with asyncio.timeout_at(begun + most_seconds if most_seconds else None):
-                opening = await asyncio.shield(awaited)
-            if following.opening is awaited:
-                return opening
-    except TimeoutError:
-        return down or Opening("late", "time-out waiting for the head of its answer")
-    finally:
-        following.users -= 1
 
 
 def _response_fields(stream: SharedStream) -> CIMultiDict[str]:

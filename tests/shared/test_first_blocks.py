@@ -1,0 +1,104 @@
+"""What an upstream sends with its head, such as a snapshot, belongs to all who waited for it."""
+
+import asyncio
+
+import pytest
+
+from tests.scripted_upstream import EVENT_STREAM_HEAD, chunk
+from tests.shared.conftest import Stage
+from tests.shared.subscribing import Subscriber
+from tests.shared.upstream import Topic
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+def snapshot(topic: Topic, count: int) -> bytes:
+    """A head with so many events behind it in the same write."""
+    return EVENT_STREAM_HEAD + b"".join(chunk(block) for block in topic.publish(count))
+
+
+async def open_requests(stage: Stage, count: int) -> None:
+    """Returns when the gateway has so many."""
+    async with asyncio.timeout(60):
+        while await stage.gateway.metric("gateway_open_requests") != count:
+            await asyncio.sleep(0.01)
+
+
+async def received_by_all(stage: Stage, topic: Topic, subscribers: list[Subscriber], count: int) -> None:
+    """They ask before the upstream answers, and get all of what comes with its head."""
+    topic.answer = snapshot(topic, count)
+    topic.speaking.clear()
+    await open_requests(stage, 0)
+    try:
+        joining = asyncio.gather(*(subscriber.join() for subscriber in subscribers))
+        await open_requests(stage, len(subscribers))
+        topic.speaking.set()
+        await joining
+        for subscriber in subscribers:
+            received = await subscriber.until_number(count)
+            assert (received.events, received.gaps) == (topic.log.blocks, [])
+        assert len(topic.requests) == 1
+    finally:
+        for subscriber in subscribers:
+            subscriber.leave()
+
+
+@pytest.mark.parametrize("route", ["/live", "/history"])
+async def test_events_that_come_with_the_head_reach_all_who_waited_for_it(stage: Stage, route: str) -> None:
+    topic = stage.topic(route)
+    await received_by_all(stage, topic, [stage.subscriber(topic) for _ in range(20)], 5)
+
+
+async def test_snapshot_that_is_larger_than_the_history_reaches_all_who_waited_for_it(stage: Stage) -> None:
+    topic = stage.topic("/short")
+    await received_by_all(stage, topic, [stage.subscriber(topic) for _ in range(3)], 500)
+
+
+async def test_events_that_come_with_the_head_reach_a_lone_subscriber_each_time(stage: Stage) -> None:
+    for _ in range(20):
+        topic = stage.topic()
+        topic.answer = snapshot(topic, 2)
+        async with stage.join(topic) as subscriber:
+            assert (await subscriber.until_number(2)).events == topic.log.blocks
+
+
+async def test_subscriber_that_comes_after_the_snapshot_begins_live(stage: Stage) -> None:
+    topic = stage.topic(begin="start", retry=None)
+    topic.publish(3)
+    async with stage.join(topic) as first:
+        await first.until_number(3)
+        async with stage.join(topic) as later:
+            topic.publish()
+            assert (await later.until_number(4)).numbers == [4]
+        assert (await first.until_number(4)).events == topic.log.blocks
+
+
+async def test_client_that_leaves_while_it_waits_holds_nothing_up(stage: Stage) -> None:
+    topic = stage.topic()
+    topic.answer = snapshot(topic, 3)
+    topic.speaking.clear()
+    await open_requests(stage, 0)
+    async with stage.subscriber(topic) as leaving, stage.subscriber(topic) as staying:
+        await leaving.ask()
+        joining = asyncio.create_task(staying.join())
+        await open_requests(stage, 2)
+        leaving.leave(reset=True)
+        await open_requests(stage, 1)
+        topic.speaking.set()
+        await joining
+        assert (await staying.until_number(3)).events == topic.log.blocks
+
+
+async def test_catching_up_that_its_only_client_gave_up_before_the_answer_is_ended(stage: Stage) -> None:
+    topic = stage.topic("/short")
+    async with stage.join(topic) as witness:
+        topic.publish(20)
+        await witness.until_number(20)
+        topic.answer = EVENT_STREAM_HEAD  # and nothing behind it, for ever
+        topic.speaking.clear()
+        async with stage.subscriber(topic, last_event_id="3") as leaving:
+            await leaving.ask()
+            await topic.until(lambda: len(topic.requests) == 2)
+        await open_requests(stage, 1)
+        topic.speaking.set()
+        await asyncio.wait_for(topic.requests[1].left.wait(), 30)
