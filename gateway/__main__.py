@@ -13,7 +13,7 @@ from service.tracing import tracing_or_exit
 
 from .auth.hash_key import hash_key
 from .routing.check import check, read_routes_of
-from .routing.routes import RouteError
+from .routing.route_table import RouteError
 from .settings import Settings
 from .workers.parent import WorkerFailed, serve_with_workers
 from .workers.worker import run, serve_alone

@@ -44,7 +44,7 @@ from .resumable.peers import Peers
 from .resumable.sqlite_store import SqliteStreamStore
 from .resumable.store import StoreError, StoreInUse
 from .routing.reload import Reload, add_reload
-from .routing.routes import RouteTable
+from .routing.route_table import RouteTable
 from .routing.table import Routing
 from .settings import Settings
 from .shared.mode import Shared

@@ -14,7 +14,7 @@ from .cors import ORIGIN, Cors, is_preflight
 from .messages import NO_FIELDS, Head
 from .problems import ProblemAnswer
 
-_REQUEST_ID = istr(REQUEST_ID)
+_CONNECTION, _REQUEST_ID = istr("Connection"), istr(REQUEST_ID)
 
 
 class Incoming(web.BaseRequest):
@@ -78,9 +78,12 @@ class Incoming(web.BaseRequest):
         self._replace_headers(fields)
 
     def set_field(self, name: str, value: str) -> None:
-        """Puts a header field in the place of all that have its name."""
+        """Replace all header fields of this name, also if the client's `Connection` names it, and with that says to drop it."""
         fields = self._headers.copy()
         fields[name] = value
+        options = [option for option in ",".join(fields.popall(_CONNECTION, ())).split(",") if option.strip()]
+        if options:
+            fields[_CONNECTION] = ",".join(option for option in options if option.strip().lower() != name.lower())
         self._replace_headers(fields)
 
     def _replace_headers(self, fields: CIMultiDict[str]) -> None:

@@ -22,7 +22,8 @@ from .refusal import Refusal
 from .resumable.kept_streams import STREAMS_PATH, KeptStreams
 from .resumable.mode import Resumable
 from .resumable.peers import take_caller
-from .routing.routes import Route, RouteTable
+from .routing.route_table import RouteTable
+from .routing.routes import Route
 from .shared.mode import Shared
 from .spans import finish, serve
 from .target import readings, split_target

@@ -15,7 +15,8 @@ from ..incoming import Incoming
 from ..problems import problem
 from ..refusal import Reason, Refusal
 from ..resumable.store import StreamHead
-from ..routing.routes import Route, RouteTable
+from ..routing.route_table import RouteTable
+from ..routing.routes import Route
 from .caller import Caller
 from .credentials import CredentialsUnclear, Presented, cut_parameter, find_credential, forget_credential, is_from_own_pages
 from .expiry import end_at_expiry
@@ -62,8 +63,12 @@ class Door:
     async def let_in(self, request: Incoming, route: Route, target: str) -> str:
         """Gives `target` without credentials, for a request from outside. Raises Denied."""
         if _may_be_guarded_otherwise(self._routes, route, target.partition("?")[0]):
-            detail = "the path can be read in more than one way; send it without dot segments, double slashes and needless percent-encoding"
+            detail = (
+                "the path can be read in more than one way; send it without dot segments, double slashes and needless percent-encoding, "
+                "and in the case of the route"
+            )
             raise Denied(400, "target", detail)
+        _forget_subject(request, self._routes.subject_fields(route))
         return await self._admit(request, route, target) if route.auth is not None else target
 
     async def let_in_to_stream(self, request: Incoming, exchange: Exchange, head: StreamHead) -> None:
@@ -105,10 +110,8 @@ class Door:
         request.caller = caller
         if not auth.forward:
             forget_credential(request, auth)
-        if auth.subject_header:
-            request.forget(auth.subject_header)
-            if caller.subject:
-                request.set_field(auth.subject_header, quote(caller.subject, safe=_VISIBLE, errors="surrogatepass"))
+        if auth.subject_header and caller.subject:
+            request.set_field(auth.subject_header, quote(caller.subject, safe=_VISIBLE, errors="surrogatepass"))
         return target
 
     async def _identify(self, auth: Auth, presented: Presented) -> tuple[Caller, Grants | None]:
@@ -134,6 +137,14 @@ class Door:
         if key is None:
             raise TokenRefused("the token is signed with a key that is not known here")
         return verify(token, key, auth.rules)
+
+
+def _forget_subject(request: Incoming, names: frozenset[str]) -> None:
+    """Remove the fields that tell an upstream who asks: clients cannot set them, on no route to it. Raises Denied."""
+    for name in request.headers if names else ():
+        if "_" in name and name.replace("_", "-").lower() in names:
+            raise Denied(400, "malformed", f"the field {name} has an underscore, which some servers take for a hyphen")
+    request.forget(*names)
 
 
 def _find_presented(request: Incoming, route: Route, auth: Auth, target: str) -> tuple[Presented, str]:
@@ -196,8 +207,11 @@ def _describe(auth: Auth, token: str, claims: dict[str, Any]) -> tuple[Caller, G
 
 
 def _may_be_guarded_otherwise(routes: RouteTable, route: Route, path: str) -> bool:
-    """Tells whether an upstream may read `path` as one that another route guards: `/open/../closed`, `/%2563losed`, `/closed;x`."""
-    return any((other := routes.find(guise)) is not None and _guard(other) not in (None, _guard(route)) for guise in guises(path))
+    """Whether an upstream may read `path` as one that another route guards: `/open/../closed`, `/%2563losed`, `/closed;x`, `/CLOSED`."""
+    others = [other for guise in guises(path) for other in (routes.find(guise), routes.find_ignoring_case(guise))]
+    if (other := routes.find_ignoring_case(path)) is not routes.find(path):
+        others.append(other)
+    return any(other is not None and _guard(other) not in (None, _guard(route)) for other in others)
 
 
 def _guard(route: Route) -> Auth | None:

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 from ..exchange import Exchange
 from ..resumable.kept_streams import STREAMS_PATH
-from ..routing.routes import Route, RouteTable
+from ..routing.route_table import RouteTable
+from ..routing.routes import Route
 from .expiry import end_at_expiry
 
 REVOKED = "revoked"

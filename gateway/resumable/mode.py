@@ -27,7 +27,7 @@ from ..last_event_id import read_last_event_id, without_last_event_id
 from ..metrics.metrics import Metrics
 from ..problems import problem
 from ..refusal import Reason
-from ..routing.routes import RouteTable
+from ..routing.route_table import RouteTable
 from ..spans import ask_upstream
 from ..upstream_client import UpstreamAnswer
 from ..wheel import TimerWheel

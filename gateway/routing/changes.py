@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
-from .routes import RouteTable
+from .route_table import RouteTable
 
 
 @dataclass(frozen=True, slots=True)

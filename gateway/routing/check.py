@@ -8,7 +8,7 @@ from pathlib import Path
 from service.settings import parse_arguments, settings_or_exit
 
 from ..settings import Settings
-from .routes import RouteError, RouteTable, read_routes, single_route
+from .route_table import RouteError, RouteTable, read_routes, single_route
 
 
 def read_routes_of(settings: Settings) -> RouteTable:

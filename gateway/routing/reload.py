@@ -18,7 +18,7 @@ from ..dashboard.timeline import NOT_RELOADED, RELOADED, Timeline
 from ..problems import problem
 from ..settings import Settings
 from .changes import RouteChanges
-from .routes import RouteError, RouteTable, read_routes
+from .route_table import RouteError, RouteTable, read_routes
 
 log = structlog.get_logger()
 

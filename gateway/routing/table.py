@@ -11,7 +11,7 @@ from ..shared.mode import Shared
 from ..wheel import TimerWheel
 from .changes import RouteChanges
 from .reload import DRAINING, ReloadFailed
-from .routes import RouteTable
+from .route_table import RouteTable
 
 _TURNS_PER_INTERVAL = 16  # a heartbeat is at most this part of its interval late
 

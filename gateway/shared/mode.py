@@ -24,7 +24,8 @@ from ..headers import apply_rules, end_to_end
 from ..last_event_id import read_last_event_id
 from ..metrics.metrics import Metrics
 from ..problems import come_back_later, problem
-from ..routing.routes import Route, RouteTable
+from ..routing.route_table import RouteTable
+from ..routing.routes import Route
 from ..wheel import TimerWheel
 from .following import EagerReconnection, Opening
 from .joining import join, join_behind_gap

@@ -7,7 +7,7 @@ import structlog
 
 from ..routing.changes import RouteChanges
 from ..routing.reload import DRAINING, ReloadFailed
-from ..routing.routes import RouteError, RouteTable, routes_of
+from ..routing.route_table import RouteError, RouteTable, routes_of
 from ..routing.table import Routing
 
 if TYPE_CHECKING:

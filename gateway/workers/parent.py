@@ -21,7 +21,7 @@ from ..clients.admission import OpenCounts
 from ..dashboard.timeline import WORKER, Timeline
 from ..metrics.totals import Totals
 from ..routing.reload import Reload
-from ..routing.routes import RouteTable
+from ..routing.route_table import RouteTable
 from ..settings import Settings
 from .admin import serve_admin
 from .listeners import Addresses, bind_listeners, close_listeners, port_of, url_of

@@ -27,7 +27,7 @@ from ..app import Gateway, run_gateway
 from ..clients.admission import OpenCounts
 from ..deletion import Deletion
 from ..resumable.peers import Peers
-from ..routing.routes import RouteTable, routes_of
+from ..routing.route_table import RouteTable, routes_of
 from ..settings import Settings
 from .listeners import BACKLOG, Listeners, bind_listeners, url_of
 from .orders import Obedience

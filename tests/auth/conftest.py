@@ -24,7 +24,7 @@ FILE_KEY = "key-in-a-file-0123456789abc"
 ISSUER, AUDIENCE = "https://issuer.example", "events"
 
 
-def _routes(upstream: str, directory: Path, issuer: Issuer) -> list[dict[str, Any]]:
+def _routes(upstream: str, other: str, directory: Path, issuer: Issuer) -> list[dict[str, Any]]:
     def route(path: str, auth: Mapping[str, Any], **keys: object) -> dict[str, Any]:
         return {"path": path, "upstream": upstream, "heartbeat_seconds": 0} | keys | {"auth": auth}
 
@@ -57,6 +57,7 @@ def _routes(upstream: str, directory: Path, issuer: Issuer) -> list[dict[str, An
         route("/kept-get", asked_all, mode="resumable", methods=["GET", "POST"]),
         route("/any", tokens(grants_claim="", secret_file=str(directory / "secret")) | {"secret_env": ""}),
         route("/subject", tokens(subject_header="X-Subject")),
+        {"path": "/other", "upstream": other, "heartbeat_seconds": 0},
         route("/forward", tokens(forward=True, **every_way)),
         route("/pem", {"kind": "jwt", "public_key_file": str(directory / "issuer.pem"), "issuer": ISSUER, "audience": [AUDIENCE]}),
         route("/jwks/plain", jwks("plain")),
@@ -110,6 +111,8 @@ class World:
     gateway: ServiceProcess
     port: int
     upstream: ScriptedUpstream
+    other: ScriptedUpstream
+    """That of the route `/other`, to which nobody is announced."""
     issuer: Issuer
     secrets: list[str] = field(default_factory=lambda: [SECRET, SHOP_KEY, NEWS_KEY, FILE_KEY])
     """What must stand in no log."""
@@ -169,9 +172,9 @@ async def started(
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     directory = tmp_path_factory.mktemp("auth")
-    async with Issuer() as issuer, ScriptedUpstream(_script) as upstream:
+    async with Issuer() as issuer, ScriptedUpstream(_script) as upstream, ScriptedUpstream(_script) as other:
         for name in ("plain", "rotated", "down", "slow"):
             issuer.key_url(name).publish("first")
         issuer.key_url("never").status = 500
-        async with started(directory, _routes(upstream.url, directory, issuer)) as (gateway, port):
-            yield World(gateway, port, upstream, issuer)
+        async with started(directory, _routes(upstream.url, other.url, directory, issuer)) as (gateway, port):
+            yield World(gateway, port, upstream, other, issuer)

@@ -186,6 +186,36 @@ async def test_subject_goes_upstream_in_its_field_and_nobody_else_can_set_it(wor
         assert asked.header("X-Subject") == sent
 
 
+async def test_subject_goes_upstream_although_connection_names_its_field(world: World) -> None:
+    fields = [bearer(hs_token(sub="alice")), ("Connection", "keep-alive, x-subject"), ("Connection", "X-Own"), ("X-Own", "1")]
+    assert (await world.ask("/subject/hop", *fields)).status == 200
+    (asked,) = world.asked("/subject/hop")
+    assert (asked.header("X-Subject"), asked.header("X-Own")) == ("alice", None)
+
+
+@pytest.mark.parametrize("target", ["/subject/alike", "/keys/alike", "/open/alike"])
+async def test_field_that_some_servers_take_for_that_of_the_subject_is_refused(world: World, target: str) -> None:
+    fields = [("X_Subject", "root"), bearer(hs_token() if target.startswith("/subject") else SHOP_KEY)]
+    assert (await world.ask(target, *fields)).status == 400
+    assert world.asked(target) == []
+
+
+async def test_subject_cannot_be_forged_on_a_route_without_auth_to_the_same_upstream(world: World) -> None:
+    assert (await world.ask("/open/forged", ("X-Subject", "root"))).status == 200
+    assert [asked.header("X-Subject") for asked in world.asked("/open/forged")] == [None]
+    assert (await world.ask("/other/own", ("X-Subject", "own"))).status == 200
+    assert world.other.requests[-1].header("X-Subject") == "own"
+
+
+@pytest.mark.parametrize("path", ["/KEYS/news/a", "/Keys/news/a", "/%4bEYS/news/a", "/open/../KEYS/news/a", "/TOKEN"])
+async def test_path_that_an_upstream_without_case_takes_for_a_guarded_one_is_refused(world: World, path: str) -> None:
+    reply = await world.ask(path)
+    assert reply.status == 400
+    assert "in the case of the route" in reply.problem or "another route" in reply.problem
+    assert world.asked(path) == []
+    assert (await world.ask("/OPEN/a")).status == 200
+
+
 async def test_token_without_grants_may_do_nothing_unless_the_route_asks_for_none(world: World) -> None:
     text = hs_token(events=None)
     reply = await world.ask("/token/x", bearer(text))

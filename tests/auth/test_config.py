@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from gateway.auth.hash_key import hash_key
 from gateway.auth.table import Auth
-from gateway.routing.routes import Route, RouteError, read_routes
+from gateway.routing.route_table import RouteError, read_routes
+from gateway.routing.routes import Route
 from tests.auth.conftest import table
 from tests.auth.signing import SECRET, private_key, public_pem
 from tests.documentation import DOCUMENTATION

@@ -43,7 +43,7 @@ async def pair(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[
     async with ScriptedUpstream(_script) as upstream, Issuer() as issuer:
         routes = [kept("/kept", upstream, auth), kept("/keyed", upstream, keys(OLD_KEY, NEW_KEY))]
         async with started(directory, routes, {"TMPDIR": str(sockets)}, workers=2) as (gateway, port):
-            yield World(gateway, port, upstream, issuer), sockets
+            yield World(gateway, port, upstream, upstream, issuer), sockets
 
 
 def kept(path: str, upstream: ScriptedUpstream, auth: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from typing import Any
 from aiohttp import web
 
 from gateway.app import run_gateway
-from gateway.routing.routes import Route, RouteTable
+from gateway.routing.route_table import RouteTable
+from gateway.routing.routes import Route
 from gateway.settings import Settings
 from gateway.workers.listeners import Listeners, bind_listeners, close_listeners, port_of
 from service.tracing import Tracing

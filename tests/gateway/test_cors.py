@@ -12,7 +12,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from pydantic import ValidationError
 
 from gateway.cors import Cors
-from gateway.routing.routes import Route, RouteError, RouteTable, read_routes
+from gateway.routing.route_table import RouteError, RouteTable, read_routes
+from gateway.routing.routes import Route
 from gateway.shared.sharing import identify
 from tests.documentation import DOCUMENTATION
 from tests.gateway.serving import serving

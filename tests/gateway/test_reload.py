@@ -10,7 +10,7 @@ import pytest
 from gateway.dashboard.timeline import Timeline
 from gateway.routing.changes import RouteChanges
 from gateway.routing.reload import Reload, ReloadFailed
-from gateway.routing.routes import RouteError, RouteTable, routes_of
+from gateway.routing.route_table import RouteError, RouteTable, routes_of
 from gateway.settings import Settings
 from gateway.workers.orders import Obedience, Orders, replace_in_all, tables_of
 from gateway.workers.worker import Channel, _obey

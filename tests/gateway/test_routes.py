@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.routing.routes import Route, RouteError, RouteTable, read_routes, single_route
+from gateway.routing.route_table import RouteError, RouteTable, read_routes, single_route
+from gateway.routing.routes import Route
 from tests.gateway.running import run, start_refused
 
 UPSTREAM = 'upstream = "http://127.0.0.1:8000"'

@@ -12,7 +12,7 @@ import httpx
 from aiohttp import web
 
 from gateway.app import Gateway, run_gateway
-from gateway.routing.routes import read_routes
+from gateway.routing.route_table import read_routes
 from gateway.settings import Settings
 from gateway.workers.listeners import Listeners, bind_listeners, close_listeners, port_of
 from tests.proxy.downstream import Answer, Downstream, Fields
