@@ -250,9 +250,9 @@ class Shared:
 
 
 def _for_any_origin(key: _Key) -> _Key:
-    """Gives the key of a stream that its upstream gives to the pages of any origin."""
+    """Return the key of a stream that its upstream gives to the pages of any origin. No request has it: no field has an empty name."""
     path, target, identity = key
-    return path, target, (*(field for field in identity if field[0] != "origin"), ("origin", "*"))
+    return path, target, (*(field for field in identity if field[0] != "origin"), ("", "any origin"))
 
 
 def _response_fields(stream: SharedStream) -> CIMultiDict[str]:
