@@ -3,8 +3,23 @@ PYTHON ?= python3
 BIN := .venv/bin
 # A copy of the lock that is installed there: the environment is made anew when the lock has changed.
 ENVIRONMENT := .venv/requirements.txt
-LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
-	--custom-compile-command "make lock"
+# pip installs from these files as well, but only if they name the extras that packages ask of each other: pip 23 takes coverage[toml]
+# for something else than coverage, and the newest release of it.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url \
+	--no-annotate --custom-compile-command "make lock"
+
+define CHECK_PYTHON
+import sys
+here = "%s is Python %s" % (sys.executable, sys.version.split()[0])
+if sys.version_info < (3, 11):
+    sys.exit("Python 3.11 or newer is needed, %s: install one and name it, as in `make run PYTHON=python3.13`" % here)
+try:
+    import ensurepip, venv
+except ImportError as error:
+    sys.exit("%s, without the module %s: install it (Debian and Ubuntu: apt install python3-venv), or name another Python with PYTHON="
+             % (here, error.name))
+endef
+export CHECK_PYTHON
 
 .PHONY: help run test soak lint format lock bench clean FORCE
 
@@ -13,10 +28,12 @@ help: ## list the targets
 
 $(ENVIRONMENT): FORCE
 	@cmp -s tests/requirements.txt $@ || { \
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, {sys.executable} is {sys.version}; set PYTHON=")' && \
+	{ command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed, $(PYTHON) is not there: install it, or name one with PYTHON=" >&2; \
+	exit 1; }; } && \
+	$(PYTHON) -c "$$CHECK_PYTHON" && \
 	echo "making the environment .venv" && \
 	$(PYTHON) -m venv --clear .venv && \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/requirements.txt && \
+	install/packages $(BIN)/python tests/requirements.txt && \
 	cp tests/requirements.txt $@; }
 FORCE:
 
@@ -45,7 +62,7 @@ format: $(ENVIRONMENT) ## mend style
 	$(BIN)/ruff format
 
 lock: $(ENVIRONMENT) ## write the requirements.txt files anew from pyproject.toml, keeping versions that still fit
-	@for group in producer gateway consumer; do $(LOCK) --group $$group -o $$group/requirements.txt || exit 1; done
+	@for group in producer gateway consumer install; do $(LOCK) --group $$group -o $$group/requirements.txt || exit 1; done
 	@$(LOCK) --group dev -o tests/requirements.txt
 
 bench: $(ENVIRONMENT) ## measure against the proxies that are installed

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.install.interpreters import OLDEST, interpreters
+
 DEVICE_BYTES = 16 * 1024 * 1024
 """The size of a device that a test fills."""
 
@@ -25,6 +27,8 @@ LONGEST = (
     "tests/resumable/test_restart.py",
     "tests/browser/",
     "tests/bench/",
+    "tests/install/",
+    "tests/end_to_end/test_make_run.py",
     "tests/test_missing_tools.py",
 )
 """Files of more than some twenty seconds, the longest first."""
@@ -59,11 +63,16 @@ def _program(name: str, package: str = "") -> str | None:
     return None if shutil.which(name) else f"{name} is missing: install {package or 'the package ' + name}"
 
 
+def _oldest_python() -> str | None:
+    return None if OLDEST in interpreters() else f"Python {OLDEST}, the oldest supported, is missing: install it with venv and ensurepip"
+
+
 _NEEDS = {
     "docker": ("needs a Docker engine with Compose v2", _docker),
     "browser": ("needs Chromium", _browser),
     "curl": ("needs curl", lambda: _program("curl")),
     "make": ("needs make", lambda: _program("make")),
+    "python311": ("needs Python 3.11, the oldest that is supported", _oldest_python),
     "npm": ("needs npm", lambda: _program("npm")),
     "prometheus": ("needs Prometheus with promtool", lambda: _program("prometheus") or _program("promtool", "the package prometheus")),
     "nginx": ("needs nginx", lambda: _program("nginx")),

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.stack import REPOSITORY, answers, clean_environment, free_ports, wait_until
+from tests.install.interpreters import interpreters
+from tests.stack import REPOSITORY, START_SECONDS, answers, clean_environment, free_ports, wait_until
 
-FILES = ("Makefile", "Procfile", "pyproject.toml", "eventstream", "service", "producer", "gateway", "consumer")
+FILES = ("Makefile", "Procfile", "pyproject.toml", "install", "eventstream", "service", "producer", "gateway", "consumer")
 
 
 def logged(directory: Path) -> list[dict[str, Any]]:
@@ -28,9 +30,20 @@ def is_ready(make: subprocess.Popen[bytes], port: str) -> bool:
     return answers(f"http://127.0.0.1:{port}/readyz")
 
 
+def lend_environment(directory: Path) -> None:
+    """Make `directory` an environment with everything that the tests' own has. `make` may clear it: it holds nothing but links."""
+    directory.mkdir()
+    for entry in Path(sys.prefix).iterdir():
+        (directory / entry.name).symlink_to(entry)
+    lock = directory / "requirements.txt"
+    lock.unlink(missing_ok=True)
+    shutil.copy2(REPOSITORY / "tests/requirements.txt", lock)
+
+
 @pytest.mark.make
-@pytest.mark.timeout(300)
-def test_make_run_runs_the_stack_until_interrupted(tmp_path: Path) -> None:
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("version", interpreters())
+def test_make_run_runs_the_stack_until_interrupted(tmp_path: Path, version: str) -> None:
     for name in FILES:
         source = REPOSITORY / name
         if source.is_dir():
@@ -39,7 +52,8 @@ def test_make_run_runs_the_stack_until_interrupted(tmp_path: Path) -> None:
             shutil.copy2(source, tmp_path / name)
     (tmp_path / "tests").mkdir()
     shutil.copy2(REPOSITORY / "tests/requirements.txt", tmp_path / "tests")
-    (tmp_path / ".venv").symlink_to(REPOSITORY / ".venv")
+    if version == f"{sys.version_info.major}.{sys.version_info.minor}":
+        lend_environment(tmp_path / ".venv")
     producer_port, gateway_port, admin_port, consumer_port = map(str, free_ports(4))
     environ = clean_environment(
         PRODUCER_PORT=producer_port,
@@ -51,12 +65,13 @@ def test_make_run_runs_the_stack_until_interrupted(tmp_path: Path) -> None:
     )
     output = tmp_path / "output"
     with output.open("wb") as written:
+        command = ["make", "run", f"PYTHON={interpreters()[version]}"]
         make = subprocess.Popen(
-            ["make", "run"], cwd=tmp_path, env=environ, stdin=subprocess.DEVNULL, stdout=written, stderr=written, start_new_session=True
+            command, cwd=tmp_path, env=environ, stdin=subprocess.DEVNULL, stdout=written, stderr=written, start_new_session=True
         )
     try:
         for port in (producer_port, admin_port, consumer_port):
-            wait_until(partial(is_ready, make, port), f"port {port} ready; output: {output}")
+            wait_until(partial(is_ready, make, port), f"port {port} ready; output: {output}", START_SECONDS)
         answer = httpx.post(f"http://127.0.0.1:{gateway_port}/topics/orders/events", json={"data": "roses"}, trust_env=False)
         published = answer.raise_for_status().json()["id"]
         log_dir = tmp_path / "data/consumer"
