@@ -95,7 +95,7 @@ class Direct:
         """Gives the response for what an upstream has answered, sent except for its end, and closes the upstream's."""
         try:
             exchange.status = upstream.status
-            if request.method == "DELETE" and upstream.status < 400:
+            if request.method == "DELETE" and 200 <= upstream.status < 300:
                 self.note_deletion(Deletion.done(exchange.route.upstream + exchange.target, upstream.headers))
             return await self._relay(request, upstream, exchange)
         finally:

@@ -182,7 +182,7 @@ class Proxy:
             return Refusal(
                 400, "target", f"an upstream may take {path} for a path of another route; send it without dots, //, \\ or needless %xx"
             )
-        if request.method == "CONNECT" or (route.methods and request.method not in route.methods):
+        if request.method in ("CONNECT", "TRACE") or (route.methods and request.method not in route.methods):
             return Refusal(405, "method", f"{request.method} is not allowed for {path}")
         length = request.content_length
         if length is not None and length > self._max_body:

@@ -69,7 +69,7 @@ class Store:
 
     def __init__(self, directory: Path, *, always: bool) -> None:
         """Opens the log and makes it if need be; `always`: every append is synced. Raises LogInUse, LogError, OSError."""
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(0o700, parents=True, exist_ok=True)
         self.path = directory / FILE
         self.always = always
         self.unsynced = False
@@ -244,7 +244,7 @@ def _read_boot_id() -> str:
 
 
 def _lock(directory: Path) -> int:
-    handle = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    handle = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     for attempts_left in reversed(range(_LOCK_ATTEMPTS)):
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 BUSY_SECONDS = 10.0
 
 _HEADER_BYTES = 100
+_MODE = 0o600  # events and answers are for this service alone; SQLite gives its other files the same permissions
 _LITTLE_ROOM_BYTES = 1024 * 1024  # with less than that an I/O error is taken for a full device
 
 E = TypeVar("E", bound=Exception)
@@ -35,8 +36,6 @@ class SqliteFile(Generic[E]):
     """The error for a device without room."""
     failed: Callable[[str], E]
     """The error for all else."""
-    mode: int = 0o644
-    """Permissions of a new file, without those that the umask takes; SQLite gives its other files the same."""
     cached_statements: int = 128
 
     def connect(self, path: Path, *, timeout: float = BUSY_SECONDS) -> sqlite3.Connection:
@@ -58,7 +57,7 @@ class SqliteFile(Generic[E]):
         fresh = path.with_name(path.name + ".new")
         for leftover in path.parent.glob(fresh.name + "*"):
             leftover.unlink()
-        fresh.touch(self.mode)
+        fresh.touch(_MODE)
         connection = self.connect(fresh)
         try:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")

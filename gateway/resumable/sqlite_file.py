@@ -73,7 +73,7 @@ class StreamFile:
         self.path = directory / FILE
         self._wal = directory / f"{FILE}-wal"
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            directory.mkdir(0o700, parents=True, exist_ok=True)
             self._lock = _lock(directory)
         except OSError as error:
             raise StoreError(
@@ -194,6 +194,5 @@ _KIND: SqliteFile[StoreError] = SqliteFile(
     too_new=StoreError,
     full=full,
     failed=StoreError,
-    mode=0o600,  # what people were answered is nobody else's business
 )
 connect, check_schema, explain = _KIND.connect, _KIND.check_schema, _KIND.explain

@@ -67,6 +67,7 @@ async def test_what_people_were_answered_is_readable_for_the_owner_alone(tmp_pat
     async with await SqliteStreamStore.open(tmp_path / "data" / "gateway", group_seconds=0) as store:
         await keep(store, head("s1"), block(1))
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "data" / "gateway").iterdir()}
+        assert stat.S_IMODE((tmp_path / "data" / "gateway").stat().st_mode) == 0o700
     assert modes == dict.fromkeys((FILE, f"{FILE}-wal", f"{FILE}-shm", LOCK), 0o600)
 
 

@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import sqlite3
+import stat
 import subprocess
 import sys
 import time
@@ -27,6 +28,16 @@ async def write(directory: Path, count: int = 3) -> None:
     async with await SqliteEventLog.open(directory) as log:
         for number in range(count):
             await log.append("a", blocks(str(number)))
+
+
+async def test_log_is_readable_for_its_owner_alone(tmp_path: Path) -> None:
+    directory = tmp_path / "new" / "log"
+    async with await SqliteEventLog.open(directory) as log:
+        await log.append("a", blocks("secret"))
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (directory, *directory.iterdir())}
+    assert modes.pop("log") == 0o700
+    assert set(modes) >= {FILE, LOCK}
+    assert set(modes.values()) == {0o600}
 
 
 async def test_second_process_is_refused_until_the_first_is_done(tmp_path: Path) -> None:

@@ -145,6 +145,12 @@ async def test_method_that_the_route_does_not_allow_is_a_405(converse: Converse,
         assert not talk.scene.requests
 
 
+async def test_trace_is_a_405_on_every_route(converse: Converse) -> None:
+    async with converse(method="TRACE") as talk:
+        await problem(await talk.answer(), 405)
+        assert not talk.scene.requests
+
+
 async def test_body_over_the_limit_is_a_413(limited: Subject, stage: Stage) -> None:
     scene = stage.scene(HEAD, LAST_CHUNK)
     async with Downstream(limited.port) as downstream:
