@@ -73,7 +73,8 @@ class Resumable:
     async def answer(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
         """Gives the response, sent except for its end. Cancelling it, as aiohttp does when the client leaves, lets the stream go on."""
         route = exchange.route
-        if request.method not in (route.methods or ("POST",)) or (request.content_length or 0) > _MOST_BODY_BYTES:
+        kept = request.method in (route.methods or ("POST",)) and request.method != "HEAD"  # whose answer has no body
+        if not kept or (request.content_length or 0) > _MOST_BODY_BYTES:
             return await self._direct.answer(request, exchange)
         last_event_id = read_last_event_id(request.headers, exchange.target)
         stamped = read_stamp(last_event_id)

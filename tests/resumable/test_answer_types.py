@@ -4,7 +4,7 @@ import pytest
 
 from tests.proxy.downstream import End
 from tests.resumable.answers import END, HEAD, event, unstamped
-from tests.resumable.conftest import Play
+from tests.resumable.conftest import Play, StartPlay
 from tests.scripted_upstream import chunk
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -34,3 +34,9 @@ async def test_stream_in_an_unknown_coding_passes_untouched_and_is_not_kept(play
         assert answer.head.value("Stream-Id") is None
         assert await answer.to_end() == b"qngn: 1\n\nqn"
         assert answer.end is End.COMPLETE
+
+
+async def test_answer_to_head_passes_and_is_not_kept(start_play: StartPlay) -> None:
+    async with start_play(methods=["GET", "HEAD"]) as play, play.ask("/", play.stage.scene(HEAD), method="HEAD", body=b"") as answer:
+        assert (answer.head.status, answer.head.value("Content-Type")) == (200, "text/event-stream")
+        assert answer.head.value("Stream-Id") is None
