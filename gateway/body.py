@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 
 from aiohttp import HttpVersion11, web
 
+from .incoming import Incoming
 from .refusal import Refusal
 
 _LEAST_BYTES = 256
@@ -32,6 +33,9 @@ class RequestBody:
         A client that waits for `100 Continue` (RFC 9110 section 10.1.1) gets it now.
         """
         content = self._request.content
+        if isinstance(self._request, Incoming) and self._request.received_body is not None:
+            self._on_taken()
+            return self._request.received_body
         if not self._request.body_exists or content.at_eof():
             self._on_taken()
             return None

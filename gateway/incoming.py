@@ -28,6 +28,8 @@ class Incoming(web.BaseRequest):
     """Fields that replace those of the same name in the answer; an empty value removes the field, and `Vary` is added to."""
     caller: Caller | None = None
     """Who asks, where a route wants to know."""
+    received_body: bytes | None = None
+    """The body, where a mode has read it before another answers."""
     recognized: str = ""
     """The subject of a credential that is good, where it is not known yet which route wants to know."""
 

@@ -11,6 +11,7 @@ from .kept_stream import KeptStream
 METHODS = ("GET", "HEAD", "DELETE", "OPTIONS")
 """What may be asked of a stream."""
 
+_NEVER_MS = 1_000_000_000
 _ORIGIN_FIELDS = ("access-control-allow-origin", "access-control-allow-credentials", "vary")
 
 
@@ -37,6 +38,16 @@ def preflight_fields(stream: KeptStream) -> dict[str, str]:
         return {}
     headers = "Last-Event-ID, Cache-Control, Authorization"
     return {"Access-Control-Allow-Methods": ", ".join(METHODS), "Access-Control-Allow-Headers": headers}
+
+
+def nothing_more(exchange: Exchange, stream: KeptStream) -> web.Response:
+    """Return an event stream that ends at once and makes a client that would reconnect wait for eleven days.
+
+    Clients that POST take a 204 for an error, and an empty stream for a lost connection. The `retry` line is no block of its own, because
+    some clients make an event of that. Doubled, the time still fits into the 31 bits of a JavaScript timer, which fires at once beyond.
+    """
+    exchange.status = 200
+    return web.Response(headers=CIMultiDict(stream.head.fields), body=b"retry: %d\n" % _NEVER_MS)
 
 
 def no_content(exchange: Exchange, stream: KeptStream | None = None, fields: Mapping[str, str] | None = None) -> web.Response:

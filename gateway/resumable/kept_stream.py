@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import aiohttp
 import structlog
 
-from eventstream import Framer, split_blocks
+from eventstream import Framer, Parser, split_blocks
 from service.tracing import Span
 
 from ..decoding import find_decoder
@@ -198,6 +198,24 @@ class KeptStream:
     def find(self, id: str) -> int | None:
         """Gives the cursor after the event with this ID of the upstream's, None when it is not here."""
         return self.fan_out.history.find(id)
+
+    def cursor_after(self, last_event_id: str) -> int | None:
+        """Return the cursor after the event with this ID, 0 for an empty one, None if it is not of this stream."""
+        if not last_event_id:
+            return 0
+        stamped = read_stamp(last_event_id)
+        if stamped is None or stamped[0] != self.head.id:
+            return self.find(last_event_id)  # the upstream may be a gateway too, whose IDs look the same
+        return stamped[1] if stamped[1] <= self.fan_out.history.end else None
+
+    def is_over_after(self, cursor: int) -> bool:
+        """Whether the stream is complete and has no event after `cursor`; blocks without data are none."""
+        history = self.fan_out.history
+        while self.state == COMPLETE and cursor < history.end:
+            blocks, cursor = history.read(cursor, history.end)
+            if Parser().feed(blocks):
+                return False
+        return self.state == COMPLETE
 
     def stop(self, state: str = STOPPED, reason: str = "it was stopped") -> None:
         """Ends it before its upstream does; no effect when it has ended."""

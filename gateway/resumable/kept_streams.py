@@ -24,7 +24,7 @@ from .store import CUT, EXPIRED, RUNNING, TOO_LARGE, StoreError, StreamHead, Str
 from .storing import Storing
 
 STREAMS_PATH = "/streams/"
-"""Where a stream is found by its id."""
+"""Where a stream is found by its id; without one, other workers of the gateway ask there."""
 
 _UPKEEP_SECONDS = 1.0
 _LEAST_UPKEEP_SECONDS = 0.05
@@ -191,14 +191,23 @@ class KeptStreams:
         found = await self.find(id) if id is not None else None
         return found if isinstance(found, KeptStream) else None
 
-    def find_like(self, head: StreamHead, last_event_id: str) -> KeptStream | None:
-        """Gives the newest stream in memory with the same request that has an event with this ID of its upstream's."""
-        asked = (head.route, head.target, head.credentials, head.body)
-        for stream in reversed(self._streams.values()):
-            other = stream.head
-            if (other.route, other.target, other.credentials, other.body) == asked and stream.find(last_event_id) is not None:
-                return stream
-        return None
+    async def find_like(self, head: StreamHead, last_event_id: str) -> KeptStream | None:
+        """Return a stream that the request of `head` may continue behind an event with this ID of the upstream's, None if there is none.
+
+        One with its Idempotency-Key comes first, then the newest.
+        """
+        like = [stream for stream in self._streams.values() if head.may_continue(stream.head) and stream.find(last_event_id) is not None]
+        if like:
+            return max(like, key=lambda stream: (stream.head.key == head.key != "", stream.head.opened_at))
+        if not head.credentials and not head.key:
+            return None
+        try:
+            id = await self._kept_in.find_event(head, last_event_id)
+        except StoreError as error:
+            self._storing.report(error)
+            return None
+        found = await self.find(id) if id is not None else None
+        return found if isinstance(found, KeptStream) else None
 
     async def _keep_up(self) -> None:
         """Looks at all streams each second, and at those that have ended as soon as they have."""

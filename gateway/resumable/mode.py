@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import time
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -11,8 +10,6 @@ import aiohttp
 import structlog
 from aiohttp import web
 from multidict import CIMultiDict
-
-from eventstream import Parser
 
 from ..auth.access import Denied, Door
 from ..body import RequestBody
@@ -23,7 +20,7 @@ from ..fan_out.stamping import read_stamp
 from ..fan_out.subscriber import Subscriber
 from ..fan_out.subscription import send_stream
 from ..incoming import Incoming
-from ..last_event_id import read_last_event_id, without_last_event_id
+from ..last_event_id import read_last_event_id
 from ..metrics.metrics import Metrics
 from ..problems import problem
 from ..refusal import Reason
@@ -31,12 +28,13 @@ from ..routing.route_table import RouteTable
 from ..spans import ask_upstream
 from ..upstream_client import UpstreamAnswer
 from ..wheel import TimerWheel
-from .answers import METHODS, no_content, origin_fields, preflight_fields, state_fields
+from .answers import METHODS, no_content, nothing_more, origin_fields, preflight_fields, state_fields
+from .heads import credentials_of, head_of
 from .kept_stream import KeptStream
 from .kept_streams import STREAMS_PATH, KeptStreams
 from .opening import Opening
-from .peers import Peers, tell_peer
-from .store import COMPLETE, STOPPED, StreamHead
+from .peers import Peers, read_question, tell_peer
+from .store import STOPPED, UNFINISHED, StreamHead
 
 log = structlog.get_logger()
 
@@ -78,7 +76,7 @@ class Resumable:
             return await self._direct.answer(request, exchange)
         last_event_id = read_last_event_id(request.headers, exchange.target)
         stamped = read_stamp(last_event_id)
-        head = _head(request, exchange, self._peers.new_stream_id())
+        head = head_of(request, exchange, self._peers.new_stream_id())
         if not comes_from_peer(request):
             other = self._peers.of_stream(stamped[0]) if stamped else self._peers.of_key(head) if head.key else None
             if other is not None:
@@ -91,22 +89,37 @@ class Resumable:
         head = replace(head, body=hashlib.sha256(body).digest())
         if stamped:
             found = await self._streams.find(stamped[0])
-            if not isinstance(found, KeptStream):
+            if isinstance(found, KeptStream):
+                return await self._join(request, exchange, found, head)
+            if found is not None:
                 return self._gone(exchange, found)
-            return await self._join(request, exchange, found, head, last_event_id)
+        if last_event_id:
+            like = await self._streams.find_like(head, last_event_id)
+            if like is not None:
+                return await self._join(request, exchange, like, head)
+            if not comes_from_peer(request) and (other := await self._peers.of_like(head, last_event_id)) is not None:
+                assert isinstance(request, Incoming)
+                request.received_body = body
+                return await self._peers.hand_over(other, request, exchange)
+        if stamped:
+            return self._gone(exchange, None)
+        return await self._join_key_or_open(request, exchange, head, body)
+
+    async def _join_key_or_open(self, request: web.BaseRequest, exchange: Exchange, head: StreamHead, body: bytes) -> web.StreamResponse:
+        """Ask the upstream, unless a stream with the same Idempotency-Key runs, or ended as its upstream or its client wanted."""
         if head.key:
             stored = await self._streams.find_stored(head)
-            if stored is not None:
-                return await self._join(request, exchange, stored, head, last_event_id)
+            if stored is not None and (stored.state not in UNFINISHED or not head.asks_the_same(stored.head)):
+                return await self._join(request, exchange, stored, head)
             opening = self._streams.find_opening(head)  # nothing is awaited from here to the opening of another
-            if opening is not None:
+            if opening is not None and not (opening.is_unfinished and head.asks_the_same(opening.head)):
                 return await self._join_opening(request, exchange, opening, head, body)
-        if last_event_id and head.credentials and (like := self._streams.find_like(head, last_event_id)) is not None:
-            return await self._join(request, exchange, like, head, last_event_id)
         return await self._open(request, exchange, head, body)
 
     async def answer_stream(self, request: Incoming, exchange: Exchange) -> web.StreamResponse:
         """Answers a request for one stream by its id."""
+        if comes_from_peer(request) and request.method == "POST":
+            return await self._answer_peer(request, exchange)
         if request.method not in METHODS:
             response = self._refuse(exchange, 405, "method", f"{request.method} is not allowed for a stream")
             response.headers["Allow"] = ", ".join(METHODS)
@@ -129,7 +142,7 @@ class Resumable:
         except Denied as denied:
             exchange.refuse(denied.refusal.status, denied.refusal.reason)
             return denied.answer(origin_fields(found))
-        if found.head.credentials not in (b"", _credentials(request)):
+        if found.head.credentials not in (b"", credentials_of(request)):
             return self._refuse(exchange, 403, "forbidden", "the stream needs the credentials that it was opened with", found)
         if exchange.handed_over:
             tell_peer(request, exchange)
@@ -140,12 +153,13 @@ class Resumable:
             exchange.status = 200
             return web.Response(headers=CIMultiDict([*found.head.fields, *state_fields(found).items()]))
         last_event_id = read_last_event_id(request.headers, exchange.target)
-        cursor = _find(found, last_event_id)
-        if cursor is None:
-            return self._unknown_event(exchange, found, last_event_id)
-        if found.state == COMPLETE and last_event_id and not _has_events(found, cursor):
-            return no_content(exchange, found)  # an EventSource would come back for ever
-        return await self._follow(request, exchange, found, cursor)
+        return await self._follow_from(request, exchange, found, last_event_id)
+
+    async def _answer_peer(self, request: Incoming, exchange: Exchange) -> web.Response:
+        """Tell another worker when the newest stream was opened that a request may continue; 404 without one."""
+        like = await self._streams.find_like(*read_question(await request.read()))
+        exchange.status = 200 if like is not None else 404
+        return web.Response(status=exchange.status, text=str(like.head.opened_at) if like is not None else "")
 
     async def _open(self, request: web.BaseRequest, exchange: Exchange, head: StreamHead, body: bytes) -> web.StreamResponse:
         """Asks the upstream."""
@@ -177,27 +191,33 @@ class Resumable:
         self, request: web.BaseRequest, exchange: Exchange, opening: Opening, head: StreamHead, body: bytes
     ) -> web.StreamResponse:
         """Goes on with a stream that another request with the same Idempotency-Key has opened."""
-        if not _same_request(opening.head, head):
+        if not head.asks_the_same(opening.head):
             return self._other_request(exchange, opening.stream)
         try:
             answer = await asyncio.shield(opening.answer)
         except (TimeoutError, aiohttp.ClientError, ValueError) as error:
             return failed(exchange, error)
         if isinstance(answer, KeptStream):
-            return await self._join(request, exchange, answer, head, read_last_event_id(request.headers, exchange.target))
+            return await self._join(request, exchange, answer, head)
         return await self._open(request, exchange, head, body)  # that answer was no event stream, and belongs to whoever asked first
 
-    async def _join(
-        self, request: web.BaseRequest, exchange: Exchange, stream: KeptStream, head: StreamHead, last_event_id: str
-    ) -> web.StreamResponse:
+    async def _join(self, request: web.BaseRequest, exchange: Exchange, stream: KeptStream, head: StreamHead) -> web.StreamResponse:
         """Goes on with a stream that the same request has opened before."""
         if stream.head.credentials not in (b"", head.credentials):
             return self._refuse(exchange, 403, "forbidden", "the stream needs the credentials that it was opened with", stream)
-        if not _same_request(stream.head, head):
+        if not head.asks_the_same(stream.head):
             return self._other_request(exchange, stream)
-        cursor = _find(stream, last_event_id)
+        return await self._follow_from(request, exchange, stream, read_last_event_id(request.headers, exchange.target))
+
+    async def _follow_from(
+        self, request: web.BaseRequest, exchange: Exchange, stream: KeptStream, last_event_id: str
+    ) -> web.StreamResponse:
+        """Answer with what follows an event, or so that a client that has every event of a complete stream stops reconnecting."""
+        cursor = stream.cursor_after(last_event_id)
         if cursor is None:
             return self._unknown_event(exchange, stream, last_event_id)
+        if last_event_id and stream.is_over_after(cursor):
+            return no_content(exchange, stream) if request.method == "GET" else nothing_more(exchange, stream)
         return await self._follow(request, exchange, stream, cursor)
 
     async def _follow(
@@ -235,49 +255,3 @@ class Resumable:
 
 def _begin(stream: KeptStream, cursor: int, subscriber: Subscriber) -> None:
     stream.fan_out.join(subscriber, cursor)
-
-
-def _head(request: web.BaseRequest, exchange: Exchange, id: str) -> StreamHead:
-    return StreamHead(
-        id=id,
-        route=exchange.route.path,
-        method=request.method,
-        target=without_last_event_id(exchange.target),
-        credentials=_credentials(request),
-        body=b"",
-        key=request.headers.get("Idempotency-Key", ""),
-        fields=(),
-        opened_at=time.time(),
-    )
-
-
-def _credentials(request: web.BaseRequest) -> bytes:
-    """Gives a digest of what says who asks, empty when nothing does: who it was found to be, else the fields as they are."""
-    if isinstance(request, Incoming) and request.caller is not None:
-        return request.caller.credentials
-    given = [f"{name}:{value}" for name in ("Authorization", "Cookie") for value in request.headers.getall(name, ())]
-    return hashlib.sha256("\n".join(given).encode("utf-8", "surrogateescape")).digest() if given else b""
-
-
-def _same_request(opened: StreamHead, asked: StreamHead) -> bool:
-    return (opened.route, opened.method, opened.target, opened.body) == (asked.route, asked.method, asked.target, asked.body)
-
-
-def _find(stream: KeptStream, last_event_id: str) -> int | None:
-    """Gives the cursor after the event with this ID, 0 without one, None when it is not of this stream."""
-    if not last_event_id:
-        return 0
-    stamped = read_stamp(last_event_id)
-    if stamped is None or stamped[0] != stream.head.id:
-        return stream.find(last_event_id)  # the upstream may be a gateway too, whose IDs look the same
-    return stamped[1] if stamped[1] <= stream.fan_out.history.end else None
-
-
-def _has_events(stream: KeptStream, cursor: int) -> bool:
-    """Tells whether there is an event after `cursor`, and not only blocks without data."""
-    history = stream.fan_out.history
-    while cursor < history.end:
-        blocks, cursor = history.read(cursor, history.end)
-        if Parser().feed(blocks):
-            return True
-    return False

@@ -6,7 +6,7 @@ from service.tracing import Span
 
 from ..upstream_client import UpstreamAnswer
 from .kept_stream import KeptStream
-from .store import StreamHead
+from .store import UNFINISHED, StreamHead
 
 
 class Opening:
@@ -31,6 +31,11 @@ class Opening:
             return None
         answer = self.answer.result()
         return answer if isinstance(answer, KeptStream) else None
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether the stream is here and has ended so that its request may be made again."""
+        return (stream := self.stream) is not None and stream.state in UNFINISHED
 
     def leave(self) -> None:
         """Takes note that the request that opened it has gone. Without an Idempotency-Key nobody can come for what was not answered yet."""

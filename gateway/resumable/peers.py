@@ -1,5 +1,6 @@
 """The other workers of this gateway: whoever comes back for a kept stream may come to any of them."""
 
+import asyncio
 import hashlib
 import json
 import secrets
@@ -7,8 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import aiohttp
+import structlog
 from aiohttp import web
-from multidict import istr
+from multidict import CIMultiDict, istr
 
 from ..auth.caller import Caller
 from ..auth.expiry import end_at_expiry
@@ -22,8 +24,12 @@ from ..settings import Settings
 from ..upstream import open_session
 from ..upstream_client import UpstreamAnswer
 from ..wheel import TimerWheel
+from .kept_streams import STREAMS_PATH
 from .store import StreamHead
 
+log = structlog.get_logger()
+
+_LIKE_SECONDS = 2.0
 _NUMBER_DIGITS = 3  # of a stream's id: which worker has it
 _CALLER = istr("Gateway-Caller")
 
@@ -101,6 +107,18 @@ class Peers:
         digest = hashlib.sha256(b"\0".join((head.route.encode(), head.credentials, head.key.encode("utf-8", "surrogateescape")))).digest()
         return self._other(int.from_bytes(digest[:4], "big") % len(self._paths))
 
+    async def of_like(self, head: StreamHead, last_event_id: str) -> int | None:
+        """Return the other worker with the newest stream that the request of `head` may continue behind this event, None without one.
+
+        Only a request with credentials may, unless its Idempotency-Key has led it to the right worker before.
+        """
+        if not head.credentials:
+            return None
+        question = _write_question(head, last_event_id)
+        answers = await asyncio.gather(*(_ask_for_like(direct, question) for direct in self._directs.values()))
+        opened_at = {number: answer for number, answer in zip(self._directs, answers, strict=True) if answer is not None}
+        return max(opened_at, key=opened_at.__getitem__, default=None)
+
     def _other(self, number: int) -> int | None:
         return number if number in self._directs else None
 
@@ -111,6 +129,36 @@ class Peers:
         fields = {**exchange.route.request_headers, _CALLER: caller}  # empty: what a client has put there goes no further
         exchange.route = exchange.route.model_copy(update={"upstream": "http://worker", "request_headers": fields})
         return await self._directs[number].answer(request, exchange)
+
+
+async def _ask_for_like(worker: Direct, question: bytes) -> float | None:
+    """Return when the newest like stream of another worker was opened, None without one, or when that worker does not answer."""
+    try:
+        async with asyncio.timeout(_LIKE_SECONDS):
+            fields = CIMultiDict[str]()
+            timeout = aiohttp.ClientTimeout(total=_LIKE_SECONDS)
+            answer = await worker.client.ask("POST", "http://worker", STREAMS_PATH, fields=fields, data=question, timeout=timeout)
+            try:
+                return float(await answer.content.read()) if answer.status == 200 else None
+            finally:
+                answer.close()
+    except (TimeoutError, aiohttp.ClientError) as error:
+        log.warning("another worker was not asked for a stream", detail=str(error) or type(error).__name__)
+        return None
+
+
+def _write_question(head: StreamHead, last_event_id: str) -> bytes:
+    binary = {"credentials": head.credentials.hex(), "body": head.body.hex()}
+    text = {"route": head.route, "method": head.method, "target": head.target, "key": head.key}
+    return json.dumps({"head": binary | text, "last_event_id": last_event_id}).encode()
+
+
+def read_question(question: bytes) -> tuple[StreamHead, str]:
+    """Return the head and the last event ID of the request for which another worker looks for a stream."""
+    asked = json.loads(question)
+    head: dict[str, str] = asked["head"]
+    credentials, body = bytes.fromhex(head.pop("credentials")), bytes.fromhex(head.pop("body"))
+    return StreamHead(id="", fields=(), opened_at=0.0, credentials=credentials, body=body, **head), asked["last_event_id"]
 
 
 def take_caller(request: Incoming) -> None:

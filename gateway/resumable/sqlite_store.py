@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import sqlite3
 import time
 from collections import deque
@@ -13,23 +12,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from .sqlite_file import connect, damaged, explain
-from .sqlite_writer import Append, Change, Create, Finish, StreamWriter, decode, encode
+from .sqlite_file import connect, explain
+from .sqlite_reader import find_event, find_key, load
+from .sqlite_writer import Append, Change, Create, Finish, StreamWriter
 from .store import EXPIRED, RUNNING, StoredStream, StoreError, StreamHead
 
 _READERS = 2
 _SHRINK_SECONDS = 0.5  # whoever calls `expire` has other upkeep to do
-
-_STREAM = (
-    "SELECT number, route, method, target, credentials, body, key, fields, opened_at, state, reason, ended_at, bytes, dropped_at"
-    " FROM streams LEFT JOIN endings ON stream = number WHERE id = ?"
-)
-# One statement that gives much: each row gives up the interpreter's lock, and a busy event loop is slow to give it back.
-_BLOCKS = "SELECT CAST(group_concat(blocks, '') AS BLOB) FROM (SELECT blocks FROM parts WHERE stream = ? ORDER BY number)"
-_BY_KEY = (
-    "SELECT id FROM streams LEFT JOIN endings ON stream = number"
-    " WHERE key = ? AND key != x'' AND route = ? AND credentials = ? AND dropped_at IS NULL ORDER BY number DESC LIMIT 1"
-)
 
 T = TypeVar("T")
 
@@ -128,13 +117,15 @@ class SqliteStreamStore:
         """See StreamStore.load."""
         if not (id.isascii() and id.isprintable()):
             return None
-        return await self._read(lambda connection: self._load(connection, id))
+        return await self._read(lambda connection: load(connection, self._path, id))
 
     async def find_key(self, route: str, credentials: bytes, key: str) -> str | None:
         """See StreamStore.find_key."""
-        asked = (encode(key), encode(route), credentials)
-        row = await self._read(lambda connection: connection.execute(_BY_KEY, asked).fetchone())
-        return None if row is None else row[0]
+        return await self._read(lambda connection: find_key(connection, route, credentials, key))
+
+    async def find_event(self, head: StreamHead, event_id: str) -> str | None:
+        """See StreamStore.find_event."""
+        return await self._read(lambda connection: find_event(connection, head, event_id))
 
     async def expire(self, now: float) -> int:
         """See StreamStore.expire. When there is nothing to do, it gives some of what is unused back to the device, for half a second."""
@@ -219,22 +210,6 @@ class SqliteStreamStore:
                 self._readers.append(connection)
 
         return await asyncio.get_running_loop().run_in_executor(self._reading, run)
-
-    def _load(self, connection: sqlite3.Connection, id: str) -> StoredStream | None:
-        row = connection.execute(_STREAM, (id,)).fetchone()
-        if row is None:
-            return None
-        number, route, method, target, credentials, body, key, fields, opened_at, state, reason, ended_at, size, dropped_at = row
-        pairs = [(name, value) for name, value in json.loads(fields)]
-        head = StreamHead(id, decode(route), decode(method), decode(target), credentials, body, decode(key), pairs, opened_at)
-        if dropped_at is not None:
-            return StoredStream(head, EXPIRED, f"{state}: {decode(reason)}" if reason else state, b"", ended_at)
-        blocks = connection.execute(_BLOCKS, (number,)).fetchone()[0] or b""
-        if state is None:
-            return StoredStream(head, RUNNING, "", blocks, 0.0)
-        if len(blocks) != size:
-            raise damaged(self._path, f"stream {id!r} has {len(blocks)} bytes, and should have {size}")
-        return StoredStream(head, state, decode(reason), blocks, ended_at)
 
 
 def _open(directory: Path, retain_seconds: float, now: float) -> tuple[StreamWriter, list[sqlite3.Connection]]:

@@ -15,6 +15,9 @@ ORPHANED = "orphaned"
 TOO_LARGE = "too-large"
 EXPIRED = "expired"
 """States of a stream: while it runs, how it ended, and when its blocks are gone because their time was over."""
+UNFINISHED = frozenset((CUT, ORPHANED))
+"""Ends after which the same Idempotency-Key asks the upstream again. It does not after `STOPPED`, which was wanted, and after `TOO_LARGE`,
+which the next answer would be too."""
 
 
 class StoreError(Exception):
@@ -45,6 +48,16 @@ class StreamHead:
     """Header fields of the upstream's response."""
     opened_at: float
     """Unix time."""
+
+    def asks_the_same(self, other: "StreamHead") -> bool:
+        """Whether both are of the same request, whoever made it."""
+        return (self.route, self.method, self.target, self.body) == (other.route, other.method, other.target, other.body)
+
+    def may_continue(self, other: "StreamHead") -> bool:
+        """Whether this request may continue the stream of `other` by an ID of its upstream's, which others may have too."""
+        if self.credentials != other.credentials or not self.asks_the_same(other):
+            return False
+        return bool(self.credentials) or (self.key != "" and self.key == other.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +102,10 @@ class StreamStore(Protocol):
 
     async def find_key(self, route: str, credentials: bytes, key: str) -> str | None:
         """Gives the id of the newest stream with this Idempotency-Key whose blocks have not expired. Raises StoreError."""
+
+    async def find_event(self, head: StreamHead, event_id: str) -> str | None:
+        """Gives the id of a stream that the request of `head` may continue behind an event with this ID: with its Idempotency-Key if there
+        is one, else the newest of some tens. It has ended, and its blocks have not expired. Raises StoreError."""
 
     async def expire(self, now: float) -> int:
         """Drops the blocks of streams that are over their time, which is when they expire, and forgets streams whose blocks were dropped a

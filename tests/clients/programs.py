@@ -33,7 +33,9 @@ def install_npm(directory: Path) -> Path:
 def build_go(directory: Path) -> Path:
     """Build the program in `go/`; return its path."""
     program = directory / "client"
-    subprocess.run(["go", "build", "-o", program, "."], cwd=HERE / "go", check=True, capture_output=True, timeout=_INSTALL_SECONDS)
+    subprocess.run(
+        ["go", "build", "-buildvcs=false", "-o", program, "."], cwd=HERE / "go", check=True, capture_output=True, timeout=_INSTALL_SECONDS
+    )
     return program
 
 

@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 
 import pytest
 
@@ -236,6 +237,35 @@ class StreamStoreContract:
             await expire_all(store, NOW + 1000)
             assert await store.find_key("/sse", b"", "k") is None
 
+    async def test_event_finds_the_newest_stream_that_has_it_and_that_the_request_may_continue(self, open_store: OpenStore) -> None:
+        def numbered(*ids: str) -> bytes:
+            return b"".join(f"id: {id}\n".encode() + block(id) for id in ids)
+
+        mine = head("asked", credentials=b"c")
+        async with open_store() as store:
+            await keep(store, head("old", credentials=b"c"), numbered("1", "2"), numbered("3"))
+            await keep(store, head("new", credentials=b"c"), numbered("20", "2"), until=NOW + 10)
+            await keep(store, head("keyed", credentials=b"c", key="k"), numbered("2"), until=NOW + 10)
+            await keep(store, head("newest", credentials=b"c"), block("id: 1") + numbered("a\nid: 7"), until=NOW + 10)
+            await keep(store, head("key only", key="k"), numbered("1"))
+            await keep(store, head("other", credentials=b"d"), numbered("9"))
+            await keep(store, replace(mine, id="body", body=b"other"), numbered("9"))
+            await keep(store, replace(mine, id="method", method="PUT"), numbered("9"))
+            await keep(store, replace(mine, id="target", target="/sse?q=2"), numbered("9"))
+            await keep(store, head("route", route="/other", credentials=b"c"), numbered("9"))
+            await store.create(head("runs", credentials=b"c"))
+            await store.append("runs", numbered("8"))
+        async with open_store() as store:
+            expected = {"1": "old", "2": "keyed", "3": "old", "20": "new", "7": "newest", "a": None, "9": None, "0": None, "8": "runs"}
+            assert {id: await store.find_event(mine, id) for id in expected} == expected
+            assert await store.find_event(replace(mine, key="k"), "2") == "keyed"
+            assert await store.find_event(replace(mine, key="k"), "1") == "old"
+            assert await store.find_event(head("asked", key="k"), "1") == "key only"
+            assert await store.find_event(head("asked", key="k"), "2") is None
+            assert await store.find_event(head("asked"), "1") is None
+            await expire_all(store, NOW + 20)
+            assert await store.find_event(mine, "2") == "old"
+
     async def test_expired_stream_is_known_for_a_day_without_blocks_and_then_forgotten(self, open_store: OpenStore) -> None:
         async with open_store() as store:
             await keep(store, head("complete", fields=[("A", "b")], credentials=b"c"), block(1), until=NOW + 10)
@@ -292,6 +322,7 @@ class StreamStoreContract:
                 store.append("s1", b""),
                 store.load("s1"),
                 store.find_key("/sse", b"", "k"),
+                store.find_event(head("s1", key="k"), "1"),
                 store.expire(NOW),
             )
             for call in late:

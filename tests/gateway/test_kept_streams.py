@@ -81,6 +81,11 @@ class ScriptedStore:
         heads = (stored.head for stored in reversed(self.streams.values()))
         return next((head.id for head in heads if key and (head.route, head.credentials, head.key) == (route, credentials, key)), None)
 
+    async def find_event(self, head: StreamHead, event_id: str) -> str | None:
+        await self._do("find_event")
+        like = (stored for stored in reversed(self.streams.values()) if head.may_continue(stored.head))
+        return next((stored.head.id for stored in like if f"id: {event_id}\n".encode() in stored.blocks), None)
+
     async def expire(self, now: float) -> int:
         return 0
 

@@ -159,7 +159,21 @@ async def test_event_source_that_has_seen_all_is_told_to_stop(play: Play) -> Non
     async with play.ask(f"/streams/{stream_of(answer)}", method="GET", headers=[("Last-Event-ID", last_id(body))], body=b"") as rest:
         assert rest.head.status == 204
     async with play.ask("/ask", scene, headers=[("Last-Event-ID", last_id(body))]) as rest:  # a fetch wants an event stream
-        assert (rest.head.status, await rest.to_end(), rest.end) == (200, b"", End.COMPLETE)
+        assert (rest.head.status, rest.head.value("Content-Type"), stream_of(rest)) == (200, "text/event-stream", stream_of(answer))
+        assert (await rest.to_end(), rest.end) == (b"retry: 1000000000\n", End.COMPLETE)
+    assert len(scene.requests) == 1
+
+
+async def test_event_source_that_has_seen_all_of_a_get_is_told_to_stop(play: Play) -> None:
+    scene = play.stage.scene(HEAD + sent(1, 2) + chunk(b"retry: 10\n\n") + END)
+    async with play.ask("/get", scene, method="GET", body=b"") as answer:
+        body = await answer.to_end()
+    for seen, status in (("1", 200), ("2", 204)):
+        headers = [("Last-Event-ID", f"{stream_of(answer)}-{seen}")]
+        async with play.ask("/get", scene, method="GET", headers=headers, body=b"") as rest:
+            assert rest.head.status == status
+    assert last_id(body) == f"{stream_of(answer)}-2"
+    assert len(scene.requests) == 1
 
 
 async def test_block_without_data_behind_the_last_event_is_nothing_to_come_back_for(play: Play) -> None:
