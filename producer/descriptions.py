@@ -13,8 +13,8 @@ API_DESCRIPTION = """Text, streamed piece by piece as `text/event-stream` (HTML 
 
 `GET /` and `POST /sse` send by sse-starlette, `GET /plain` and `POST /plain` by Starlette's `StreamingResponse`; their events are equal.
 Each event has `event: message`, `retry` and `data`, and with `ids=true` an `id`. The first goes out at once. When events are further
-apart than the heartbeat, comment lines (`:`) go out between them. A stream ends after its last event, or early, after a block that has
-only `retry`, when the producer stops.
+apart than the heartbeat, comments go out between them: `:` and a blank line, or with `ids=true` `:` alone. A stream ends after its last
+event, or early, after a `retry` line, when the producer stops.
 
 Errors are `application/problem+json` (RFC 9457). This page loads its scripts from a content delivery network; `/openapi.json` says the
 same and needs none."""

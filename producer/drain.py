@@ -1,7 +1,10 @@
 """The end of service: begun once, seen by every open stream."""
 
 import asyncio
+import random
 from collections.abc import Callable
+
+from eventstream import encode_retry
 
 
 class Drain:
@@ -40,3 +43,11 @@ class Drain:
         except TimeoutError:
             return self.begun
         return True
+
+
+def encode_farewell(retry_ms: int) -> bytes:
+    """Return a `retry` line that spreads the clients' return evenly from half to one and a half times the reconnection time.
+
+    It is no block of its own: httpx-sse and others take that for an event without data.
+    """
+    return encode_retry(round(retry_ms * random.uniform(0.5, 1.5)))

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import Header, Query
+from fastapi import Depends, Query
 
+from .last_event_id import read_last_event_id
 from .problems import Problem
 from .settings import Settings
 from .text import Split
@@ -30,6 +31,7 @@ def read_parameters(settings: Settings) -> Callable[..., Awaitable[Parameters]]:
     """Gives the FastAPI dependency that reads query and headers within the limits of `settings`."""
 
     async def parameters(
+        last_event_id: Annotated[str, Depends(read_last_event_id(_RESUME))],
         interval_ms: Annotated[
             int,
             Query(ge=0, le=settings.max_interval_ms, description="Milliseconds from one event to the next; 0: as fast as you read."),
@@ -37,12 +39,8 @@ def read_parameters(settings: Settings) -> Callable[..., Awaitable[Parameters]]:
         repeat: Annotated[int, Query(ge=1, le=settings.max_repeat, description="How often the text is streamed.")] = 1,
         split: Annotated[Split, Query(description=_SPLIT)] = Split.GRAPHEME,
         ids: Annotated[bool, Query(description="Number the events `id: 1`, `id: 2`, … so that a client can resume.")] = False,
-        last_event_id: Annotated[str, Query(description=_RESUME)] = "",
-        last_event_id_header: Annotated[
-            str, Header(alias="Last-Event-ID", description="As `last_event_id`, and stronger: an `EventSource` sends it on reconnection.")
-        ] = "",
     ) -> Parameters:
-        return Parameters(interval_ms / 1000, repeat, split, ids, last_event_id_header or last_event_id)
+        return Parameters(interval_ms / 1000, repeat, split, ids, last_event_id)
 
     return parameters
 

@@ -60,7 +60,8 @@ class StreamOpener:
         if request.method == "HEAD":
             return Response(headers=STREAM_HEADERS, media_type=EVENT_STREAM)
         route = f"{request.method} {request.scope['path']}"
-        return sender(self._delivery.send(stream.blocks(after), interval_seconds=parameters.interval_seconds, route=route))
+        interval = parameters.interval_seconds
+        return sender(self._delivery.send(stream.blocks(after), ids=stream.ids, interval_seconds=interval, route=route))
 
 
 def _for_text(settings: Settings, opener: StreamOpener, sender: _Sender) -> _Endpoint:

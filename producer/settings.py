@@ -66,7 +66,7 @@ class Settings(ServiceSettings):
     """Reconnection time that every event tells its client (`retry:`), in milliseconds."""
 
     heartbeat_seconds: Annotated[float, Field(gt=0, le=3600)] = 15.0
-    """Longest silence in an open stream, in seconds: then a comment line goes out, always between two events."""
+    """Longest silence in an open stream, in seconds: then a comment goes out, always between two events."""
 
     send_timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """A client that takes none of what was sent to it for so many seconds is cut off."""

@@ -1,12 +1,11 @@
 """A text as a stream of event blocks: which events there are, and when they go out."""
 
-import random
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 
-from eventstream import HEARTBEAT, encode
+from eventstream import HEARTBEAT, HEARTBEAT_BLOCK, encode
 
-from .drain import Drain
+from .drain import Drain, encode_farewell
 from .meters import Meters, Reason, StreamCount
 
 
@@ -43,12 +42,14 @@ class Delivery:
     heartbeat_seconds: float
     retry_ms: int
 
-    async def send(self, blocks: Iterator[bytes], *, interval_seconds: float, route: str) -> AsyncGenerator[bytes, None]:
+    async def send(self, blocks: Iterator[bytes], *, ids: bool, interval_seconds: float, route: str) -> AsyncGenerator[bytes, None]:
         """Yields each block when it is due, and a heartbeat after each `heartbeat_seconds` in between.
 
-        The first block goes out at once. What is yielded is always a whole block or a whole heartbeat, so that nothing can come inside
-        a block. When the drain begins, a block with a jittered `retry` is the last. Closing the generator means that the client left.
+        The first block goes out at once; `ids` says whether it has an id. What is yielded is always a whole block or a whole heartbeat, so
+        that nothing can come inside a block. When the drain begins, a jittered `retry` line is the last. Closing the generator means that
+        the client left.
         """
+        heartbeat = HEARTBEAT if ids else HEARTBEAT_BLOCK
         count = StreamCount(self.meters, route)
         reason: Reason = "left"
         pauses: list[float] = []
@@ -56,12 +57,12 @@ class Delivery:
             for block in blocks:
                 for index, pause in enumerate(pauses):
                     if index:
-                        yield HEARTBEAT
-                        count.add(HEARTBEAT)
+                        yield heartbeat
+                        count.add(heartbeat)
                     if await self.drain.wait(pause):
                         break
                 if self.drain.begun:
-                    farewell = self._farewell()
+                    farewell = encode_farewell(self.retry_ms)
                     yield farewell
                     count.add(farewell)
                     reason = "drained"
@@ -72,10 +73,6 @@ class Delivery:
             reason = "completed"
         finally:
             count.close(reason)
-
-    def _farewell(self) -> bytes:
-        """Gives a block that spreads the clients' return evenly from half to one and a half times the reconnection time."""
-        return encode(retry=round(self.retry_ms * random.uniform(0.5, 1.5)))
 
 
 def _cut(seconds: float, longest: float) -> Iterator[float]:

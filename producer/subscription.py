@@ -1,15 +1,14 @@
 """One subscriber's event stream: what was, what comes, and how it ends."""
 
-import random
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 
 import structlog
 
-from eventstream import HEARTBEAT, encode
+from eventstream import HEARTBEAT, encode_retry
 
 from .cursor import Cursor, GapBlock, Start
-from .drain import Drain
+from .drain import Drain, encode_farewell
 from .event_log import EventLog, LogError
 from .feeds import Feed, Feeds
 from .meters import Meters, Reason, StreamCount
@@ -56,13 +55,14 @@ class Subscriptions:
     async def send(self, wish: Wish, route: str, state: Mapping[str, object]) -> AsyncGenerator[bytes, None]:
         """Yields whole event blocks, joined, and heartbeats between them; first a `retry` line, which the first block takes in.
 
-        When the drain begins, a block with a jittered `retry` is the last. Closing the generator means that the client left,
-        or with STALLED in the request's `state` that the server gave it up.
+        A heartbeat is never a block of its own: before the first block it would take in the `retry` line, and make an event without data
+        of it for httpx-sse; from then on ids are shown. When the drain begins, a jittered `retry` line is the last. Closing the generator
+        means that the client left, or with STALLED in the request's `state` that the server gave it up.
         """
         count = StreamCount(self.meters, route)
         reason: Reason | None = None
         try:
-            retry = b"retry: %d\n" % self.retry_ms
+            retry = encode_retry(self.retry_ms)
             yield retry
             count.add(retry)
             with self.feeds.subscribe(wish.patterns) as feed:
@@ -85,7 +85,7 @@ class Subscriptions:
                         body, events = found.body, found.events
                     yield body
                     count.add(body, events=events)
-            farewell = encode(retry=round(self.retry_ms * random.uniform(0.5, 1.5)))
+            farewell = encode_farewell(self.retry_ms)
             yield farewell
             count.add(farewell)
             reason = "drained"

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Literal
 
-from fastapi import Header, Query
+from fastapi import Depends, Query
 
 from .cursor import Start, start_after_id
 from .event_ids import format_event_id
 from .event_log import EventLog
+from .last_event_id import read_last_event_id
 from .moments import parse_moment
 from .problems import Problem, describe_value
 from .subscription import Wish
@@ -38,10 +39,7 @@ class Asked:
 
 
 async def read_asked(
-    last_event_id: Annotated[str, Query(description=_RESUME)] = "",
-    last_event_id_header: Annotated[
-        str, Header(alias="Last-Event-ID", description="As `last_event_id`, and stronger: an `EventSource` sends it on reconnection.")
-    ] = "",
+    last_event_id: Annotated[str, Depends(read_last_event_id(_RESUME))],
     from_: Annotated[Literal["", "start"], Query(alias="from", description="`start`: everything that is retained, from the first.")] = "",
     since: Annotated[str, Query(description=_SINCE)] = "",
     limit: Annotated[int | None, Query(ge=1, description="End after so many events.")] = None,
@@ -53,7 +51,7 @@ async def read_asked(
         detail = "since: says where to begin, and so does from=start; send one of them"
         found = {"in": "query", "field": "since", "detail": "cannot be combined with from=start", "got": describe_value(since)}
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=[found])
-    return Asked(last_event_id_header or last_event_id, from_ == "start", since, limit, follow, gap)
+    return Asked(last_event_id, from_ == "start", since, limit, follow, gap)
 
 
 def read_patterns(texts: Sequence[str], place: str) -> Patterns:

@@ -60,7 +60,7 @@ async def test_stream_that_ends_by_itself_is_logged_once_as_completed() -> None:
         assert "stream ended" not in [fact["event"] for fact in await producer.rest_of_log()]
 
 
-async def test_200_open_streams_end_after_a_jittered_retry_block_and_the_exit_status_is_0_in_time() -> None:
+async def test_200_open_streams_end_after_a_jittered_retry_line_and_the_exit_status_is_0_in_time() -> None:
     async with start_producer(DRAIN_SECONDS="8") as producer, AsyncExitStack() as clients:
         streams = []
         for number in range(200):
@@ -75,7 +75,7 @@ async def test_200_open_streams_end_after_a_jittered_retry_block_and_the_exit_st
         assert time.monotonic() - told_at < 8 + EXIT_SECONDS
         log = await producer.rest_of_log()
     assert {end for _, end in ends} == {b"0\r\n\r\n"}
-    retries = [int(block.removeprefix(b"retry: ").removesuffix(b"\n\n")) for block, _ in ends]
+    retries = [int(line.removeprefix(b"retry: ").removesuffix(b"\n")) for line, _ in ends]
     assert all(7500 <= retry <= 22500 for retry in retries)
     assert len(set(retries)) > 100
     assert [fact["reason"] for fact in log if fact["event"] == "stream ended"] == ["drained"] * 200

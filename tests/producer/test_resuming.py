@@ -51,6 +51,20 @@ async def test_last_event_id_may_come_in_the_query_and_the_header_is_stronger(pr
     assert len(events_of(empty.content)) == LAST
 
 
+@pytest.mark.parametrize("name", ["last_event_id", "lastEventId", "lastEventID", "Last-Event-ID"])
+async def test_last_event_id_in_the_query_has_the_names_that_polyfills_and_mercure_give_it(producer: Producer, name: str) -> None:
+    resumed = await producer.http.get("/", params=NUMBERED | {name: "12"})
+    by_both = await producer.http.get("/", params=NUMBERED | {name: "12"}, headers={"Last-Event-ID": "13"})
+    assert [event.id for event in events_of(resumed.content)] == ["13", "14"]
+    assert [event.id for event in events_of(by_both.content)] == ["14"]
+
+
+async def test_last_of_several_last_event_id_fields_counts(producer: Producer) -> None:
+    fields = [("Last-Event-ID", "3"), ("last-event-id", "7"), ("Last-Event-ID", "12")]
+    answer = await producer.http.get("/", params=NUMBERED, headers=fields)
+    assert [event.id for event in events_of(answer.content)] == ["13", "14"]
+
+
 @pytest.mark.parametrize("path", ["/", "/plain"])
 async def test_nothing_left_is_204_so_that_an_event_source_stops(producer: Producer, path: str) -> None:
     answer = await producer.http.get(path, params=NUMBERED, headers={"Last-Event-ID": str(LAST)})

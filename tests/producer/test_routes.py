@@ -5,7 +5,7 @@ import asyncio
 import httpx
 import pytest
 
-from eventstream import HEARTBEAT
+from eventstream import HEARTBEAT, HEARTBEAT_BLOCK
 from producer.settings import Settings
 from tests.producer.serving import GUARD_SECONDS, events_of, serve
 
@@ -86,11 +86,26 @@ async def test_headers_keep_everybody_from_holding_the_stream_back(path: str) ->
 
 
 @pytest.mark.parametrize("path", ["/sse", "/plain"])
-async def test_heartbeats_are_comment_lines_between_events_and_nothing_else(path: str) -> None:
+async def test_heartbeats_are_comments_between_events_and_nothing_else(path: str) -> None:
+    query = {"interval_ms": 110, "split": "line"}
     async with serve(Settings(heartbeat_seconds=0.02)) as producer:
-        answer = await producer.http.post(path, json={"message": "ab\ncd"}, params={"interval_ms": 110, "split": "line"})
-    blocks = [b"event: message\nretry: 15000\ndata: %s\n\n" % data for data in (b"ab", b"cd")]
-    assert answer.content == blocks[0] + HEARTBEAT * 5 + blocks[1]
+        answer = await producer.http.post(path, json={"message": "ab\ncd"}, params=query)
+        numbered = await producer.http.post(path, json={"message": "ab\ncd"}, params=query | {"ids": "true"})
+        resumed = await producer.http.post(
+            path, json={"message": "ab\ncd\nef"}, params=query | {"ids": "true"}, headers={"Last-Event-ID": "1"}
+        )
+    blocks = [b"event: message\nretry: 15000\ndata: %s\n\n" % data for data in (b"ab", b"cd", b"ef")]
+    first, second, third = [b"id: %d\n" % number + block for number, block in enumerate(blocks, 1)]
+    assert answer.content == blocks[0] + HEARTBEAT_BLOCK * 5 + blocks[1]
+    assert numbered.content == first + HEARTBEAT * 5 + second
+    assert resumed.content == second + HEARTBEAT * 5 + third
+
+
+async def test_heartbeats_cost_a_reader_no_event_that_skips_blocks_which_begin_with_a_colon() -> None:
+    async with serve(Settings(heartbeat_seconds=0.02)) as producer:
+        answer = await producer.http.post("/plain", json={"message": "abcde"}, params={"interval_ms": 50})
+    blocks = [block for block in answer.text.split("\n\n") if block and not block.startswith(":")]
+    assert [block.splitlines()[-1] for block in blocks] == [f"data: {letter}" for letter in "abcde"]
 
 
 @pytest.mark.parametrize("path", ["/sse", "/plain"])
@@ -105,7 +120,7 @@ async def test_heartbeats_never_land_in_a_block_that_a_slow_reader_holds_up(path
     between = body.split(block)
     assert len(between) == 101
     assert between[0] == between[-1] == b""
-    assert all(comments.startswith(HEARTBEAT) and comments.strip(HEARTBEAT) == b"" for comments in between[1:-1])
+    assert all(comments and comments == HEARTBEAT_BLOCK * (len(comments) // 3) for comments in between[1:-1])
 
 
 @pytest.mark.parametrize("host", ["[", "x/plain?", "producer"])

@@ -2,6 +2,7 @@ import asyncio
 import re
 
 import pytest
+from httpx_sse import aconnect_sse
 
 from producer.settings import Settings
 from tests.producer.serving import GUARD_SECONDS, serve
@@ -35,9 +36,24 @@ async def test_drain_ends_an_open_stream_at_a_block_boundary_whatever_it_waits_f
                 received = [await anext(body), await anext(body)]
                 producer.drain.begin()
                 received += [part async for part in body]
-        assert received[1] == b":\n"
-        assert re.fullmatch(rb"(:\n)*retry: [0-9]+\n\n", b"".join(received[2:]))
+        assert received[1] == b":\n\n"
+        assert re.fullmatch(rb"(:\n\n)*retry: [0-9]+\n", b"".join(received[2:]))
         assert await producer.meter("producer_streams_ended_total") == 1
+
+
+@pytest.mark.parametrize("path", ["/", "/topics/a/events"])
+async def test_drain_is_no_event_for_a_reader_that_takes_each_block_for_one(path: str) -> None:
+    """httpx-sse makes an event with empty data of a block that has nothing but `retry`, and its `json()` raises."""
+    async with serve(Settings(text="1", heartbeat_seconds=0.05)) as producer:
+        await producer.log.append("a", [b"data: 1\n\n"])
+        query = {"interval_ms": "60000", "repeat": "2", "from": "start"}
+        async with aconnect_sse(producer.http, "GET", path, params=query) as source:
+            events = source.aiter_sse()
+            async with asyncio.timeout(GUARD_SECONDS):
+                seen = [(await anext(events)).json()]
+                producer.drain.begin()
+                seen += [event.json() async for event in events]
+    assert seen == [1]
 
 
 async def test_metrics_count_streams_events_bytes_and_ends_by_reason() -> None:

@@ -90,6 +90,8 @@ async def test_resuming_by_header_is_stronger_than_by_query_and_that_than_the_re
         assert numbers(await replay(producer, last_event_id=ids[2])) == [4]
         assert numbers(await replay(producer, last_event_id_=ids[1], from_="start")) == [3, 4]
         assert numbers(await replay(producer, last_event_id=ids[2], last_event_id_=ids[0])) == [4]
+        assert numbers(await replay(producer, lastEventId=ids[1], from_="start")) == [3, 4]
+        assert numbers(await replay(producer, **{"Last-Event-ID": ids[2]})) == [4]
         assert numbers(await replay(producer, from_="start")) == [1, 2, 3, 4]
         assert await replay(producer) == []
 

@@ -77,7 +77,7 @@ async def test_drain_ends_every_stream_with_a_jittered_retry_at_a_block_boundary
             producer.drain.begin()
             for subscriber in (waiting, replaying):
                 assert await subscriber.rest() == []
-                farewell = re.search(rb"retry: (\d+)\n\n\Z", subscriber.bytes)
+                farewell = re.search(rb"retry: (\d+)\n\Z", subscriber.bytes)
                 assert farewell
                 assert 500 <= int(farewell[1]) <= 1500
         for path in (PATH, "/events?topic=a"):
