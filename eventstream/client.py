@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
 from .errors import BlockTooLarge, ConnectionFailed
 from .framer import DEFAULT_MAX_BLOCK_BYTES, Framer, count_blocks, split_blocks
@@ -47,8 +48,8 @@ class EventSource:
       one request; a session of the caller repeats a GET at once when the server hangs up without an answer, as aiohttp does.
     - `method`, `headers`, `body`: as they are, for each connection; `headers` may be a function that gives them for each attempt anew.
       Headers of the same name replace `Accept`, `Cache-Control`, `Accept-Encoding` and, with a body, `Content-Type: text/plain`. Each
-      connection starts at `url`, redirects are followed anew. Another origin (scheme, host and port) gets none of them but what says
-      which content is accepted or sent.
+      connection starts at `url` (a `yarl.URL` is sent as it is), redirects are followed anew. Another origin (scheme, host and port)
+      gets none of them but what says which content is accepted or sent.
     - `cross_origin_redirects`: whether redirects to another origin are followed; if not they raise ConnectionFailed.
     - `last_event_id`: where to go on from, sent with the first request already.
     - `connect_timeout_seconds`: for name lookup, TCP and TLS together. `read_timeout_seconds`: when no byte, not even a comment, came
@@ -64,7 +65,7 @@ class EventSource:
 
     def __init__(
         self,
-        url: str,
+        url: str | URL,
         *,
         session: aiohttp.ClientSession | None = None,
         method: str = "GET",

@@ -66,11 +66,11 @@ class StreamRequest:
 
     @classmethod
     def build(
-        cls, url: str, method: str, headers: Headers | None, body: bytes | str | None, *, cross_origin_redirects: bool = True
+        cls, url: str | URL, method: str, headers: Headers | None, body: bytes | str | None, *, cross_origin_redirects: bool = True
     ) -> "StreamRequest":
         """Adds the headers that the standard asks for, unless `headers` has them. Raises ValueError for what HTTP cannot carry."""
         try:
-            target = parse_url(url)
+            target = url if isinstance(url, URL) else parse_url(url)
         except ValueError as error:
             raise ValueError(f"url {url!r}: {error}") from error
         merged = CIMultiDict({"Accept": "text/event-stream", "Cache-Control": "no-cache", "Accept-Encoding": "identity"})

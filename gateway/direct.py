@@ -22,7 +22,7 @@ from .clients.throttle import begin_writing, open_throttle
 from .deadline import Deadline
 from .decoding import find_decoder, is_readable
 from .deletion import Deletion
-from .downstream import DownstreamProtocol, ResponseHead, WholeBody, comes_from_peer, end_unfinished, send_head
+from .downstream import DownstreamProtocol, comes_from_peer, end_unfinished
 from .error_event import UI_MESSAGES
 from .exchange import Exchange
 from .headers import CONTENT_ENCODING, announce_client, apply_rules, content_encoding, end_to_end, is_delimited, is_event_stream
@@ -30,6 +30,7 @@ from .incoming import Incoming
 from .metrics.metrics import Metrics
 from .problems import problem
 from .relay import COMPLETE, CUT, LEFT, Relay, Sink
+from .response import ResponseHead, WholeBody, send_head
 from .routing.routes import Route
 from .spans import answered, ask_upstream
 from .upstream import attach

@@ -1,8 +1,6 @@
 """What aiohttp's server does not do by itself for a response that is streamed past it."""
 
 import asyncio
-import contextlib
-import io
 import socket
 import struct
 import sys
@@ -11,10 +9,8 @@ from typing import Any, Protocol
 
 from aiohttp import web
 from aiohttp.http import HttpRequestParser
-from aiohttp.http_writer import StreamWriter
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
-from multidict import istr
 
 from .accept import accepts_event_stream, names_event_stream
 from .malformed import explain
@@ -22,7 +18,6 @@ from .messages import Messages, head_too_large, refuse_head
 from .problems import problem
 from .refusal import Reason, Refusal
 
-_CONTENT_TYPE = istr("Content-Type")
 _FLUSH_SECONDS = 10.0
 _MOST_UNSENT_BYTES = 128 * 1024
 _MOST_GARBAGE_BYTES = 64 * 1024  # what may have been on its way when the client could not yet know that nothing more is read
@@ -55,11 +50,13 @@ class DownstreamProtocol(RequestHandler):
     __slots__ = (
         "_at_end_of_head",
         "_garbage_bytes",
-        "_head_bytes",
+        "_head_has_begun",
         "_head_seconds",
         "_head_timer",
         "_max_head_bytes",
         "_newest_body",
+        "_pending_bytes",
+        "_progress",
         "_rejected",
         "writing",
     )
@@ -74,13 +71,15 @@ class DownstreamProtocol(RequestHandler):
         **options: Any,
     ) -> None:
         super().__init__(manager, **options)
-        self._messages = Messages(max_head_bytes)  # type: ignore[assignment]  # has what is used of a deque
+        self._messages: Messages = Messages(max_head_bytes)  # type: ignore[assignment]  # has what is used of a deque
         self.writing: Writing | None = None
         self._head_seconds = head_seconds
         self._max_head_bytes = max_head_bytes
         self._rejected = rejected
         self._head_timer: asyncio.TimerHandle | None = None
-        self._head_bytes = 0
+        self._head_has_begun = False
+        self._progress = 0, 0  # requests, and bytes of the newest one's body
+        self._pending_bytes = 0  # that nothing has come of yet
         self._newest_body: StreamReader | None = None
         self._at_end_of_head = False  # whether nothing has come behind the newest request's head
         self._garbage_bytes: int | None = None  # that came behind what is not HTTP; None while all was
@@ -93,19 +92,42 @@ class DownstreamProtocol(RequestHandler):
             return
         if self._parser is None:
             self._parser = self._make_parser()
+        received = data
+        if self._messages.begun_line or not data.isascii():
+            data = self._messages.make_ascii(data, self._is_between_requests)
         super().data_received(data)
         self._at_end_of_head = False
         if self._messages:
             self._note_body(*self._messages[-1])
             self._at_end_of_head = self._newest_body is None and data.endswith(b"\r\n\r\n")
-        if self._awaits_head() and (self._head_bytes or data.strip(b"\r\n")):  # an empty line may stand between two requests
-            self._head_bytes += len(data)
-            if self._head_bytes > self._max_head_bytes:
-                self._refuse_head(head_too_large(self._max_head_bytes))
-            elif self._head_timer is None:
+        if self._awaits_head() and (self._head_has_begun or data.strip(b"\r\n")):  # an empty line may stand between two requests
+            self._head_has_begun = True
+            if self._head_timer is None:
                 self._head_timer = self._loop.call_later(self._head_seconds, self._cut_head)
         elif self._head_timer is not None:
             self._forget_head()
+        self._bound_pending(received)
+
+    def _is_between_requests(self) -> bool:
+        """Whether what comes now begins a request. aiohttp may still be busy with the end of the one before."""
+        return not self._pending_bytes and (self._newest_body is None or self._newest_body.is_eof())
+
+    def _bound_pending(self, received: bytes) -> None:
+        """Refuse a head that grows too large, and trailers and chunk extensions likewise: the parser keeps them all."""
+        body = self._newest_body
+        progress = self._messages.taken, body.total_bytes if body is not None else 0
+        if progress != self._progress:
+            self._progress, self._pending_bytes = progress, 0
+            return
+        pending = received.strip(b"\r\n")
+        if b"\n" not in pending and self._is_between_requests():
+            self._messages.begun_line = pending
+        self._pending_bytes += len(pending)
+        if self._pending_bytes > self._max_head_bytes and not self._close:
+            is_busy = not self._awaits_head()
+            self._refuse_head(head_too_large(self._max_head_bytes))
+            if is_busy:
+                self._note_body(*self._messages[-1])
 
     def _make_parser(self) -> HttpRequestParser:
         """Gives one like that which aiohttp has made for this connection."""
@@ -159,7 +181,7 @@ class DownstreamProtocol(RequestHandler):
         if self._head_timer is not None:
             self._head_timer.cancel()
         self._head_timer = None
-        self._head_bytes = 0
+        self._head_has_begun = False
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -199,35 +221,6 @@ class DownstreamServer(web.Server):
 
     def __call__(self) -> RequestHandler:
         return DownstreamProtocol(self, loop=self._loop, **self._kwargs)
-
-
-class ResponseHead(web.StreamResponse):
-    """A response whose head leaves when the gateway says so: at once, or in one write with a body that is already here.
-
-    It has the media type of the upstream's answer, or none.
-    """
-
-    _send_headers_immediately = False
-
-    async def _prepare_headers(self) -> None:
-        has_media_type = _CONTENT_TYPE in self._headers
-        await super()._prepare_headers()
-        if not has_media_type:
-            self._headers.popall(_CONTENT_TYPE, None)  # aiohttp invents one
-
-
-class WholeBody(io.BytesIO):
-    """Gathers a body that is already here, where a transport would send it."""
-
-    def is_closing(self) -> bool:
-        """False: it always takes more."""
-        return False
-
-
-def send_head(writer: StreamWriter) -> None:
-    """Sends the head of a response at once; nothing when the client has just left, which whoever writes next will hear of."""
-    with contextlib.suppress(ConnectionResetError):
-        writer.send_headers()
 
 
 def occupy(request: web.BaseRequest) -> DownstreamProtocol:

@@ -57,7 +57,7 @@ class Exchange:
     @property
     def shown_path(self) -> str:
         """The path for logs and traces: without the query, which may carry secrets, and with a kept stream's id cut short, which is one."""
-        path = self.target.partition("?")[0]
+        path = self.target.partition("?")[0].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         return _STREAM_ID.sub(r"\1", path) if path.startswith("/streams/") else path
 
     @property

@@ -26,6 +26,7 @@ HOP_BY_HOP = tuple(
 VIA = "1.1 gateway"
 
 _LINES_OF_HEAD = 4
+_LEAST_BYTES_OF_FIELD = 16  # what a field costs in memory is more
 
 CONTENT_ENCODING = istr("Content-Encoding")
 
@@ -40,8 +41,9 @@ def max_head_bytes(max_header_bytes: int) -> int:
 
 
 def head_limits(max_header_bytes: int) -> dict[str, Any]:
-    """Return the options of aiohttp's parsers. A head has fewer fields than bytes, so the bytes are the limit."""
-    return {"max_line_size": max_header_bytes, "max_field_size": max_header_bytes, "max_headers": max_head_bytes(max_header_bytes)}
+    """Return the options of aiohttp's parsers. The limit is in bytes, of which each field counts as 16 at least."""
+    max_headers = max_head_bytes(max_header_bytes) // _LEAST_BYTES_OF_FIELD
+    return {"max_line_size": max_header_bytes, "max_field_size": max_header_bytes, "max_headers": max_headers}
 
 
 def head_bytes(raw_headers: Iterable[tuple[bytes, bytes]]) -> int:

@@ -26,7 +26,7 @@ from .routing.route_table import RouteTable
 from .routing.routes import Route
 from .shared.mode import Shared
 from .spans import finish, serve
-from .target import readings, split_target
+from .target import is_utf8, readings, split_target
 
 _STREAMS = Route.model_validate(
     {"path": STREAMS_PATH, "upstream": "http://streams.invalid"}
@@ -175,6 +175,8 @@ class Proxy:
             return Refusal(503, "draining", "the gateway is shutting down; come back later")
         if not path.startswith("/"):
             return Refusal(400, "target", f"the request target {path!r} is not a path")
+        if request.body_exists and not is_utf8(request.raw_path):
+            return Refusal(400, "target", "with a body the request target must be UTF-8; send other bytes percent-encoded")
         if route is None:
             prefixes = ", ".join(route.path for route in self._routes.routes)
             return Refusal(404, "no-route", f"no route for {path}; there are routes for {prefixes}")

@@ -8,7 +8,9 @@ from yarl import URL
 
 from eventstream.request import keep_mark
 
-_ODD = re.compile(r"[%\\]|/[/.]")
+_ODD = re.compile(r"[%\\]|/[/.]|[^\x00-\x7f]")
+_SURROGATE = re.compile("[\\ud800-\\udfff]")
+_NOT_ASCII = re.compile(rb"[\x80-\xff]")
 
 
 def split_target(target: str) -> tuple[str, str]:
@@ -19,6 +21,23 @@ def split_target(target: str) -> tuple[str, str]:
     end = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
     path = rest[end:]
     return rest[:end], path if path.startswith("/") else "/" + path
+
+
+def to_ascii(line: bytes) -> bytes:
+    """Return a request's first line with its bytes beyond ASCII percent-encoded: aiohttp's parser refuses them."""
+    return _NOT_ASCII.sub(lambda match: b"%%%02X" % match[0][0], line)
+
+
+def is_utf8(target: str) -> bool:
+    """Whether `target`, in which aiohttp keeps other bytes as surrogates, is UTF-8."""
+    return not _SURROGATE.search(target)
+
+
+def restore(target: str, line: bytes) -> str:
+    """Return the target in `line`, of which `target` was read from its ASCII form; `target` itself when that is not so."""
+    _, _, rest = line.partition(b" ")
+    raw, _, _ = rest.partition(b" ")
+    return raw.decode("utf-8", "surrogateescape") if to_ascii(raw).decode() == target else target
 
 
 def url_of(upstream: str, target: str) -> URL:
@@ -36,6 +55,10 @@ def readings(path: str) -> Iterator[str]:
         return
     decoded = unquote(path, "latin-1")
     yield decoded
+    if not path.isascii():
+        encoded = to_ascii(path.encode("utf-8", "surrogateescape")).decode()
+        yield encoded
+        yield re.sub("%[0-9A-F]{2}", lambda match: match[0].lower(), encoded)
     for text in (path, decoded):
         for merging in (False, True):
             yield _resolve(text.replace("\\", "/"), merging=merging)

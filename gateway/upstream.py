@@ -151,6 +151,10 @@ class UpstreamProtocol(ResponseHandler):
         else:
             if messages:
                 self._should_close = True  # an answer that nobody asked for
+        if self.body:
+            self._head_bytes = 0
+        else:
+            self._bound_trailers(len(data))
         self._hand_over(receiver)
         if self.body_ended:
             self.receiver = None
@@ -167,6 +171,12 @@ class UpstreamProtocol(ResponseHandler):
         self._head_bytes += received
         if self._head_bytes > self._max_head_bytes:
             self.set_exception(HeadTooLarge(self._max_head_bytes))
+
+    def _bound_trailers(self, received: int) -> None:
+        """Abort the connection when trailers and chunk extensions, which the parser keeps, grow too large."""
+        self._head_bytes += received
+        if self._head_bytes > self._max_head_bytes and self.transport is not None:
+            self.transport.abort()
 
     def time_read(self, data: bytes, latency: Latency | None) -> None:
         """The same as `data_received`, and tells `latency` how long it took until what the read completed was written."""

@@ -24,7 +24,7 @@ from yarl import URL
 from .headers import head_bytes, max_head_bytes
 from .target import url_of
 
-_PLAIN = re.compile(r"/[!\"$-~]*")  # visible ASCII without a fragment
+_PLAIN = re.compile(r"/[^\x00-\x20#\x7f]*")  # without blanks, controls and a fragment; beyond ASCII the bytes are sent as they came
 _WITHOUT_BODY = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))  # of others an empty one is announced (RFC 9110 section 8.6)
 _IDEMPOTENT = _WITHOUT_BODY | {"PUT", "DELETE"}  # asked again when a kept connection turns out to be closed (RFC 9112 section 9.3.1)
 _CONTENT_LENGTH, _HOST = istr("Content-Length"), istr("Host")
@@ -142,7 +142,7 @@ class UpstreamClient:
         if self._connector.force_close and "Connection" not in fields:
             fields["Connection"] = "close"
         host = "" if _HOST in fields else f"\r\nHost: {place.host}"  # else a rule of the route names another
-        return f"{method} {place.prefix}{target} HTTP/1.1{host}".encode() + _serialize_headers("", fields) + data
+        return f"{method} {place.prefix}{target} HTTP/1.1{host}".encode("utf-8", "surrogateescape") + _serialize_headers("", fields) + data
 
     async def _connect(self, place: _Place, timeout: aiohttp.ClientTimeout) -> Connection:
         try:
@@ -180,6 +180,8 @@ class UpstreamClient:
             connection.close()
             if isinstance(error.__cause__, LineTooLong):
                 raise HeadTooLarge(session._max_field_size, "a line in the head of its answer") from error
+            if error.message.startswith("Too many"):
+                raise HeadTooLarge(max_head_bytes(session._max_field_size)) from error
             raise aiohttp.ClientResponseError(place.destination.request_info, (), status=error.code, message=error.message) from error
         except BaseException:
             connection.close()

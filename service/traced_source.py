@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from yarl import URL
+
 from eventstream.client import EventSource
 
 from .request_ids import REQUEST_ID, new_request_id
@@ -23,7 +25,7 @@ class TracedSource(EventSource):
 
     def __init__(
         self,
-        url: str,
+        url: str | URL,
         *,
         fields: BuildFields,
         tracing: Tracing | None = None,
@@ -39,7 +41,7 @@ class TracedSource(EventSource):
         self._opener = opener
         self._first_fields = first_fields or {}
         self._method = options.get("method", "GET")
-        self._shown = _show(url, self._method)
+        self._shown = _show(str(url), self._method)
         self._span: Span | None = None
         self._span_open = False
         self._before = (0, 0)  # blocks and bytes

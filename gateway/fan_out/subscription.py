@@ -8,11 +8,12 @@ from aiohttp.http_writer import StreamWriter
 from multidict import CIMultiDict
 
 from ..clients.throttle import begin_writing, open_throttle
-from ..downstream import ResponseHead, end_unfinished, occupy, release, send_head
+from ..downstream import end_unfinished, occupy, release
 from ..error_event import UI_MESSAGES
 from ..exchange import Exchange
 from ..incoming import Incoming
 from ..relay import COMPLETE, CUT, LEFT
+from ..response import ResponseHead, send_head
 from ..wheel import TimerWheel
 from .subscriber import Subscriber
 

@@ -26,6 +26,7 @@ from ..metrics.metrics import Metrics
 from ..problems import come_back_later, problem
 from ..routing.route_table import RouteTable
 from ..routing.routes import Route
+from ..target import url_of
 from ..wheel import TimerWheel
 from .following import EagerReconnection, Opening
 from .joining import join, join_behind_gap
@@ -191,7 +192,7 @@ class Shared:
                 on_change(source)
 
             source = TracedSource(
-                route.upstream + target,
+                url_of(route.upstream, target),
                 session=self._session,
                 fields=partial(request_fields, key[2], route),
                 tracing=tracing,

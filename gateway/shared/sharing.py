@@ -9,6 +9,7 @@ from ..accept import accepts_event_stream
 from ..headers import VIA, apply_rules
 from ..last_event_id import PARAMETERS, without_last_event_id
 from ..routing.routes import Route
+from ..target import is_utf8
 
 _CREDENTIALS = ("authorization", "cookie")
 _ALLOW_ORIGIN = "access-control-allow-origin"
@@ -37,7 +38,9 @@ def identify(method: str, headers: CIMultiDictProxy[str], route: Route) -> Ident
 def share_target(target: str, route: Route) -> str | None:
     """Return the path and query of the stream that a request for `target` shares: without a last event ID, which says where a subscriber
     begins, and without the route's `begin_parameters`; otherwise as it came. None if one of the route's `private_parameters` makes the
-    answer private."""
+    answer private, or if it is not UTF-8, which an event source cannot send."""
+    if not is_utf8(target):
+        return None
     path, mark, query = target.partition("?")
     if not mark:
         return target

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from gateway.dashboard.timeline import BACK, GAP, LOST, Timeline, shown_path, without_secrets
-from gateway.downstream import WholeBody
 from gateway.exchange import Exchange
 from gateway.relay import COMPLETE, CUT, LEFT, Relay
+from gateway.response import WholeBody
 from gateway.routing.routes import Route
 from gateway.wheel import TimerWheel
 

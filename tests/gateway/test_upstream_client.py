@@ -84,7 +84,7 @@ async def test_plain_request_is_sent_as_by_aiohttps_session(
     assert [name for name, _ in ours.headers].count("Host") == 1
 
 
-@pytest.mark.parametrize("target", ["/a#b", "/a\tb", "/é"])
+@pytest.mark.parametrize("target", ["/a#b", "/a\tb"])
 async def test_target_that_is_not_plain_is_left_to_aiohttps_session(session: aiohttp.ClientSession, target: str) -> None:
     async with ScriptedUpstream([OK]) as upstream:
         assert isinstance(await ask(session, upstream.url, target=target), aiohttp.ClientResponse)
