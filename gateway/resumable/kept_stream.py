@@ -55,6 +55,8 @@ class KeptStream:
         """Whether the store has the unfinished block behind which it ended."""
         self.last_viewed = time.monotonic()
         """When somebody was last seen to follow it."""
+        self.awaited = False
+        """Whether the request that opened it is about to follow it."""
         self.fan_out = FanOut(UNLIMITED, wheel, memory, heartbeat_ticks=wheel.ticks(route.heartbeat_seconds))
         self._wheel = wheel
         self.request_id = ""
@@ -225,13 +227,14 @@ class KeptStream:
 
     def viewer_left(self) -> None:
         """Takes note that somebody has stopped following it."""
+        self.awaited = False
         self.last_viewed = time.monotonic()
         if not self.route.orphan_seconds:
             self.stop_if_orphaned(self.last_viewed)
 
     def stop_if_orphaned(self, now: float) -> None:
         """Ends it when nobody has followed it for as long as the route allows."""
-        if self.viewers:
+        if self.viewers or self.awaited:
             self.last_viewed = now
         elif self.state == RUNNING and now - self.last_viewed >= self.route.orphan_seconds:
             self.stop(ORPHANED, f"nobody followed it for {self.route.orphan_seconds:g} s")

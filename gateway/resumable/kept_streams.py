@@ -117,7 +117,7 @@ class KeptStreams:
             opening.cookies = upstream.headers.getall("Set-Cookie", [])
             fields = kept_fields(upstream, opening.head.id, route)
             stream = KeptStream(replace(opening.head, fields=tuple(fields.items())), route, self._wheel, self.memory)
-            stream.request_id, stream.span = opening.request_id, opening.span
+            stream.request_id, stream.span, stream.awaited = opening.request_id, opening.span, not opening.left
             self._streams[opening.head.id] = stream
             self._received.open(stream, route.path)
             opening.answer.set_result(stream)

@@ -19,6 +19,8 @@ class Opening:
         self.cookies: list[str] = []
         """What the upstream set, for the request that opened it and for nobody else."""
         self.task: asyncio.Task[None] | None = None
+        self.left = False
+        """Whether the request that opened it has gone."""
         self.request_id = ""
         """Of the request that opened it."""
         self.span: Span | None = None
@@ -39,7 +41,10 @@ class Opening:
 
     def leave(self) -> None:
         """Takes note that the request that opened it has gone. Without an Idempotency-Key nobody can come for what was not answered yet."""
-        if not self.answer.done():
+        self.left = True
+        if self.stream is not None:
+            self.stream.viewer_left()
+        elif not self.answer.done():
             if self.task is not None and not self.head.key:
                 self.task.cancel()
             self.answer.add_done_callback(_close_response)

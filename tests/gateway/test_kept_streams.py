@@ -17,7 +17,7 @@ from gateway.fan_out.subscriber import BEHIND, Subscriber
 from gateway.resumable.kept_stream import KeptStream
 from gateway.resumable.kept_streams import KeptStreams
 from gateway.resumable.opening import Opening
-from gateway.resumable.store import COMPLETE, CUT, RUNNING, TOO_LARGE, StoredStream, StoreError, StreamHead
+from gateway.resumable.store import COMPLETE, CUT, ORPHANED, RUNNING, TOO_LARGE, StoredStream, StoreError, StreamHead
 from gateway.resumable.storing import Storing
 from gateway.routing.routes import Route
 from gateway.upstream import open_session
@@ -306,3 +306,26 @@ async def test_restored_stream_costs_what_it_did_and_knows_ids_of_upstream_only(
         assert restored.fan_out.history.end == stream.fan_out.history.end == 3
         await Storing(store).bring([restored])
         assert store.calls == []
+
+
+async def test_stream_is_no_orphan_before_the_request_that_opened_it_follows_it() -> None:
+    async with house() as kept:
+        kept.route = kept.route.model_copy(update={"orphan_seconds": 0.0})
+        opening = kept.open(Silence())
+        stream = await opening.answer
+        assert isinstance(stream, KeptStream)
+        stream.stop_if_orphaned(time.monotonic())
+        assert stream.state == RUNNING
+        opening.leave()
+        assert stream.state == ORPHANED
+
+
+async def test_stream_whose_request_left_before_the_answer_is_an_orphan() -> None:
+    async with house() as kept:
+        kept.route = kept.route.model_copy(update={"orphan_seconds": 0.0})
+        opening = kept.open(Silence(), key="left")
+        opening.leave()
+        stream = await opening.answer
+        assert isinstance(stream, KeptStream)
+        stream.stop_if_orphaned(time.monotonic())
+        assert stream.state == ORPHANED
