@@ -18,8 +18,8 @@ class Deadline:
         return f"<Deadline {'passed' if self._passed else 'set' if self._timer is not None else 'open'}>"
 
     def set(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
-        """Lets it pass in `seconds`; once, and nothing comes of it when it has been left already."""
-        if not self._left:
+        """Let it pass in `seconds`; nothing comes of it when it is set already, or left."""
+        if not self._left and self._timer is None:
             self._timer = loop.call_later(seconds, self._ring)
 
     def _ring(self) -> None:

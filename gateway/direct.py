@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
 
 import aiohttp
@@ -25,6 +24,7 @@ from .deletion import Deletion
 from .downstream import DownstreamProtocol, comes_from_peer, end_unfinished
 from .error_event import UI_MESSAGES
 from .exchange import Exchange
+from .failures import failed
 from .headers import CONTENT_ENCODING, announce_client, apply_rules, content_encoding, end_to_end, is_delimited, is_event_stream
 from .incoming import Incoming
 from .metrics.metrics import Metrics
@@ -34,7 +34,7 @@ from .response import ResponseHead, WholeBody, send_head
 from .routing.routes import Route
 from .spans import answered, ask_upstream
 from .upstream import attach
-from .upstream_client import HeadTooLarge, UpstreamAnswer, UpstreamClient
+from .upstream_client import UpstreamAnswer, UpstreamClient
 from .wheel import TimerWheel
 
 log = structlog.get_logger()
@@ -72,14 +72,16 @@ class Direct:
                     if route.first_byte_timeout_seconds:
                         first_byte.set(self._loop, route.first_byte_timeout_seconds)
 
-                body = RequestBody(request, self._max_body, wait_for_answer, route.body_timeout_seconds)
+                waits = is_subscriber(request)
+                body = RequestBody(request, self._max_body, _do_nothing if waits else wait_for_answer, route.body_timeout_seconds)
                 upstream = await self.client.ask(
                     request.method,
                     route.upstream,
                     exchange.target,
                     fields=request_fields(request, route, span),
                     data=body.open(),
-                    timeout=route.timeout,
+                    timeout=route.subscriber_timeout if waits else route.timeout,
+                    on_connected=wait_for_answer if waits else None,
                 )
             return await self.relay(request, upstream, exchange)
         except (TimeoutError, aiohttp.ClientError, ValueError) as error:
@@ -187,6 +189,15 @@ class Direct:
         return relay
 
 
+def is_subscriber(request: web.BaseRequest) -> bool:
+    """Whether the client gives up for good at an error, as an EventSource does, and therefore waits for an upstream that is down."""
+    return request.method == "GET" and not request.body_exists and names_event_stream(request.headers)
+
+
+def _do_nothing() -> None:
+    """The time limit of a subscriber begins when it has a connection."""
+
+
 def request_fields(request: web.BaseRequest, route: Route, span: Span | None = None) -> CIMultiDict[str]:
     """Gives the header fields of the upstream request, of whose trace `span` says more than the client did."""
     headers = request.headers
@@ -233,34 +244,6 @@ def _may_end(exchange: Exchange, relay: Relay) -> bool:
         return True
     relay.tell_rest()
     return relay.verdict == COMPLETE
-
-
-def failed(exchange: Exchange, error: Exception) -> web.Response:
-    """Gives the answer when the upstream could not be asked."""
-    if isinstance(error, TimeoutError):
-        what = "connecting" if isinstance(error, aiohttp.ServerTimeoutError) else "waiting for the head of its answer"
-        detail = f"time-out {what}"
-        exchange.refuse(504, "upstream-timeout")
-    else:
-        detail = _explain(error)
-        exchange.refuse(502, "upstream-unreachable")
-    route = exchange.route
-    log.warning("no answer", **exchange.facts(), upstream=route.upstream, detail=detail)
-    return problem(exchange.status, f"the upstream of route {route.path}: {detail}")  # its address is not for everybody
-
-
-def _explain(error: Exception) -> str:
-    match error:
-        case aiohttp.ClientConnectorError(os_error=cause):
-            return f"cannot connect: {os.strerror(cause.errno) if cause.errno else cause}"
-        case HeadTooLarge():
-            return str(error)
-        case aiohttp.ServerDisconnectedError():
-            return "closed the connection without an answer"
-        case aiohttp.ClientOSError():
-            return f"connection lost: {error.strerror or error}"
-        case _:
-            return "its answer is not HTTP"
 
 
 async def _pump(upstream: UpstreamAnswer, relay: Relay, writer: StreamWriter) -> None:

@@ -49,6 +49,7 @@ class Proxy:
     ) -> None:
         self._routes = routes
         self._shared = shared
+        self._direct = direct
         self._modes: dict[str, Direct | Shared | Resumable] = {"direct": direct, "shared": shared}
         self._resumable: Resumable | None = None
         self._admission = admission
@@ -69,6 +70,7 @@ class Proxy:
         """Lets no new requests in, and lets go those that wait for an upstream which is down."""
         self.draining = True
         self._shared.drain()
+        self._direct.client.stop_waiting()
 
     @property
     def routes(self) -> RouteTable:

@@ -6,7 +6,7 @@ test that compares what is sent with what aiohttp's session sends, and why that 
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 
 import aiohttp
@@ -23,6 +23,7 @@ from yarl import URL
 
 from .headers import head_bytes, max_head_bytes
 from .target import url_of
+from .upstream_connector import UpstreamConnector
 
 _PLAIN = re.compile(r"/[^\x00-\x20#\x7f]*")  # without blanks, controls and a fragment; beyond ASCII the bytes are sent as they came
 _WITHOUT_BODY = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))  # of others an empty one is announced (RFC 9110 section 8.6)
@@ -102,6 +103,11 @@ class UpstreamClient:
     def __repr__(self) -> str:
         return f"<UpstreamClient upstreams={len(self._places)}>"
 
+    def stop_waiting(self) -> None:
+        """Raise Drained in requests that wait for an upstream which is down."""
+        if isinstance(self._connector, UpstreamConnector):
+            self._connector.stop_waiting()
+
     async def ask(
         self,
         method: str,
@@ -111,8 +117,11 @@ class UpstreamClient:
         fields: CIMultiDict[str],
         data: object,
         timeout: aiohttp.ClientTimeout,
+        on_connected: Callable[[], None] | None = None,
     ) -> UpstreamAnswer:
         """Gives the answer when its head is here. `data` is as for aiohttp; `fields` may be changed, and are sent as they are otherwise.
+
+        `on_connected` is called each time that a connection has been found for a body that is not streamed.
 
         Raises what aiohttp's client does, and ValueError for fields that cannot be sent.
         """
@@ -126,6 +135,8 @@ class UpstreamClient:
             place = self._places[upstream] = _Place(upstream)
         wire = self._write(place, method, target, fields, data or b"")
         while (connection := await self._connector._get(place.destination.connection_key, [])) is not None:
+            if on_connected is not None:
+                on_connected()
             try:
                 return await self._send(connection, place, method, wire, timeout)
             except aiohttp.ServerTimeoutError:
@@ -133,7 +144,10 @@ class UpstreamClient:
             except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
                 if method not in _IDEMPOTENT:
                     raise  # the upstream may have processed it
-        return await self._send(await self._connect(place, timeout), place, method, wire, timeout)
+        connection = await self._connect(place, timeout)
+        if on_connected is not None:
+            on_connected()
+        return await self._send(connection, place, method, wire, timeout)
 
     def _write(self, place: _Place, method: str, target: str, fields: CIMultiDict[str], data: bytes) -> bytes:
         """Gives the request as it is sent."""

@@ -12,6 +12,7 @@ from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
+_DRAINED = "the upstream is down, and the gateway is shutting down; come back later"
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 0.5
 
 
@@ -93,7 +94,7 @@ class UpstreamConnector(aiohttp.TCPConnector):
     ) -> Connection | None:
         """Return a connection, or None when another request has reached the upstream."""
         if self._draining:
-            raise Drained("the gateway is shutting down")
+            raise Drained(_DRAINED)
         outage.waiting += 1
         wait = asyncio.timeout_at(end)
         try:
@@ -105,7 +106,7 @@ class UpstreamConnector(aiohttp.TCPConnector):
             if not wait.expired():
                 raise
             if self._draining:
-                raise Drained("the gateway is shutting down") from None
+                raise Drained(_DRAINED) from None
             raise type(outage.error)(req.connection_key, outage.error.os_error) from None  # an error of its own for each request
         finally:
             self._waits.discard(wait)

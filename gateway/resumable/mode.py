@@ -13,9 +13,10 @@ from multidict import CIMultiDict
 
 from ..auth.access import Denied, Door
 from ..body import RequestBody
-from ..direct import Direct, failed, request_fields
+from ..direct import Direct, is_subscriber, request_fields
 from ..downstream import comes_from_peer
 from ..exchange import Exchange
+from ..failures import failed
 from ..fan_out.stamping import read_stamp
 from ..fan_out.subscriber import Subscriber
 from ..fan_out.subscription import send_stream
@@ -166,11 +167,12 @@ class Resumable:
         route = exchange.route
         span = ask_upstream(exchange)
         fields = request_fields(request, route, span)
+        timeout = route.subscriber_timeout if is_subscriber(request) else route.timeout
 
         async def ask() -> UpstreamAnswer:
             async with asyncio.timeout(route.first_byte_timeout_seconds or None):
                 return await self._direct.client.ask(
-                    head.method, route.upstream, exchange.target, fields=fields, data=body, timeout=route.timeout
+                    head.method, route.upstream, exchange.target, fields=fields, data=body, timeout=timeout
                 )
 
         self._metrics.asked(route.path, request.method)

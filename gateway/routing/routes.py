@@ -20,7 +20,6 @@ _KEYS_OF_MODES = {
         "public",
         "begin_parameters",
         "private_parameters",
-        "wait_seconds",
         "linger_seconds",
         "initial",
         "history_max_blocks",
@@ -79,8 +78,9 @@ class Route(BaseModel):
     private_parameters: tuple[str, ...] = ()
     """shared: query parameters, such as `limit`, that make an answer nobody else's; such requests go as in mode direct."""
     wait_seconds: float = Field(10.0, ge=0)
-    """shared: how long a new subscriber waits for an upstream that is down (no connection, no answer, or 502, 503 or 504), which is tried
-    again meanwhile; then it gets the error. 0: it never waits."""
+    """How long a new subscriber waits for an upstream that is down, which is tried again meanwhile; then it gets the error. 0: it never
+    waits. shared: down is an upstream without a connection or an answer, or with a 502, 503 or 504. Other modes: only one without a
+    connection, and a subscriber is a GET whose `Accept` names `text/event-stream`."""
     linger_seconds: float = Field(30.0, ge=0)
     """shared: how long the upstream is still followed when the last subscriber has left."""
     initial: Literal["live", "history"] = "live"
@@ -181,6 +181,12 @@ class Route(BaseModel):
     def timeout(self) -> aiohttp.ClientTimeout:
         """The time limits that aiohttp keeps for this route."""
         return aiohttp.ClientTimeout(total=None, connect=self.connect_timeout_seconds, sock_connect=self.connect_timeout_seconds)
+
+    @cached_property
+    def subscriber_timeout(self) -> aiohttp.ClientTimeout:
+        """The same for a subscriber, which waits for an upstream that is down."""
+        longest = max(self.connect_timeout_seconds, self.wait_seconds)
+        return aiohttp.ClientTimeout(total=None, connect=longest, sock_connect=self.connect_timeout_seconds)
 
     @cached_property
     def stream_kind(self) -> str:
