@@ -1,7 +1,6 @@
 """Follows an event stream over HTTP, through every reconnection, as the HTML standard's `EventSource` does (section 9.2)."""
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Literal, Self
@@ -10,9 +9,10 @@ import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from .errors import BlockTooLarge, ConnectionFailed
-from .framer import DEFAULT_MAX_BLOCK_BYTES, Framer, count_blocks, split_blocks
+from .errors import ConnectionFailed
+from .framer import DEFAULT_MAX_BLOCK_BYTES, count_blocks
 from .parser import Event, Parser
+from .received import Received
 from .reconnection import Reconnection
 from .request import (
     NETWORK_ERRORS,
@@ -55,8 +55,8 @@ class EventSource:
     - `connect_timeout_seconds`: for name lookup, TCP and TLS together. `read_timeout_seconds`: when no byte, not even a comment, came
       for so long, the connection counts as lost; None waits for ever, also on a peer that is gone without a word.
     - `max_block_bytes`: the limit of one event block.
-    - `on_comment`: is called with each comment when its block is given, just before its event. A heartbeat that is no block by itself
-      comes with the next block; `bytes_received` shows it at once.
+    - `on_comment`: is called with each comment, in its order among the events, when its line has come: heartbeats are told while
+      the iteration waits for the next event.
     - `on_change`: is called with the event source when it has opened a stream, when an attempt or a stream has failed or ended, and
       when it has closed; `state`, `last_error` and `last_status` tell which. The blocks read before are given afterwards.
 
@@ -100,14 +100,11 @@ class EventSource:
         self._owns_session = session is None
         self._reconnection = reconnection or Reconnection()
         self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_timeout_seconds, sock_read=read_timeout_seconds)
-        self._max_block_bytes = max_block_bytes
-        self._framer = Framer(max_block_bytes)
         self._parser = Parser(last_event_id, on_comment=on_comment)
+        self._received = Received(self._parser, max_block_bytes)
         self._on_change = on_change
         self._state: State = "connecting"
         self._response: aiohttp.ClientResponse | None = None
-        self._blocks: deque[bytes] = deque()  # framed, not yet given
-        self._too_large: BlockTooLarge | None = None  # to be raised behind them
         self._due = 0.0  # loop time of the next attempt
         self._waiting: asyncio.Timeout | None = None  # around whatever the iterating task waits for
 
@@ -186,11 +183,13 @@ class EventSource:
         if self._waiting is not None:
             raise RuntimeError("this event source is being iterated by another task")
         while self._state != "closed":
-            if self._blocks:
-                return self._blocks.popleft()
-            if self._too_large is not None:
-                self._end(str(self._too_large))
-                raise self._too_large
+            if (block := self._received.pop()) is not None:
+                return block
+            if self._received.too_large is not None:
+                self._end(str(self._received.too_large))
+                raise self._received.too_large
+            if self._received.look_ahead():
+                continue  # whoever was told may have closed it
             try:
                 async with asyncio.timeout(None) as self._waiting:
                     await (self._connect() if self._response is None else self._read(self._response))
@@ -241,7 +240,7 @@ class EventSource:
     def _open(self, response: aiohttp.ClientResponse) -> None:
         notice_broken_http(response)
         self._response = response
-        self._framer = Framer(self._max_block_bytes)
+        self._received.open()
         self._state = "open"
         self.last_error = None
         self.last_status = response.status
@@ -262,16 +261,12 @@ class EventSource:
         if self._interrupted():
             return
         self.bytes_received += len(chunk)
-        try:
-            blocks = self._framer.feed(chunk)
-        except BlockTooLarge as error:
-            self._too_large = error
-            blocks = error.complete
-            reason = str(error)
+        blocks = self._received.add(chunk)
+        if self._received.too_large is not None:
+            reason = str(self._received.too_large)
         if self.tap is not None:
-            self.tap(chunk, blocks, self._framer.pending_bytes)
+            self.tap(chunk, blocks, self._received.pending_bytes)
         self.blocks_received += count_blocks(blocks)
-        self._blocks.extend(split_blocks(blocks))
         if reason:
             self._lose(reason)
 
@@ -279,8 +274,8 @@ class EventSource:
         """Notes that a connection or an attempt is over, and when the next is due."""
         self._drop(reason)
         self.last_error = reason
-        if self._parser.reconnection_time is not None:
-            self._reconnection.retry(self._parser.reconnection_time)
+        if (retry := self._received.newest_retry) is not None:
+            self._reconnection.retry(retry)
         self._due = asyncio.get_running_loop().time() + max(self._reconnection.next_delay(), least_delay)
         self._tell()
 

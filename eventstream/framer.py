@@ -51,6 +51,11 @@ class Framer:
         """Bytes of the unfinished block that are held back."""
         return len(self._pending)
 
+    @property
+    def unfinished(self) -> bytearray:
+        """The unfinished block that is held back, to be looked at and not to be changed."""
+        return self._pending
+
     def feed(self, chunk: bytes) -> bytes:
         """Gives the blocks that `chunk` completes, joined; empty when it completes none.
 

@@ -1,6 +1,6 @@
 """Interprets event blocks (HTML standard 9.2.6)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 _LONGEST_RETRY_DIGITS = 18  # int() refuses thousands of digits, and nobody waits for longer than the universe is old
@@ -27,7 +27,7 @@ class Parser:
     time. Bytes that are not UTF-8 become U+FFFD. Never raises on any input.
     """
 
-    __slots__ = ("_on_comment", "last_event_id", "reconnection_time")
+    __slots__ = ("_ahead", "_on_comment", "last_event_id", "reconnection_time")
 
     def __init__(self, last_event_id: str = "", *, on_comment: Callable[[str], None] | None = None) -> None:
         self.last_event_id = last_event_id
@@ -35,6 +35,7 @@ class Parser:
         self.reconnection_time: int | None = None
         """The newest `retry` in milliseconds, None while there was none."""
         self._on_comment = on_comment
+        self._ahead = 0  # comments of the next block that were told before it
 
     def __repr__(self) -> str:
         return f"<Parser last_event_id={self.last_event_id!r} reconnection_time={self.reconnection_time}>"
@@ -53,6 +54,24 @@ class Parser:
                 fields = []
         return events
 
+    def feed_unfinished(self, lines: Iterable[bytes]) -> None:
+        """Take the lines of a block whose end has not come, each once: what a line means by itself, whatever becomes of the block.
+
+        Comments are told, and `retry` is the reconnection time. The block is fed whole when it has ended, unless `forget_unfinished` says
+        that it never will.
+        """
+        for line in lines:
+            if line.startswith(b":"):
+                self._ahead += 1
+                if self._on_comment is not None:
+                    self._on_comment(_value(line).decode("utf-8", "replace"))
+            elif line.startswith(b"retry:") and _value(line).isdigit():
+                self.reconnection_time = _read_retry(_value(line))
+
+    def forget_unfinished(self) -> None:
+        """Forget a block that is unfinished for good: the next block has lines of its own."""
+        self._ahead = 0
+
     def _interpret(self, lines: list[bytes]) -> Event | None:
         data: list[bytes] = []
         event_type = ""
@@ -69,9 +88,9 @@ class Parser:
             elif name == b"id" and b"\0" not in value:
                 event_id = value.decode("utf-8", "replace")
             elif name == b"retry" and value.isdigit():
-                retry = int(value.lstrip(b"0")[:_LONGEST_RETRY_DIGITS] or b"0")
-            elif not name and self._on_comment is not None:
-                self._on_comment(value.decode("utf-8", "replace"))
+                retry = _read_retry(value)
+            elif not name:
+                self._tell_comment(value)
         if retry is not None:
             self.reconnection_time = retry
         if event_id is not None:
@@ -80,3 +99,17 @@ class Parser:
             return None
         text = b"\n".join(data).decode("utf-8", "replace")
         return Event(text, event_type or "message", event_id, self.last_event_id, retry)
+
+    def _tell_comment(self, value: bytes) -> None:
+        if self._ahead:
+            self._ahead -= 1
+        elif self._on_comment is not None:
+            self._on_comment(value.decode("utf-8", "replace"))
+
+
+def _value(line: bytes) -> bytes:
+    return line.partition(b":")[2].removeprefix(b" ")
+
+
+def _read_retry(digits: bytes) -> int:
+    return int(digits.lstrip(b"0")[:_LONGEST_RETRY_DIGITS] or b"0")

@@ -16,6 +16,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 from yarl import URL
 
+from .content_coding import content_codings
 from .errors import ConnectionFailed
 
 NETWORK_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError)
@@ -26,7 +27,7 @@ _MOST_REDIRECTS = 20  # Fetch standard 4.4 step 7
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
 _REDIRECTS = {301, 302, 303, 307, 308}
 _TOO_MANY_REQUESTS = 429
-_DECODED = {"", "identity", "gzip", "deflate", "br", "zstd"}  # aiohttp hands anything else on as it came
+_DECODED = {"gzip", "deflate", "br", "zstd"}  # aiohttp hands anything else on as it came, lists of these too
 _LONGEST_RETRY_AFTER_SECONDS = 86_400.0  # a server that asks for more than a day has a typing error
 _CREDENTIALS = ("Authorization", "Cookie", "Proxy-Authorization", "Host")  # Host is none, but as little meant for another origin
 _FOR_ANY_ORIGIN = {"accept", "accept-encoding", "accept-language", "cache-control", "content-language", "content-type"}
@@ -186,8 +187,9 @@ def keep_mark(text: str, url: URL) -> URL:
 def _judge(url: str, response: aiohttp.ClientResponse) -> aiohttp.ClientResponse | None:
     status = response.status
     content_type = response.headers.get("Content-Type", "")
-    encoding = response.headers.get("Content-Encoding", "").strip().lower()
-    if status == 200 and content_type.partition(";")[0].strip().lower() == "text/event-stream" and encoding in _DECODED:
+    encoding = ", ".join(response.headers.getall("Content-Encoding", ())).strip().lower()
+    readable = encoding in _DECODED or not content_codings(encoding)
+    if status == 200 and content_type.partition(";")[0].strip().lower() == "text/event-stream" and readable:
         return response
     response.close()
     if status == 204:
@@ -197,10 +199,10 @@ def _judge(url: str, response: aiohttp.ClientResponse) -> aiohttp.ClientResponse
         raise Unavailable(f"{url}: the server answered {status}", _retry_after(status, response.headers.get("Retry-After", "")), status)
     if status != 200:
         reason = f"the server answered {status}, an event stream needs 200"
-    elif encoding in _DECODED:
+    elif readable:
         reason = f"content type is {content_type!r}, an event stream needs 'text/event-stream'"
     else:
-        reason = f"content encoding is {encoding!r}, this client asked for 'identity'"
+        reason = f"content encoding is {encoding!r}, allowed is one of 'identity', 'gzip', 'deflate', 'br' and 'zstd'"
     raise ConnectionFailed(url, reason, status=status, content_type=content_type)
 
 

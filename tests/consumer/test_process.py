@@ -183,6 +183,22 @@ async def test_jump_over_a_restart_becomes_a_gap_that_verify_reports(tmp_path: P
     assert read_log(tmp_path)[2]["gap"]["missed"] == 6
 
 
+async def test_retry_line_behind_the_last_block_says_when_to_come_back(tmp_path: Path) -> None:
+    """As the producer and the gateway send clients away. Without it the consumer would wait for an hour."""
+    first = [stream(b"retry: 3600000\nid: 1\ndata: a\n\n", b"retry: 10\n"), LAST_CHUNK]
+    async with ScriptedUpstream(first, [stream(b"id: 2\ndata: b\n\n"), Silence()]) as upstream:
+        async with consuming(tmp_path, upstream.url) as consumer:
+            assert [line["id"] for line in await consumer.logs(2)] == ["1", "2"]
+        assert upstream.requests[1].header("Last-Event-ID") == "1"
+
+
+async def test_content_encoding_none_is_no_coding(tmp_path: Path) -> None:
+    head = EVENT_STREAM_HEAD.replace(b"Transfer-", b"Content-Encoding: none\r\nTransfer-")
+    script = [head, chunk(b"id: 1\ndata: a\n\n"), Silence()]
+    async with ScriptedUpstream(script) as upstream, consuming(tmp_path, upstream.url) as consumer:
+        assert [line["data"] for line in await consumer.logs(1)] == ["a"]
+
+
 async def test_204_finishes_the_source_and_the_consumer_stays_idle_and_ready(tmp_path: Path) -> None:
     scripts = [[stream(b"id: 1\ndata: a\n\n") + LAST_CHUNK, Disconnect()], [NO_CONTENT]]
     async with ScriptedUpstream(*scripts) as upstream, consuming(tmp_path, upstream.url) as consumer:

@@ -441,6 +441,61 @@ async def test_comments_are_observed() -> None:
         assert comments == ["one", "two"]
 
 
+@pytest.mark.parametrize("sent", [[b":one\n"], [b":on", b"e\r"], [b"data: a\n:one\r\n"], [b"\xef\xbb\xbf:one\n"]])
+async def test_comment_is_observed_with_its_line_and_once(sent: list[bytes]) -> None:
+    comments: list[str] = []
+    more = Pause()
+    script = [stream(*sent), more, chunk(b":two\ndata: b\n\n:three\n"), Silence()]
+    async with following(script, on_comment=comments.append) as (_, source):
+        reading = asyncio.ensure_future(anext(source))
+        await until(lambda: comments == ["one"])
+        more.go()
+        assert (await reading).data.endswith("b")
+        assert comments == ["one", "two"]
+        reading = asyncio.ensure_future(anext(source, None))
+        await until(lambda: comments == ["one", "two", "three"])
+        await source.close()
+        assert await reading is None
+
+
+async def test_comment_of_an_unfinished_block_that_is_lost_hides_none_of_the_next_connection() -> None:
+    comments: list[str] = []
+    scripts = [[stream(b":one\n"), Disconnect()], [stream(b":two\n\n"), Disconnect()], [NO_CONTENT]]
+    async with following(*scripts, on_comment=comments.append) as (_, source):
+        assert await anext(source, None) is None
+    assert comments == ["one", "two"]
+
+
+async def test_observer_of_comments_may_close_the_event_source() -> None:
+    closing: list[asyncio.Task[None]] = []
+
+    def close(_comment: str) -> None:
+        closing.append(asyncio.create_task(source.close()))
+
+    async with following([stream(b":\n"), Silence()], on_comment=close) as (_, source):
+        assert await anext(source, None) is None
+        await closing[0]
+
+
+@pytest.mark.parametrize("end", [LAST_CHUNK, Disconnect(), Disconnect(reset=True)], ids=["end", "FIN", "RST"])
+async def test_retry_of_an_unfinished_block_counts_however_the_stream_ends(end: bytes | Disconnect) -> None:
+    more = Pause()
+    body = [stream(b"retry: 3600000\ndata: a\n\n"), more, chunk(b"data: b\n\nid: lost\nretry: 20\n"), end]
+    async with following(body, [NO_CONTENT], reconnection=patient()) as (upstream, source):
+        assert (await anext(source)).data == "a"
+        more.go()
+        assert (await anext(source)).data == "b"
+        assert await anext(source, None) is None
+        assert source.reconnection_time == 20
+        assert asked_ids(upstream) == [None, None]
+
+
+async def test_torn_retry_line_does_not_count() -> None:
+    async with following([stream(b"retry: 30\n\nretry: 36000000"), Disconnect()], [NO_CONTENT], reconnection=patient()) as (_, source):
+        assert await anext(source, None) is None
+        assert source.reconnection_time == 30
+
+
 async def test_block_over_the_limit_ends_it_after_the_good_blocks() -> None:
     body = b"id: 1\ndata: a\n\ndata: b\n\n" + b"data: " + b"x" * 100 + b"\n\ndata: c\n\n"
     async with following([stream(body), Silence()], max_block_bytes=50) as (upstream, source):

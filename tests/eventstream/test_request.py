@@ -4,6 +4,7 @@ import asyncio
 import email.utils
 import re
 import time
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -112,10 +113,24 @@ async def test_status_of_a_server_in_trouble_is_tried_again(status: int) -> None
         assert len(upstream.requests) == 3
 
 
-async def test_content_encoding_that_nobody_can_read_fails_the_connection() -> None:
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: snappy\r\nContent-Length: 4\r\n\r\n"
-    async with following([head]) as (_, source):
-        with pytest.raises(ConnectionFailed, match="content encoding is 'snappy', this client asked for 'identity'"):
+def coded(*fields: bytes) -> bytes:
+    """The head of an event stream with these `Content-Encoding` fields."""
+    encodings = b"".join(b"Content-Encoding: %s\r\n" % field for field in fields)
+    return b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n" + encodings + b"Content-Length: 9\r\n\r\n"
+
+
+@pytest.mark.parametrize("fields", [[b"none"], [b"None"], [b"identity"], [b"identity, none"], [b"none", b"identity"], [b""]])
+async def test_content_encoding_that_says_none_is_none(fields: list[bytes]) -> None:
+    async with following([coded(*fields), b"data: a\n\n"], [NO_CONTENT]) as (_, source):
+        assert [event.data async for event in source] == ["a"]
+
+
+@pytest.mark.parametrize("fields", [[b"snappy"], [b"gzip, none"], [b"none", b"gzip"], [b"gzip, gzip"], [b"aes128gcm"]])
+async def test_content_encoding_that_nobody_can_read_fails_the_connection(fields: list[bytes]) -> None:
+    said = b", ".join(fields).decode()
+    reason = f"content encoding is '{said}', allowed is one of 'identity', 'gzip', 'deflate', 'br' and 'zstd'"
+    async with following([coded(*fields), b"data: a\n\n"]) as (_, source):
+        with pytest.raises(ConnectionFailed, match=reason):
             await anext(source)
 
 
@@ -125,6 +140,12 @@ async def unavailable(upstream: ScriptedUpstream) -> Unavailable:
         with pytest.raises(Unavailable) as raised:
             await request.open(session, "", aiohttp.ClientTimeout())
     return raised.value
+
+
+async def test_session_without_addresses_that_cannot_connect_is_unavailable(tmp_path: Path) -> None:
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(tmp_path / "nobody"))) as session:
+        with pytest.raises(Unavailable):
+            await StreamRequest.build("http://service/", "GET", None, None).open(session, "", aiohttp.ClientTimeout())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,94 @@
+"""What was read of a stream and not yet given: whole event blocks, and one whose end has not come."""
+
+from collections import deque
+
+from .errors import BlockTooLarge
+from .framer import Framer, split_blocks
+from .parser import Parser
+
+
+class Received:
+    """The blocks of one connection after another that wait for `parser`, which is fed each as soon as it is popped.
+
+    Comments and `retry` count with their own line (HTML standard 9.2.6). `look_ahead` takes those of the unfinished block.
+    """
+
+    def __init__(self, parser: Parser, max_block_bytes: int) -> None:
+        self.too_large: BlockTooLarge | None = None
+        """To be raised behind the blocks."""
+        self._parser = parser
+        self._max_block_bytes = max_block_bytes
+        self._blocks: deque[bytes] = deque()
+        self._framer = Framer(max_block_bytes)
+        self._lines = UnfinishedLines()
+
+    def __repr__(self) -> str:
+        return f"<Received blocks={len(self._blocks)} {self._framer}>"
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of the unfinished block."""
+        return len(self._framer.unfinished)
+
+    @property
+    def newest_retry(self) -> int | None:
+        """The reconnection time after all that was received, popped or not."""
+        parser = Parser()
+        parser.reconnection_time = self._parser.reconnection_time
+        parser.feed(b"".join(self._blocks))
+        parser.feed_unfinished(UnfinishedLines().take(self._framer.unfinished))
+        return parser.reconnection_time
+
+    def open(self) -> None:
+        """Begin another connection. What was unfinished stays so."""
+        self._framer = Framer(self._max_block_bytes)
+        self._lines = UnfinishedLines()
+        self._parser.forget_unfinished()
+
+    def add(self, chunk: bytes) -> bytes:
+        """Take what was read, and return the blocks that it completes, joined. A block over the limit sets `too_large`."""
+        try:
+            blocks = self._framer.feed(chunk)
+        except BlockTooLarge as error:
+            self.too_large = error
+            blocks = error.complete
+        if blocks:
+            self._blocks.extend(split_blocks(blocks))
+            self._lines = UnfinishedLines()
+        return blocks
+
+    def pop(self) -> bytes | None:
+        """Return the next block, None when there is none yet. Blank lines that belong to no block are an item of their own."""
+        return self._blocks.popleft() if self._blocks else None
+
+    def look_ahead(self) -> bool:
+        """Let the parser take the lines of the unfinished block that it has not, and return whether there were any.
+
+        All blocks must have been popped, so that comments keep their place among events.
+        """
+        lines = self._lines.take(self._framer.unfinished)
+        self._parser.feed_unfinished(lines)
+        return bool(lines)
+
+
+class UnfinishedLines:
+    """The complete lines of a block that is received piece by piece, each once. No byte is searched twice."""
+
+    __slots__ = ("_begin", "_searched")
+
+    def __init__(self) -> None:
+        self._begin = 0  # of the first line that is not complete
+        self._searched = 0
+
+    def __repr__(self) -> str:
+        return f"<UnfinishedLines begin={self._begin} searched={self._searched}>"
+
+    def take(self, block: bytearray) -> list[bytes]:
+        """Return the lines that became complete since the last call, at whose time `block` was the same or a beginning of it."""
+        end = max(block.rfind(b"\n", self._searched), block.rfind(b"\r", self._searched)) + 1
+        self._searched = len(block)
+        if not end:
+            return []
+        lines = bytes(block[self._begin : end]).splitlines()
+        self._begin = end
+        return [line for line in lines if line]  # none is blank, but the LF of a CRLF that was cut looks like one
