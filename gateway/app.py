@@ -136,8 +136,7 @@ def _end_streams(exchanges: list[Exchange], spread: int) -> None:
         relay = exchange.relay
         if relay is None or relay.verdict or not exchange.event_stream:
             continue
-        if exchange.wants_retry:
-            relay.tell_retry(random.randint(_RETURN_AFTER_MS, _RETURN_AFTER_MS + spread))
+        relay.tell_retry(random.randint(_RETURN_AFTER_MS, _RETURN_AFTER_MS + spread))
         relay.end(DRAINED)
 
 

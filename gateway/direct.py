@@ -27,6 +27,7 @@ from .exchange import Exchange
 from .failures import failed
 from .headers import CONTENT_ENCODING, announce_client, apply_rules, content_encoding, end_to_end, is_delimited, is_event_stream
 from .incoming import Incoming
+from .last_event_id import read_last_event_id
 from .metrics.metrics import Metrics
 from .problems import problem
 from .relay import COMPLETE, CUT, LEFT, Relay, Sink
@@ -118,7 +119,8 @@ class Direct:
         assert isinstance(protocol, DownstreamProtocol)
         assert protocol.transport is not None
         throttle = open_throttle(protocol, exchange.allowance)
-        relay = self._open_relay(throttle or protocol.transport, writer.chunked, upstream, exchange)
+        resumes = exchange.event_stream and bool(read_last_event_id(request.headers, exchange.target))
+        relay = self._open_relay(throttle or protocol.transport, writer.chunked, upstream, exchange, resumes=resumes)
         if begin_writing(protocol, relay, throttle):
             relay.pause()
         pump = None if attach(upstream, relay) else asyncio.create_task(_pump(upstream, relay, writer))
@@ -161,7 +163,9 @@ class Direct:
             end_unfinished(request, response, delimited=is_delimited(response.headers))
         return response
 
-    def _open_relay(self, sink: Sink, chunked: bool, upstream: UpstreamAnswer, exchange: Exchange, *, whole: bool = False) -> Relay:
+    def _open_relay(
+        self, sink: Sink, chunked: bool, upstream: UpstreamAnswer, exchange: Exchange, *, resumes: bool = False, whole: bool = False
+    ) -> Relay:
         """Opens what forwards the body; nobody waits for one that is here as a `whole`."""
         route = exchange.route
         framer = decoder = None
@@ -183,6 +187,7 @@ class Direct:
             framer=framer,
             decoder=decoder,
             until_close=not is_delimited(upstream.headers),
+            resumes=resumes,
             heartbeat_ticks=heartbeat_ticks,
             idle_ticks=0 if whole else self._wheel.ticks(route.idle_timeout_seconds),
         )

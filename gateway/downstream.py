@@ -272,6 +272,9 @@ def comes_from_peer(request: web.BaseRequest) -> bool:
     return request.remote == ""
 
 
-def takes_retry_block(request: web.BaseRequest) -> bool:
-    """Tells whether the client may get a block that has only `retry`: EventSource uses it, SDKs for LLMs fail on blocks without data."""
+def takes_retry_ahead(request: web.BaseRequest) -> bool:
+    """Whether the client may get a `retry` line ahead of its first block.
+
+    Clients that look for `data:` at the beginning of a block would miss that event. They send no `Accept` for event streams.
+    """
     return names_event_stream(request.headers) or (request.method == "GET" and accepts_event_stream(request.headers))

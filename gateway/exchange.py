@@ -36,7 +36,7 @@ class Exchange:
     refused: Reason | None = None
     """Why the gateway answered with an error of its own; None when it did not."""
     wants_retry: bool = False
-    """Whether a block that has only `retry` may be sent."""
+    """Whether a `retry` line may be sent ahead of the first block."""
     allowance: Allowance | None = None
     """What its client may be sent, None when there is no limit."""
     handed_over: bool = False

@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 from aiohttp import hdrs, web
 
-from eventstream import encode
+from eventstream import encode_retry
 
 RETRY_AFTER_SECONDS = 5
 """What `Retry-After` says where coming back later helps; a little above EventSource's usual three seconds."""
@@ -47,4 +47,4 @@ def come_back_later() -> web.Response:
     """Gives an event stream that only says when to come back: an EventSource gives up for good on any other answer."""
     milliseconds = random.randint(_RETURN_AFTER_MS, _RETURN_AFTER_MS + _RETURN_SPREAD_MS)
     headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "Server": "gateway"}
-    return web.Response(body=encode(retry=milliseconds), headers=headers)
+    return web.Response(body=encode_retry(milliseconds), headers=headers)

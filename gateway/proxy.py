@@ -11,7 +11,7 @@ from .auth.expiry import end_at_expiry
 from .clients.admission import Admission
 from .dashboard.timeline import Timeline
 from .direct import Direct
-from .downstream import comes_from_peer, takes_retry_block
+from .downstream import comes_from_peer, takes_retry_ahead
 from .exchange import Exchange
 from .fan_out.heap import Heap
 from .incoming import Incoming
@@ -157,7 +157,7 @@ class Proxy:
             if reason in ("malformed", "target"):
                 response.force_close()  # who knows where the next request begins
             return response
-        return Exchange(route, request.method, target, client, wants_retry=takes_retry_block(request), handed_over=handed_over)
+        return Exchange(route, request.method, target, client, wants_retry=takes_retry_ahead(request), handed_over=handed_over)
 
     async def _let_in(self, request: Incoming, route: Route, target: str) -> str:
         """Gives the target without credentials, after the request says who asks. Raises Denied."""

@@ -5,10 +5,11 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from eventstream import HEARTBEAT, BlockTooLarge, Framer, count_blocks, encode
+from eventstream import HEARTBEAT, HEARTBEAT_BLOCK, BlockTooLarge, Framer, count_blocks, encode_retry
 
 from .decoding import Decoder, UndecodableError
 from .error_event import error_block
+from .fan_out.heartbeats import shows_id
 from .wheel import TimerWheel
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Relay:
 
     With a framer (event streams) only whole blocks leave, each in the call that brought its last byte, and a heartbeat when nothing left
     for `heartbeat_ticks`. The unfinished block behind which upstream ends is the `rest`. If only the end of the connection delimits the
-    body, `until_close`, an end within a line is a cut.
+    body, `until_close`, an end within a line is a cut. `resumes` says that the client brings a last event ID.
 
     Whoever owns the transport calls `pause` when its buffer is over the high-water mark and `resume` when it has drained; meanwhile the
     upstream is paused. So at most one read and one transport buffer are in memory, plus the unfinished block.
@@ -62,6 +63,7 @@ class Relay:
         "_last_read",
         "_last_write",
         "_parts",
+        "_shown_id",
         "_sink",
         "_until_close",
         "_waiter",
@@ -89,6 +91,7 @@ class Relay:
         framer: Framer | None = None,
         decoder: Decoder | None = None,
         until_close: bool = False,
+        resumes: bool = False,
         heartbeat_ticks: int = 0,
         idle_ticks: int = 0,
     ) -> None:
@@ -97,6 +100,7 @@ class Relay:
         self._framer = framer
         self._decoder = decoder
         self._until_close = until_close
+        self._shown_id = resumes or not heartbeat_ticks
         self._wheel = wheel
         self._heartbeat_ticks = heartbeat_ticks
         self._idle_ticks = idle_ticks
@@ -155,6 +159,8 @@ class Relay:
         if self.tap is not None:
             self.tap(chunk, blocks, self._framer.pending_bytes)
         if blocks:
+            if not self._shown_id:
+                self._shown_id = shows_id(blocks)
             self._forward(blocks, count_blocks(blocks))
 
     def _decode_on(self) -> None:
@@ -261,8 +267,9 @@ class Relay:
         self._forward(error_block(self.reason, ui_messages=ui_messages))
 
     def tell_retry(self, milliseconds: int) -> None:
-        """Writes a block that tells the subscriber when to come back. Only when the stream is at a boundary, which it always is."""
-        self._forward(encode(retry=milliseconds))
+        """Write when to come back, for the end of the stream, if it is known where blocks end."""
+        if self.framed:
+            self._forward(encode_retry(milliseconds))
 
     def ring(self, now: int) -> int:
         """Sends the heartbeat or gives the upstream up, when it is time; gives the next time to look."""
@@ -276,7 +283,7 @@ class Relay:
             self.heartbeats += 1
             if not self.bytes_out and self._framer is not None:
                 self._framer.drop_mark()
-            self._forward(HEARTBEAT)
+            self._forward(HEARTBEAT if self._shown_id else HEARTBEAT_BLOCK)
         due = []
         if self._heartbeat_ticks:
             due.append(self._last_write + self._heartbeat_ticks)

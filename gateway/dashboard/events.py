@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from eventstream import encode
+from eventstream import encode, encode_retry
 
 from ..problems import problem
 from .services import Services
@@ -75,7 +75,7 @@ class Dashboard:
     async def _events(self) -> AsyncGenerator[bytes, None]:
         making = self._enter()
         try:
-            yield encode(retry=_RETURN_AFTER_MS) + encode(json.dumps({"names": _SERIES, "points": [*self._series]}), type="series")
+            yield encode_retry(_RETURN_AFTER_MS) + encode(json.dumps({"names": _SERIES, "points": [*self._series]}), type="series")
             if self._latest:
                 yield self._latest
             while not self._closed and not making.done():

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
-from eventstream import HEARTBEAT
-
 from ..wheel import TimerWheel
+from .heartbeats import Shown
 from .history import History
-from .subscriber import Subscriber
+from .subscriber import Kind, Subscriber
+
+_ID = Shown.ID
 
 MOST_MEMBERS = 1000
 """More would keep the event loop too long in one go: a write takes about 15 µs."""
@@ -18,16 +19,30 @@ class Cohort:
     A member is not asked whether it can take more: its transport says so, and then it leaves (`Subscriber.pause`).
     """
 
-    __slots__ = ("_heartbeat_ticks", "_history", "_last_write", "_wheel", "_writes", "bytes", "chunked", "cursor", "heartbeats", "slot")
+    __slots__ = (
+        "_heartbeat_ticks",
+        "_history",
+        "_last_write",
+        "_wheel",
+        "_writes",
+        "bytes",
+        "chunked",
+        "cursor",
+        "heartbeats",
+        "shown",
+        "slot",
+    )
 
-    def __init__(self, history: History, wheel: TimerWheel, heartbeat_ticks: int, *, chunked: bool) -> None:
+    def __init__(self, history: History, wheel: TimerWheel, heartbeat_ticks: int) -> None:
         self._history = history
         self._wheel = wheel
         self._heartbeat_ticks = heartbeat_ticks
         self._writes: dict[Subscriber, Callable[[bytes], object]] = {}
         self._last_write = 0
-        self.chunked = chunked
+        self.chunked = True
         """Whether HTTP chunks are made for its members."""
+        self.shown = Shown.BLOCKS
+        """What its members' connections have shown."""
         self.cursor = history.end
         self.bytes = 0
         """Bytes of blocks and heartbeats that a member got who was here from the beginning."""
@@ -39,6 +54,15 @@ class Cohort:
 
     def __len__(self) -> int:
         return len(self._writes)
+
+    @property
+    def kind(self) -> Kind:
+        """What its members have in common."""
+        return self.chunked, self.shown
+
+    @kind.setter
+    def kind(self, kind: Kind) -> None:
+        self.chunked, self.shown = kind
 
     @property
     def members(self) -> tuple[Subscriber, ...]:
@@ -62,15 +86,17 @@ class Cohort:
     def flush(self) -> None:
         """Sends what has come since, about `READ_BYTES` at most."""
         data, self.cursor = self._history.read(self.cursor, self._history.end)
-        self._write(data)
+        self._write_blocks(data)
 
     def send(self, blocks: Sequence[bytes]) -> None:
         """Sends the newest blocks, which are all that has come since."""
         self.cursor += len(blocks)
         if len(self._writes) != 1:
-            self._write(b"".join(blocks))
+            self._write_blocks(b"".join(blocks))
             return
-        data = blocks[0] if len(blocks) == 1 else b"".join(blocks)  # the same as `_write`, which costs more
+        data = blocks[0] if len(blocks) == 1 else b"".join(blocks)  # the same as `_write_blocks`, which costs more
+        if self.shown is not _ID:
+            self.shown = self.shown.then(data)
         self._last_write = self._wheel.now
         self.bytes += len(data)
         [write] = self._writes.values()
@@ -80,8 +106,13 @@ class Cohort:
         """Sends the heartbeat when it is time; gives the next time to look."""
         if now - self._last_write >= self._heartbeat_ticks:
             self.heartbeats += 1
-            self._write(HEARTBEAT)
+            self._write(self.shown.heartbeat)
         return self._last_write + self._heartbeat_ticks if self._writes else 0
+
+    def _write_blocks(self, data: bytes) -> None:
+        if self.shown is not _ID:
+            self.shown = self.shown.then(data)
+        self._write(data)
 
     def _write(self, data: bytes) -> None:
         self._last_write = self._wheel.now

@@ -8,7 +8,7 @@ from time import perf_counter
 
 from ..metrics.latency import SAMPLE_EVERY, Latency
 from ..wheel import TimerWheel
-from .cohort import MOST_MEMBERS, Cohort
+from .cohorts import Cohorts
 from .history import READ_BYTES, UNLIMITED, History, Limits
 from .memory import Memory as Memory
 from .subscriber import BEHIND, Subscriber
@@ -46,7 +46,7 @@ class FanOut:
         self._memory = memory
         self._heartbeat_ticks = heartbeat_ticks
         self._moved = moved
-        self._cohorts: list[Cohort] = []
+        self._cohorts = Cohorts(self.history, wheel, heartbeat_ticks)
         self._alone: set[Subscriber] = set()
         self._lagging: deque[Subscriber] = deque()  # of those alone who are not paused
         self._scheduled = False
@@ -70,7 +70,7 @@ class FanOut:
     def pass_on(self, blocks: Sequence[bytes], ids: Sequence[str | None] = ()) -> None:
         """Takes the next blocks, at least one, and sends them in this very turn of the event loop. For streams with few subscribers. `ids`
         are as in `History.append`, none when no block has one."""
-        history, cohorts = self.history, self._cohorts
+        history, cohorts = self.history, self._cohorts.all
         end, end_bytes = history.end, history.end_bytes
         if ids:
             for block, id in zip(blocks, ids, strict=True):
@@ -93,11 +93,13 @@ class FanOut:
         if cursor is not None and cursor < self.history.first:
             subscriber.send_away(BEHIND, "what follows is no longer kept")
             return
-        cohort = self._cohort_for(subscriber)
-        subscriber.cursor = cohort.cursor if cursor is None else cursor
+        if cursor is None:
+            cohort = self._cohorts.find(subscriber)
+            cursor = cohort.cursor if cohort is not None else self.history.end
+        subscriber.cursor = cursor
         self._alone.add(subscriber)
         if not subscriber.paused:
-            self._place(subscriber, cohort)
+            self._place(subscriber)
         self._schedule()
 
     def leave(self, subscriber: Subscriber) -> None:
@@ -120,12 +122,12 @@ class FanOut:
     def at_end(self) -> list[Subscriber]:
         """Gives those who have had everything and wait for more."""
         end = self.history.end
-        members = [member for cohort in self._cohorts if cohort.cursor == end for member in cohort.members]
+        members = [member for cohort in self._cohorts.all if cohort.cursor == end for member in cohort.members]
         return members + [subscriber for subscriber in self._alone if subscriber.cursor == end and not subscriber.queued]
 
     def give_way(self) -> bool:
         """Forgets a part of the history for the sake of others; gives whether there was one to spare."""
-        if not self.history.drop_oldest(self._least_cursor()):
+        if not self.history.drop_oldest(self._cohorts.least_cursor):
             return False
         self._close_behind()
         return True
@@ -136,9 +138,9 @@ class FanOut:
 
     def clear(self, reason: str) -> None:
         """Forgets what is kept: those who are live go on, those who are behind are sent away, for `reason`, and may come back for it."""
-        while (cohort := self._furthest_behind()) is not None:
-            cohort.flush()
-        self.history.clear(self._least_cursor())
+        while (cohort := self._cohorts.furthest_behind()) is not None:
+            self._cohorts.flush(cohort)
+        self.history.clear(self._cohorts.least_cursor)
         self._close_behind(reason)
         self._memory.count(self)
 
@@ -170,10 +172,9 @@ class FanOut:
     def _crowded(self, for_whom: bool) -> bool:
         history = self.history
         unsent = None
-        for cohort in self._cohorts:
-            if cohort:
-                sent = history.position(cohort.cursor)
-                unsent = min(history.end_bytes - sent, unsent) if unsent is not None else history.end_bytes - sent
+        for cohort in self._cohorts.occupied:
+            sent = history.position(cohort.cursor)
+            unsent = min(history.end_bytes - sent, unsent) if unsent is not None else history.end_bytes - sent
         if unsent is not None:
             return unsent > _MOST_UNSENT_BYTES
         if not self.subscribers:
@@ -192,23 +193,12 @@ class FanOut:
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
 
-    def _cohort_for(self, subscriber: Subscriber) -> Cohort:
-        for cohort in self._cohorts:
-            if cohort.chunked == subscriber.chunked and len(cohort) < MOST_MEMBERS:
-                if not cohort:
-                    cohort.cursor = self.history.end  # where it was left may be behind the history by now
-                return cohort
-        cohort = Cohort(self.history, self._wheel, self._heartbeat_ticks, chunked=subscriber.chunked)
-        self._cohorts.append(cohort)
-        return cohort
-
-    def _place(self, subscriber: Subscriber, cohort: Cohort) -> None:
-        """Lets a subscriber go on with the cohort if it is there, else catch up by itself."""
+    def _place(self, subscriber: Subscriber) -> None:
+        """Let a subscriber go on with a cohort if one is where it is, otherwise catch up by itself."""
         if self._finish is not None and subscriber.cursor == self.history.end:
             subscriber.end(*self._finish, tail=self.history.tail)
-        elif subscriber.cursor == cohort.cursor:
+        elif self._cohorts.enter(subscriber):
             self._alone.discard(subscriber)
-            subscriber.enter(cohort)
         else:
             self._queue(subscriber)
 
@@ -223,14 +213,14 @@ class FanOut:
             self._scheduled = True
             self._loop.call_soon(self._turn)
             self._turns += 1
-            if not self._turns % SAMPLE_EVERY and self._least_cursor() < self.history.end:
+            if not self._turns % SAMPLE_EVERY and self._cohorts.least_cursor < self.history.end:
                 self._sample = (self.history.end, perf_counter())
 
     def _turn(self) -> None:
         """Serves one cohort and some of those who catch up, then lets the event loop turn."""
         self._scheduled = False
-        if (cohort := self._furthest_behind()) is not None:
-            cohort.flush()
+        if (cohort := self._cohorts.furthest_behind()) is not None:
+            self._cohorts.flush(cohort)
         self._serve_lagging()
         if self._finish is not None:
             for subscriber in self.at_end():
@@ -238,21 +228,15 @@ class FanOut:
         if self.history.full:
             self._trim()
         self._memory.count(self)
-        if self._lagging or self._furthest_behind() is not None:
+        if self._lagging or self._cohorts.furthest_behind() is not None:
             self._schedule()
         self._wake()
-        if self._sample is not None and self._least_cursor() >= self._sample[0]:
+        if self._sample is not None and self._cohorts.least_cursor >= self._sample[0]:
             if self._latency is not None:
                 self._latency.note(perf_counter() - self._sample[1])
             self._sample = None
         if self._moved is not None:
             self._moved()
-
-    def _furthest_behind(self) -> Cohort | None:
-        """Gives the cohort whose turn it is; of several the oldest, so that those who are live do not wait for those who just came back."""
-        end = self.history.end
-        behind = [cohort for cohort in self._cohorts if cohort and cohort.cursor < end]
-        return min(behind, key=lambda cohort: cohort.cursor, default=None)
 
     def _serve_lagging(self) -> None:
         lagging = self._lagging
@@ -272,23 +256,21 @@ class FanOut:
         subscriber.queued = False
         if subscriber.paused:
             return
-        cohort = self._cohort_for(subscriber)
-        if subscriber.cursor < cohort.cursor:
-            data, cursor = self.history.read(subscriber.cursor, cohort.cursor)
+        cohort = self._cohorts.find(subscriber)
+        upto = cohort.cursor if cohort is not None else self.history.end
+        if subscriber.cursor < upto:
+            data, cursor = self.history.read(subscriber.cursor, upto)
             blocks = cursor - subscriber.cursor
             subscriber.cursor = cursor
             subscriber.write(data, blocks=blocks)
             self._last_progress = self._loop.time()
             if subscriber.paused or subscriber.verdict:
                 return
-        self._place(subscriber, cohort)
-
-    def _least_cursor(self) -> int:
-        return min((cohort.cursor for cohort in self._cohorts if cohort), default=self.history.end)
+        self._place(subscriber)
 
     def _trim(self) -> None:
         before = self.history.first
-        self.history.trim(self._least_cursor())
+        self.history.trim(self._cohorts.least_cursor)
         if self.history.first > before:
             self._close_behind()
         self._memory.count(self)

@@ -64,8 +64,14 @@ def _cut_blank_line(block: bytes) -> tuple[bytes, bytes]:
 
 def read_id(block: bytes) -> str | None:
     """Gives what the last event ID becomes with a block, None when it stays."""
-    found = _ID.findall(block)
+    found = read_ids(block)
     return found[-1].decode("utf-8", "replace") if found else None
+
+
+def read_ids(blocks: bytes) -> list[bytes]:
+    """Return the values of all `id` fields that clients do not ignore."""
+    found: list[bytes] = _ID.findall(blocks)
+    return found
 
 
 def read_stamp(id: str) -> tuple[str, int] | None:

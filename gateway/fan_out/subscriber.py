@@ -4,11 +4,12 @@ import asyncio
 import random
 from typing import TYPE_CHECKING
 
-from eventstream import encode
+from eventstream import encode_retry
 
 from ..error_event import error_block
 from ..relay import LEFT, Sink
 from ..wheel import TimerWheel
+from .heartbeats import Shown
 
 if TYPE_CHECKING:
     from .cohort import Cohort
@@ -18,6 +19,9 @@ BEHIND = "behind"
 """The subscriber was so slow that the history no longer has what comes next for it."""
 EXPIRED = "expired"
 """The connection was open for as long as the route allows."""
+
+Kind = tuple[bool, Shown]
+"""What subscribers must have in common to get the same bytes: whether HTTP chunks are made, and what their connections have shown."""
 
 RETURN_AFTER_MS = 1000
 RETURN_SPREAD_MS = 4000
@@ -44,13 +48,17 @@ class Subscriber:
         "paused",
         "queued",
         "reason",
+        "shown",
         "slot",
         "takes_retry",
         "verdict",
         "write_to_transport",
     )
 
-    def __init__(self, transport: Sink, wheel: TimerWheel, *, chunked: bool, takes_retry: bool, expires: int = 0) -> None:
+    def __init__(
+        self, transport: Sink, wheel: TimerWheel, *, chunked: bool, takes_retry: bool, resumes: bool = False, expires: int = 0
+    ) -> None:
+        """Take a connection that is open. `resumes` says that its client brings a last event ID."""
         self._transport = transport
         self.write_to_transport = transport.write
         self._wheel = wheel
@@ -59,7 +67,9 @@ class Subscriber:
         self._blocks = self._bytes = self._heartbeats = 0  # without what it is getting with its cohort
         self._expires = expires
         self.takes_retry = takes_retry
-        """Whether a block that has only `retry` may be sent."""
+        """Whether a `retry` line may stand ahead of a block."""
+        self.shown = Shown.ID if resumes else Shown.BLOCKS
+        """What its connection has shown, while it is in no cohort."""
         self.fan_out: FanOut | None = None
         self.cohort: Cohort | None = None
         self.cursor = 0
@@ -81,6 +91,11 @@ class Subscriber:
     def chunked(self) -> bool:
         """Whether HTTP chunks are made for it."""
         return self._chunked
+
+    @property
+    def kind(self) -> Kind:
+        """What it must have in common with a cohort."""
+        return self._chunked, self.shown
 
     @property
     def blocks_out(self) -> int:
@@ -113,13 +128,16 @@ class Subscriber:
             self._bytes += cohort.bytes
             self._heartbeats += cohort.heartbeats
             self.cursor = cohort.cursor
+            self.shown = cohort.shown
             self.cohort = None
             cohort.remove(self)
 
     def write(self, data: bytes, *, blocks: int = 1) -> None:
-        """Writes whole blocks that are for this subscriber alone."""
+        """Write whole blocks that are for this subscriber alone, or with no `blocks` lines that belong to the next one."""
         if self._transport.is_closing():
             return  # it has left, and aiohttp is about to say so
+        if self.shown is not Shown.ID:
+            self.shown = self.shown.then(data, whole=blocks > 0)
         self._blocks += blocks
         self._bytes += len(data)
         self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
@@ -164,14 +182,13 @@ class Subscriber:
         self.write(error_block(self.reason, ui_messages=ui_messages))
 
     def tell_retry(self, milliseconds: int) -> None:
-        """Writes a block that tells it when to come back, if it takes such a block."""
-        if self.takes_retry:
-            self.write(encode(retry=milliseconds))
+        """Write when to come back, for the end of the stream."""
+        self.write(encode_retry(milliseconds), blocks=0)
 
     def tell_retry_ahead(self, milliseconds: int) -> None:
-        """Writes the same as a line of the block that comes next, for there are clients that fail on blocks without data."""
+        """Write the same ahead of the block that comes next, unless the client may look for `data` where a block begins."""
         if self.takes_retry:
-            self.write(b"retry: %d\n" % milliseconds, blocks=0)
+            self.tell_retry(milliseconds)
 
     def send_away(self, verdict: str, reason: str = "", *, spread_ms: int = RETURN_SPREAD_MS) -> None:
         """Ends it after it was told to come back at a time of its own."""

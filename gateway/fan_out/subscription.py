@@ -12,6 +12,7 @@ from ..downstream import end_unfinished, occupy, release
 from ..error_event import UI_MESSAGES
 from ..exchange import Exchange
 from ..incoming import Incoming
+from ..last_event_id import read_last_event_id
 from ..relay import COMPLETE, CUT, LEFT
 from ..response import ResponseHead, send_head
 from ..wheel import TimerWheel
@@ -39,7 +40,14 @@ async def send_stream(
     expires = _expiry(exchange.route.max_connection_seconds, wheel)
     throttle = open_throttle(protocol, exchange.allowance)
     transport = throttle or protocol.transport
-    subscriber = Subscriber(transport, wheel, chunked=writer.chunked, takes_retry=exchange.wants_retry, expires=expires)
+    subscriber = Subscriber(
+        transport,
+        wheel,
+        chunked=writer.chunked,
+        takes_retry=exchange.wants_retry,
+        resumes=bool(read_last_event_id(request.headers, exchange.target)),
+        expires=expires,
+    )
     subscriber.paused = begin_writing(protocol, subscriber, throttle)
     exchange.status, exchange.event_stream, exchange.relay = 200, True, subscriber
     exchange.ui_messages = UI_MESSAGES in fields

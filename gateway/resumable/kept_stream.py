@@ -184,9 +184,11 @@ class KeptStream:
     def _add_comments(self, block: bytes) -> None:
         """Keeps what has only comments for the head of the next block; behind the last one it means nothing to anybody.
 
-        A block of their own would be an event without data for clients that have seen an ID before.
+        A block of their own would be an event without data for clients that have seen an ID before. Heartbeats are left out: each
+        connection has its own, and clients that split at blank lines lose an event that one is glued to.
         """
-        if lines := block.strip(_LINE_ENDS):
+        lines = block.strip(_LINE_ENDS)
+        if lines.strip(b":\r\n"):
             self._comments += lines + b"\n"
 
     def writelines(self, data: Iterable[bytes]) -> None:

@@ -62,7 +62,7 @@ class Route(BaseModel):
     idle_timeout_seconds: float = Field(0.0, ge=0)
     """How long the upstream may be silent within a response; then it is lost. 0: no limit (TCP keep-alive finds dead hosts)."""
     heartbeat_seconds: float = Field(15.0, ge=0)
-    """An event stream without a write for so long gets one comment line (`:`). 0: none."""
+    """An event stream without a write for this time gets a comment (`:`), as a block of its own while it has shown no `id`. 0: none."""
     max_block_bytes: int = Field(DEFAULT_MAX_BLOCK_BYTES, ge=1)
     """Largest event block in bytes; a larger one ends the stream as an upstream loss does."""
     on_upstream_loss: Literal["abort", "error-event"] = "abort"

@@ -92,8 +92,11 @@ class Following:
         verdict, reason = CUT, "the gateway failed; its log says why"
         try:
             async for block, event in self.source.parsed_blocks():
+                beaten = block.startswith(HEARTBEAT)
                 while block.startswith(HEARTBEAT):
                     block = block[len(HEARTBEAT) :]
+                if beaten and not block.strip(_LINE_ENDS):
+                    continue  # a heartbeat in a block of its own
                 id = self.source.last_event_id
                 changed = id if id != self._id and id else None
                 self._id = id

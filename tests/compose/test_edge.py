@@ -227,6 +227,6 @@ async def test_clients_are_told_when_to_come_back_when_the_stack_is_stopped(edge
         with pytest.raises(Cut):  # it is not complete, only over
             await stream.to_end(rest)
         await stopping
-    assert re.search(rb"(\A|\n\n)retry: \d+\n\n\Z", b"".join(rest))
+    assert re.search(rb"(\A|\n\n)retry: \d+\n\Z", b"".join(rest))
     assert {edge.inspect(service)["State"]["ExitCode"] for service in ("gateway", "edge")} == {0}
     edge.compose("--profile", "edge", "start", "gateway", "edge")

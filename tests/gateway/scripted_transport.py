@@ -71,17 +71,25 @@ class Audience:
         self.memory = memory or Memory(1 << 30)
         self.fan_out = FanOut(limits, self.wheel, self.memory, heartbeat_ticks=heartbeat_ticks, moved=moved, latency=latency)
 
-    def subscriber(self, *, takes: int | None = None, chunked: bool = False, takes_retry: bool = False, expires: int = 0) -> Subscriber:
+    def subscriber(
+        self, *, takes: int | None = None, chunked: bool = False, takes_retry: bool = False, resumes: bool = False, expires: int = 0
+    ) -> Subscriber:
         """One who has not joined yet; `transport_of` gives what it writes to."""
         transport = ScriptedTransport(takes)
-        subscriber = Subscriber(transport, self.wheel, chunked=chunked, takes_retry=takes_retry, expires=expires)
+        subscriber = Subscriber(transport, self.wheel, chunked=chunked, takes_retry=takes_retry, resumes=resumes, expires=expires)
         transport.subscriber = subscriber
         return subscriber
 
     def join(
-        self, cursor: int | None = None, *, takes: int | None = None, chunked: bool = False, takes_retry: bool = False
+        self,
+        cursor: int | None = None,
+        *,
+        takes: int | None = None,
+        chunked: bool = False,
+        takes_retry: bool = False,
+        resumes: bool = False,
     ) -> tuple[Subscriber, ScriptedTransport]:
-        subscriber = self.subscriber(takes=takes, chunked=chunked, takes_retry=takes_retry)
+        subscriber = self.subscriber(takes=takes, chunked=chunked, takes_retry=takes_retry, resumes=resumes)
         self.fan_out.join(subscriber, cursor)
         return subscriber, transport_of(subscriber)
 

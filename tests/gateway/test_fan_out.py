@@ -207,10 +207,10 @@ async def test_heartbeat_comes_when_nothing_else_does() -> None:
     subscriber, transport = audience.join(chunked=True)
     _, plain = audience.join()
     await until(lambda: len(transport.writes) >= 2 and len(plain.writes) >= 2)
-    assert set(transport.writes) == {b"2\r\n:\n\r\n"}
-    assert set(plain.writes) == {b":\n"}
+    assert set(transport.writes) == {b"3\r\n:\n\n\r\n"}
+    assert set(plain.writes) == {b":\n\n"}
     assert subscriber.heartbeats == len(transport.writes)
-    assert subscriber.bytes_out == 2 * len(transport.writes)
+    assert subscriber.bytes_out == 3 * len(transport.writes)
     assert subscriber.blocks_out == 0
 
 
@@ -223,10 +223,10 @@ async def test_heartbeat_does_not_come_while_blocks_do(monkeypatch: pytest.Monke
         audience.fan_out.append(b"1\n\n")
         await settle()
         wheel._turn()
-    assert b":\n" not in transport.writes
+    assert b":\n\n" not in transport.writes
     for _ in range(5):
         wheel._turn()
-    assert b":\n" in transport.writes
+    assert b":\n\n" in transport.writes
 
 
 async def test_wheel_is_empty_when_all_have_left() -> None:

@@ -17,7 +17,7 @@ from gateway.wheel import TimerWheel
 from tests.gateway.subscribing import GUARD_SECONDS, Downstream, connected
 
 TICK_SECONDS = 0.01
-HEARTBEAT = b":\n"
+HEARTBEAT = b":\n\n"
 
 
 class Upstream:
@@ -138,10 +138,10 @@ async def test_heartbeat_comes_whenever_nothing_has_left_for_its_interval() -> N
         began_at = time.monotonic()
         relay, _ = open_relay(downstream, heartbeat_ticks=10)
         relay.feed(b"data: 1\n\n")
-        assert await downstream.read(9 + 2 * 3) == b"data: 1\n\n" + HEARTBEAT * 3
+        assert await downstream.read(9 + 3 * 3) == b"data: 1\n\n" + HEARTBEAT * 3
         assert time.monotonic() - began_at >= 3 * 9 * TICK_SECONDS
         assert relay.heartbeats >= 3  # one more when the machine was busy meanwhile
-        assert (relay.blocks_out, relay.bytes_out) == (1, 9 + 2 * relay.heartbeats)
+        assert (relay.blocks_out, relay.bytes_out) == (1, 9 + 3 * relay.heartbeats)
 
 
 async def test_heartbeat_comes_while_a_block_is_held_back_and_not_inside_it() -> None:
@@ -298,11 +298,11 @@ async def test_what_is_no_longer_sent_is_not_counted() -> None:
         relay, _ = open_relay(downstream, wheel, heartbeat_ticks=2)
         relay.feed(b"data: 1\n\n")
         wheel.turn(2)
-        assert (relay.blocks_out, relay.heartbeats, relay.bytes_out) == (1, 1, 9 + 2)
+        assert (relay.blocks_out, relay.heartbeats, relay.bytes_out) == (1, 1, 9 + 3)
         downstream.transport.close()  # the gateway hears of it a moment later
         relay.feed(b"data: 2\n\n")
         wheel.turn(10)
-        assert (relay.blocks_out, relay.heartbeats, relay.bytes_out) == (1, 1, 9 + 2)
+        assert (relay.blocks_out, relay.heartbeats, relay.bytes_out) == (1, 1, 9 + 3)
 
 
 async def test_error_event_is_one_block_of_json_that_says_what_happened() -> None:
@@ -322,7 +322,7 @@ async def test_subscriber_is_told_when_to_come_back() -> None:
         relay.feed(b"data: 1\n\ndata: half")
         relay.tell_retry(1234)
         relay.end(DRAINED)
-        assert await downstream.read(relay.bytes_out) == b"data: 1\n\nretry: 1234\n\n"
+        assert await downstream.read(relay.bytes_out) == b"data: 1\n\nretry: 1234\n"
 
 
 async def test_representation_shows_the_state() -> None:

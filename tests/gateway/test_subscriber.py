@@ -116,13 +116,15 @@ async def test_pause_and_resume_after_the_end_change_nothing() -> None:
     assert transport.writes == []
 
 
-async def test_retry_is_told_to_those_who_take_it_and_to_no_other() -> None:
+async def test_retry_is_told_to_all_at_the_end_and_ahead_of_a_block_only_to_those_who_take_it_there() -> None:
     audience = Audience()
     taking, refusing = audience.subscriber(takes_retry=True), audience.subscriber()
-    taking.tell_retry(1234)
-    refusing.tell_retry(1234)
-    assert transport_of(taking).body == b"retry: 1234\n\n"
+    for subscriber in (taking, refusing):
+        subscriber.tell_retry_ahead(1234)
+    assert transport_of(taking).body == b"retry: 1234\n"
     assert transport_of(refusing).body == b""
+    refusing.tell_retry(1234)
+    assert transport_of(refusing).body == b"retry: 1234\n"
 
 
 async def test_those_who_are_sent_away_come_back_spread_over_the_window() -> None:

@@ -13,7 +13,7 @@ from tests.proxy.downstream import Answer, Downstream, End, connected
 from tests.scripted_upstream import EVENT_STREAM_HEAD, Act, Asked, Script, ScriptedUpstream, chunk
 
 NUMBER = re.compile(rb"data: (\d+)\n\n")
-RETRY = re.compile(rb"retry: ?(\d+)\n\n")
+RETRY = re.compile(rb"retry: ?(\d+)\n")
 
 
 async def count_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -19,7 +19,7 @@ from tests.scripted_upstream import EVENT_STREAM_HEAD, Asked, Script, ScriptedUp
 from tests.stack import EXIT_SECONDS
 
 DRAIN_SECONDS = 3
-RETRY = re.compile(rb"retry: ?(\d+)\n\n")
+RETRY = re.compile(rb"retry: ?(\d+)\n")
 
 
 async def test_connections_spread_over_workers_and_figures_add_up() -> None:
@@ -132,7 +132,7 @@ async def test_ctrl_c_to_the_process_group_drains_it() -> None:
             os.killpg(workers.gateway.pid, signal.SIGINT)
             bodies = await asyncio.gather(*(answer.to_end() for answer in answers))
             assert await workers.gateway.exit_status() == 0
-        assert all(body.endswith(b"\n\n") for body in bodies)
+        assert all(RETRY.fullmatch(body.removeprefix(EVENT)) for body in bodies), {*bodies}
         assert ended(pids)
         log = await workers.gateway.rest_of_log()
     assert [fact["event"] for fact in log if fact["level"] != "info"] == []
@@ -146,7 +146,7 @@ async def test_sigterm_to_every_process_at_once_drains_it() -> None:
             os.kill(pid, signal.SIGTERM)
         bodies = await asyncio.gather(*(answer.to_end() for answer in answers))
         assert await workers.gateway.exit_status() == 0
-        assert all(body.endswith(b"\n\n") for body in bodies)
+        assert all(RETRY.fullmatch(body.removeprefix(EVENT)) for body in bodies), {*bodies}
         assert ended(pids)
 
 

@@ -87,7 +87,7 @@ def plain(answer: Answer) -> bytes:
 
 
 def has_come(answer: Answer, due: bytes, _: bytes) -> bool:
-    return plain(answer).replace(b":\n", b"") == due
+    return plain(answer).replace(b":\n\n", b"") == due
 
 
 @CODING
@@ -103,7 +103,7 @@ async def test_compressed_stream_stays_readable_event_by_event(converse: Convers
             await answer.receive_until(partial(has_come, answer, due))
             pause.go()
         await answer.to_end()
-        assert plain(answer).replace(b":\n", b"") == b"".join(EVENTS)
+        assert plain(answer).replace(b":\n\n", b"") == b"".join(EVENTS)
         assert answer.end is End.COMPLETE
 
 

@@ -1,6 +1,7 @@
 """A silent event stream gets comment lines, between blocks and nowhere else."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -12,14 +13,18 @@ from tests.scripted_upstream import Act, Pause, Script, chunk
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("gateway")]
 
-BEAT = b":\n"
+BEAT = b":\n\n"
+"""A block of its own: clients that split at blank lines lose an event that a bare comment line is glued to."""
+BEAT_BEHIND_AN_ID = b":\n"
+"""No block: OpenAI's SDK fails on one without data behind an ID."""
 
 
 def beats_after(received: bytes, blocks: bytes) -> int:
     """Counts the heartbeats that follow `blocks`; there must be nothing else."""
     assert received.startswith(blocks)
-    beats = len(received[len(blocks) :]) // 2
-    assert received == blocks + beats * BEAT
+    beat = BEAT_BEHIND_AN_ID if b"id: 1" in blocks else BEAT
+    beats = len(received[len(blocks) :]) // len(beat)
+    assert received == blocks + beats * beat
     return beats
 
 
@@ -33,7 +38,7 @@ async def test_heartbeat_comes_wherever_upstream_falls_silent(converse: Converse
         async with converse(HEAD + first, pause, chunk(stream[cut:]), LAST_CHUNK, target="/heartbeat") as talk:
             answer = await talk.answer()
             blocks = whole_blocks(stream[:cut])
-            beats = beats_after(await answer.receive(len(blocks) + 2), blocks)
+            beats = beats_after(await answer.receive(len(blocks) + 3), blocks)
             assert beats >= 1
             pause.go()
             # further beats may have come before the rest, as the machine is slow; nothing may have come inside it
@@ -78,9 +83,54 @@ async def test_heartbeats_come_while_a_large_block_is_arriving(converse: Convers
         beaten.set()
         body = await answer.to_end()
         beats, _, block = body.removeprefix(b"data: 1\n\n").partition(b"data: ")
-        assert beats == len(beats) // 2 * BEAT
+        assert beats == len(beats) // len(BEAT) * BEAT
         assert block.strip(b"x") == b"\n\n"
         assert answer.end is End.COMPLETE
+
+
+@pytest.mark.parametrize(
+    ("target", "fields"),
+    [("/heartbeat", [("Last-Event-ID", "7")]), ("/heartbeat?lastEventId=7", []), ("/heartbeat", [("Last-Event-ID", "")])],
+    ids=["header", "query", "empty"],
+)
+async def test_resumed_stream_begins_as_one_that_has_shown_an_id(converse: Converse, target: str, fields: list[tuple[str, str]]) -> None:
+    async with converse(HEAD, Pause(), target=target, headers=fields) as talk:
+        beat = BEAT if fields and not fields[0][1] else BEAT_BEHIND_AN_ID
+        body = await (await talk.answer()).receive(3 * len(beat))
+        assert body == len(body) // len(beat) * beat
+
+
+@pytest.mark.parametrize("block", [b"id\ndata: 1\n\n", b"id: 7\0\ndata: 1\n\n", b'data: {"id": 7}\n\n', b"identity: 7\ndata: 1\n\n"])
+async def test_what_sets_no_id_makes_no_difference(converse: Converse, block: bytes) -> None:
+    async with converse(HEAD, chunk(block), Pause(), target="/heartbeat") as talk:
+        answer = await talk.answer()
+        assert (await answer.receive(len(block) + len(BEAT))).startswith(block + BEAT)
+
+
+def skips_comment_blocks(stream: bytes) -> list[bytes]:
+    """A client that splits at blank lines and skips blocks that begin with a comment, as many do that were written in an hour."""
+    return [block.partition(b"data: ")[2] for block in stream.split(b"\n\n")[:-1] if not block.startswith(b":")]
+
+
+def takes_blocks_of_data(stream: bytes) -> list[bytes]:
+    """A client that splits at blank lines and takes blocks that begin with data."""
+    return [block.removeprefix(b"data: ") for block in stream.split(b"\n\n")[:-1] if block.startswith(b"data: ")]
+
+
+@pytest.mark.parametrize("client", [skips_comment_blocks, takes_blocks_of_data])
+async def test_client_that_splits_at_blank_lines_loses_no_event_to_a_heartbeat(
+    converse: Converse, client: Callable[[bytes], list[bytes]]
+) -> None:
+    pauses = [Pause() for _ in range(5)]
+    steps = [step for number, pause in enumerate(pauses) for step in (pause, chunk(b"data: %d\n\n" % number))]
+    async with converse(HEAD, *steps, LAST_CHUNK, target="/heartbeat") as talk:
+        answer = await talk.answer()
+        for number, pause in enumerate(pauses):
+            await answer.receive_until(lambda body, sent=number: body.count(b"data") == sent and body.endswith(BEAT))
+            pause.go()
+        body = await answer.to_end()
+    assert body.count(b":\n") >= 5
+    assert client(body) == [b"0", b"1", b"2", b"3", b"4"]
 
 
 @pytest.mark.parametrize("cut", range(8))

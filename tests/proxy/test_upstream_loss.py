@@ -19,7 +19,7 @@ ABORTED = (End.CUT_SHORT, End.RESET)
 
 def beat_after(blocks: int, body: bytes) -> bool:
     """Tells whether a heartbeat has followed that many blocks."""
-    return body.count(b": x\n\n") == blocks and body.endswith(b"\n:\n")
+    return body.count(b": x\n\n") == blocks and body.endswith(b"\n:\n\n")
 
 
 def error_in(received: bytes, blocks: bytes) -> dict[str, object]:
@@ -186,7 +186,7 @@ async def test_connection_serves_the_next_request_after_an_error_event(converse:
 async def test_silent_upstream_is_lost_after_the_idle_timeout(converse: Converse, gateway: None) -> None:
     async with converse(HEAD, chunk(b"data: 1\n\ndata: unfinished"), Silence(), target="/idle") as talk:
         answer = await talk.answer()
-        assert (await answer.to_end()).replace(b":\n", b"") == b"data: 1\n\n"
+        assert (await answer.to_end()).replace(b":\n\n", b"") == b"data: 1\n\n"
         assert answer.end in ABORTED
         await talk.scene.left()
 
@@ -207,7 +207,7 @@ async def test_upstream_that_keeps_sending_is_not_idle(converse: Converse, gatew
             # the next block after a heartbeat: 9 × 0.2 s are longer than the timeout, one is not
             await answer.receive_until(partial(beat_after, number))
             pause.go()
-        assert (await answer.to_end()).replace(b":\n", b"") == b": x\n\n" * 9
+        assert (await answer.to_end()).replace(b"\n:\n\n", b"\n") == b": x\n\n" * 9
         assert answer.end is End.COMPLETE
 
 

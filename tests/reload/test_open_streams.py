@@ -188,7 +188,7 @@ async def test_heartbeats_of_a_new_route_come_in_time_however_long_those_of_the_
         await gateway.reload(route("/", upstream.url, heartbeat_seconds=0.1))
         begun = asyncio.get_running_loop().time()
         async with gateway.ask("/") as quick:
-            await quick.receive(len(event(1) + b":\n" * 5))
+            await quick.receive(len(event(1) + b":\n\n" * 5))
             assert asyncio.get_running_loop().time() - begun >= 0.4
         assert bytes(slow.body) == event(1)
 

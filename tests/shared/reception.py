@@ -26,6 +26,7 @@ class Reception:
         self.heartbeats = 0
         self.told_ahead: list[int] = []
         """The milliseconds of `retry` lines ahead of the first block of a connection."""
+        self._farewells: list[int] = []
         self._begun = False
         self._framer = Framer()
         self._parser = Parser(last_event_id)
@@ -41,8 +42,9 @@ class Reception:
 
     @property
     def rest(self) -> bytes:
-        """The unfinished block, without what the gateway has put in front of it."""
-        return self._without_heartbeats(bytes(self._rest) if self._begun else _AHEAD.sub(b"", bytes(self._rest)))[0]
+        """The unfinished block, without what the gateway has put in front of it; a bare `retry` line is none."""
+        rest = self._without_heartbeats(bytes(self._rest) if self._begun else _AHEAD.sub(b"", bytes(self._rest)))[0]
+        return b"" if _RETRY.fullmatch(rest) else rest
 
     @property
     def beats(self) -> int:
@@ -51,6 +53,7 @@ class Reception:
 
     def open(self) -> None:
         """A new connection: the unfinished block of the one before is discarded."""
+        self._farewells = self._all_farewells()
         self.heartbeats = self.beats
         self._begun = False
         self._framer = Framer()
@@ -92,10 +95,14 @@ class Reception:
             beats += 1
         return block, beats
 
+    def _all_farewells(self) -> list[int]:
+        farewell = _RETRY.fullmatch(self._without_heartbeats(bytes(self._rest))[0])
+        return [*self._farewells, int(farewell[1])] if farewell else self._farewells
+
     @property
     def retries(self) -> list[int]:
-        """The milliseconds of the blocks that have only `retry`."""
-        return [int(found[1]) for block in self.blocks if (found := _RETRY.fullmatch(block))]
+        """The milliseconds of the blocks that have only `retry`, and of bare `retry` lines at the end of a connection."""
+        return [int(found[1]) for block in self.blocks if (found := _RETRY.fullmatch(block))] + self._all_farewells()
 
 
 def is_gap(block: bytes) -> bool:
