@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from ssl import SSLContext
 from types import TracebackType
 from typing import Literal, Self
 
@@ -14,17 +15,8 @@ from .framer import DEFAULT_MAX_BLOCK_BYTES, count_blocks
 from .parser import Event, Parser
 from .received import Received
 from .reconnection import Reconnection
-from .request import (
-    NETWORK_ERRORS,
-    Headers,
-    StreamRequest,
-    Unavailable,
-    describe,
-    notice_broken_http,
-    open_session,
-    refuse_control_characters,
-    take_rest,
-)
+from .request import NETWORK_ERRORS, Headers, StreamRequest, Unavailable, describe, open_session, refuse_control_characters
+from .response import leave, notice_broken_http, take_rest
 
 State = Literal["connecting", "open", "closed"]
 
@@ -50,7 +42,8 @@ class EventSource:
       Headers of the same name replace `Accept`, `Cache-Control`, `Accept-Encoding` and, with a body, `Content-Type: text/plain`. Each
       connection starts at `url` (a `yarl.URL` is sent as it is), redirects are followed anew. Another origin (scheme, host and port)
       gets none of them but what says which content is accepted or sent.
-    - `cross_origin_redirects`: whether redirects to another origin are followed; if not they raise ConnectionFailed.
+    - `cross_origin_redirects`: whether redirects to another origin are followed; if not they raise ConnectionFailed. `tls`: what
+      aiohttp takes as `ssl`; other origins do not get it.
     - `last_event_id`: where to go on from, sent with the first request already.
     - `connect_timeout_seconds`: for name lookup, TCP and TLS together. `read_timeout_seconds`: when no byte, not even a comment, came
       for so long, the connection counts as lost; None waits for ever, also on a peer that is gone without a word.
@@ -76,6 +69,7 @@ class EventSource:
         connect_timeout_seconds: float = 10.0,
         read_timeout_seconds: float | None = None,
         cross_origin_redirects: bool = True,
+        tls: SSLContext | bool = True,
         max_block_bytes: int = DEFAULT_MAX_BLOCK_BYTES,
         on_comment: Callable[[str], None] | None = None,
         on_change: Callable[["EventSource"], None] | None = None,
@@ -94,7 +88,7 @@ class EventSource:
         """The header fields of the newest event stream's response."""
         self.tap: Callable[[bytes, bytes, int], None] | None = None
         """Is given each chunk as it came (an empty one at the end), the blocks that it completes, and how many bytes wait for theirs."""
-        self._request = StreamRequest.build(url, method, headers, body, cross_origin_redirects=cross_origin_redirects)
+        self._request = StreamRequest.build(url, method, headers, body, cross_origin_redirects=cross_origin_redirects, tls=tls)
         refuse_control_characters("Last-Event-ID", last_event_id)
         self._session = session
         self._owns_session = session is None
@@ -233,7 +227,7 @@ class EventSource:
             self.last_status = 204
             self._end("the server answered 204 No Content")
         elif self._interrupted():
-            response.close()
+            leave(response)
         else:
             self._open(response)
 
@@ -281,7 +275,7 @@ class EventSource:
 
     def _drop(self, reason: str) -> None:
         if self._response is not None:
-            self._response.close()
+            leave(self._response)
             self._response = None
             self._state = "connecting"
             self.last_error = reason

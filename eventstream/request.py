@@ -1,6 +1,5 @@
 """Asks for an event stream over HTTP, and judges the answer (HTML standard 9.2.2, Fetch standard 4.4)."""
 
-import asyncio
 import email.utils
 import io
 import re
@@ -8,6 +7,7 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from ssl import SSLContext, SSLError
 from typing import Any, TypeAlias
 
 import aiohttp
@@ -18,6 +18,7 @@ from yarl import URL
 
 from .content_coding import content_codings
 from .errors import ConnectionFailed
+from .tls import describe_tls
 
 NETWORK_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError)
 """What aiohttp raises when the network or the peer's HTTP is at fault, timeouts among them."""
@@ -64,10 +65,19 @@ class StreamRequest:
     """Gives further headers for each attempt."""
     cross_origin_redirects: bool = True
     """Whether redirects to other origins are followed."""
+    tls: SSLContext | bool = True
+    """What aiohttp takes as `ssl`, for the URL's own origin."""
 
     @classmethod
     def build(
-        cls, url: str | URL, method: str, headers: Headers | None, body: bytes | str | None, *, cross_origin_redirects: bool = True
+        cls,
+        url: str | URL,
+        method: str,
+        headers: Headers | None,
+        body: bytes | str | None,
+        *,
+        cross_origin_redirects: bool = True,
+        tls: SSLContext | bool = True,
     ) -> "StreamRequest":
         """Adds the headers that the standard asks for, unless `headers` has them. Raises ValueError for what HTTP cannot carry."""
         try:
@@ -84,7 +94,7 @@ class StreamRequest:
         if "Last-Event-ID" in merged:
             raise ValueError("header Last-Event-ID is kept by the event source; give the first one as last_event_id")
         encoded = body.encode() if isinstance(body, str) else body
-        return cls(target, method.upper(), merged, encoded, give_headers, cross_origin_redirects)
+        return cls(target, method.upper(), merged, encoded, give_headers, cross_origin_redirects, tls)
 
     async def open(
         self, session: aiohttp.ClientSession, last_event_id: str, timeout: aiohttp.ClientTimeout
@@ -121,6 +131,7 @@ class StreamRequest:
                 auto_decompress=True,  # for servers that compress what was asked for as it is
                 raise_for_status=False,
                 read_bufsize=_READ_AHEAD_BYTES,
+                ssl=self.tls,
             )
         except (aiohttp.ClientConnectionError, OSError) as error:  # before ValueError, which certificate errors are as well
             if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
@@ -141,8 +152,9 @@ class StreamRequest:
             url = parse_url(location, self.url)
         except ValueError as error:
             raise ConnectionFailed(self.shown_url, f"redirect {status} to {location!r}: {error}", status=status) from error
-        headers = self.headers.copy()
+        headers, tls = self.headers.copy(), self.tls
         if url.origin() != self.url.origin():
+            tls = True
             if not self.cross_origin_redirects:
                 raise ConnectionFailed(self.shown_url, f"redirect {status} to another origin, which is not followed", status=status)
             if any(name in session.headers for name in _CREDENTIALS):
@@ -154,8 +166,8 @@ class StreamRequest:
         if (status in (301, 302) and self.method == "POST") or (status == 303 and self.method not in ("GET", "HEAD")):
             for name in _BODY_HEADERS:
                 headers.popall(name, None)
-            return replace(self, url=url, method="GET", headers=headers, body=None)
-        return replace(self, url=url, headers=headers)
+            return replace(self, url=url, method="GET", headers=headers, body=None, tls=tls)
+        return replace(self, url=url, headers=headers, tls=tls)
 
     @property
     def shown_url(self) -> str:
@@ -267,28 +279,6 @@ def describe(error: Exception, timeout: aiohttp.ClientTimeout) -> str:
     """Says in words what went wrong on the network."""
     if isinstance(error, aiohttp.SocketTimeoutError):
         return f"no byte came for {timeout.sock_read} s"
+    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, SSLError):
+        return describe_tls(error.os_error)
     return str(error) or type(error).__name__
-
-
-def take_rest(content: aiohttp.StreamReader) -> bytes:
-    """Gives what came before the connection broke: aiohttp keeps it, but from then on raises the error instead of giving it."""
-    content.set_exception(None)  # type: ignore[arg-type]
-    return content.read_nowait()
-
-
-def notice_broken_http(response: aiohttp.ClientResponse) -> None:
-    """Makes a read fail when the peer breaks off in the middle of HTTP's own framing.
-
-    aiohttp (3.14) closes the connection on an HTTP chunk without a size, but tells the reader nothing, who would wait for ever.
-    """
-    connection = response.connection
-    closed = None if connection is None or connection.protocol is None else connection.protocol.closed
-    content = response.content
-
-    def fail(closed: asyncio.Future[None]) -> None:
-        closed.exception()  # has told the reader as well, but asyncio complains of one that nobody asked for
-        if not content.is_eof() and content.exception() is None:
-            content.set_exception(aiohttp.ClientPayloadError("malformed HTTP chunk"))
-
-    if closed is not None:
-        closed.add_done_callback(fail)

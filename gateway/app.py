@@ -8,13 +8,11 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 
-import aiohttp
 import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import generate_latest
 
-from eventstream.request import open_session as open_following_session
 from service.status import add_status_routes
 from service.tracing import Tracing
 
@@ -48,7 +46,7 @@ from .routing.route_table import RouteTable
 from .routing.table import Routing
 from .settings import Settings
 from .shared.mode import Shared
-from .upstream import open_session
+from .upstream import open_following_session, open_session
 from .wheel import TimerWheel
 from .workers.listeners import Listeners
 
@@ -203,9 +201,7 @@ async def _open_proxy(
         open_session(
             keepalive_seconds=settings.upstream_keepalive_seconds, max_header_bytes=settings.max_header_bytes, latency=metrics.latency
         ) as session,
-        open_following_session(
-            0, cookie_jar=aiohttp.DummyCookieJar(), headers={"User-Agent": "gateway"}, **head_limits(settings.max_header_bytes)
-        ) as following,
+        open_following_session(max_header_bytes=settings.max_header_bytes) as following,
         contextlib.AsyncExitStack() as stack,
     ):
         if tracing is not None:

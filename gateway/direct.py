@@ -83,6 +83,7 @@ class Direct:
                     data=body.open(),
                     timeout=route.subscriber_timeout if waits else route.timeout,
                     on_connected=wait_for_answer if waits else None,
+                    tls=route.tls,
                 )
             return await self.relay(request, upstream, exchange)
         except (TimeoutError, aiohttp.ClientError, ValueError) as error:

@@ -1,12 +1,20 @@
 """Where upstream connections read into, and how much at once."""
 
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
 from .metrics.latency import SAMPLE_EVERY, Latency
+
+if TYPE_CHECKING:
+    from .upstream_protocol import UpstreamProtocol
 
 READ_BYTES = 64 * 1024
 """One read brings at most this much. uvloop by itself reads 256 kB, up to 32 times in a row."""
 
 _TURN_BYTES = 2 * 1024 * 1024  # what all flat-out connections together may bring in one turn of the loop: some twenty milliseconds
 _LEAST_READ_BYTES = 16 * 1024
+_MOST_LAST_READS = 16  # 1 MiB: an answer that came before a write failed
 
 
 class ReadBuffer:
@@ -29,3 +37,70 @@ class ReadBuffer:
         """Notes that a connection has begun (1) or ceased (-1) to fill what it is offered."""
         self._flat_out += change
         self.share = max(_LEAST_READ_BYTES, min(READ_BYTES, _TURN_BYTES // max(1, self._flat_out)))
+
+
+class BoundedReads(asyncio.BufferedProtocol):
+    """What the transport of an UpstreamProtocol talks to: bounds its reads, passes on all else.
+
+    It stands between because an event loop lets only those choose the buffer that are no `asyncio.Protocol`.
+    """
+
+    __slots__ = ("_buffer", "_offered", "_owner")
+
+    def __init__(self, owner: "UpstreamProtocol", buffer: ReadBuffer) -> None:
+        self._owner = owner
+        self._buffer = buffer
+        self._offered = 0
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        buffer = self._buffer
+        self._offered = buffer.share
+        return buffer.memory if buffer.share == READ_BYTES else buffer.memory[: buffer.share]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        owner = self._owner
+        if owner.flat_out is not (nbytes == self._offered):
+            owner.set_flat_out(not owner.flat_out)
+        buffer = self._buffer
+        buffer.until_sample -= 1
+        if buffer.until_sample:
+            owner.data_received(buffer.memory[:nbytes].tobytes())
+        else:
+            buffer.until_sample = SAMPLE_EVERY
+            owner.time_read(buffer.memory[:nbytes].tobytes(), buffer.latency)
+
+    def eof_received(self) -> None:
+        self._owner.eof_received()
+
+    def pause_writing(self) -> None:
+        self._owner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._owner.resume_writing()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if exc is not None:
+            self._read_rest()
+        self._owner.connection_lost(exc)
+
+    def _read_rest(self) -> None:
+        """Read what the kernel still holds when the connection failed.
+
+        An upstream may answer a request before it has read all of it, and close. The write that fails then ends the connection for
+        the event loop, which reads no more; the socket is closed only after `connection_lost`.
+        """
+        owner = self._owner
+        for _ in range(_MOST_LAST_READS):
+            if not owner.is_answering:
+                return
+            try:
+                data = os.read(owner.fd, READ_BYTES)
+            except OSError:  # nothing is there, or the failure itself is told once more
+                return
+            if not data:
+                return
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        """Take what was read without the event loop."""
+        self._owner.data_received(data)

@@ -13,7 +13,7 @@ from .fan_out.heartbeats import shows_id
 from .wheel import TimerWheel
 
 if TYPE_CHECKING:
-    from .upstream import UpstreamProtocol
+    from .upstream_protocol import UpstreamProtocol
 
 _LINE_ENDS = (b"\n", b"\r")
 _COPY_BYTES = 16 * 1024  # below this, copying once into one buffer is cheaper than handing over three

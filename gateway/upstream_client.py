@@ -6,6 +6,7 @@ test that compares what is sent with what aiohttp's session sends, and why that 
 """
 
 import re
+import ssl
 from collections.abc import Callable, Iterable
 from functools import cached_property
 
@@ -24,19 +25,13 @@ from yarl import URL
 from .headers import head_bytes, max_head_bytes
 from .target import url_of
 from .upstream_connector import UpstreamConnector
+from .upstream_protocol import HeadTooLarge
 
 _PLAIN = re.compile(r"/[^\x00-\x20#\x7f]*")  # without blanks, controls and a fragment; beyond ASCII the bytes are sent as they came
 _WITHOUT_BODY = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))  # of others an empty one is announced (RFC 9110 section 8.6)
 _IDEMPOTENT = _WITHOUT_BODY | {"PUT", "DELETE"}  # asked again when a kept connection turns out to be closed (RFC 9112 section 9.3.1)
 _CONTENT_LENGTH, _HOST = istr("Content-Length"), istr("Host")
 _NO_TIMER = TimerNoop()
-
-
-class HeadTooLarge(aiohttp.ClientError):
-    """The head of an answer passes a limit."""
-
-    def __init__(self, max_bytes: int, what: str = "the head of its answer") -> None:
-        super().__init__(f"{what} passed {max_bytes} bytes, which is the limit")
 
 
 class Answer:
@@ -84,11 +79,12 @@ class _Destination(aiohttp.ClientRequest):
 class _Place:
     """What is the same for all requests to one upstream."""
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, tls: ssl.SSLContext | bool) -> None:
         url = URL(upstream, encoded=True)
+        self.tls = tls
         self.prefix = url.raw_path.rstrip("/")
         self.host = url.host_port_subcomponent or ""
-        self.destination = _Destination("GET", url)
+        self.destination = _Destination("GET", url, ssl=tls)
 
 
 class UpstreamClient:
@@ -118,8 +114,10 @@ class UpstreamClient:
         data: object,
         timeout: aiohttp.ClientTimeout,
         on_connected: Callable[[], None] | None = None,
+        tls: ssl.SSLContext | bool = True,
     ) -> UpstreamAnswer:
-        """Gives the answer when its head is here. `data` is as for aiohttp; `fields` may be changed, and are sent as they are otherwise.
+        """Gives the answer when its head is here. `data` and `tls` are as aiohttp's `data` and `ssl`; `fields` may be changed, and are
+        sent as they are otherwise.
 
         `on_connected` is called each time that a connection has been found for a body that is not streamed.
 
@@ -127,12 +125,12 @@ class UpstreamClient:
         """
         if not isinstance(data, bytes | None) or not method.isalpha() or not _PLAIN.fullmatch(target) or self._session.closed:
             url = url_of(upstream, target)
-            response = await self._session.request(method, url, headers=fields, data=data, allow_redirects=False, timeout=timeout)
+            response = await self._session.request(method, url, headers=fields, data=data, allow_redirects=False, timeout=timeout, ssl=tls)
             self._bound_head(response.raw_headers, response)
             return response
         place = self._places.get(upstream)
-        if place is None:
-            place = self._places[upstream] = _Place(upstream)
+        if place is None or place.tls is not tls:  # another after a reload
+            place = self._places[upstream] = _Place(upstream, tls)
         wire = self._write(place, method, target, fields, data or b"")
         while (connection := await self._connector._get(place.destination.connection_key, [])) is not None:
             if on_connected is not None:

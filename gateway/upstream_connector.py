@@ -5,12 +5,17 @@ This leans on internals of aiohttp (`_get`, `_conns`), which tests/gateway/test_
 
 import asyncio
 import select
+from collections.abc import Callable
+from typing import Any
 
 import aiohttp
 from aiohttp import ClientRequest, ClientTimeout
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
+
+from .tls_connector import TlsConnector
+from .upstream_protocol import UpstreamProtocol
 
 _DRAINED = "the upstream is down, and the gateway is shutting down; come back later"
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 0.5
@@ -33,15 +38,15 @@ class _Outage:
         self.waiting = 0
 
 
-class UpstreamConnector(aiohttp.TCPConnector):
+class UpstreamConnector(TlsConnector):
     """Connects to upstreams over TCP and TLS.
 
     A connection that fails is tried again within `timeout.connect` seconds. Nothing of the request has been sent yet, so this holds for
     every method. All requests to one upstream share the attempts. Each may take `timeout.sock_connect` seconds and resolves the host anew.
     """
 
-    def __init__(self, **options: object) -> None:
-        super().__init__(**options)  # type: ignore[arg-type]
+    def __init__(self, make_protocol: Callable[[], UpstreamProtocol], **options: Any) -> None:
+        super().__init__(make_protocol, **options)
         self._outages: dict[ConnectionKey, _Outage] = {}
         self._waits: set[asyncio.Timeout] = set()
         self._draining = False

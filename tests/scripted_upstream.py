@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -35,9 +36,10 @@ class Pause:
 
 @dataclass(frozen=True)
 class Disconnect:
-    """A step that ends the connection: orderly (FIN), or with `reset` (RST)."""
+    """A step that ends the connection: in order, with `reset` (RST), or `unannounced`: over TLS a FIN without a close_notify."""
 
     reset: bool = False
+    unannounced: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,15 @@ class ScriptedUpstream:
     function from `Asked` to such a sequence. After its last step the connection stays open for a next request unless the step
     was `Disconnect`.
     Request bodies are read first, unless `read_body` is False or, asked with the request's head, gives False.
-    It may be opened again after it was closed, on the same port; `port` 0 takes a free one the first time.
+    It may be opened again after it was closed, on the same port; `port` 0 takes a free one the first time. With `tls` it speaks HTTPS.
     """
 
     def __init__(
-        self, *scripts: Script | Callable[[Asked], Script], read_body: bool | Callable[[Asked], bool] = True, port: int = 0
+        self,
+        *scripts: Script | Callable[[Asked], Script],
+        read_body: bool | Callable[[Asked], bool] = True,
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._scripts = scripts
         self._read_body = read_body
@@ -108,13 +114,14 @@ class ScriptedUpstream:
         self._connections: set[asyncio.Task[None]] = set()
         self._arrived = asyncio.Condition()
         self.port = port
+        self._tls = tls
         self.requests: list[Asked] = []
         self.sent_bytes = 0
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port, limit=2**20, backlog=4096)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port, limit=2**20, backlog=4096, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -145,13 +152,13 @@ class ScriptedUpstream:
                 script = self._scripts[min(index, len(self._scripts) - 1)]
                 if not await self._play(script(asked) if callable(script) else script, asked, reader, writer):
                     break
-        except (ConnectionError, asyncio.CancelledError):
+        except (ConnectionError, ssl.SSLError, asyncio.CancelledError):
             pass  # the peer left or the test is over: either way the finally below notes it
         finally:
             for asked in asked_here:
                 asked.left.set()
             writer.close()
-            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+            with contextlib.suppress(OSError, asyncio.CancelledError):
                 await writer.wait_closed()
 
     async def _read_request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Asked | None:
@@ -202,11 +209,15 @@ class ScriptedUpstream:
                         sent += 1
                 case Act(play):
                     await play(reader, writer)
-                case Disconnect(reset):
+                case Disconnect(reset, unannounced):
                     if reset:
                         sock = writer.get_extra_info("socket")
                         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                         writer.transport.abort()
+                    elif unannounced and writer.get_extra_info("ssl_object") is not None:
+                        sock = writer.get_extra_info("socket")
+                        with socket.fromfd(sock.fileno(), sock.family, sock.type) as tcp:
+                            tcp.shutdown(socket.SHUT_WR)
                     return False
         return True
 

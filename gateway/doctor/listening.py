@@ -12,7 +12,8 @@ from yarl import URL
 from eventstream import BlockTooLarge, Framer
 from eventstream.request import send_once
 from gateway.decoding import UndecodableError, find_decoder
-from gateway.upstream import UpstreamProtocol, attach, open_session
+from gateway.upstream import attach, open_session
+from gateway.upstream_protocol import UpstreamProtocol
 
 from .observation import Arrival, Ending, Head, Observation
 from .quoting import HARMLESS, shown_url

@@ -172,7 +172,7 @@ class Resumable:
         async def ask() -> UpstreamAnswer:
             async with asyncio.timeout(route.first_byte_timeout_seconds or None):
                 return await self._direct.client.ask(
-                    head.method, route.upstream, exchange.target, fields=fields, data=body, timeout=timeout
+                    head.method, route.upstream, exchange.target, fields=fields, data=body, timeout=timeout, tls=route.tls
                 )
 
         self._metrics.asked(route.path, request.method)

@@ -2,17 +2,19 @@
 
 import hashlib
 import re
+import ssl
 from functools import cached_property
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
 import aiohttp
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from eventstream import DEFAULT_MAX_BLOCK_BYTES
 
 from ..auth.table import Auth, conflict_with_route
 from ..cors import Cors
+from .upstream_tls import UpstreamTls
 
 _KEYS_OF_MODES = {
     "shared": (
@@ -107,10 +109,17 @@ class Route(BaseModel):
     """Table: which pages of other origins may ask and read. Without it that is the upstream's business."""
     auth: Auth | None = None
     """Table: who may use the route. Without it anybody may."""
+    ca_file: str = ""
+    """https: a PEM file with the certificate authorities to trust, in place of the system's or those of `SSL_CERT_FILE`."""
+    client_certificate_file: str = ""
+    """https: a PEM file with the certificate that the gateway shows, and any between it and its authority."""
+    client_key_file: str = ""
+    """https: a PEM file with that certificate's private key, unencrypted. Without it the key is in `client_certificate_file`."""
     request_headers: dict[str, str] = {}
     """Header fields that every upstream request gets; an empty value removes the field."""
     response_headers: dict[str, str] = {}
     """Header fields that every answer of the upstream gets; an empty value removes the field."""
+    _tls: UpstreamTls = PrivateAttr()
 
     @field_validator("path")
     @classmethod
@@ -177,6 +186,16 @@ class Route(BaseModel):
                 raise ValueError(f"response_headers sets {name}, as the table cors does; leave out one of them")
         return self
 
+    @model_validator(mode="after")
+    def _files_are_usable(self) -> Self:
+        self._tls = UpstreamTls(self.upstream, self.ca_file, self.client_certificate_file, self.client_key_file)
+        return self
+
+    @property
+    def tls(self) -> ssl.SSLContext | bool:
+        """What aiohttp takes as `ssl`."""
+        return self._tls.context
+
     @cached_property
     def timeout(self) -> aiohttp.ClientTimeout:
         """The time limits that aiohttp keeps for this route."""
@@ -191,7 +210,8 @@ class Route(BaseModel):
     @cached_property
     def stream_kind(self) -> str:
         """Is the same for routes whose requests can share a stream: a digest of the path and of all that makes a stream what it is."""
-        return hashlib.sha256(self.model_dump_json(exclude=set(_KEYS_OF_REQUESTS)).encode()).hexdigest()
+        keys = self.model_dump_json(exclude=set(_KEYS_OF_REQUESTS))
+        return hashlib.sha256(f"{keys}{self._tls}".encode()).hexdigest()
 
     @cached_property
     def upstream_origin(self) -> tuple[str, str, int]:

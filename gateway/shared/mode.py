@@ -27,6 +27,7 @@ from ..problems import come_back_later, problem
 from ..routing.route_table import RouteTable
 from ..routing.routes import Route
 from ..target import url_of
+from ..upstream_errors import advise
 from ..wheel import TimerWheel
 from .following import EagerReconnection, Opening
 from .joining import join, join_behind_gap
@@ -171,8 +172,10 @@ class Shared:
         else:
             exchange.refuse(502, "upstream-unreachable")
         route = exchange.route
-        log.warning("no answer", **exchange.facts(), upstream=route.upstream, detail=opening.reason)
-        return problem(exchange.status, f"the upstream of route {route.path} gave no event stream")  # its address is not for everybody
+        reason = advise(opening.reason)
+        log.warning("no answer", **exchange.facts(), upstream=route.upstream, detail=reason)
+        told = f": {reason}" if reason.startswith("TLS: ") else ""  # others name its address, which is not for everybody
+        return problem(exchange.status, f"the upstream of route {route.path} gave no event stream{told}")
 
     def _open(self, key: _Key, request: web.BaseRequest, exchange: Exchange) -> SharedStream:
         route = exchange.route
@@ -202,6 +205,7 @@ class Shared:
                 reconnection=reconnection,
                 connect_timeout_seconds=route.connect_timeout_seconds,
                 read_timeout_seconds=route.idle_timeout_seconds or None,
+                tls=route.tls,
                 cross_origin_redirects=False,  # an open redirect at the upstream would reach the admin port, with the route's secrets
                 max_block_bytes=route.max_block_bytes,
                 on_change=changed,

@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 
-from gateway.upstream import UpstreamProtocol, attach, open_session
+from gateway.upstream import attach, open_session
 from gateway.upstream_client import UpstreamAnswer
+from gateway.upstream_protocol import UpstreamProtocol
 from tests.scripted_upstream import ScriptedUpstream, Step
 
 GUARD_SECONDS = 30.0

@@ -6,6 +6,7 @@ import pytest
 
 from gateway.routing.route_table import RouteError, RouteTable, read_routes, single_route
 from gateway.routing.routes import Route
+from tests.certificates import Authority
 from tests.gateway.running import run, start_refused
 
 UPSTREAM = 'upstream = "http://127.0.0.1:8000"'
@@ -84,14 +85,18 @@ def test_single_route_serves_every_path_by_the_defaults() -> None:
     assert (route.heartbeat_seconds, route.idle_timeout_seconds, route.max_block_bytes) == (15, 0, 8 * 2**20)
 
 
-def test_every_key_of_a_route_is_documented_and_read(tmp_path: Path) -> None:
+def test_every_key_of_a_route_is_documented_and_read(tmp_path: Path, authority: Authority) -> None:
     for name, field in Route.model_fields.items():
         assert field.description, name
     file = tmp_path / "gateway.toml"
-    file.write_text("""
+    client = authority.issue("client", client=True)
+    file.write_text(f"""
         [[routes]]
         path = "/llm"
         upstream = "https://llm.example/v1"
+        ca_file = "{authority.file}"
+        client_certificate_file = "{client.file}"
+        client_key_file = "{client.key_file}"
         mode = "shared"
         methods = ["get"]
         connect_timeout_seconds = 1
@@ -114,7 +119,7 @@ def test_every_key_of_a_route_is_documented_and_read(tmp_path: Path) -> None:
         ids = "assign"
         gap_events = false
         max_connection_seconds = 8
-        request_headers = { Authorization = "Bearer x", Cookie = "" }
+        request_headers = {{ Authorization = "Bearer x", Cookie = "" }}
         [routes.response_headers]
         Server = ""
         """)
@@ -122,6 +127,9 @@ def test_every_key_of_a_route_is_documented_and_read(tmp_path: Path) -> None:
     assert route.model_dump() == {
         "path": "/llm",
         "upstream": "https://llm.example/v1",
+        "ca_file": str(authority.file),
+        "client_certificate_file": str(client.file),
+        "client_key_file": str(client.key_file),
         "mode": "shared",
         "methods": ("GET",),
         "connect_timeout_seconds": 1,

@@ -6,8 +6,10 @@ import aiohttp
 import pytest
 import uvloop
 
+from gateway.read_buffer import READ_BYTES, ReadBuffer
 from gateway.relay import Relay
-from gateway.upstream import READ_BYTES, ReadBuffer, UpstreamProtocol, attach, open_session
+from gateway.upstream import attach, open_session
+from gateway.upstream_protocol import UpstreamProtocol
 from gateway.wheel import TimerWheel
 from tests.gateway.receiving import BROKEN, GUARD_SECONDS, Recorder, attached, response_to, settle
 from tests.gateway.subscribing import connected

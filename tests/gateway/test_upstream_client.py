@@ -125,14 +125,13 @@ async def test_events_of_an_open_answer_come_past_the_stream_reader(session: aio
         assert (receiver.body, answer.content.total_bytes) == (b"data: 1\n\n", 0)
 
 
-async def test_answer_to_head_has_no_body_and_leaves_its_connection_to_the_next(session: aiohttp.ClientSession) -> None:
-    async with ScriptedUpstream([b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"], [OK]) as upstream:
+async def test_answer_to_head_has_no_body_and_its_connection_serves_nobody_else(session: aiohttp.ClientSession) -> None:
+    async with ScriptedUpstream([b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"], [OK]) as upstream, asyncio.timeout(GUARD_SECONDS):
         head = await ask(session, upstream.url, method="HEAD")
         assert head.content.is_eof()
         head.close()
-        answer = await ask(session, upstream.url)
-        assert answer._protocol is head._protocol
-        assert body_of(answer) == b"ok"
+        await upstream.requests[0].left.wait()  # upstreams that send the body of a HEAD send it when they like
+        assert body_of(await ask(session, upstream.url)) == b"ok"
 
 
 async def test_connection_ends_when_the_answer_is_closed_before_its_body_has_ended(session: aiohttp.ClientSession) -> None:

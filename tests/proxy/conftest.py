@@ -6,7 +6,7 @@ gateway's settings are then skipped.
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,7 @@ from functools import partial
 import pytest
 import pytest_asyncio
 
+from tests.certificates import Authority
 from tests.proxy.downstream import Answer, Downstream, Fields
 from tests.proxy.stage import Scene, Stage
 from tests.proxy.subject import TEMPLATE, Route, Subject, running
@@ -23,9 +24,9 @@ SMALL_BLOCK_BYTES = 1000
 IDLE_SECONDS = 1.5
 
 
-def _routes(upstream: str, unreachable: str) -> list[Route]:
+def _routes(upstream: str, unreachable: str, trust: Mapping[str, object]) -> list[Route]:
     def route(path: str, **settings: object) -> Route:
-        return {"path": path, "upstream": upstream, "mode": "direct", "heartbeat_seconds": 0} | settings
+        return {"path": path, "upstream": upstream, "mode": "direct", "heartbeat_seconds": 0} | trust | settings
 
     return [
         route("/plain"),
@@ -40,7 +41,7 @@ def _routes(upstream: str, unreachable: str) -> list[Route]:
         route("/get-and-post", methods=["GET", "POST"]),
         route("/base", upstream=upstream + "/below/this"),
         route("/base/plain"),
-        route("/unreachable", upstream=unreachable, connect_timeout_seconds=0.3),
+        route("/unreachable", upstream=unreachable, ca_file="", connect_timeout_seconds=0.3),
     ]
 
 
@@ -81,9 +82,9 @@ async def _talk(
 Converse = Callable[..., AbstractAsyncContextManager[Talk]]
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def stage() -> AsyncIterator[Stage]:
-    async with Stage() as stage:
+@pytest_asyncio.fixture(scope="session", loop_scope="session", params=["http"] if TEMPLATE else ["http", "https"])
+async def stage(request: pytest.FixtureRequest, authority: Authority) -> AsyncIterator[Stage]:
+    async with Stage(authority if request.param == "https" else None) as stage:
         yield stage
 
 
@@ -91,7 +92,9 @@ async def stage() -> AsyncIterator[Stage]:
 async def proxy(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Subject]:
     """The proxy that most tests share."""
     with refusing() as nowhere:
-        async with running(stage.url, _routes(stage.url, nowhere), tmp_path_factory.mktemp("proxy"), drain_seconds=2) as subject:
+        async with running(
+            stage.url, _routes(stage.url, nowhere, stage.trust), tmp_path_factory.mktemp("proxy"), drain_seconds=2
+        ) as subject:
             yield subject
 
 
@@ -99,7 +102,9 @@ async def proxy(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Async
 async def fresh_proxy(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Subject]:
     """A proxy of the module's own, whose memory nobody else has touched."""
     with refusing() as nowhere:
-        async with running(stage.url, _routes(stage.url, nowhere), tmp_path_factory.mktemp("fresh"), drain_seconds=2) as subject:
+        async with running(
+            stage.url, _routes(stage.url, nowhere, stage.trust), tmp_path_factory.mktemp("fresh"), drain_seconds=2
+        ) as subject:
             yield subject
 
 

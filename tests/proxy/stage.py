@@ -1,9 +1,11 @@
 """The upstream of the proxy under test: one server for all tests, which plays for each request the script that its test wrote."""
 
 import asyncio
+import ssl
 from types import TracebackType
 from typing import Self
 
+from tests.certificates import Authority
 from tests.proxy.downstream import AT_ONCE_SECONDS, GUARD_SECONDS
 from tests.scripted_upstream import Asked, Script, ScriptedUpstream
 
@@ -38,11 +40,14 @@ class Scene:
 
 
 class Stage:
-    """Scripted upstream on one port, for as many concurrent tests as there are."""
+    """Scripted upstream on one port, for as many concurrent tests as there are; with an `authority` it speaks HTTPS."""
 
-    def __init__(self) -> None:
+    def __init__(self, authority: Authority | None = None) -> None:
         self._scenes: dict[str, Scene] = {}
-        self._upstream = ScriptedUpstream(self._script_of, read_body=self._reads_body)
+        tls = None if authority is None else authority.issue("upstream").server_context()
+        self._upstream = ScriptedUpstream(self._script_of, read_body=self._reads_body, tls=tls)
+        self.trust: dict[str, object] = {} if authority is None else {"ca_file": str(authority.file)}
+        """The keys of a route to this upstream that are about TLS."""
         self.strays: list[Asked] = []
         """Requests that no test made: what a proxy was tricked into sending."""
 
@@ -54,6 +59,10 @@ class Stage:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._upstream.__aexit__(kind, error, trace)
+
+    def client_context(self) -> ssl.SSLContext | None:
+        """Return what a client needs to ask this upstream itself, None when it speaks plain HTTP."""
+        return None if self._authority is None else ssl.create_default_context(cafile=self._authority.file)
 
     def scene(self, *script: object, read_body: bool = True) -> Scene:
         """Announces a script; requests with `Scene.headers` get it."""

@@ -10,7 +10,7 @@ import pytest
 
 from tests.proxy.concurrently import all_hold
 from tests.proxy.conftest import IDLE_SECONDS, Converse
-from tests.proxy.downstream import GUARD_SECONDS, Downstream, End
+from tests.proxy.downstream import GUARD_SECONDS, End
 from tests.proxy.stage import Stage
 from tests.proxy.streams import HEAD, LAST_CHUNK, numbered_blocks
 from tests.proxy.subject import Subject
@@ -197,17 +197,31 @@ async def test_stalled_reader_that_leaves_frees_its_upstream(converse: Converse,
         await talk.scene.left()
 
 
-async def seconds_of_a_request(stage: Stage, port: int) -> float:
-    """How long a short stream takes from the proxy, or past it from the upstream itself."""
-    scene = stage.scene(HEAD, chunk(b"data: x\n\n"), LAST_CHUNK)
+SHORT = (HEAD, chunk(b"data: x\n\n"), LAST_CHUNK)
+
+
+async def seconds_of_a_request(converse: Converse) -> float:
+    """How long a short stream takes from the proxy."""
     begun = asyncio.get_running_loop().time()
-    async with Downstream(port) as downstream:
-        await downstream.ask("/plain", headers=scene.headers)
-        assert await (await downstream.answer()).to_end() == b"data: x\n\n"
+    async with converse(*SHORT) as talk:
+        assert await (await talk.answer()).to_end() == b"data: x\n\n"
     return asyncio.get_running_loop().time() - begun
 
 
-async def test_flat_out_streams_starve_nobody(converse: Converse, proxy: Subject, stage: Stage) -> None:
+async def seconds_past_the_proxy(stage: Stage) -> float:
+    """How long the same takes from the upstream itself."""
+    scene = stage.scene(*SHORT)
+    ((name, value),) = scene.headers
+    begun = asyncio.get_running_loop().time()
+    reader, writer = await asyncio.open_connection("127.0.0.1", stage.port, ssl=stage.client_context())
+    writer.write(f"GET / HTTP/1.1\r\n{name}: {value}\r\n\r\n".encode())
+    async with asyncio.timeout(GUARD_SECONDS):
+        assert (await reader.readuntil(LAST_CHUNK)).endswith(b"".join(SHORT[1:]))
+    writer.close()
+    return asyncio.get_running_loop().time() - begun
+
+
+async def test_flat_out_streams_starve_nobody(converse: Converse, stage: Stage) -> None:
     """Twenty floods: all get on alike, and a new request waits for its turn, not for the floods.
 
     The floods keep this test busy too, so that a request which goes past the proxy says what the machine takes.
@@ -231,8 +245,8 @@ async def test_flat_out_streams_starve_nobody(converse: Converse, proxy: Subject
     before = list(read)
     waits, direct_waits = [], []
     for _ in range(5):
-        waits.append(await seconds_of_a_request(stage, proxy.port))
-        direct_waits.append(await seconds_of_a_request(stage, stage.port))
+        waits.append(await seconds_of_a_request(converse))
+        direct_waits.append(await seconds_past_the_proxy(stage))
     async with asyncio.timeout(GUARD_SECONDS):
         while min(progress := [now - then for now, then in zip(read, before, strict=True)]) < 4 * MIB:
             await asyncio.sleep(0.05)

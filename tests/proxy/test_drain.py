@@ -23,7 +23,9 @@ RETRY = re.compile(rb"retry: ?(\d+)\n")
 
 
 def drained(stage: Stage, directory: Path, seconds: float = DRAIN_SECONDS) -> contextlib.AbstractAsyncContextManager[Subject]:
-    return running(stage.url, [{"path": "/", "upstream": stage.url, "connect_timeout_seconds": 60}], directory, drain_seconds=seconds)
+    return running(
+        stage.url, [{"path": "/", "upstream": stage.url, "connect_timeout_seconds": 60} | stage.trust], directory, drain_seconds=seconds
+    )
 
 
 async def test_thousand_streams_end_at_a_block_boundary_and_the_process_exits_0_in_time(stage: Stage, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ async def limited(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Asy
     """A gateway with narrow limits."""
     with port_that_does_not_answer() as port:
         routes: list[Route] = [
-            {"path": "/plain", "upstream": stage.url},
+            {"path": "/plain", "upstream": stage.url} | stage.trust,
             {"path": "/hangs", "upstream": f"http://127.0.0.1:{port}", "connect_timeout_seconds": 0.3},
         ]
         limits = {"max_streams": 3, "max_streams_per_client": 2, "max_request_body_bytes": BODY_LIMIT, "drain_seconds": 1}

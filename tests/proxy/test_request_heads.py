@@ -35,7 +35,7 @@ posted = st.builds(lambda fields, rest: b"POST /plain HTTP/1.1\r\nHost: a\r\n" +
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def fuzzed(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Subject]:
     """A gateway that waits for nothing long. At its end it must exit 0 and must not have logged a stack trace."""
-    routes = [{"path": "/plain", "upstream": stage.url, "body_timeout_seconds": 0.2}]
+    routes = [{"path": "/plain", "upstream": stage.url, "body_timeout_seconds": 0.2} | stage.trust]
     limits = {"head_seconds": 0.2, "keepalive_seconds": 0.2, "drain_seconds": 1}
     async with running(stage.url, routes, tmp_path_factory.mktemp("fuzzed"), **limits) as subject:
         yield subject

@@ -28,10 +28,10 @@ DRIP_SECONDS = 0.05
 async def impatient(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Subject]:
     """A gateway with short time limits."""
     routes = [
-        {"path": "/plain", "upstream": stage.url, "body_timeout_seconds": BODY_SECONDS},
-        {"path": "/kept", "upstream": stage.url, "body_timeout_seconds": BODY_SECONDS, "mode": "resumable"},
-        {"path": "/steady", "upstream": stage.url, "body_timeout_seconds": STEADY_SECONDS},
-        {"path": "/patient", "upstream": stage.url, "body_timeout_seconds": 0},
+        {"path": "/plain", "upstream": stage.url, "body_timeout_seconds": BODY_SECONDS} | stage.trust,
+        {"path": "/kept", "upstream": stage.url, "body_timeout_seconds": BODY_SECONDS, "mode": "resumable"} | stage.trust,
+        {"path": "/steady", "upstream": stage.url, "body_timeout_seconds": STEADY_SECONDS} | stage.trust,
+        {"path": "/patient", "upstream": stage.url, "body_timeout_seconds": 0} | stage.trust,
     ]
     directory = tmp_path_factory.mktemp("impatient")
     limits = {"head_seconds": HEAD_SECONDS, "keepalive_seconds": KEEPALIVE_SECONDS, "data_dir": directory, "drain_seconds": 1}

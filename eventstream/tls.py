@@ -1,0 +1,14 @@
+"""What goes wrong with TLS, in words that name no address."""
+
+import ssl
+
+_HOST_MISMATCH, _IP_MISMATCH = 62, 64  # X509_V_ERR_… of OpenSSL, whose own text names the host
+
+
+def describe_tls(error: ssl.SSLError) -> str:
+    """Return what the TLS library found, such as "TLS: certificate verify failed: self-signed certificate"."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        mismatch = getattr(error, "verify_code", 0) in (_HOST_MISMATCH, _IP_MISMATCH)
+        found = "it is not for this host" if mismatch else getattr(error, "verify_message", "") or "no reason given"
+        return f"TLS: certificate verify failed: {found}"
+    return f"TLS: {(error.reason or str(error)).replace('_', ' ').lower()}"

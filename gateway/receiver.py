@@ -1,0 +1,54 @@
+"""What takes the body of an upstream's answer as it comes."""
+
+from typing import TYPE_CHECKING, Protocol
+
+from aiohttp.streams import StreamReader
+
+if TYPE_CHECKING:
+    from .upstream_protocol import UpstreamProtocol
+
+
+class Receiver(Protocol):
+    """Takes what an upstream sends after its head."""
+
+    paused: bool
+    upstream: "UpstreamProtocol | None"
+    """Whom to pause and resume; set while the response is attached."""
+
+    def feed(self, chunk: bytes) -> None:
+        """Takes body bytes, HTTP chunking undone."""
+
+    def upstream_ended(self) -> None:
+        """The body is complete."""
+
+    def upstream_lost(self, reason: str) -> None:
+        """The connection ended before the body did."""
+
+
+class ReceivedBody(StreamReader):
+    """A response's payload once it is attached: keeps nothing, passes all to its protocol."""
+
+    __slots__ = ()
+    _protocol: "UpstreamProtocol"
+
+    def feed_data(self, data: bytes, size: int = 0) -> bool:
+        self._protocol.body.append(data)
+        return False
+
+    def begin_http_chunk_receiving(self) -> None:
+        """HTTP chunks mean nothing to an event stream."""
+
+    def end_http_chunk_receiving(self) -> None:
+        """HTTP chunks mean nothing to an event stream."""
+
+    def feed_eof(self) -> None:
+        self._protocol.body_ended = True
+        super().feed_eof()
+
+
+def take_buffer(content: StreamReader) -> bytes:
+    """Gives what the stream reader holds. `read_nowait` would run the parser again for each HTTP chunk, which may add more."""
+    received = b"".join(content._buffer)
+    content._buffer.clear()
+    content._size = 0
+    return received

@@ -1,0 +1,46 @@
+"""Why an upstream gave no answer, said to clients and in the log; its address is not for everybody."""
+
+import os
+import ssl
+
+import aiohttp
+
+from eventstream.tls import describe_tls
+
+from .upstream_protocol import HeadTooLarge
+
+_TLS_ADVICE = {
+    "self-signed certificate": "name the authority that issued it, or the certificate itself, with ca_file",
+    "unable to get local issuer certificate": "name the authority that issued it with ca_file",
+    "certificate required": "the upstream wants client_certificate_file",
+    "handshake failure": "the upstream may want client_certificate_file",
+    "unknown ca": "the upstream does not trust client_certificate_file",
+    "bad certificate": "the upstream does not take client_certificate_file",
+    "wrong version number": "the upstream does not speak TLS; its URL may have to begin with http://",
+    "record layer failure": "the upstream does not speak TLS; its URL may have to begin with http://",
+}
+
+
+def advise(reason: str) -> str:
+    """Return the reason, and what to do about it where it is one of TLS."""
+    advice = next((advice for found, advice in _TLS_ADVICE.items() if found in reason), "") if reason.startswith("TLS: ") else ""
+    return f"{reason}; {advice}" if advice else reason
+
+
+def explain(error: Exception) -> str:
+    """Return why an upstream could not be asked, or did not answer."""
+    match error:
+        case aiohttp.ClientConnectorError(os_error=ssl.SSLError() as cause):
+            return advise(describe_tls(cause))
+        case aiohttp.ClientConnectorError(os_error=cause):
+            return f"cannot connect: {os.strerror(cause.errno) if cause.errno else cause}"
+        case HeadTooLarge():
+            return str(error)
+        case aiohttp.ServerDisconnectedError():
+            return "closed the connection without an answer"
+        case aiohttp.ClientOSError():
+            if isinstance(error.__cause__, ssl.SSLError):
+                return advise(describe_tls(error.__cause__))
+            return f"connection lost: {error.strerror or error}"
+        case _:
+            return "its answer is not HTTP"
