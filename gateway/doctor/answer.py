@@ -30,6 +30,8 @@ def judge_answer(seen: Observation, quote: Quote) -> Iterator[Finding]:
         )
     yield _judge_status(head, quote)
     yield _judge_version(head)
+    if head.status not in (_OK, _NO_CONTENT) and head.media_type() == _EVENT_STREAM:
+        yield _judge_error_type(head, quote)
     if head.status == _OK:
         yield _judge_type(head, quote)
         yield _judge_coding(seen, head, quote)
@@ -83,6 +85,12 @@ def _judge_type(head: Head, quote: Quote) -> Finding:
     return Finding("content type", "ok", shown)
 
 
+def _judge_error_type(head: Head, quote: Quote) -> Finding:
+    shown = f"{quote(head.get('Content-Type') or '')} on status {head.status}"
+    means = "an error is no event stream: proxies that frame it drop a body without a blank line, and SDKs show an empty error"
+    return Finding("content type", "warning", shown, means, "answer errors as application/json or application/problem+json")
+
+
 def _judge_version(head: Head) -> Finding:
     shown = f"HTTP/{head.version[0]}.{head.version[1]}"
     if head.version < (1, 1):
@@ -96,6 +104,10 @@ def _judge_version(head: Head) -> Finding:
 
 def _judge_coding(seen: Observation, head: Head, quote: Quote) -> Finding:
     coding = head.coding()
+    named = head.get("Content-Encoding")
+    if not coding and named is not None and named.strip().lower() != "identity":
+        means = "no such content coding is registered: some clients refuse it, and proxies neither frame nor share what they cannot read"
+        return Finding("compression", "warning", f"Content-Encoding: {quote(named)}", means, "leave the field out")
     if not coding:
         return Finding("compression", "ok", "none, as asked (Accept-Encoding: identity)")
     if seen.undecodable:

@@ -89,14 +89,16 @@ def _judge_encoding(anatomy: Anatomy, quote: Quote) -> Finding:
 
 
 def _judge_blocks_without_data(anatomy: Anatomy, quote: Quote) -> Iterator[Finding]:
-    bare = [block for block in anatomy.blocks if block.event is None]
+    """Comments in blocks of their own disturb nobody before the first id."""
+    first_id = next((place for place, block in enumerate(anatomy.blocks) if "id" in block.names()), len(anatomy.blocks))
+    bare = [block for place, block in enumerate(anatomy.blocks) if block.event is None and (block.names() or place > first_id)]
     kinds = collections.Counter(" and ".join(sorted(set(block.names()))) or "comment" for block in bare)
     if bare:
         shown = ", ".join(
             f"{number} with {'only a comment' if kind == 'comment' else quote(kind)}" for kind, number in kinds.most_common(4)
         )
         means = "browsers pass over them; popular SDKs take each for an event, find no data and fail (JSON of an empty text)"
-        do = "send heartbeats as a comment line without a blank line (:\\n), and id and retry together with data"
+        do = "once an id was sent, send heartbeats as a comment line without a blank line (:\\n), and id and retry together with data"
         yield Finding("blocks without data", "warning", f"{len(bare)}: {shown}; the first is {quote(bare[0].raw, 40)}", means, do)
 
 

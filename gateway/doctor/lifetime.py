@@ -31,6 +31,7 @@ _IDLE_LEAST_SECONDS = 5.0
 def judge_lifetime(seen: Observation, anatomy: Anatomy, quote: Quote) -> Iterator[Finding]:
     """Judges heartbeats, silences and the end."""
     yield _judge_heartbeat(seen, anatomy, quote)
+    yield from _judge_glued_comments(anatomy, quote)
     yield _judge_end(seen, anatomy, quote)
     if (cut := _judge_idle_cut(seen)) is not None:
         yield cut
@@ -63,6 +64,21 @@ def _judge_heartbeat(seen: Observation, anatomy: Anatomy, quote: Quote) -> Findi
         means = "proxies cut connections that are silent for a minute"
         return Finding("heartbeat", "warning", shown, means, "send one at least every 30 s")
     return Finding("heartbeat", "ok", f"{shown}; longest silence {silence:.1f} s")
+
+
+def _judge_glued_comments(anatomy: Anatomy, quote: Quote) -> Iterator[Finding]:
+    """Clients that know comments only as blocks of their own lose an event whose block begins with one."""
+    glued = []
+    for block in anatomy.blocks:
+        if "id" in block.names():
+            break  # from here on a comment in a block of its own is worse: OpenAI's SDK takes it for an event
+        if block.event is not None and block.lines()[0][:1] == b":":
+            glued.append(block)
+    if glued:
+        means = "clients that split at blank lines and skip blocks that begin with a comment lose these events"
+        do = "while no event has an id, send a comment with a blank line (:\\n\\n); once one has, without (OpenAI's SDK fails on it then)"
+        shown = f"{len(glued)} events without an id begin with a comment line: {quote(glued[0].raw, 40)}"
+        yield Finding("comments ahead", "warning", shown, means, do)
 
 
 def _form(text: bytes, alone: bool, quote: Quote) -> str:
@@ -98,22 +114,31 @@ def _judge_end(seen: Observation, anatomy: Anatomy, quote: Quote) -> Finding:
                 "end", "problem", f"closed {after} {missing}{_left_over(anatomy)}", means, "look into the logs of that moment, hop by hop"
             )
         case _:
-            return _judge_complete_end(anatomy, after, quote)
+            return _judge_complete_end(seen, anatomy, after, quote)
 
 
 def _left_over(anatomy: Anatomy) -> str:
     return f", {len(anatomy.unfinished)} bytes into a block" if anatomy.unfinished.strip(b"\r\n") else ""
 
 
-def _judge_complete_end(anatomy: Anatomy, after: str, quote: Quote) -> Finding:
+def _judge_complete_end(seen: Observation, anatomy: Anatomy, after: str, quote: Quote) -> Finding:
     left = anatomy.unfinished.strip(b"\r\n")
     if not left:
         return Finding("end", "ok", f"ended in order {after}, behind a whole block")
-    if all(line[:1] == b":" for line in left.splitlines()):
+    lines = left.splitlines()
+    if all(line[:1] == b":" for line in lines):
         return Finding("end", "ok", f"ended in order {after}, behind a comment line")
+    if all(line.startswith((b":", b"retry:")) for line in lines):
+        return Finding("end", "ok", f"ended in order {after}, behind a line that says when to come back")
     shown = f"ended in order {after}, but inside a block: {quote(left[-40:])}"
     means = "clients discard a block without a blank line, and nothing tells them that something is missing"
-    return Finding("end", "problem", shown, means, "send the blank line of the last event; a proxy has to abort what its upstream cut")
+    do = "send the blank line of the last event; a proxy has to abort what its upstream cut"
+    if not anatomy.unfinished.endswith((b"\n", b"\r")) and seen.head is not None and not seen.head.delimited():
+        means += "; where only the end of the connection delimits the answer, this cannot be told from a cut"
+    elif sum(line.startswith(b"data") for line in lines) > 1:
+        means = f"{len(lines)} lines, and no blank line behind any: clients see one event that never ends, and get none"
+        do = "send a blank line behind each event: two line ends, not one"
+    return Finding("end", "problem", shown, means, do)
 
 
 def _judge_idle_cut(seen: Observation) -> Finding | None:

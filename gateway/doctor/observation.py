@@ -43,6 +43,10 @@ class Head:
         """Return the content codings in lower case, empty if there is none."""
         return ", ".join(content_codings(self.get("Content-Encoding") or ""))
 
+    def delimited(self) -> bool:
+        """Whether it says where the body ends, instead of ending with the connection."""
+        return self.get("Content-Length") is not None or self.get("Transfer-Encoding") is not None
+
     def raw(self) -> bytes:
         """Gives the head as bytes, as HTTP/1.1 writes it."""
         first = f"HTTP/{self.version[0]}.{self.version[1]} {self.status} {self.reason}\r\n".encode()

@@ -36,6 +36,10 @@ def test_usual_head_is_fine() -> None:
         (head(("Content-Type", "text/event-stream; charset=latin-1")), "content type", "warning", "latin-1"),
         (head(version=(1, 0)), "http version", "warning", "HTTP/1.0"),
         (head(("Transfer-Encoding", "")), "http version", "warning", "HTTP/1.1"),
+        (head(status=429), "content type", "warning", "text/event-stream on status 429"),
+        (head(("Content-Type", "application/json"), status=401), "status", "problem", "401"),
+        (head(("Content-Encoding", "none")), "compression", "warning", "Content-Encoding: none"),
+        (head(("Content-Encoding", "identity")), "compression", "ok", "none, as asked"),
         (head(("Content-Encoding", "gzip")), "compression", "problem", "gzip, unasked"),
         (head(("Content-Length", "400"), ("Transfer-Encoding", "")), "length", "problem", "Content-Length: 400"),
         (head(("X-Cache", "HIT from cdn")), "caching", "problem", "X-Cache: HIT"),
@@ -65,7 +69,8 @@ def test_no_answer_at_all_is_a_problem() -> None:
 
 
 def test_body_of_a_refusal_is_not_judged() -> None:
-    findings = diagnose(Examination("http://example.org/", seen([(0.1, b"<html>")], answer=head(status=404))), PLAIN)
+    page = head(("Content-Type", "text/html"), status=404)
+    findings = diagnose(Examination("http://example.org/", seen([(0.1, b"<html>")], answer=page)), PLAIN)
     assert [finding.check for finding in findings] == ["status", "http version", "first byte"]
 
 

@@ -247,3 +247,26 @@ async def test_block_beyond_the_limit_is_found_and_a_flood_is_not_listened_to_fo
     assert much.status == 0
     assert much.report["measured"]["end"] == "open"
     assert 4_000_000 < much.report["measured"]["bytes"] < 6_000_000
+
+
+NONE_HEAD = HEAD.replace(b"Cache-Control", b"Content-Encoding: none\r\nCache-Control")
+ERROR_HEAD = b"HTTP/1.1 429 Slow\r\nContent-Type: text/event-stream\r\nContent-Length: 12\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "check", "severity", "words"),
+    [
+        ((ERROR_HEAD + b'{"error": 1}',), "content type", "warning", "text/event-stream on status 429"),
+        ((HEAD, chunk(b"data: one\n\ndata: [DONE]\n"), LAST_CHUNK), "end", "problem", "inside a block: data: [DONE]"),
+        ((NONE_HEAD, chunk(b"data: one\n\n"), LAST_CHUNK), "compression", "warning", "Content-Encoding: none"),
+        ((HEAD, chunk(b":\n"), LATER, chunk(b"data: one\n\n"), LAST_CHUNK), "comments ahead", "warning", "begin with a comment line"),
+    ],
+    ids=["an error that says it is a stream", "an unfinished block at the end", "no coding by another name", "a comment glued to an event"],
+)
+async def test_what_some_clients_and_proxies_stumble_over_is_named(script: Script, check: str, severity: str, words: str) -> None:
+    async with ScriptedUpstream([*script, Disconnect()]) as server:
+        said = await consult(server.url, "--json", "--seconds", "5", "--once")
+    finding = said.finding(check)
+    assert (finding["severity"], words in finding["seen"]) == (severity, True)
+    assert finding["means"]
+    assert finding["do"]

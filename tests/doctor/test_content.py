@@ -36,7 +36,12 @@ def test_plain_events_are_fine() -> None:
         (b"\xef\xbb\xbfdata: a\n\n", "byte order mark", "warning", "begins with EF BB BF"),
         (b"data: a\n\n\xef\xbb\xbfdata: b\n\n", "byte order mark", "problem", "a line at byte 9"),
         (b"data: caf\xe9\n\n", "encoding", "problem", "byte 9 is not UTF-8: 64 61 74 61 3a 20 63 61 66 e9 0a 0a"),
-        (b": ping\n\ndata: a\n\n", "blocks without data", "warning", r"1: 1 with only a comment; the first is : ping\n\n"),
+        (
+            b"id: 1\ndata: a\n\n: ping\n\ndata: b\n\n",
+            "blocks without data",
+            "warning",
+            r"1: 1 with only a comment; the first is : ping\n\n",
+        ),
         (b"id: 7\n\ndata: a\n\n", "blocks without data", "warning", "1 with id"),
         (b"retry: 5\nid: 7\n\n", "blocks without data", "warning", "1 with id and retry"),
         (b"Data: a\ndata: b\n\n", "fields", "warning", "Data (1 times)"),

@@ -55,6 +55,8 @@ def test_heartbeats_that_are_rarer_than_proxies_bear_are_a_warning() -> None:
         ("complete", b"", "ok", "ended in order after 1.0 s, behind a whole block"),
         ("complete", b":\n", "ok", "behind a comment line"),
         ("complete", b"data: hal", "problem", "inside a block: data: hal"),
+        ("complete", b"retry: 1000\n", "ok", "behind a line that says when to come back"),
+        ("complete", b"data: [DONE]\n", "problem", "inside a block: data: [DONE]"),
         ("cut", b"", "problem", "closed after 1.0 s without the last chunk"),
         ("cut", b"data: hal", "problem", "without the last chunk, 9 bytes into a block"),
         ("reset", b"", "problem", "reset after 1.0 s: connection reset by peer"),
@@ -65,6 +67,25 @@ def test_end_is_described(ending: Ending, rest: bytes, severity: str, words: str
     finding = judged(observation)["end"]
     assert finding.severity == severity
     assert words in finding.seen
+
+
+def test_end_inside_a_block_says_what_it_means() -> None:
+    def meant(body: bytes, **options: object) -> str:
+        return judged(seen([(0.1, body)], ending="complete", until=1.0, **options))["end"].means  # type: ignore[arg-type]
+
+    until_close = head(("Transfer-Encoding", ""))
+    assert "no blank line behind any" in meant(b"data: 1\ndata: 2\ndata: 3\n")
+    assert "cannot be told from a cut" in meant(b"data: 1\n\ndata: 2", answer=until_close)
+    assert "cannot be told from a cut" not in meant(b"data: 1\n\ndata: 2\n", answer=until_close)
+    assert "cannot be told from a cut" not in meant(b"data: 1\n\ndata: 2")
+
+
+def test_comment_that_a_client_takes_its_event_for_is_named() -> None:
+    glued = judged(seen([(0.1, b":\ndata: 1\n\ndata: 2\n\n:\ndata: 3\n\n")]))["comments ahead"]
+    assert (glued.severity, glued.seen[:1]) == ("warning", "2")
+    assert "with a blank line" in glued.do
+    for fine in (b":\n\ndata: 1\n\n", b"id: 1\ndata: 1\n\n:\ndata: 2\n\n", b"data: 1\n: behind\n\n"):
+        assert "comments ahead" not in judged(seen([(0.1, fine)]))
 
 
 def test_answer_that_ends_before_its_length_is_cut() -> None:
