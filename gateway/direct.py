@@ -91,7 +91,7 @@ class Direct:
                 raise  # upstream has answered, so this is something else
             if body.refusal is not None:
                 exchange.refuse(body.refusal.status, body.refusal.reason)
-                return problem(body.refusal.status, body.refusal.detail)
+                return problem(body.refusal.status, body.refusal.detail, code=body.refusal.reason)
             return failed(exchange, error)
         finally:
             answered(span, exchange)

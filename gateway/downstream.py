@@ -190,7 +190,7 @@ class DownstreamProtocol(RequestHandler):
         super().handle_error(request, status, exc, message)  # logs it; raises ConnectionError when the answer has begun already
         refusal = explain(exc) if exc is not None else Refusal(status, "malformed", "the request could not be served")
         self._rejected(refusal.reason, refusal.status)
-        response = problem(refusal.status, refusal.detail)
+        response = problem(refusal.status, refusal.detail, code=refusal.reason)
         response.force_close()
         return response
 

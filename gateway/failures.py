@@ -16,7 +16,7 @@ def failed(exchange: Exchange, error: Exception) -> web.Response:
     """Return the answer to the client when the upstream could not be asked."""
     if isinstance(error, Drained):
         exchange.refuse(503, "draining")
-        return come_back_later() if exchange.wants_retry else problem(503, str(error))
+        return come_back_later() if exchange.wants_retry else problem(503, str(error), code="draining")
     if isinstance(error, TimeoutError):
         what = "connecting" if isinstance(error, aiohttp.ServerTimeoutError) else "waiting for the head of its answer"
         detail = f"time-out {what}"
@@ -26,4 +26,5 @@ def failed(exchange: Exchange, error: Exception) -> web.Response:
         exchange.refuse(502, "upstream-unreachable")
     route = exchange.route
     log.warning("no answer", **exchange.facts(), upstream=route.upstream, detail=detail)
-    return problem(exchange.status, f"the upstream of route {route.path}: {detail}")  # its address is not for everybody
+    detail = f"the upstream of route {route.path}: {detail}"  # its address is not for everybody
+    return problem(exchange.status, detail, code=exchange.refused or "")

@@ -8,12 +8,22 @@ from aiohttp import hdrs, web
 
 from eventstream import encode_retry
 
-RETRY_AFTER_SECONDS = 5
-"""What `Retry-After` says where coming back later helps; a little above EventSource's usual three seconds."""
+RETRY_AFTER_SECONDS = 1
+"""What `Retry-After` says where nobody knows when it helps to come back: the least that it can say, because SDKs wait for all of it."""
 
 _RETURN_AFTER_MS = 5_000
 _RETURN_SPREAD_MS = 20_000  # they come back at a few per second when thousands were refused
 _RETRYABLE = frozenset((429, 502, 503, 504))
+_ERROR_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+"""What providers of language models call them; other 4xx are an `invalid_request_error`, other 5xx an `api_error`."""
 
 
 class ProblemAnswer(web.Response):
@@ -30,16 +40,25 @@ class ProblemAnswer(web.Response):
             self.headers[hdrs.CONTENT_LENGTH] = str(len(body))
 
 
-def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> web.Response:
-    """Gives the answer for an error; 429, 502, 503 and 504 say when to come back, with or without `headers`. On the public port it names
-    the request too."""
+def problem(status: int, detail: str, headers: dict[str, str] | None = None, code: str = "") -> web.Response:
+    """Return the answer for an error; 429, 502, 503 and 504 say when to come back, with or without `headers`. On the public port it names
+    the request too.
+
+    The extension member `error` is what the SDKs of language models look for. Its `code` is `code`, or else made of the status.
+    """
     fields = dict(headers or {})
     fields["Cache-Control"] = "no-store"
     fields["Server"] = "gateway"
     if status in _RETRYABLE:
         fields.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
     fields["Content-Type"] = "application/problem+json"
-    document: dict[str, object] = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    title = HTTPStatus(status).phrase
+    error = {
+        "message": detail,
+        "type": _ERROR_TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error"),
+        "code": (code or title.lower()).replace("-", "_").replace(" ", "_"),
+    }
+    document: dict[str, object] = {"type": "about:blank", "title": title, "status": status, "detail": detail, "error": error}
     return ProblemAnswer(status, document, fields)
 
 

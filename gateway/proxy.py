@@ -153,7 +153,7 @@ class Proxy:
             headers = {"Allow": ", ".join(route.methods)} if route is not None and status == 405 else {}
             if reason == "client-rate":
                 headers["Retry-After"] = str(self._admission.retry_after_seconds(request.counted_as))
-            response = problem(status, detail, headers)
+            response = problem(status, detail, headers, reason)
             if reason in ("malformed", "target"):
                 response.force_close()  # who knows where the next request begins
             return response

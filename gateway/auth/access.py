@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import hmac
 import json
+import math
 import re
 from typing import Any
 from urllib.parse import quote
@@ -36,21 +37,24 @@ _LAST_SECOND = 2**53  # larger numbers are none of a clock
 class Denied(Exception):
     """A request is not let in; `refusal` says why."""
 
-    def __init__(self, status: int, reason: Reason, detail: str, error: str = "") -> None:
+    def __init__(self, status: int, reason: Reason, detail: str, error: str = "", *, retry_after_seconds: float = 0.0) -> None:
         super().__init__(detail)
         self.refusal = Refusal(status, reason, detail)
         self._error = error
+        self._retry_after_seconds = retry_after_seconds
 
     def answer(self, headers: dict[str, str] | None = None) -> web.Response:
         """Gives the answer to the client, with `headers` and the challenge of RFC 6750 section 3."""
-        status, _, detail = self.refusal
+        status, reason, detail = self.refusal
+        if self._retry_after_seconds:
+            headers = {**(headers or {}), "Retry-After": str(math.ceil(self._retry_after_seconds))}
         if status != 401 and not self._error:
-            return problem(status, detail, headers)
+            return problem(status, detail, headers, reason)
         challenge = 'Bearer realm="gateway"'
         if self._error:
             description = _NOT_DESCRIPTION.sub("'", detail)
             challenge += f', error="{self._error}", error_description="{description}"'
-        return problem(status, detail, {**(headers or {}), "WWW-Authenticate": challenge})
+        return problem(status, detail, {**(headers or {}), "WWW-Authenticate": challenge}, reason)
 
 
 class Door:
@@ -123,8 +127,9 @@ class Door:
             claims = await self._read_token(auth, presented.text)
         except TokenRefused as error:
             raise Denied(401, "expired" if error.expired else "unauthenticated", str(error), "invalid_token") from None
-        except KeysUnavailable:
-            raise Denied(503, "keys", "the keys that tokens are checked with cannot be had now; come back later") from None
+        except KeysUnavailable as error:
+            detail = "the keys that tokens are checked with cannot be had now; come back later"
+            raise Denied(503, "keys", detail, retry_after_seconds=error.retry_after_seconds) from None
         return _describe(auth, presented.text, claims)
 
     async def _read_token(self, auth: Auth, token: str) -> dict[str, Any]:

@@ -26,7 +26,11 @@ _MOST_KEYS = 100
 
 
 class KeysUnavailable(Exception):
-    """There are no keys to check a token with: none came, or the last ones are too old."""
+    """There are no keys to check a token with: none came, or the last ones are too old. Asking again helps after `retry_after_seconds`."""
+
+    def __init__(self, retry_after_seconds: float) -> None:
+        super().__init__(retry_after_seconds)
+        self.retry_after_seconds = max(0.0, retry_after_seconds)
 
 
 class _Unusable(ValueError):
@@ -151,7 +155,7 @@ class KeySets(Collector):
             await asyncio.shield(fetching)
             key = keys.find(algorithm, id)
         if not keys.keys:
-            raise KeysUnavailable
+            raise KeysUnavailable(keys.tried_at + source.refetch_seconds - time.monotonic())
         return key
 
     def _drop_if_too_old(self, keys: _KeySet, source: KeySource) -> None:

@@ -252,7 +252,7 @@ class Resumable:
     def _refuse(self, exchange: Exchange, status: int, reason: Reason, detail: str, stream: KeptStream | None = None) -> web.Response:
         """Gives an error, also to the pages that may read the stream which it is about."""
         exchange.refuse(status, reason)
-        return problem(status, detail, origin_fields(stream) if stream is not None else None)
+        return problem(status, detail, origin_fields(stream) if stream is not None else None, reason)
 
 
 def _begin(stream: KeptStream, cursor: int, subscriber: Subscriber) -> None:

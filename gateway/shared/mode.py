@@ -175,7 +175,8 @@ class Shared:
         reason = advise(opening.reason)
         log.warning("no answer", **exchange.facts(), upstream=route.upstream, detail=reason)
         told = f": {reason}" if reason.startswith("TLS: ") else ""  # others name its address, which is not for everybody
-        return problem(exchange.status, f"the upstream of route {route.path} gave no event stream{told}")
+        detail = f"the upstream of route {route.path} gave no event stream{told}"
+        return problem(exchange.status, detail, code=exchange.refused or "")
 
     def _open(self, key: _Key, request: web.BaseRequest, exchange: Exchange) -> SharedStream:
         route = exchange.route
