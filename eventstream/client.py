@@ -16,9 +16,10 @@ from .parser import Event, Parser
 from .received import Received
 from .reconnection import Reconnection
 from .request import NETWORK_ERRORS, Headers, StreamRequest, Unavailable, describe, open_session, refuse_control_characters
-from .response import leave, notice_broken_http, take_rest
+from .response import ENDED, leave, notice_broken_http, take_rest
 
 State = Literal["connecting", "open", "closed"]
+Loss = Literal["failed", "lost", "ended"]
 
 
 class EventSource:
@@ -41,17 +42,14 @@ class EventSource:
     - `method`, `headers`, `body`: as they are, for each connection; `headers` may be a function that gives them for each attempt anew.
       Headers of the same name replace `Accept`, `Cache-Control`, `Accept-Encoding` and, with a body, `Content-Type: text/plain`. Each
       connection starts at `url` (a `yarl.URL` is sent as it is), redirects are followed anew. Another origin (scheme, host and port)
-      gets none of them but what says which content is accepted or sent.
-    - `cross_origin_redirects`: whether redirects to another origin are followed; if not they raise ConnectionFailed. `tls`: what
-      aiohttp takes as `ssl`; other origins do not get it.
-    - `last_event_id`: where to go on from, sent with the first request already.
+      gets none of them but what says which content is accepted or sent. `cross_origin_redirects`: whether it is asked at all. `tls`:
+      what aiohttp takes as `ssl`; other origins do not get it.
+    - `last_event_id`: where to go on from, sent with the first request already. `max_block_bytes`: the limit of one event block.
     - `connect_timeout_seconds`: for name lookup, TCP and TLS together. `read_timeout_seconds`: when no byte, not even a comment, came
       for so long, the connection counts as lost; None waits for ever, also on a peer that is gone without a word.
-    - `max_block_bytes`: the limit of one event block.
-    - `on_comment`: is called with each comment, in its order among the events, when its line has come: heartbeats are told while
-      the iteration waits for the next event.
+    - `on_comment`: is called with each comment, in its order among the events, as soon as its line has come.
     - `on_change`: is called with the event source when it has opened a stream, when an attempt or a stream has failed or ended, and
-      when it has closed; `state`, `last_error` and `last_status` tell which. The blocks read before are given afterwards.
+      when it has closed; `state`, `last_loss`, `last_error` and `last_status` tell which. The blocks read before are given afterwards.
 
     Raises ValueError for a URL, header or last event ID that cannot be sent.
     """
@@ -84,6 +82,10 @@ class EventSource:
         """Why the newest attempt or connection ended, None while one is open or none was tried."""
         self.last_status: int | None = None
         """The status of the newest answer, None when the newest attempt got none."""
+        self.last_loss: Loss | None = None
+        """`failed`: the newest attempt got no stream; `lost`: the stream broke; `ended`: the server ended it. None while one is open."""
+        self.retry_after_seconds = 0.0
+        """The least time that the newest failed attempt's answer asked to wait, 0 for none."""
         self.response_headers: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
         """The header fields of the newest event stream's response."""
         self.tap: Callable[[bytes, bytes, int], None] | None = None
@@ -99,7 +101,7 @@ class EventSource:
         self._on_change = on_change
         self._state: State = "connecting"
         self._response: aiohttp.ClientResponse | None = None
-        self._due = 0.0  # loop time of the next attempt
+        self._due = 0.0  # loop time of the next attempt, 0 for the first one and while one is under way
         self._waiting: asyncio.Timeout | None = None  # around whatever the iterating task waits for
 
     def __repr__(self) -> str:
@@ -137,6 +139,8 @@ class EventSource:
     async def __anext__(self) -> Event:
         while (block := await self._next_block()) is not None:
             if events := self._parser.feed(block):
+                if self._reconnection.quiet:
+                    self._reconnection.progressed()
                 return events[0]
         raise StopAsyncIteration
 
@@ -153,7 +157,15 @@ class EventSource:
         """Gives the event blocks like `blocks()`, each with the event that it is, None when it has no data."""
         while (block := await self._next_block()) is not None:
             events = self._parser.feed(block)
+            if events and self._reconnection.quiet:
+                self._reconnection.progressed()
             yield block, events[0] if events else None
+
+    def attempt_in(self, seconds: float) -> None:
+        """Make the next attempt in `seconds`, whatever `reconnection` says. No effect during an attempt or while a stream is open."""
+        if self._state == "connecting" and self._due:
+            self._due = asyncio.get_running_loop().time() + seconds
+            self._interrupt()
 
     def restart(self) -> None:
         """Drops the connection and connects again at once, also out of a waiting back-off; no effect once closed.
@@ -210,15 +222,15 @@ class EventSource:
         await asyncio.sleep(self._due - asyncio.get_running_loop().time())
         if self._interrupted():
             return
-        if self._session is None:
-            self._session = open_session()
+        self._session = self._session or open_session()
+        self._due = 0.0
         try:
             response = await self._request.open(self._session, self.last_event_id, self._timeout)
         except Unavailable as error:
             if not self._interrupted():
-                self.last_status = error.status
+                self.last_status, self.retry_after_seconds = error.status, error.retry_after_seconds
                 self._reconnection.failed()
-                self._lose(str(error), error.retry_after_seconds)
+                self._lose("failed", str(error))
             return
         except ConnectionFailed as error:
             self.last_status = error.status or None
@@ -233,25 +245,21 @@ class EventSource:
 
     def _open(self, response: aiohttp.ClientResponse) -> None:
         notice_broken_http(response)
-        self._response = response
+        self._response, self._state = response, "open"
         self._received.open()
-        self._state = "open"
-        self.last_error = None
-        self.last_status = response.status
+        self.last_error = self.last_loss = None
+        self.last_status, self.retry_after_seconds = response.status, 0.0
         self.response_headers = response.headers
         self.connections += 1
         self._reconnection.succeeded()
         self._tell()
 
     async def _read(self, response: aiohttp.ClientResponse) -> None:
-        reason = ""
         try:
             chunk = await response.content.readany()
-            if not chunk:
-                reason = "the server ended the stream"
+            reason = "" if chunk else ENDED
         except NETWORK_ERRORS as error:
-            reason = describe(error, self._timeout)
-            chunk = take_rest(response.content)
+            chunk, reason = take_rest(response.content), describe(error, self._timeout)
         if self._interrupted():
             return
         self.bytes_received += len(chunk)
@@ -262,15 +270,16 @@ class EventSource:
             self.tap(chunk, blocks, self._received.pending_bytes)
         self.blocks_received += count_blocks(blocks)
         if reason:
-            self._lose(reason)
+            self._reconnection.ended()
+            self._lose("ended" if reason is ENDED else "lost", reason)
 
-    def _lose(self, reason: str, least_delay: float = 0.0) -> None:
-        """Notes that a connection or an attempt is over, and when the next is due."""
+    def _lose(self, loss: Loss, reason: str) -> None:
+        """Note that a connection or an attempt is over, and when the next is due."""
         self._drop(reason)
-        self.last_error = reason
+        self.last_error, self.last_loss = reason, loss
         if (retry := self._received.newest_retry) is not None:
             self._reconnection.retry(retry)
-        self._due = asyncio.get_running_loop().time() + max(self._reconnection.next_delay(), least_delay)
+        self._due = asyncio.get_running_loop().time() + max(self._reconnection.next_delay(), self.retry_after_seconds)
         self._tell()
 
     def _drop(self, reason: str) -> None:
@@ -283,8 +292,7 @@ class EventSource:
     def _end(self, reason: str) -> None:
         if self._state != "closed":
             self._drop(reason)
-            self.last_error = reason
-            self._state = "closed"
+            self.last_error, self._state = reason, "closed"
             self._tell()
 
     def _tell(self) -> None:

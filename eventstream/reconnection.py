@@ -1,18 +1,21 @@
 """How long to wait before the next attempt."""
 
 import random
+import time
 from collections.abc import Callable
 
 _LONGEST_RETRY_SECONDS = 86_400  # a server that asks for more than a day has a typing error
-_LEAST_BACKED_OFF_SECONDS = 0.1  # what `retry: 0` is multiplied from, or a server that asked for it and died would be hammered
+_SHORTEST_RETRY_SECONDS = 0.1  # `retry: 0` from a server whose streams end at once would cause hundreds of connections a second
+_LASTING_SECONDS = 10.0  # of a stream that ended without an event and counts as healthy: proxies end idle ones after 30 s and more
 
 
 class Reconnection:
-    """Gives the delay before each reconnection: the server's reconnection time, backed off while attempts fail, with jitter.
+    """The delay before each reconnection: the server's reconnection time, backed off while attempts fail, with jitter.
 
-    The first attempt after an open connection waits the reconnection time (the server's `retry`, else `initial_seconds`); each further
-    failure multiplies it by `factor`, up to `maximum_seconds`, but never below what the server asked for. Jitter only lengthens:
-    the delay is spread evenly over [d, d * (1 + jitter)], so that clients which were cut together do not come back together.
+    The first attempt after an open stream waits the reconnection time: the server's `retry`, at least 0.1 s, else `initial_seconds`. Each
+    further setback multiplies it by `factor`, up to `maximum_seconds`, but never below what the server asked for. A setback is an attempt
+    that got no event stream, or a stream that ended within 10 s and brought no new event. Jitter only lengthens: the delay is spread
+    evenly over [d, d * (1 + jitter)], so that clients which were cut together do not come back together.
     """
 
     def __init__(
@@ -23,6 +26,7 @@ class Reconnection:
         factor: float = 2.0,
         jitter: float = 0.25,
         rng: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if initial_seconds < 0 or maximum_seconds < 0 or factor < 1 or jitter < 0:
             raise ValueError(
@@ -34,28 +38,49 @@ class Reconnection:
         self._factor = factor
         self._jitter = jitter
         self._rng = rng
+        self._clock = clock
+        self._opened_at = 0.0
+        self.quiet = True
+        """Whether the newest stream has brought no new event."""
         self.failures = 0
         """Attempts in a row that got no event stream."""
+        self.setbacks = 0
+        """Setbacks in a row."""
 
     def __repr__(self) -> str:
-        return f"<Reconnection seconds={self._seconds} failures={self.failures}>"
+        return f"<Reconnection seconds={self._seconds} failures={self.failures} setbacks={self.setbacks}>"
 
     def retry(self, milliseconds: int) -> None:
-        """Takes the server's `retry`."""
-        self._seconds = min(milliseconds, _LONGEST_RETRY_SECONDS * 1000) / 1000
+        """Take the server's `retry`."""
+        self._seconds = min(max(milliseconds, _SHORTEST_RETRY_SECONDS * 1000), _LONGEST_RETRY_SECONDS * 1000) / 1000
 
     def succeeded(self) -> None:
-        """Notes that an event stream was opened: the back-off starts over."""
+        """Note that an event stream was opened."""
         self.failures = 0
+        self.quiet = True
+        self._opened_at = self._clock()
+
+    def progressed(self) -> None:
+        """Note that the stream brought a new event: the back-off starts over."""
+        self.setbacks = 0
+        self.quiet = False
+
+    def ended(self) -> None:
+        """Note that the stream has ended or was lost."""
+        if self._clock() - self._opened_at >= _LASTING_SECONDS:
+            self.setbacks = 0
+        elif self.quiet:
+            self.setbacks += 1
 
     def failed(self) -> None:
-        """Notes an attempt that got no event stream."""
+        """Note an attempt that got no event stream."""
         self.failures += 1
+        self.setbacks += 1
 
     def next_delay(self) -> float:
-        """Gives the seconds to wait before the next attempt."""
-        backed_off = self._seconds if self.failures < 2 else max(self._seconds, _LEAST_BACKED_OFF_SECONDS)
-        for _ in range(self.failures - 1):
+        """Return the seconds to wait before the next attempt."""
+        backed_off = self._seconds if self.setbacks < 2 else max(self._seconds, _SHORTEST_RETRY_SECONDS)
+        for _ in range(self.setbacks - 1):
             if backed_off >= self._maximum:
                 break
             backed_off *= self._factor

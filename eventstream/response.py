@@ -4,6 +4,8 @@ import asyncio
 
 import aiohttp
 
+ENDED = "the server ended the stream"
+
 
 def leave(response: aiohttp.ClientResponse) -> None:
     """Break off a response.

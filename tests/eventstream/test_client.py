@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gzip
+import itertools
 import re
 import socket
 
@@ -112,7 +113,7 @@ async def test_retry_of_the_server_sets_the_next_delay() -> None:
         assert source.reconnection_time == 20
 
 
-async def test_back_off_grows_while_attempts_fail_and_starts_over_with_an_open_stream() -> None:
+async def test_back_off_grows_while_attempts_fail_and_starts_over_with_a_new_event() -> None:
     failures: list[int] = []
 
     class Counting(Reconnection):
@@ -242,6 +243,70 @@ async def test_answer_whose_body_came_with_its_head_is_read() -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n" % len(body)
     async with following([head + body], [NO_CONTENT]) as (_, source):
         assert [event.data async for event in source] == ["a"]
+
+
+@pytest.mark.parametrize(("retry", "brings_news"), [(0, False), (2, False), (0, True)])
+async def test_streams_that_end_at_once_are_asked_for_ever_more_slowly_unless_they_bring_news(retry: int, brings_news: bool) -> None:
+    asked_at: list[float] = []
+
+    def end_at_once(_asked: Asked) -> Script:
+        asked_at.append(asyncio.get_running_loop().time())
+        event = b"data: a\n\n" if brings_news else b": nothing\n\n"
+        return [NO_CONTENT] if len(asked_at) == 5 else [stream(b"retry: %d\n\n" % retry + event) + LAST_CHUNK]
+
+    async with following(end_at_once, reconnection=Reconnection()) as (_, source):
+        assert len([event async for event in source]) == 4 * brings_news
+    waits = [after - before for before, after in itertools.pairwise(asked_at)]
+    least = [0.1, 0.1, 0.1, 0.1] if brings_news else [0.1, 0.2, 0.4, 0.8]
+    assert all(wait > 0.99 * shortest for wait, shortest in zip(waits, least, strict=True)), waits
+
+
+@pytest.mark.parametrize("end", [LAST_CHUNK, b""], ids=["ended", "cut"])
+async def test_retry_of_an_unfinished_block_counts_when_its_line_is_whole(end: bytes) -> None:
+    torn = stream(b"data: a\n\nretry: 40\ndata: lost\nretry: 5") + end
+    whole = stream(b"id: 7\nretry: 50\n") + end
+    async with following([torn, Disconnect()], [whole, Disconnect()], [NO_CONTENT]) as (upstream, source):
+        assert (await anext(source)).data == "a"
+        assert await anext(source, None) is None
+        assert (source.reconnection_time, source.last_event_id) == (50, "")
+        assert asked_ids(upstream) == [None, None, None]
+
+
+async def test_attempt_in_replaces_the_delay_of_the_back_off() -> None:
+    async with following([answer(500)], [stream(b"data: a\n\n"), Silence()], reconnection=patient()) as (_, source):
+        source.attempt_in(3600)  # the first attempt is not put off
+        reading = asyncio.ensure_future(anext(source))
+        await until(lambda: source.last_error)
+        source.attempt_in(7200)
+        assert source.next_attempt_seconds > 3600
+        source.attempt_in(0.01)
+        assert (await reading).data == "a"
+        source.attempt_in(0)  # a stream is open
+        assert source.state == "open"
+        assert source.next_attempt_seconds == 0
+
+
+async def test_attempt_in_leaves_an_attempt_that_is_under_way_alone() -> None:
+    answering = Pause()
+    async with following([answer(500)], [answering, stream(b"data: a\n\n"), Silence()], reconnection=patient()) as (upstream, source):
+        reading = asyncio.ensure_future(anext(source))
+        await until(lambda: source.last_error)
+        source.attempt_in(0)
+        await answering.reached.wait()
+        source.attempt_in(3600)
+        answering.go()
+        assert (await reading).data == "a"
+        assert len(upstream.requests) == 2
+
+
+async def test_attempt_in_may_be_called_from_on_change() -> None:
+    def hurry(source: EventSource) -> None:
+        source.attempt_in(0)
+
+    scripts = [[answer(503, "Retry-After: 3600")], [stream(b"data: a\n\n"), Disconnect()], [NO_CONTENT]]
+    async with following(*scripts, on_change=hurry, reconnection=patient()) as (upstream, source):
+        assert [event.data async for event in source] == ["a"]
+        assert len(upstream.requests) == 3
 
 
 async def test_restart_drops_the_connection_and_asks_again_at_once() -> None:

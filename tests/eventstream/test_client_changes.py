@@ -49,6 +49,32 @@ async def test_on_change_tells_each_failed_attempt_with_the_status_of_its_answer
     ]
 
 
+async def test_last_loss_tells_failed_attempts_from_lost_and_from_ended_streams() -> None:
+    told: list[tuple[str | None, float]] = []
+    scripts = [
+        [answer(503, "Retry-After: 0")],
+        [stream(b"data: a\n\n"), Disconnect()],
+        [stream(b"data: b\n\n"), Disconnect(reset=True)],
+        [stream(b"data: c\n\n") + LAST_CHUNK],
+        [Disconnect()],
+        [answer(503, "Retry-After: 1")],
+        [NO_CONTENT],
+    ]
+    async with following(*scripts, on_change=lambda source: told.append((source.last_loss, source.retry_after_seconds))) as (_, source):
+        assert [event.data async for event in source] == ["a", "b", "c"]
+    assert told[:-1] == [
+        ("failed", 0),
+        (None, 0),
+        ("lost", 0),
+        (None, 0),
+        ("lost", 0),
+        (None, 0),
+        ("ended", 0),
+        ("failed", 0),
+        ("failed", 1),
+    ]
+
+
 @pytest.mark.parametrize(
     ("refusal", "status"),
     [

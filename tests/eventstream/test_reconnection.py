@@ -23,11 +23,39 @@ def test_delay_is_the_reconnection_time_and_doubles_up_to_the_maximum_while_atte
     assert delays_while_failing(steady(initial_seconds=3, maximum_seconds=20), 6) == [3, 3, 6, 12, 20, 20, 20]
 
 
-def test_open_stream_starts_the_back_off_over() -> None:
+def test_new_event_starts_the_back_off_over() -> None:
     reconnection = steady(initial_seconds=1)
     assert delays_while_failing(reconnection, 3) == [1, 1, 2, 4]
     reconnection.succeeded()
+    assert reconnection.failures == 0
+    assert reconnection.quiet
+    reconnection.progressed()
+    assert not reconnection.quiet
+    reconnection.ended()
     assert delays_while_failing(reconnection, 3) == [1, 1, 2, 4]
+
+
+def test_streams_that_end_at_once_without_an_event_back_off_as_failures_do() -> None:
+    reconnection = steady(initial_seconds=1, maximum_seconds=5)
+    delays = []
+    for _ in range(5):
+        reconnection.succeeded()
+        reconnection.ended()
+        delays.append(reconnection.next_delay())
+    assert delays == [1, 2, 4, 5, 5]
+    reconnection.failed()
+    assert (reconnection.failures, reconnection.setbacks) == (1, 6)
+
+
+def test_stream_that_was_open_for_long_is_no_setback_although_nothing_came() -> None:
+    now = 0.0
+    reconnection = Reconnection(initial_seconds=1, jitter=0, clock=lambda: now)
+    for _ in range(3):
+        reconnection.failed()
+    reconnection.succeeded()
+    now += 10
+    reconnection.ended()
+    assert (reconnection.setbacks, reconnection.next_delay()) == (0, 1)
 
 
 def test_retry_of_the_server_replaces_the_initial_time() -> None:
@@ -42,10 +70,11 @@ def test_delay_is_never_below_what_the_server_asked_for() -> None:
     assert delays_while_failing(reconnection, 3) == [60, 60, 60, 60]
 
 
-def test_retry_of_zero_backs_off_all_the_same_when_the_server_fails() -> None:
+@pytest.mark.parametrize("retry", [0, 2, 99])
+def test_retry_below_a_tenth_of_a_second_counts_as_that(retry: int) -> None:
     reconnection = steady(maximum_seconds=60)
-    reconnection.retry(0)
-    assert delays_while_failing(reconnection, 4) == pytest.approx([0, 0, 0.2, 0.4, 0.8])
+    reconnection.retry(retry)
+    assert delays_while_failing(reconnection, 4) == pytest.approx([0.1, 0.1, 0.2, 0.4, 0.8])
 
 
 def test_retry_beyond_a_day_counts_as_a_day() -> None:
@@ -70,7 +99,7 @@ def test_delay_stays_within_its_bounds(
     reconnection = Reconnection(initial_seconds=initial, maximum_seconds=maximum, factor=factor, jitter=jitter)
     if retry is not None:
         reconnection.retry(retry)
-    asked_for = initial if retry is None else min(retry / 1000, 86_400)
+    asked_for = initial if retry is None else min(max(retry / 1000, 0.1), 86_400)
     for _ in range(failures):
         reconnection.failed()
     assert asked_for <= reconnection.next_delay() <= max(asked_for, maximum) * (1 + jitter) * (1 + 1e-9)
@@ -85,4 +114,4 @@ def test_policy_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
 def test_repr_shows_the_state() -> None:
     reconnection = steady(initial_seconds=2)
     reconnection.failed()
-    assert repr(reconnection) == "<Reconnection seconds=2 failures=1>"
+    assert repr(reconnection) == "<Reconnection seconds=2 failures=1 setbacks=1>"
