@@ -41,7 +41,7 @@ class CatchUp(Following):
         self._join_at: int | None = None  # where its end is in the live history
         self._refused = ""  # why there will be no more from the upstream
         self._skipped = False  # whether some had had the first event when it showed that the upstream had left out others
-        super().__init__(open_source, target, asked, open_fan_out(self._moved), for_subscribers_alone=True)
+        super().__init__(open_source, target, asked, open_fan_out(self._moved), live.origin, for_subscribers_alone=True)
         if asked:
             self.fan_out.history.begins_after(asked)
         live.catch_ups.add(self)

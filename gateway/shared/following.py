@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,17 +16,19 @@ from service.traced_source import TracedSource
 from ..fan_out.fan_out import FanOut
 from ..relay import COMPLETE, CUT
 from ..routing.routes import Route
+from .origin import FIRST_SECONDS, LONGEST_SECONDS, Origin
 
-OpenSource = Callable[[str, str, Callable[[EventSource], None]], TracedSource]
-"""Makes an event source for a path with query, which goes on after an event ID (if it is not empty) and calls what it is given on each
-change."""
+OpenSource = Callable[[str, str, Reconnection, Callable[[EventSource], None]], TracedSource]
+"""Makes an event source for a path with query, which goes on after an event ID (if it is not empty) at a pace and calls what it is given
+on each change."""
 
 _LINE_ENDS = b"\r\n"
 _ID_FIELD = re.compile(rb"(?:\A|[\r\n])id:")
 
 _PASSING = (None, 502, 503, 504)
 """The statuses of an upstream that is being started again, or of a proxy in front of it; None when nothing was answered."""
-_EAGER_SECONDS, _LONGEST_EAGER_SECONDS = 0.25, 2.0
+_AFTER_LOSS_SECONDS = (0.1, 0.25)
+_ORIGIN_DECIDES_SECONDS = 86_400.0
 
 Outcome = Literal["open", "finished", "refused", "unavailable", "late", "draining", "retired"]
 
@@ -42,41 +45,46 @@ class Opening:
     """How long until the next attempt, if the upstream may be one that is just being started again."""
 
 
-class EagerReconnection(Reconnection):
-    """The same, but until a stream was opened for the first time it tries again soon, because somebody waits for the answer."""
+class Pace(Reconnection):
+    """The pace of attempts that no subscriber waits for; of events only those that have not come before count as new."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._eager: Reconnection | None = Reconnection(initial_seconds=_EAGER_SECONDS, maximum_seconds=_LONGEST_EAGER_SECONDS)
+    def progressed(self) -> None:
+        """Do nothing: the event source cannot tell whether an event has come before."""
 
-    def succeeded(self) -> None:
-        self._eager = None
-        super().succeeded()
-
-    def failed(self) -> None:
-        super().failed()
-        if self._eager is not None:
-            self._eager.failed()
-
-    def next_delay(self) -> float:
-        return super().next_delay() if self._eager is None else self._eager.next_delay()
+    def brought_news(self) -> None:
+        """Note that the stream brought an event that has not come before."""
+        super().progressed()
 
 
 class Following:
     """Follows an upstream and brings its blocks into a fan-out, until the upstream says that there will be no more.
 
     With `for_subscribers_alone` it reads no faster than they take.
+
+    While a subscriber waits, a stream that was lost is tried again after 0.1 to 0.25 s, and one that cannot be had takes its turn at
+    `origin`. The server's `retry` and back-off pace what no subscriber waits for, and streams that the upstream ends.
     """
 
-    def __init__(self, open_source: OpenSource, target: str, last_event_id: str, fan_out: FanOut, *, for_subscribers_alone: bool) -> None:
+    def __init__(
+        self,
+        open_source: OpenSource,
+        target: str,
+        last_event_id: str,
+        fan_out: FanOut,
+        origin: Origin,
+        *,
+        for_subscribers_alone: bool,
+    ) -> None:
         self.fan_out = fan_out
+        self.origin = origin
         self.opening: asyncio.Future[Opening] = asyncio.get_running_loop().create_future()
         """Is set in any case: once, but where another attempt is waited for another one takes its place."""
         self.down: Opening | None = None
         """What came of the newest attempt, while none has brought a stream and another one is waited for."""
         self.users = 0
         """Requests that wait for it or use it."""
-        self.source = open_source(target, last_event_id, self._changed)
+        self._pace = Pace()
+        self.source = open_source(target, last_event_id, self._pace, self._changed)
         self._for_subscribers_alone = for_subscribers_alone
         self._id = self.source.last_event_id
         self._resuming = bool(self._id)  # whether what comes may be what has come already
@@ -102,28 +110,71 @@ class Following:
                 self._id = id
                 if self._resuming and self._repeats(block, event, changed):
                     continue
+                if event is not None and self._pace.quiet:
+                    self._pace.brought_news()
                 if self._openers:
                     await self._openers_begun()
                 self.take(block, event, changed)
                 await self.fan_out.room(for_whom=self._for_subscribers_alone)
             verdict, reason = COMPLETE, ""
+            self.origin.reached()
         except (ConnectionFailed, BlockTooLarge) as error:
             reason = str(error)
+            if self.source.last_status not in _PASSING:
+                self.origin.reached()
         finally:
+            self.origin.leave(self)
             self._opened(Opening("finished" if verdict == COMPLETE else "refused", reason))
             await self.source.close()
             self.ended(verdict, reason)
 
     def _changed(self, source: EventSource) -> None:
+        self.origin.leave(self)
         if source.state == "open":
+            self.origin.reached()
             self.down = None
             self._opened(Opening("open"))
             self._resuming = self._resuming or self.source.connections > 1
             self.connected()
         elif source.state == "connecting":
-            again_seconds = source.next_attempt_seconds if source.last_status in _PASSING else math.inf
+            again_seconds = math.inf
+            if source.last_status in _PASSING:
+                again_seconds = max(source.retry_after_seconds, FIRST_SECONDS)
+            elif source.last_loss == "failed":
+                self.origin.reached()
+            self._hurry()
             self._opened(Opening("refused" if source.last_status else "unavailable", source.last_error or "", again_seconds))
             self.lost()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether a subscriber waits for what comes."""
+        return bool(self.users or self.fan_out.subscribers)
+
+    def enter(self) -> None:
+        """Count a request that uses it, for whose sake an upstream that was lost is tried again soon."""
+        self.users += 1
+        if self.users == 1 and self.source.state == "connecting":
+            self._hurry()
+
+    def attempt_in(self, seconds: float) -> None:
+        """Try again after `seconds`."""
+        self.source.attempt_in(seconds)
+
+    def pace_alone(self) -> None:
+        """Try again at the pace of the server's `retry`."""
+        self.source.attempt_in(self._pace.next_delay())
+
+    def _hurry(self) -> None:
+        """Try again soon if a subscriber waits, unless the upstream has ended the stream or has said when to come back."""
+        source = self.source
+        if not self.wanted:
+            return
+        if source.last_loss == "lost":
+            self.attempt_in(_after_loss(self._pace.setbacks))
+        elif source.last_loss == "failed" and source.last_status in _PASSING and not source.retry_after_seconds:
+            self.attempt_in(_ORIGIN_DECIDES_SECONDS)
+            self.origin.wait(self)
 
     def _repeats(self, block: bytes, event: Event | None, id: str | None) -> bool:
         """Tells whether the upstream sends again what it has sent before: the event it was asked to go on after, or all it has."""
@@ -221,6 +272,13 @@ class Following:
     async def stopped(self) -> None:
         """Returns when it has ended."""
         await asyncio.wait((self._task,))
+
+
+def _after_loss(setbacks: int) -> float:
+    """Return when to try again after a stream was lost that had a subscriber, and before which there were setbacks."""
+    if not setbacks:
+        return random.uniform(*_AFTER_LOSS_SECONDS)
+    return min(FIRST_SECONDS * 2.0 ** min(setbacks - 1, 10), LONGEST_SECONDS) * random.uniform(0.8, 1)
 
 
 def _report(task: asyncio.Task[None]) -> None:

@@ -1,6 +1,7 @@
 """Mode shared: one upstream request for all that ask for the same."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 
@@ -8,6 +9,7 @@ import aiohttp
 import structlog
 from aiohttp import web
 from multidict import CIMultiDict
+from yarl import URL
 
 from eventstream.client import EventSource
 from eventstream.reconnection import Reconnection
@@ -29,8 +31,9 @@ from ..routing.routes import Route
 from ..target import url_of
 from ..upstream_errors import advise
 from ..wheel import TimerWheel
-from .following import EagerReconnection, Opening
+from .following import Opening
 from .joining import join, join_behind_gap
+from .origin import Origin
 from .sharing import Identity, begin_target, identify, request_fields, share_target
 from .stream import SharedStream
 
@@ -61,6 +64,7 @@ class Shared:
         self._timeline = timeline
         self._routes = routes
         self._streams: dict[_Key, SharedStream] = {}
+        self._origins: defaultdict[str, Origin] = defaultdict(Origin)
 
     def __repr__(self) -> str:
         return f"<Shared streams={len(self._streams)}>"
@@ -112,7 +116,7 @@ class Shared:
             return await self._direct.answer(request, exchange)
         key = (exchange.route.stream_kind, target, identity)
         stream = self._streams.get(key) or self._streams.get(_for_any_origin(key)) or self._open(key, request, exchange)
-        stream.users += 1
+        stream.enter()
         try:
             id = read_last_event_id(request.headers, exchange.target)
             begin = await self._find_begin(stream, begin_target(exchange.target, target, id, request.headers), id)
@@ -183,10 +187,11 @@ class Shared:
         tracing = exchange.span.tracing if exchange.span is not None else None
         opener = exchange.span  # of the live stream; a catch-up is nobody's in particular
         first_fields = {name: request.headers[name] for name in TRACE_FIELDS if name in request.headers}
-        reconnection: Reconnection | None = EagerReconnection()  # for the live stream, too
 
-        def open_source(target: str, last_event_id: str, on_change: Callable[[EventSource], None]) -> TracedSource:
-            nonlocal opener, first_fields, reconnection
+        def open_source(
+            target: str, last_event_id: str, reconnection: Reconnection, on_change: Callable[[EventSource], None]
+        ) -> TracedSource:
+            nonlocal opener, first_fields
 
             def changed(source: EventSource) -> None:
                 if source.state == "open":
@@ -211,7 +216,7 @@ class Shared:
                 max_block_bytes=route.max_block_bytes,
                 on_change=changed,
             )
-            opener, first_fields, reconnection = None, {}, None
+            opener, first_fields = None, {}
             self._metrics.received.open(source, route.path)
             return source
 
@@ -227,6 +232,7 @@ class Shared:
             open_source,
             self._wheel,
             self._memory,
+            self._origins[str(URL(route.upstream, encoded=True).origin())],
             opened=opened,
             done=self._forget,
             retired=partial(self._is_retired, route),

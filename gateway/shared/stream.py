@@ -19,6 +19,7 @@ from ..routing.routes import Route
 from ..wheel import TimerWheel
 from .catch_up import CatchUp
 from .following import Following, Opening, OpenSource
+from .origin import Origin
 
 log = structlog.get_logger()
 
@@ -42,6 +43,7 @@ class SharedStream(Following):
         open_source: OpenSource,
         wheel: TimerWheel,
         memory: Memory,
+        origin: Origin,
         *,
         opened: Callable[["SharedStream"], None],
         done: Callable[["SharedStream"], None],
@@ -69,7 +71,7 @@ class SharedStream(Following):
         self._lost = False
         self._draining = False
         self._limits = Limits(route.history_max_blocks, route.history_max_bytes, route.history_max_age_seconds)
-        super().__init__(open_source, target, "", self._open_fan_out(), for_subscribers_alone=False)
+        super().__init__(open_source, target, "", self._open_fan_out(), origin, for_subscribers_alone=False)
         wheel.add(self, wheel.now + self._expiry_ticks)
 
     def _open_fan_out(self, moved: Callable[[], None] | None = None) -> FanOut:

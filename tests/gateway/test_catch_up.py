@@ -12,6 +12,7 @@ from gateway.fan_out.history import UNLIMITED
 from gateway.fan_out.memory import Memory
 from gateway.fan_out.subscriber import Subscriber
 from gateway.shared.catch_up import CatchUp
+from gateway.shared.origin import Origin
 from gateway.wheel import TimerWheel
 from tests.gateway.subscribing import Downstream, connected
 
@@ -35,6 +36,7 @@ class Live:
     def __init__(self, wheel: TimerWheel, memory: Memory) -> None:
         self.fan_out = FanOut(UNLIMITED, wheel, memory, heartbeat_ticks=0)
         self.catch_ups: set[CatchUp] = set()
+        self.origin = Origin()
         self._parser = Parser()
 
     def take(self, *blocks: bytes) -> None:

@@ -266,18 +266,6 @@ async def test_503_while_a_stream_is_followed_is_waited_out(stage: Stage) -> Non
         assert subscriber.received.gaps == []
 
 
-async def test_reconnection_waits_as_long_as_the_upstream_says(stage: Stage) -> None:
-    topic = stage.topic(retry=700)
-    loop = asyncio.get_running_loop()
-    async with stage.join(topic) as subscriber:
-        topic.publish()
-        await subscriber.until_number(1)
-        killed = loop.time()
-        topic.kill()
-        await topic.until(lambda: len(topic.requests) == 2)
-        assert 0.65 < loop.time() - killed < 5
-
-
 async def test_unfinished_block_of_a_lost_stream_is_never_seen(stage: Stage) -> None:
     topic: Topic = stage.topic(style=Style(large=1.0))
     async with stage.join(topic) as subscriber:

@@ -1,0 +1,75 @@
+"""One upstream server, and the streams that wait for it while it is down."""
+
+import asyncio
+import itertools
+import random
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .following import Following
+
+FIRST_SECONDS = 0.25
+LONGEST_SECONDS = 2.0
+"""The time between two attempts at a server that is down: it doubles from the one to the other."""
+
+_RELEASED = 4  # by each answer: a thousand streams come back in five steps, and a server that fails again is left alone
+_JITTER_SECONDS = 0.1
+
+
+class Origin:
+    """The streams of one server that wait for it. One of them at a time tries it for all, in turn.
+
+    The moment that any attempt gets an answer, streams that wait follow, each of which lets others follow.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[Following, float] = {}  # the time of its failure, oldest first
+        self._seconds = FIRST_SECONDS
+        self._due = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<Origin waiting={len(self._waiting)} seconds={self._seconds}>"
+
+    def wait(self, stream: "Following") -> None:
+        """Let a stream wait whose attempt has just failed."""
+        now = asyncio.get_running_loop().time()
+        self.leave(stream)
+        self._waiting[stream] = now
+        if self._timer is None:
+            self._set_timer(max(self._due, now + FIRST_SECONDS))
+
+    def leave(self, stream: "Following") -> None:
+        """Forget a stream that tries by itself or has ended."""
+        self._waiting.pop(stream, None)
+
+    def reached(self) -> None:
+        """Note that an attempt got an answer."""
+        self._seconds = FIRST_SECONDS
+        if not self._waiting:
+            return
+        now = asyncio.get_running_loop().time()
+        for stream, failed_at in list(itertools.islice(self._waiting.items(), _RELEASED)):
+            if failed_at <= now - FIRST_SECONDS:  # else it fails although others get answers
+                self.leave(stream)
+                stream.attempt_in(random.uniform(0, _JITTER_SECONDS))
+        self._set_timer(min(self._due, now + FIRST_SECONDS))
+
+    def _set_timer(self, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due = due
+        self._timer = asyncio.get_running_loop().call_at(due, self._try_one)
+
+    def _try_one(self) -> None:
+        self._timer = None
+        for stream in tuple(self._waiting):
+            self.leave(stream)
+            if stream.wanted:
+                stream.attempt_in(0)
+                break
+            stream.pace_alone()
+        self._due = asyncio.get_running_loop().time() + self._seconds
+        self._seconds = min(2 * self._seconds, LONGEST_SECONDS)
+        if self._waiting:
+            self._set_timer(self._due)
