@@ -8,10 +8,10 @@ from typing import cast
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .drain import Drain
 from .responses import STALLED
+from .upgrades import UpgradeIgnoringProtocol
 
 _log = structlog.get_logger()
 
@@ -58,7 +58,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-class StallLimitedProtocol(HttpToolsProtocol):
+class StallLimitedProtocol(UpgradeIgnoringProtocol):
     """HTTP/1.1 that gives up a connection whose peer has let the write buffer stand above its low-water mark for too long.
 
     First the response ends as if the peer had left: what is in the buffer ends where a block does, and who reads on now gets that whole.
