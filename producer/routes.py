@@ -60,8 +60,9 @@ class StreamOpener:
         if request.method == "HEAD":
             return Response(headers=STREAM_HEADERS, media_type=EVENT_STREAM)
         route = f"{request.method} {request.scope['path']}"
+        shown_id = stream.ids or bool(parameters.last_event_id)
         interval = parameters.interval_seconds
-        return sender(self._delivery.send(stream.blocks(after), ids=stream.ids, interval_seconds=interval, route=route))
+        return sender(self._delivery.send(stream.blocks(after), shown_id=shown_id, interval_seconds=interval, route=route))
 
 
 def _for_text(settings: Settings, opener: StreamOpener, sender: _Sender) -> _Endpoint:

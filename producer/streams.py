@@ -42,14 +42,14 @@ class Delivery:
     heartbeat_seconds: float
     retry_ms: int
 
-    async def send(self, blocks: Iterator[bytes], *, ids: bool, interval_seconds: float, route: str) -> AsyncGenerator[bytes, None]:
+    async def send(self, blocks: Iterator[bytes], *, shown_id: bool, interval_seconds: float, route: str) -> AsyncGenerator[bytes, None]:
         """Yields each block when it is due, and a heartbeat after each `heartbeat_seconds` in between.
 
-        The first block goes out at once; `ids` says whether it has an id. What is yielded is always a whole block or a whole heartbeat, so
-        that nothing can come inside a block. When the drain begins, a jittered `retry` line is the last. Closing the generator means that
-        the client left.
+        The first block goes out at once. `shown_id` says whether it has an id, or the client brought one from an earlier connection.
+        What is yielded is always a whole block or a whole heartbeat, so that nothing can come inside a block. When the drain begins,
+        a jittered `retry` line is the last. Closing the generator means that the client left.
         """
-        heartbeat = HEARTBEAT if ids else HEARTBEAT_BLOCK
+        heartbeat = HEARTBEAT if shown_id else HEARTBEAT_BLOCK
         count = StreamCount(self.meters, route)
         reason: Reason = "left"
         pauses: list[float] = []

@@ -94,10 +94,12 @@ async def test_heartbeats_are_comments_between_events_and_nothing_else(path: str
         resumed = await producer.http.post(
             path, json={"message": "ab\ncd\nef"}, params=query | {"ids": "true"}, headers={"Last-Event-ID": "1"}
         )
+        returned = await producer.http.post(path, json={"message": "ab\ncd"}, params=query, headers={"Last-Event-ID": "1"})
     blocks = [b"event: message\nretry: 15000\ndata: %s\n\n" % data for data in (b"ab", b"cd", b"ef")]
     first, second, third = [b"id: %d\n" % number + block for number, block in enumerate(blocks, 1)]
     assert answer.content == blocks[0] + HEARTBEAT_BLOCK * 5 + blocks[1]
     assert numbered.content == first + HEARTBEAT * 5 + second
+    assert returned.content == blocks[0] + HEARTBEAT * 5 + blocks[1]
     assert resumed.content == second + HEARTBEAT * 5 + third
 
 
