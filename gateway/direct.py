@@ -28,6 +28,7 @@ from .failures import failed
 from .headers import CONTENT_ENCODING, announce_client, apply_rules, content_encoding, end_to_end, is_delimited, is_event_stream
 from .incoming import Incoming
 from .last_event_id import read_last_event_id
+from .locations import rewrite_locations
 from .metrics.metrics import Metrics
 from .problems import problem
 from .relay import COMPLETE, CUT, LEFT, Relay, Sink
@@ -107,7 +108,7 @@ class Direct:
             upstream.close()
 
     async def _relay(self, request: web.BaseRequest, upstream: UpstreamAnswer, exchange: Exchange) -> web.StreamResponse:
-        response = _response_head(upstream, exchange)
+        response = _response_head(request, upstream, exchange)
         writer = await response.prepare(request)
         assert isinstance(writer, StreamWriter)
         if request.method == "HEAD" or upstream.status in (204, 304):
@@ -218,11 +219,13 @@ def request_fields(request: web.BaseRequest, route: Route, span: Span | None = N
         fields[_REQUEST_ID] = request.request_id
     if span is not None:
         fields.update(span.fields())
+    if route.preserve_host and host:
+        fields[_HOST] = host
     apply_rules(fields, route.request_headers)
     return fields
 
 
-def _response_head(upstream: UpstreamAnswer, exchange: Exchange) -> ResponseHead:
+def _response_head(request: web.BaseRequest, upstream: UpstreamAnswer, exchange: Exchange) -> ResponseHead:
     headers = upstream.headers
     fields = end_to_end(headers)
     if is_event_stream(upstream.status, headers):
@@ -236,6 +239,7 @@ def _response_head(upstream: UpstreamAnswer, exchange: Exchange) -> ResponseHead
             if content_codings(coding):
                 fields.popall(CONTENT_ENCODING, None)
     fields.setdefault(_SERVER, "gateway")
+    rewrite_locations(fields, exchange.route, request)
     apply_rules(fields, exchange.route.response_headers)
     return ResponseHead(status=upstream.status, reason=upstream.reason, headers=fields)
 

@@ -22,6 +22,7 @@ from ..fan_out.subscriber import Subscriber
 from ..fan_out.subscription import send_stream
 from ..incoming import Incoming
 from ..last_event_id import read_last_event_id
+from ..locations import rewrite_locations
 from ..metrics.metrics import Metrics
 from ..problems import problem
 from ..refusal import Reason
@@ -228,6 +229,7 @@ class Resumable:
         self._metrics.subscribed(stream.head.route, "history" if cursor or stream.viewers or stream.ended_at else "live")
         try:
             fields = CIMultiDict([*stream.head.fields, *(("Set-Cookie", cookie) for cookie in cookies)])
+            rewrite_locations(fields, stream.route, request)
             sending = send_stream(request, exchange, fields, partial(_begin, stream, cursor), self._wheel)
             del fields
             return await sending

@@ -115,6 +115,8 @@ class Route(BaseModel):
     """https: a PEM file with the certificate that the gateway shows, and any between it and its authority."""
     client_key_file: str = ""
     """https: a PEM file with that certificate's private key, unencrypted. Without it the key is in `client_certificate_file`."""
+    preserve_host: bool = False
+    """Whether the upstream gets the client's `Host`; otherwise it gets its own. With mode shared, clients share a stream by `Host` then."""
     request_headers: dict[str, str] = {}
     """Header fields that every upstream request gets; an empty value removes the field."""
     response_headers: dict[str, str] = {}

@@ -24,6 +24,7 @@ from ..fan_out.fan_out import Memory
 from ..fan_out.subscription import Begin, send_stream
 from ..headers import apply_rules, end_to_end
 from ..last_event_id import read_last_event_id
+from ..locations import rewrite_locations
 from ..metrics.metrics import Metrics
 from ..problems import come_back_later, problem
 from ..routing.route_table import RouteTable
@@ -122,6 +123,7 @@ class Shared:
             begin = await self._find_begin(stream, begin_target(exchange.target, target, id, request.headers), id)
             if not isinstance(begin, Opening):
                 fields = _response_fields(stream)
+                rewrite_locations(fields, stream.route, request)
                 if exchange.span is not None and stream.source.span is not None:
                     exchange.span.link(stream.source.span)
                 del identity, key, target  # from here on it waits, ten thousand times perhaps: what it holds counts

@@ -29,7 +29,7 @@ def identify(method: str, headers: CIMultiDictProxy[str], route: Route) -> Ident
         return None
     if not route.public and any(name in headers and name not in route.share_by for name in _CREDENTIALS):
         return None
-    names = [*route.share_by]
+    names = [*route.share_by, *(("host",) if route.preserve_host else ())]
     if route.cors is None and not any(name.lower() == _ALLOW_ORIGIN for name in route.response_headers):
         names.append("origin")
     return tuple((name, headers[name]) for name in names if name in headers)
