@@ -119,6 +119,7 @@ def test_every_key_of_a_route_is_documented_and_read(tmp_path: Path, authority: 
         ids = "assign"
         gap_events = false
         max_connection_seconds = 8
+        preserve_host = true
         request_headers = {{ Authorization = "Bearer x", Cookie = "" }}
         [routes.response_headers]
         Server = ""
@@ -157,6 +158,7 @@ def test_every_key_of_a_route_is_documented_and_read(tmp_path: Path, authority: 
         "orphan_seconds": 60,
         "cors": None,
         "auth": None,
+        "preserve_host": True,
         "request_headers": {"Authorization": "Bearer x", "Cookie": ""},
         "response_headers": {"Server": ""},
     }
