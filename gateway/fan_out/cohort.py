@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 
 from ..wheel import TimerWheel
-from .heartbeats import Shown
+from .heartbeats import Shown, shows_id
 from .history import History
 from .subscriber import Kind, Subscriber
 
-_ID = Shown.ID
+_BLOCKS, _ID = Shown.BLOCKS, Shown.ID
 
 MOST_MEMBERS = 1000
 """More would keep the event loop too long in one go: a write takes about 15 µs."""
@@ -95,7 +95,7 @@ class Cohort:
             self._write_blocks(b"".join(blocks))
             return
         data = blocks[0] if len(blocks) == 1 else b"".join(blocks)  # the same as `_write_blocks`, which costs more
-        if self.shown is not _ID:
+        if self.shown is not _ID and (self.shown is not _BLOCKS or shows_id(data)):
             self.shown = self.shown.then(data)
         self._last_write = self._wheel.now
         self.bytes += len(data)
@@ -110,7 +110,7 @@ class Cohort:
         return self._last_write + self._heartbeat_ticks if self._writes else 0
 
     def _write_blocks(self, data: bytes) -> None:
-        if self.shown is not _ID:
+        if self.shown is not _ID and (self.shown is not _BLOCKS or shows_id(data)):
             self.shown = self.shown.then(data)
         self._write(data)
 

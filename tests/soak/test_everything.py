@@ -39,8 +39,8 @@ GUARD_SECONDS = 30
 WORDS = " ".join(str(number) for number in range(60))
 KEY = "an-api-key-that-nobody-else-knows-4711"
 TOPICS = "/topics/soak.%3E/events"
-BETWEEN_BLOCKS = re.compile(rb"(retry: \d+\n)?(:\n)*")
-"""Lines that the gateway adds ahead of a block; a stream may end before that block comes."""
+BETWEEN_BLOCKS = re.compile(rb"(retry: \d+\n|:\n)*")
+"""Lines that the gateway adds ahead of a block, or at the end of a stream."""
 
 ROUTES = """
 [[routes]]
