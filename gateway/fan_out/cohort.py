@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from ..wheel import TimerWheel
+from .ahead import place_ahead
 from .heartbeats import Shown, shows_id
 from .history import History
 from .subscriber import Kind, Subscriber
@@ -25,6 +26,7 @@ class Cohort:
         "_last_write",
         "_wheel",
         "_writes",
+        "ahead",
         "bytes",
         "chunked",
         "cursor",
@@ -43,6 +45,8 @@ class Cohort:
         """Whether HTTP chunks are made for its members."""
         self.shown = Shown.BLOCKS
         """What its members' connections have shown."""
+        self.ahead = b""
+        """A line that is still to be placed ahead of their first block with data."""
         self.cursor = history.end
         self.bytes = 0
         """Bytes of blocks and heartbeats that a member got who was here from the beginning."""
@@ -58,11 +62,11 @@ class Cohort:
     @property
     def kind(self) -> Kind:
         """What its members have in common."""
-        return self.chunked, self.shown
+        return self.chunked, self.shown, self.ahead
 
     @kind.setter
     def kind(self, kind: Kind) -> None:
-        self.chunked, self.shown = kind
+        self.chunked, self.shown, self.ahead = kind
 
     @property
     def members(self) -> tuple[Subscriber, ...]:
@@ -86,6 +90,8 @@ class Cohort:
     def flush(self) -> None:
         """Sends what has come since, about `READ_BYTES` at most."""
         data, self.cursor = self._history.read(self.cursor, self._history.end)
+        if self.ahead:
+            data, self.ahead = place_ahead(self.ahead, data)
         self._write_blocks(data)
 
     def send(self, blocks: Sequence[bytes]) -> None:

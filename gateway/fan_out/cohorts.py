@@ -63,15 +63,15 @@ class Cohorts:
         return min((cohort for cohort in self.occupied if cohort.cursor < end), key=lambda cohort: cohort.cursor, default=None)
 
     def flush(self, cohort: Cohort) -> None:
-        """Send a cohort what has come since. If it has become like another one that is there too, the two go on as one."""
-        kind = cohort.kind
+        """Send a cohort what has come since. If another one is like it and there too, the two go on as one."""
         cohort.flush()
-        if cohort.kind == kind or not cohort:
+        if len(self.all) == 1 or not cohort:
             return
         for other in self.occupied:
             alike = other is not cohort and (other.kind, other.cursor) == (cohort.kind, cohort.cursor)
             if alike and len(other) + len(cohort) <= MOST_MEMBERS:
-                for member in cohort.members:
+                small, large = (cohort, other) if len(cohort) < len(other) else (other, cohort)
+                for member in small.members:
                     member.leave_cohort()
-                    member.enter(other)
+                    member.enter(large)
                 return

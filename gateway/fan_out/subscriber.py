@@ -9,6 +9,7 @@ from eventstream import encode_retry
 from ..error_event import error_block
 from ..relay import LEFT, Sink
 from ..wheel import TimerWheel
+from .ahead import place_ahead
 from .heartbeats import Shown
 
 if TYPE_CHECKING:
@@ -20,8 +21,9 @@ BEHIND = "behind"
 EXPIRED = "expired"
 """The connection was open for as long as the route allows."""
 
-Kind = tuple[bool, Shown]
-"""What subscribers must have in common to get the same bytes: whether HTTP chunks are made, and what their connections have shown."""
+Kind = tuple[bool, Shown, bytes]
+"""What subscribers must have in common to get the same bytes: whether HTTP chunks are made, what their connections have shown, and which
+line is still to be placed ahead of their first block with data."""
 
 RETURN_AFTER_MS = 1000
 RETURN_SPREAD_MS = 4000
@@ -42,6 +44,7 @@ class Subscriber:
         "_transport",
         "_waiter",
         "_wheel",
+        "ahead",
         "cohort",
         "cursor",
         "fan_out",
@@ -70,6 +73,8 @@ class Subscriber:
         """Whether a `retry` line may stand ahead of a block."""
         self.shown = Shown.ID if resumes else Shown.BLOCKS
         """What its connection has shown, while it is in no cohort."""
+        self.ahead = b""
+        """An `id:` line that is still to be placed ahead of its first block with data, while it is in no cohort."""
         self.fan_out: FanOut | None = None
         self.cohort: Cohort | None = None
         self.cursor = 0
@@ -95,7 +100,7 @@ class Subscriber:
     @property
     def kind(self) -> Kind:
         """What it must have in common with a cohort."""
-        return self._chunked, self.shown
+        return self._chunked, self.shown, self.ahead
 
     @property
     def blocks_out(self) -> int:
@@ -128,7 +133,7 @@ class Subscriber:
             self._bytes += cohort.bytes
             self._heartbeats += cohort.heartbeats
             self.cursor = cohort.cursor
-            self.shown = cohort.shown
+            self.shown, self.ahead = cohort.shown, cohort.ahead
             self.cohort = None
             cohort.remove(self)
 
@@ -136,6 +141,8 @@ class Subscriber:
         """Write whole blocks that are for this subscriber alone, or with no `blocks` lines that belong to the next one."""
         if self._transport.is_closing():
             return  # it has left, and aiohttp is about to say so
+        if self.ahead and blocks:
+            data, self.ahead = place_ahead(self.ahead, data)
         if self.shown is not Shown.ID:
             self.shown = self.shown.then(data, whole=blocks > 0)
         self._blocks += blocks
@@ -189,6 +196,11 @@ class Subscriber:
         """Write the same ahead of the block that comes next, unless the client may look for `data` where a block begins."""
         if self.takes_retry:
             self.tell_retry(milliseconds)
+
+    def tell_id_ahead(self, id: str) -> None:
+        """Let the last event ID of the stream stand ahead of the first block with data, unless the client may look for `data` there."""
+        if self.takes_retry:
+            self.ahead = b"id: %b\n" % id.encode()
 
     def send_away(self, verdict: str, reason: str = "", *, spread_ms: int = RETURN_SPREAD_MS) -> None:
         """Ends it after it was told to come back at a time of its own."""

@@ -14,6 +14,7 @@ from eventstream.reconnection import Reconnection
 from service.traced_source import TracedSource
 
 from ..fan_out.fan_out import FanOut
+from ..fan_out.stamping import guard_mark
 from ..relay import COMPLETE, CUT
 from ..routing.routes import Route
 from .origin import FIRST_SECONDS, LONGEST_SECONDS, Origin
@@ -105,6 +106,7 @@ class Following:
                     block = block[len(HEARTBEAT) :]
                 if beaten and not block.strip(_LINE_ENDS):
                     continue  # a heartbeat in a block of its own
+                block = guard_mark(block)
                 id = self.source.last_event_id
                 changed = id if id != self._id and id else None
                 self._id = id
@@ -145,6 +147,11 @@ class Following:
             self._hurry()
             self._opened(Opening("refused" if source.last_status else "unavailable", source.last_error or "", again_seconds))
             self.lost()
+
+    @property
+    def last_event_id(self) -> str:
+        """The last event ID after the newest block that came."""
+        return self._id
 
     @property
     def wanted(self) -> bool:

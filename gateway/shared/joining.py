@@ -9,6 +9,8 @@ def join(stream: SharedStream | None, fan_out: FanOut, cursor: int | None, subsc
     """Let a subscriber begin at `cursor`, or with what comes next. `stream` is None if the upstream's own `retry` will come."""
     if stream is not None:
         _tell_retry(stream, subscriber)
+        if cursor is None and stream.last_event_id:  # the next event may have no ID of its own, and the client could not resume
+            subscriber.tell_id_ahead(stream.last_event_id)
     fan_out.join(subscriber, cursor)
 
 

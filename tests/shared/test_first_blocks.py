@@ -1,12 +1,15 @@
 """What an upstream sends with its head, such as a snapshot, belongs to all who waited for it."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
-from tests.scripted_upstream import EVENT_STREAM_HEAD, chunk
+from tests.proxy.downstream import Downstream
+from tests.scripted_upstream import EVENT_STREAM_HEAD, Disconnect, ScriptedUpstream, Silence, chunk
 from tests.shared.conftest import Stage
-from tests.shared.subscribing import Subscriber
+from tests.shared.gateway import running, shared
+from tests.shared.subscribing import ACCEPT, Subscriber
 from tests.shared.upstream import Topic
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -102,3 +105,23 @@ async def test_catching_up_that_its_only_client_gave_up_before_the_answer_is_end
         await open_requests(stage, 1)
         topic.speaking.set()
         await asyncio.wait_for(topic.requests[1].left.wait(), 30)
+
+
+async def test_byte_order_mark_is_never_the_first_thing_that_a_subscriber_sees(tmp_path: Path) -> None:
+    """A browser would strip it, and find an event where the upstream's own readers find none."""
+    mark = b"\xef\xbb\xbf"
+    marked, events = mark + b"data: no event\n\n", [b"id: 1\ndata: a\n\n", b"id: 2\ndata: b\n\n"]
+    scripts = [[EVENT_STREAM_HEAD, chunk(mark + marked + event), Disconnect()] for event in events]  # one mark belongs to each connection
+    whole = b"".join(b":\n" + marked + event for event in events)
+    async with (
+        ScriptedUpstream(*scripts, [Silence()]) as upstream,
+        running([shared("/", upstream.url)], tmp_path) as gateway,
+        Downstream(gateway.port) as first,
+        Downstream(gateway.port) as resumed,
+    ):
+        await first.ask("/", "GET", [ACCEPT])
+        answer = await first.answer()
+        assert await answer.receive_until(lambda body: body.endswith(events[1])) == whole
+        await resumed.ask("/", "GET", [ACCEPT, ("Last-Event-ID", "1")])
+        answer = await resumed.answer()
+        assert await answer.receive_until(lambda body: body.endswith(events[1])) == b":\n" + marked + events[1]

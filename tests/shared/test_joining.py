@@ -7,7 +7,7 @@ import pytest
 
 from tests.proxy.downstream import End
 from tests.shared.conftest import Stage
-from tests.shared.event_log import LINE_ENDS, WILD, Style
+from tests.shared.event_log import LINE_ENDS, WILD, WITHOUT_IDS, Style
 from tests.shared.proof import Proof
 from tests.shared.upstream import Resume, Topic, cut_at_random
 
@@ -234,6 +234,38 @@ async def test_who_joins_later_is_told_the_reconnection_time_in_a_line_ahead_of_
         async with stage.join(topic) as newest:
             topic.publish()
             assert (await newest.until_number(6)).told_ahead == [40]
+
+
+async def test_newcomer_is_told_the_last_event_id_ahead_of_an_event_without_one_and_can_resume(stage: Stage) -> None:
+    topic = stage.topic("/beat", retry=None)
+    async with stage.join(topic) as first, stage.subscriber(topic) as newcomer:
+        topic.publish(3)
+        await first.until_number(3)
+        await newcomer.join()
+        await newcomer.until(lambda: newcomer.received.beats >= 2)  # none of which the line may stand in
+        topic.log.style = WITHOUT_IDS
+        [without_id] = topic.publish()
+        received = await newcomer.until(lambda: bool(newcomer.received.blocks))
+        assert received.blocks == [b"id: 3\n" + without_id]
+        await first.until_number(4)
+        assert first.received.blocks == topic.log.blocks
+        newcomer.leave()
+        [missed] = topic.publish()
+        await first.until_number(5)
+        await newcomer.join()
+        received = await newcomer.until_number(5)
+        assert received.blocks[1:] == [without_id, missed], "what followed event 3"
+    assert len(topic.requests) == 1
+
+
+async def test_newcomer_whose_first_event_has_an_id_gets_it_as_it_came(stage: Stage) -> None:
+    topic = stage.topic(retry=None)
+    async with stage.join(topic) as first:
+        topic.publish(3)
+        await first.until_number(3)
+        async with stage.join(topic) as newcomer:
+            blocks = topic.publish()
+            assert (await newcomer.until_number(4)).blocks == blocks
 
 
 async def test_block_with_only_an_id_moves_where_a_subscriber_resumes(stage: Stage) -> None:
