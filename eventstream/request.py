@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from ssl import SSLContext, SSLError
+from ssl import SSLContext
 from typing import Any, TypeAlias
 
 import aiohttp
@@ -18,7 +18,7 @@ from yarl import URL
 
 from .content_coding import content_codings
 from .errors import ConnectionFailed
-from .tls import describe_tls
+from .tls import describe_tls, find_tls_error
 
 NETWORK_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError)
 """What aiohttp raises when the network or the peer's HTTP is at fault, timeouts among them."""
@@ -279,6 +279,6 @@ def describe(error: Exception, timeout: aiohttp.ClientTimeout) -> str:
     """Says in words what went wrong on the network."""
     if isinstance(error, aiohttp.SocketTimeoutError):
         return f"no byte came for {timeout.sock_read} s"
-    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, SSLError):
-        return describe_tls(error.os_error)
+    if (tls_error := find_tls_error(error)) is not None:
+        return describe_tls(tls_error)
     return str(error) or type(error).__name__

@@ -12,3 +12,13 @@ def describe_tls(error: ssl.SSLError) -> str:
         found = "it is not for this host" if mismatch else getattr(error, "verify_message", "") or "no reason given"
         return f"TLS: certificate verify failed: {found}"
     return f"TLS: {(error.reason or str(error)).replace('_', ' ').lower()}"
+
+
+def find_tls_error(error: BaseException | None) -> ssl.SSLError | None:
+    """Return the TLS library's error that is behind one of aiohttp's, None when there is none."""
+    while error is not None:
+        found = getattr(error, "os_error", error)
+        if isinstance(found, ssl.SSLError):
+            return found
+        error = error.__cause__
+    return None

@@ -1,11 +1,10 @@
 """Why an upstream gave no answer, said to clients and in the log; its address is not for everybody."""
 
 import os
-import ssl
 
 import aiohttp
 
-from eventstream.tls import describe_tls
+from eventstream.tls import describe_tls, find_tls_error
 
 from .upstream_protocol import HeadTooLarge
 
@@ -29,9 +28,9 @@ def advise(reason: str) -> str:
 
 def explain(error: Exception) -> str:
     """Return why an upstream could not be asked, or did not answer."""
+    if (tls_error := find_tls_error(error)) is not None:
+        return advise(describe_tls(tls_error))
     match error:
-        case aiohttp.ClientConnectorError(os_error=ssl.SSLError() as cause):
-            return advise(describe_tls(cause))
         case aiohttp.ClientConnectorError(os_error=cause):
             return f"cannot connect: {os.strerror(cause.errno) if cause.errno else cause}"
         case HeadTooLarge():
@@ -39,8 +38,6 @@ def explain(error: Exception) -> str:
         case aiohttp.ServerDisconnectedError():
             return "closed the connection without an answer"
         case aiohttp.ClientOSError():
-            if isinstance(error.__cause__, ssl.SSLError):
-                return advise(describe_tls(error.__cause__))
             return f"connection lost: {error.strerror or error}"
         case _:
             return "its answer is not HTTP"

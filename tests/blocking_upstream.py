@@ -36,6 +36,9 @@ class Connection:
                 if not data:
                     raise ConnectionResetError("the client left") from None
                 self._incoming.write(data)
+            except ssl.SSLError:
+                self._flush()  # the alert that says why
+                raise
             else:
                 self._flush()
                 return
