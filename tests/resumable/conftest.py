@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from tests.certificates import Authority
 from tests.proxy.downstream import Answer, Downstream, Fields
 from tests.proxy.stage import Scene, Stage
 from tests.proxy.subject import Route, Subject, running
@@ -23,8 +24,12 @@ def resumable(path: str, upstream: str, **keys: object) -> Route:
     return {"path": path, "upstream": upstream, "mode": "resumable", "heartbeat_seconds": 0} | keys
 
 
-def _routes(upstream: str) -> list[Route]:
-    return [
+BOTH_SCHEMES = pytest.mark.parametrize("play", ["http", "https"], indirect=True, scope="session")
+"""For modules whose tests are about how connections to the upstream end."""
+
+
+def _routes(upstream: str, trust: Mapping[str, object]) -> list[Route]:
+    routes = [
         resumable("/ask", upstream),
         resumable("/beat", upstream, heartbeat_seconds=0.25),
         resumable("/error-event", upstream, on_upstream_loss="error-event"),
@@ -35,6 +40,7 @@ def _routes(upstream: str) -> list[Route]:
         resumable("/get", upstream, methods=["GET", "POST"]),
         resumable("/late", upstream, first_byte_timeout_seconds=0.3),
     ]
+    return [route | trust for route in routes]
 
 
 @dataclass(frozen=True)
@@ -80,9 +86,13 @@ class Play:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def play(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Play]:
+async def play(request: pytest.FixtureRequest, authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Play]:
     directory = tmp_path_factory.mktemp("resumable")
-    async with Stage() as stage, running(stage.url, _routes(stage.url), directory, data_dir=directory / "data") as subject:
+    secure = getattr(request, "param", "http") == "https"
+    async with (
+        Stage(authority if secure else None) as stage,
+        running(stage.url, _routes(stage.url, stage.trust), directory, data_dir=directory / "data") as subject,
+    ):
         yield Play(subject, stage)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.proxy.downstream import End
 from tests.resumable.answers import END, HEAD, event, events, last_id, sent, stamped, stream_of, unstamped
-from tests.resumable.conftest import Play, StartPlay
+from tests.resumable.conftest import BOTH_SCHEMES, Play, StartPlay
 from tests.scripted_upstream import Disconnect, Pause, chunk
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -25,6 +25,7 @@ async def follow(play: Play, stream: str, last_event_id: str = "") -> tuple[int,
         return answer.head.status, body
 
 
+@BOTH_SCHEMES
 @TAILS
 async def test_unfinished_block_reaches_all_that_listen_and_all_that_come_later(play: Play, tail: bytes) -> None:
     pause = Pause()
@@ -45,18 +46,21 @@ async def test_unfinished_block_reaches_all_that_listen_and_all_that_come_later(
     assert (state["stream-state"], state["stream-blocks"], state["stream-bytes"]) == ("complete", "2", str(len(whole + tail)))
 
 
+@BOTH_SCHEMES
 async def test_client_with_the_last_id_has_everything(play: Play) -> None:
     async with play.ask("/ask", play.stage.scene(HEAD + sent(1, 2) + chunk(DONE) + END)) as answer:
         body = await answer.to_end()
     assert await follow(play, stream_of(answer), last_id(body)) == (204, b"")
 
 
+@BOTH_SCHEMES
 async def test_stream_that_is_nothing_but_an_unfinished_block_is_kept(play: Play) -> None:
     async with play.ask("/ask", play.stage.scene(HEAD, chunk(DONE) + END)) as answer:
         assert await answer.to_end() == DONE
     assert await follow(play, stream_of(answer)) == (200, DONE)
 
 
+@BOTH_SCHEMES
 async def test_comments_ahead_of_an_unfinished_block_come_with_it(play: Play) -> None:
     async with play.ask("/ask", play.stage.scene(HEAD + sent(1, 1), chunk(b": ping\n\n" + DONE) + END)) as answer:
         assert unstamped(await answer.to_end()) == event(1) + b": ping\n" + DONE
@@ -78,6 +82,7 @@ async def test_unfinished_block_outlives_a_restart_and_is_found_by_every_worker(
     assert body.endswith(b"\n\n" + DONE)
 
 
+@BOTH_SCHEMES
 async def test_unfinished_block_counts_against_what_is_kept_of_a_stream(play: Play) -> None:
     scene = play.stage.scene(HEAD + sent(1, 1), chunk(b"data: " + b"x" * 2000) + END)
     async with play.ask("/small", scene) as answer:
@@ -86,6 +91,7 @@ async def test_unfinished_block_counts_against_what_is_kept_of_a_stream(play: Pl
     await play.reaches(stream_of(answer), "too-large")
 
 
+@BOTH_SCHEMES
 @pytest.mark.parametrize(
     ("script", "state", "tail"),
     [
@@ -102,6 +108,7 @@ async def test_only_a_clean_end_brings_an_unfinished_block(play: Play, script: t
     await play.reaches(stream_of(answer), state)
 
 
+@BOTH_SCHEMES
 async def test_unfinished_block_of_a_compressed_stream_is_kept(play: Play) -> None:
     head = HEAD.replace(b"Transfer-Encoding", b"Content-Encoding: gzip\r\nTransfer-Encoding")
     scene = play.stage.scene(head, chunk(zlib.compress(event(1) + DONE, wbits=31)) + END)
@@ -112,6 +119,7 @@ async def test_unfinished_block_of_a_compressed_stream_is_kept(play: Play) -> No
 MARK = b"\xef\xbb\xbf"
 
 
+@BOTH_SCHEMES
 async def test_block_that_begins_with_a_byte_order_mark_is_never_the_first_thing_that_a_client_sees(play: Play) -> None:
     """The upstream's readers strip the stream's own mark; the blocks behind it have no field `data` for them, and must have none here."""
     unseen, shown = MARK + b"data: unseen\nid: a\n\n", MARK + b"data: unseen\ndata: shown\n\n"

@@ -2,13 +2,14 @@
 
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 import pytest
 import pytest_asyncio
 
+from tests.certificates import Authority
 from tests.shared.gateway import Gateway, Route, running, shared
 from tests.shared.subscribing import Subscriber, joined
 from tests.shared.upstream import Topic, Upstream
@@ -18,9 +19,13 @@ LIMIT_SECONDS = 2
 """Of a connection; it may be over before the last of many subscribers has joined, when the machine is busy."""
 
 
-def _routes(upstream: str) -> list[Route]:
+BOTH_SCHEMES = pytest.mark.parametrize("upstream", ["http", "https"], indirect=True, scope="session")
+"""For modules whose tests are about how connections to the upstream end."""
+
+
+def _routes(upstream: str, trust: Mapping[str, object]) -> list[Route]:
     everybody = {"response_headers": {"Access-Control-Allow-Origin": "*"}}
-    return [
+    routes = [
         shared("/live", upstream),
         shared("/brief", upstream, linger_seconds=0.3),
         shared("/history", upstream, initial="history"),
@@ -46,6 +51,7 @@ def _routes(upstream: str) -> list[Route]:
         shared("/half-second", upstream, wait_seconds=0.5),
         shared("/from", upstream, begin_parameters=["from"]),
     ]
+    return [route | trust for route in routes]
 
 
 @dataclass(frozen=True)
@@ -76,14 +82,14 @@ class Stage:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def upstream() -> AsyncIterator[Upstream]:
-    async with Upstream() as upstream:
+async def upstream(request: pytest.FixtureRequest, authority: Authority) -> AsyncIterator[Upstream]:
+    async with Upstream(authority if getattr(request, "param", "http") == "https" else None) as upstream:
         yield upstream
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def stage(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    async with running(_routes(upstream.url), tmp_path_factory.mktemp("shared")) as gateway:
+    async with running(_routes(upstream.url, upstream.trust), tmp_path_factory.mktemp("shared")) as gateway:
         yield Stage(gateway, upstream, itertools.count(1))
 
 

@@ -8,12 +8,12 @@ import pytest
 
 from eventstream import Parser
 from tests.proxy.downstream import End
-from tests.shared.conftest import Stage
+from tests.shared.conftest import BOTH_SCHEMES, Stage
 from tests.shared.event_log import LINE_ENDS, WITHOUT_IDS, Style
 from tests.shared.proof import Proof
 from tests.shared.upstream import DEATHS, Death, Topic, cut_at_random
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), BOTH_SCHEMES]
 
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
 NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Self
 
+from tests.certificates import Authority
 from tests.scripted_upstream import LAST_CHUNK, Act, Asked, Disconnect, Script, ScriptedUpstream, chunk
 from tests.shared.event_log import PLAIN, EventLog, Style
 from tests.stack import free_ports
@@ -188,16 +189,19 @@ async def _until_left(reader: asyncio.StreamReader) -> None:
 
 
 class Upstream:
-    """A server of topics that can be stopped and started again on its port."""
+    """A server of topics that can be stopped and started again on its port; with an `authority` it speaks HTTPS."""
 
-    def __init__(self) -> None:
+    def __init__(self, authority: Authority | None = None) -> None:
         self.topics: dict[str, Topic] = {}
         self.strays: list[Asked] = []
         """Requests for what is no topic."""
-        self._server = ScriptedUpstream(self._script, port=free_ports(1)[0])
+        tls = None if authority is None else authority.issue("topics").server_context()
+        self._server = ScriptedUpstream(self._script, port=free_ports(1)[0], tls=tls)
+        self.trust: dict[str, object] = {} if authority is None else {"ca_file": str(authority.file)}
+        """The keys of a route to this upstream that are about TLS."""
         self.running = False
         self.port = self._server.port
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'http' if authority is None else 'https'}://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> Self:
         await self.start()
