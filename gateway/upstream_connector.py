@@ -125,6 +125,7 @@ class UpstreamConnector(TlsConnector):
             try:
                 connection = await self._attempt(req, traces, timeout)
             except aiohttp.ClientSSLError:
+                self._outages.pop(req.connection_key, None)  # the upstream is there
                 raise
             except aiohttp.ClientConnectorError as error:
                 outage.error = error
