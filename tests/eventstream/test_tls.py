@@ -1,0 +1,57 @@
+"""An event source over TLS: whom it trusts, what it says of what it does not, and how it leaves."""
+
+import asyncio
+import ssl
+import threading
+import time
+from pathlib import Path
+
+from eventstream.client import EventSource
+from tests.blocking_upstream import BlockingUpstream, Connection
+from tests.certificates import Authority
+
+GUARD_SECONDS = 30.0
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+async def test_server_that_only_notices_a_failed_write_is_left_at_once(authority: Authority) -> None:
+    """A connection that is closed in order waits for the server's word, for 30 s, in which the server writes on."""
+    failed = threading.Event()
+
+    def drip(connection: Connection) -> None:
+        connection.read_head()
+        connection.send(HEAD)
+        try:
+            while True:
+                connection.send(b"9\r\ndata: 1\n\n\r\n")
+                time.sleep(0.02)
+        finally:
+            failed.set()
+
+    with BlockingUpstream(drip, authority.issue("dripping").server_context()).running() as upstream:
+        context = ssl.create_default_context(cafile=authority.file)
+        async with asyncio.timeout(GUARD_SECONDS), EventSource(upstream.url, tls=context) as source:
+            assert (await anext(source)).data == "1"
+            begun = time.monotonic()
+            source.restart()
+            while not failed.is_set():
+                await asyncio.sleep(0.01)
+            assert time.monotonic() - begun < 10
+
+
+async def test_certificate_that_is_not_trusted_is_said_in_words(authority: Authority, tmp_path: Path) -> None:
+    stranger = Authority(tmp_path, "stranger")
+    failures: list[str] = []
+
+    def note(source: EventSource) -> None:
+        failures.append(source.last_error or "")
+
+    with BlockingUpstream(lambda connection: None, stranger.issue("foreign").server_context()).running() as upstream:
+        context = ssl.create_default_context(cafile=authority.file)
+        async with asyncio.timeout(GUARD_SECONDS), EventSource(upstream.url, tls=context, on_change=note) as source:
+            following = asyncio.create_task(anext(source))
+            while not failures:
+                await asyncio.sleep(0.01)
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+    assert failures[0] == "TLS: certificate verify failed: unable to get local issuer certificate"
