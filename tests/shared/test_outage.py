@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Script, ScriptedUpstream, chunk
+from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Pause, Script, ScriptedUpstream, Silence, chunk
 from tests.shared.conftest import Stage, StartStage
 from tests.shared.gateway import running, shared
 from tests.shared.subscribing import GUARD_SECONDS, Subscriber
@@ -172,3 +172,29 @@ async def test_catching_up_with_an_upstream_that_is_down_takes_its_turn(start_st
         for number, subscriber in enumerate(late, 1):
             assert (await subscriber.until_number(60)).numbers == list(range(number + 1, 61))
             subscriber.leave()
+
+
+async def test_unfinished_block_of_an_ended_stream_is_discarded_but_its_retry_counts(tmp_path: Path) -> None:
+    """The next connection's bytes follow downstream, so the block cannot be passed on as it is."""
+    asked_at: list[float] = []
+
+    def play(_asked: Asked) -> Script:
+        asked_at.append(asyncio.get_running_loop().time())
+        if len(asked_at) == 1:
+            return [EVENT_STREAM_HEAD + chunk(b"id: 1\ndata: 1 a\n\nretry: 700\ndata: [DONE]\n") + LAST_CHUNK]
+        return [EVENT_STREAM_HEAD + chunk(b"id: 2\ndata: 2 b\n\n"), released, chunk(b"id: 3\ndata: 3 c\n\n"), Silence()]
+
+    released = Pause()
+    async with (
+        ScriptedUpstream(play) as upstream,
+        running([shared("/", upstream.url)], tmp_path) as gateway,
+        Subscriber(gateway.port, "/") as first,
+        Subscriber(gateway.port, "/") as newcomer,
+    ):
+        await first.join()
+        assert (await first.until_number(2)).blocks == [b"id: 1\ndata: 1 a\n\n", b"id: 2\ndata: 2 b\n\n"]
+        assert asked_at[1] - asked_at[0] > 0.65
+        assert upstream.requests[0].left.is_set(), "each attempt has a connection of its own, so none is stale"
+        await newcomer.join()
+        released.go()
+        assert (await newcomer.until_number(3)).told_ahead == [700]
