@@ -79,7 +79,7 @@ def _spring(kind: str) -> Callable[[Path, int, Tls], list[str]]:
 _NPM = (("npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"),)
 _GO = (("go", "build", "-o", "bin/", "./nethttp", "./fiber"),)
 _MAVEN = (("mvn", "--quiet", "--batch-mode", "package", "dependency:copy-dependencies"),)
-_CARGO = (("cargo", "build", "--quiet", "--release"),)
+_CARGO = (("cargo", "build", "--quiet"),)
 
 KINDS = (
     Kind("fastapi", _uvicorn),
@@ -92,8 +92,8 @@ KINDS = (
     Kind("webflux", _spring("reactive"), "spring", _MAVEN, ("maven",)),
     Kind("nethttp", lambda folder, port, tls: [f"{folder}/bin/nethttp"], "go", _GO, ("go",), delimits_by_close=True),
     Kind("fiber", lambda folder, port, tls: [f"{folder}/bin/fiber"], "go", _GO, ("go",), watches=False),
-    Kind("axum", lambda folder, port, tls: [f"{folder}/target/release/axum_server"], "rust", _CARGO, ("rust", "soak")),
-    Kind("actix", lambda folder, port, tls: [f"{folder}/target/release/actix_server"], "rust", _CARGO, ("rust", "soak"), watches=False),
+    Kind("axum", lambda folder, port, tls: [f"{folder}/target/debug/axum_server"], "rust", _CARGO, ("rust", "soak")),
+    Kind("actix", lambda folder, port, tls: [f"{folder}/target/debug/actix_server"], "rust", _CARGO, ("rust", "soak"), watches=False),
 )
 
 
