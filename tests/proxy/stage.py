@@ -48,6 +48,7 @@ class Stage:
         self._upstream = ScriptedUpstream(self._script_of, read_body=self._reads_body, tls=tls)
         self.trust: dict[str, object] = {} if authority is None else {"ca_file": str(authority.file)}
         """The keys of a route to this upstream that are about TLS."""
+        self._authority = authority
         self.strays: list[Asked] = []
         """Requests that no test made: what a proxy was tricked into sending."""
 
