@@ -21,6 +21,7 @@ DEVICE_BYTES = 16 * 1024 * 1024
 LONGEST = (
     "tests/compose/",
     "tests/real_servers/",
+    "tests/real_clients/",
     "tests/browser/test_demo.py",
     "tests/end_to_end/test_crashes.py",
     "tests/consumer/test_process.py",
