@@ -44,7 +44,7 @@ class DownstreamProtocol(RequestHandler):
     not read for ever. The head of a request may take `head_seconds` from its first byte and have about `max_head_bytes`; the connection's
     first request may begin as late as one that follows another. `rejected` is told what is refused here.
 
-    Behind bytes that are not HTTP nothing is parsed or kept. The connection is aborted when the client sends on regardless.
+    Behind bytes that are not HTTP nothing is parsed or kept. If they come behind an open stream and go on, the connection is aborted.
     """
 
     __slots__ = (
@@ -87,8 +87,8 @@ class DownstreamProtocol(RequestHandler):
     def data_received(self, data: bytes) -> None:
         if self._garbage_bytes is not None:
             self._garbage_bytes += len(data)
-            if self._garbage_bytes > _MOST_GARBAGE_BYTES and self.transport is not None:
-                self.transport.abort()
+            if self._garbage_bytes > _MOST_GARBAGE_BYTES and self.writing is not None and self.transport is not None:
+                self.transport.abort()  # without an open stream, the answer that says what was wrong ends the connection
             return
         if self._parser is None:
             self._parser = self._make_parser()

@@ -133,8 +133,12 @@ class FanOut:
         return True
 
     def expire(self) -> None:
-        """Forgets what is too old. Called from time to time, for streams where nothing happens."""
-        self._trim()
+        """Forget what is too old. Called from time to time, for streams where nothing happens.
+
+        Subscribers that are being served come first: one that has just joined at the oldest block is not too slow.
+        """
+        if not self._lagging:
+            self._trim()
 
     def clear(self, reason: str) -> None:
         """Forgets what is kept: those who are live go on, those who are behind are sent away, for `reason`, and may come back for it."""

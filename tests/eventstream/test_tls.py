@@ -6,9 +6,11 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
 import uvloop
 
 from eventstream.client import EventSource
+from eventstream.tls import describe_tls
 from tests.blocking_upstream import BlockingUpstream, Connection
 from tests.certificates import Authority
 
@@ -42,6 +44,14 @@ def test_server_that_only_notices_a_failed_write_is_left_at_once(authority: Auth
 
     with BlockingUpstream(drip, authority.issue("dripping").server_context()).running() as upstream:
         uvloop.run(leave(upstream.url))
+
+
+def test_fault_of_tls_is_said_in_words() -> None:
+    incoming = ssl.MemoryBIO()
+    incoming.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")  # as servers answer on a port that speaks no TLS
+    with pytest.raises(ssl.SSLError) as failed:
+        ssl.create_default_context().wrap_bio(incoming, ssl.MemoryBIO(), server_hostname="localhost").do_handshake()
+    assert describe_tls(failed.value) == "TLS: wrong version number"
 
 
 async def test_certificate_that_is_not_trusted_is_said_in_words(authority: Authority, tmp_path: Path) -> None:

@@ -53,6 +53,19 @@ async def test_age_is_kept_also_when_nothing_comes(monkeypatch: pytest.MonkeyPat
     assert audience.memory.bytes == 0
 
 
+async def test_newcomer_gets_the_oldest_block_that_grows_too_old_before_its_turn() -> None:
+    audience = Audience(Limits(blocks=100, bytes=1 << 30, age_seconds=0.05))
+    whole = append_all(audience.fan_out, blocks_of(5))
+    await settle()
+    await asyncio.sleep(0.06)
+    subscriber, transport = audience.join(0)
+    audience.fan_out.expire()
+    await settle()
+    assert (transport.body, subscriber.verdict) == (whole, "")
+    audience.fan_out.expire()
+    assert audience.fan_out.history.first == 5
+
+
 @pytest.mark.parametrize("seed", range(8))
 async def test_each_gets_each_block_once_and_in_order_whatever_they_do(seed: int) -> None:
     choose = random.Random(seed)

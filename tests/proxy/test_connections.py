@@ -181,10 +181,6 @@ async def test_head_that_never_ends_is_refused(proxy: Subject, stage: Stage) -> 
             await downstream.send(request(scene).removesuffix(b"\r\n") + b"X-Large: " + b"x" * 2**20)
         except ConnectionError:
             return  # closed while we were still sending
-        try:
-            answer = await downstream.answer()
-        except FramingError:
-            assert downstream.end  # cut off, because it sent much behind what was refused
-        else:
-            assert answer.head.status in (400, 413, 431)
+        answer = await downstream.answer()
+        assert answer.head.status in (400, 413, 431)
     assert not scene.requests
