@@ -1,34 +1,63 @@
-"""What is known of a request whose answer may be kept."""
+"""What is known of a request whose answer may be kept, and whose it is."""
 
 import hashlib
 import time
+from collections.abc import Iterator
+from urllib.parse import parse_qsl
 
 from aiohttp import web
 
+from ..clients.address import client_network
 from ..exchange import Exchange
 from ..incoming import Incoming
 from ..last_event_id import without_last_event_id
+from ..routing.routes import Route
 from .store import StreamHead
 
 
 def head_of(request: web.BaseRequest, exchange: Exchange, id: str) -> StreamHead:
     """Return the head of the stream that this request may open, without what its body and its answer add."""
+    route = exchange.route
+    credentials = credentials_of(request, route, exchange.target)
+    key = request.headers.get("Idempotency-Key", "")
     return StreamHead(
         id=id,
-        route=exchange.route.path,
+        route=route.path,
         method=request.method,
         target=without_last_event_id(exchange.target),
-        credentials=credentials_of(request),
+        credentials=credentials,
         body=b"",
-        key=request.headers.get("Idempotency-Key", ""),
+        key=key if credentials else _anonymous_key(key, route, exchange.client),
         fields=(),
         opened_at=time.time(),
     )
 
 
-def credentials_of(request: web.BaseRequest) -> bytes:
+def credentials_of(request: web.BaseRequest, route: Route, target: str) -> bytes:
     """Return a digest of the subject that was authenticated, else of the credentials as they came; empty without any."""
     if isinstance(request, Incoming) and request.caller is not None:
         return request.caller.credentials
-    given = [f"{name}:{value}" for name in ("Authorization", "Cookie") for value in request.headers.getall(name, ())]
+    given = [f"{name.title()}:{value}" for name in route.credential_fields for value in request.headers.getall(name, ())]
+    given += _cookies(request, route)
+    given += [f"?{name}={value}" for name, value in _parameters(target) if name in route.credential_parameters]
     return hashlib.sha256("\n".join(given).encode("utf-8", "surrogateescape")).digest() if given else b""
+
+
+def _cookies(request: web.BaseRequest, route: Route) -> Iterator[str]:
+    for field in request.headers.getall("Cookie", ()):
+        if route.credential_cookies == "all":
+            yield f"Cookie:{field}"
+        else:
+            cookies = (cookie.strip() for cookie in field.split(";"))
+            yield from (f"Cookie:{cookie}" for cookie in cookies if cookie.partition("=")[0] in route.credential_cookies)
+
+
+def _parameters(target: str) -> list[tuple[str, str]]:
+    return parse_qsl(target.partition("?")[2], keep_blank_values=True, errors="surrogateescape")
+
+
+def _anonymous_key(key: str, route: Route, client: str) -> str:
+    """Return the Idempotency-Key of a request without credentials as streams are found by it: a stranger may know it, or guess it."""
+    if not key or route.anonymous_keys == "anybody":
+        return key
+    return f"{client_network(client)} {key}" if route.anonymous_keys == "by-address" else ""

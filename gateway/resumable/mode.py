@@ -144,7 +144,7 @@ class Resumable:
         except Denied as denied:
             exchange.refuse(denied.refusal.status, denied.refusal.reason)
             return denied.answer(origin_fields(found))
-        if found.head.credentials not in (b"", credentials_of(request)):
+        if found.head.credentials not in (b"", credentials_of(request, found.route, exchange.target)):
             return self._refuse(exchange, 403, "forbidden", "the stream needs the credentials that it was opened with", found)
         if exchange.handed_over:
             tell_peer(request, exchange)

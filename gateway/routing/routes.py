@@ -31,7 +31,15 @@ _KEYS_OF_MODES = {
         "gap_events",
         "max_connection_seconds",
     ),
-    "resumable": ("max_stream_bytes", "retain_seconds", "orphan_seconds"),
+    "resumable": (
+        "max_stream_bytes",
+        "retain_seconds",
+        "orphan_seconds",
+        "credential_fields",
+        "credential_cookies",
+        "credential_parameters",
+        "anonymous_keys",
+    ),
 }
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 
@@ -103,6 +111,16 @@ class Route(BaseModel):
     """resumable: for how long a stream is kept after its end."""
     orphan_seconds: float = Field(60.0, ge=0)
     """resumable: a stream that nobody has followed for so long is cancelled; 0: as soon as nobody does."""
+    credential_fields: tuple[str, ...] = ("Authorization", "X-Api-Key", "Api-Key")
+    """resumable: request header fields that say whose a kept answer is; only a request with the same ones gets it. A route with `auth` goes
+    by the subject instead."""
+    credential_cookies: tuple[str, ...] | Literal["all"] = "all"
+    """resumable: cookies that say so too."""
+    credential_parameters: tuple[str, ...] = ("key", "api_key", "access_token", "token")
+    """resumable: query parameters that say so too."""
+    anonymous_keys: Literal["by-address", "anybody", "off"] = "by-address"
+    """resumable: who may join by the `Idempotency-Key` of a request without credentials: clients of the same address (of IPv6 a /64),
+    anybody who knows the key, or, with `off`, no client."""
     max_connection_seconds: float = Field(0.0, ge=0)
     """shared: a subscriber is told to come back after about so long, give or take a tenth. 0: never."""
     cors: Cors | None = None
@@ -153,9 +171,9 @@ class Route(BaseModel):
                 raise ValueError(f"{method!r} is not a method")
         return tuple(method.upper() for method in methods)
 
-    @field_validator("share_by")
+    @field_validator("share_by", "credential_fields")
     @classmethod
-    def _share_by_names_fields(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+    def _names_are_those_of_fields(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
             if not _TOKEN.fullmatch(name):
                 raise ValueError(f"{name!r} is not a field name")
