@@ -91,13 +91,24 @@ def segment_path(directory: Path, first: int) -> Path:
 
 
 def list_segments(directory: Path) -> list[Segment]:
-    """Gives the segments, oldest first. Where a crash left a segment and its compressed copy, only the plain one."""
+    """Return the segments, oldest first. Where a crash left a segment and its compressed copy, only the plain one.
+
+    A listing is no snapshot: of a segment that gets its compressed name meanwhile it may have neither. The next one has it, so the
+    directory is listed until two listings agree.
+    """
+    before, found = None, _list_once(directory)
+    while found.keys() != before:
+        before, found = found.keys(), _list_once(directory)
+    return [found[first] for first in sorted(found)]
+
+
+def _list_once(directory: Path) -> dict[int, Segment]:
     found: dict[int, Segment] = {}
     for name in sorted(os.listdir(directory), reverse=True):
         if match := _NAME.fullmatch(name):
             first = int(match[1])
             found[first] = Segment(first, directory / name)
-    return [found[first] for first in sorted(found)]
+    return found
 
 
 def clear_unfinished(directory: Path) -> int:

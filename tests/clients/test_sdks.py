@@ -14,7 +14,8 @@ pytestmark = [
     pytest.mark.parametrize("mode", MODES),
 ]
 
-BEAT = chunk(b":\n")
+BEATS = {"direct": chunk(b":\n\n"), "resumable": chunk(b":\n")}
+"""A block of its own in streams without ids, a line in those of which each event has one."""
 
 
 async def test_sdk_gets_the_answer_token_by_token_and_no_heartbeat_disturbs_it(
@@ -24,7 +25,7 @@ async def test_sdk_gets_the_answer_token_by_token_and_no_heartbeat_disturbs_it(
     model = provider.model(pause)
     talk = Talk(client, f"{line.url}/{mode}", model.name)
     await talk.hears(model.first_half)
-    await line.passes(BEAT, times=2)
+    await line.passes(BEATS[mode], times=2)
     pause.go()
     assert await talk.outcome() == whole(client, model)
     assert talk.heard == model.text

@@ -109,6 +109,14 @@ def test_torn_line_that_is_cut_off_is_never_given(tmp_path: Path) -> None:
         assert take(tail) == lines_of([3])
 
 
+def test_segment_that_a_listing_misses_while_it_is_compressed_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [segment(tmp_path, first, b"".join(lines_of(range(first, first + 5)))) for first in (1, 6, 11)]
+    names = [path.name for path in paths]
+    listings = [[names[0], names[2]], names, names]  # the first saw neither name of the second segment
+    monkeypatch.setattr("os.listdir", lambda directory: listings.pop(0) if len(listings) > 1 else listings[0])
+    assert newest(tmp_path, 15) == lines_of(range(1, 16))
+
+
 async def test_command_follows_a_running_consumer_until_it_is_interrupted(tmp_path: Path) -> None:
     settings = {"CONSUMER_SEGMENT_MAX_BYTES": "3000"}
     async with replaying(Replay(200, interval=0.002)) as replay, consuming(tmp_path, replay.url, **settings) as consumer:

@@ -36,7 +36,7 @@ class Project:
     environ: dict[str, str]
 
     def make(self, python: str) -> subprocess.CompletedProcess[str]:
-        command = ["make", ENVIRONMENT, f"PYTHON={python}"]
+        command = ["make", "--no-print-directory", ENVIRONMENT, f"PYTHON={python}"]
         return subprocess.run(command, cwd=self.directory, env=self.environ, capture_output=True, text=True, timeout=200)
 
     def installed(self) -> dict[str, str]:
