@@ -3,6 +3,7 @@
 import functools
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +97,8 @@ def _missing(tool: str) -> str | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A background job of a shell ignores SIGINT, and so would the processes that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for tool, (description, _) in _NEEDS.items():
         config.addinivalue_line("markers", f"{tool}: {description}")
     config.addinivalue_line("markers", "soak: goes on for SOAK_SECONDS, in `make soak` for long")
