@@ -101,8 +101,6 @@ class BlockingUpstream:
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
-        self.most_open = 0
-        """The largest number of connections that were open at once."""
         self.url = f"{'https' if context else 'http'}://127.0.0.1:{self._listener.getsockname()[1]}"
 
     @property
@@ -119,7 +117,6 @@ class BlockingUpstream:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
                 self._sockets.add(sock)
-                self.most_open = max(self.most_open, len(self._sockets))
             thread = threading.Thread(target=self._serve, args=(sock,), daemon=True)
             self._threads.append(thread)
             thread.start()
