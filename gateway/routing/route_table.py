@@ -32,6 +32,11 @@ class RouteTable:
                 raise RouteError(f"two routes have the path {path!r}")
         if not paths:
             raise RouteError("there is no route; at least one [[routes]] table with path and upstream is needed")
+        self._note_guards()
+
+    def _note_guards(self) -> None:
+        self.guarded = any(route.auth is not None and route.auth.kind != "none" for route in self.routes)
+        """Whether a route authenticates its clients, so that it matters which route an upstream takes a path for."""
 
     def route_of(self, path: str) -> Route:
         """Gives the route with this very path prefix; one with defaults when it is gone."""
@@ -63,6 +68,7 @@ class RouteTable:
         """Takes the routes of another table; those that are equal stay the same objects."""
         mine = {route.path: route for route in self.routes}
         self.routes = tuple(mine[route.path] if mine.get(route.path) == route else route for route in other.routes)
+        self._note_guards()
 
     def find(self, path: str) -> Route | None:
         """Gives the route of `path` (percent-encoded, without query), None when there is none."""
