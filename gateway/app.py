@@ -19,6 +19,7 @@ from service.tracing import Tracing
 from .admin_hosts import AdminHosts, admin_application
 from .auth.access import Door
 from .auth.key_sets import KeySets
+from .budget import Budget
 from .clients.address import TrustedProxies
 from .clients.admission import Admission, OpenCounts
 from .dashboard.process import add_dashboard, add_sample
@@ -28,7 +29,6 @@ from .deletion import Deletion
 from .direct import Direct
 from .downstream import DownstreamServer
 from .exchange import Exchange
-from .fan_out.fan_out import Memory
 from .headers import head_limits, max_head_bytes
 from .incoming import Incoming
 from .malformed import explain
@@ -207,8 +207,8 @@ async def _open_proxy(
         if tracing is not None:
             stack.push_async_callback(tracing.close, _FLUSH_SPANS_SECONDS)  # the last thing: whatever ends before has its span
         direct = Direct(session, wheel, metrics, settings.max_request_body_bytes)
-        memory = Memory(settings.max_history_bytes)
-        shared = Shared(following, wheel, memory, direct, metrics, timeline, routes)
+        histories = Budget(settings.max_history_bytes, settings.share_of(settings.max_history_bytes), unit="bytes of histories")
+        shared = Shared(following, wheel, histories, direct, metrics, timeline, routes)
         stack.push_async_callback(shared.close)
 
         def forget(deletion: Deletion) -> None:
@@ -216,7 +216,7 @@ async def _open_proxy(
             peers.tell_deletion(deletion)
 
         direct.note_deletion = forget
-        metrics.watch_shared(lambda: len(shared), memory)
+        metrics.watch_shared(lambda: len(shared), lambda: histories.amount, lambda: shared.history_blocks)
         key_sets = await stack.enter_async_context(KeySets())
         key_sets.watch(routes.key_sources)
         metrics.registry.register(key_sets)
@@ -276,7 +276,7 @@ async def _open_resumable(
     stack.push_async_callback(peers.close)
     streams = KeptStreams(store, wheel, max_bytes=settings.max_kept_bytes, routes=routes.route_of, received=metrics.received)
     await stack.enter_async_context(streams.upkeep())
-    metrics.watch_kept(lambda: streams.running, lambda: streams.memory.bytes)
+    metrics.watch_kept(lambda: streams.running, lambda: streams.memory.amount)
     return Resumable(direct, streams, routes, wheel, metrics, peers, door)
 
 

@@ -39,6 +39,8 @@ class Exchange:
     """Whether a `retry` line may be sent ahead of the first block."""
     allowance: Allowance | None = None
     """What its client may be sent, None when there is no limit."""
+    counted_as: str = ""
+    """The owner of what is held for it, as `Incoming.counted_as` says."""
     handed_over: bool = False
     """Whether it came from another worker of this gateway, which counts it."""
 

@@ -94,6 +94,7 @@ class Proxy:
         if not isinstance(exchange, Exchange):
             return exchange
         counted_as = request.counted_as  # whatever becomes of the request meanwhile
+        exchange.counted_as = counted_as
         exchange.request_id, exchange.caller = request.request_id, request.caller
         if self.tracing is not None:
             exchange.span = serve(self.tracing, request, exchange)

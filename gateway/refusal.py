@@ -13,6 +13,7 @@ Reason: TypeAlias = Literal[
     "overload",
     "client-streams",
     "client-rate",
+    "client-share",
     "unauthenticated",
     "forbidden",
     "origin",

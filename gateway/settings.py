@@ -66,6 +66,9 @@ class Settings(ServiceSettings):
     """What the histories of all shared streams together may hold, in bytes; the largest give way."""
     max_kept_bytes: int = Field(64 * 2**20, ge=1)
     """What streams of resumable routes may hold in memory, all together, in bytes. Those that have ended live on in the store."""
+    max_share_per_client: float = Field(0.5, gt=0, le=1)
+    """What one client may have of each limit in bytes (histories, kept streams), as a part of it. Beyond, what it holds gives way.
+    What clients use together, such as a shared stream, counts for none of them."""
     max_header_bytes: int = Field(16_384, ge=1024)
     """Longest first line, and longest header field, in bytes, from either side; all fields together may have four times as many."""
     keepalive_seconds: float = Field(75.0, gt=0)
@@ -76,6 +79,10 @@ class Settings(ServiceSettings):
     """How long an idle upstream connection is kept for reuse. Below uvicorn's 5 s, so that a request never meets a closing connection."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log line that is written; `debug` has a line when a stream opens, `info` one when it closes."""
+
+    def share_of(self, limit: int) -> int:
+        """Return what one client may have of a limit."""
+        return max(1, int(limit * self.max_share_per_client))
 
     @field_validator("worker_silence_seconds")
     @classmethod

@@ -6,25 +6,31 @@ import secrets
 from collections.abc import Sequence
 from weakref import WeakValueDictionary
 
+from ..budget import Budget
 from ..refusal import Refusal
 from .rates import COLUMNS, Rate, columns_of
 from .throttle import Allowance
 
 _ROW = 1 + 2 * COLUMNS
 _ITEM_BYTES = 4
+_PLACES = 2
 
 
 class OpenCounts:
     """What each of several workers has open, in memory that they share: a worker writes its own row and reads all.
 
+    There are two sets of rows: `place` 0 counts requests, and 1 streams that may outlive their requests.
+
     A client's count stands in two columns that its address is hashed to; other clients may share one of them, hardly ever both, so the
     smaller sum is right, or at worst too high. Readers may be a request behind.
     """
 
-    def __init__(self, file: int, key: bytes, workers: int, own: int) -> None:
+    def __init__(self, file: int, key: bytes, workers: int, own: int, place: int = 0) -> None:
         self._file = file
-        self._end = _aligned(workers * _ROW * _ITEM_BYTES)
-        self._memory = mmap.mmap(file, workers * _ROW * _ITEM_BYTES)
+        self._workers, self._own_number = workers, own
+        set_bytes = _aligned(workers * _ROW * _ITEM_BYTES)
+        self._end = _PLACES * set_bytes
+        self._memory = mmap.mmap(file, workers * _ROW * _ITEM_BYTES, offset=place * set_bytes)
         self._items = memoryview(self._memory).cast("i")
         self._key = key
         self._own = own * _ROW
@@ -32,8 +38,12 @@ class OpenCounts:
 
     @staticmethod
     def size(workers: int) -> int:
-        """Gives how many bytes the shared file must have, two rates included; what is not used takes no memory."""
-        return _aligned(workers * _ROW * _ITEM_BYTES) + 2 * Rate.SIZE
+        """Return how many bytes the shared file must have, two rates included; what is not used takes no memory."""
+        return _PLACES * _aligned(workers * _ROW * _ITEM_BYTES) + 2 * Rate.SIZE
+
+    def at(self, place: int) -> "OpenCounts":
+        """Return the counts at another place of the same file."""
+        return OpenCounts(self._file, self._key, self._workers, self._own_number, place)
 
     def rate(self, place: int, per_second: int) -> Rate:
         """Gives a rate that all workers share; there is room for two, at place 0 and 1."""
@@ -89,6 +99,14 @@ class Admission:
         """Of this process."""
         self._by_client: dict[str, int] = {}
         self._shared = shared
+        self.streams = Budget(
+            max_open,
+            max_open_per_client,
+            unit="streams that outlive their requests",
+            client_reason="client-streams",
+            elsewhere=shared.at(1) if shared is not None else None,
+        )
+        """Shared streams and running kept streams, those that nobody follows too. The same limits hold for them as for requests."""
         self._requests = self._open_rate(0, requests_per_second)
         self._bytes = self._open_rate(1, bytes_per_second)
         self._allowances: WeakValueDictionary[str, Allowance] = WeakValueDictionary()

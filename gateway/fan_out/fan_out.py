@@ -6,17 +6,17 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
+from ..budget import NOBODY, Budget
 from ..metrics.latency import SAMPLE_EVERY, Latency
 from ..wheel import TimerWheel
 from .cohorts import Cohorts
 from .history import READ_BYTES, UNLIMITED, History, Limits
-from .memory import Memory as Memory
 from .subscriber import BEHIND, Subscriber
 
 _LAGGING_SECONDS = 0.002  # of a turn of the event loop for those who catch up, so that those who are live do not wait
 _MOST_UNSENT_BYTES = 256 * 1024
 _STALLED_SECONDS = 2.0
-_UNCOUNTED_BYTES = 2048  # that a stream may have beyond what the memory knows, until somebody counts
+_UNCOUNTED_BYTES = 2048  # that a stream may have beyond what the budget knows, until somebody counts
 
 
 class FanOut:
@@ -30,20 +30,20 @@ class FanOut:
         self,
         limits: Limits,
         wheel: TimerWheel,
-        memory: Memory,
+        budget: Budget,
         *,
+        owner: str = NOBODY,
         heartbeat_ticks: int,
         moved: Callable[[], None] | None = None,
         latency: Latency | None = None,
     ) -> None:
         self.history = History(limits, clock=time.monotonic)
-        self.counted = 0
-        """What `memory` knows of."""
+        self.holding = budget.open(owner, give_way=self.give_way)
+        """What the history takes of the budget, in bytes."""
         self.subscribers: set[Subscriber] = set()
         self._limits = limits
         self._simple = limits == UNLIMITED and moved is None
         self._wheel = wheel
-        self._memory = memory
         self._heartbeat_ticks = heartbeat_ticks
         self._moved = moved
         self._cohorts = Cohorts(self.history, wheel, heartbeat_ticks)
@@ -57,7 +57,6 @@ class FanOut:
         self._latency = latency
         self._turns = 0
         self._sample: tuple[int, float] | None = None  # what has come to here at this time is to be written
-        memory.enter(self)
 
     def __repr__(self) -> str:
         return f"<FanOut {self.history} subscribers={len(self.subscribers)} lagging={len(self._lagging)}>"
@@ -81,8 +80,8 @@ class FanOut:
         alone = len(cohorts) == 1 and cohorts[0].cursor == end and (len(blocks) == 1 or history.end_bytes - end_bytes <= READ_BYTES)
         if alone and self._simple and not (self._lagging or self._finish or self._room):
             cohorts[0].send(blocks)
-            if history.cost - self.counted > _UNCOUNTED_BYTES:
-                self._memory.count(self)
+            if history.cost - self.holding.amount > _UNCOUNTED_BYTES:
+                self.holding.set(history.cost)
         else:
             self._turn()
 
@@ -130,6 +129,7 @@ class FanOut:
         if not self.history.drop_oldest(self._cohorts.least_cursor):
             return False
         self._close_behind()
+        self.holding.set(self.history.cost)
         return True
 
     def expire(self) -> None:
@@ -146,7 +146,7 @@ class FanOut:
             self._cohorts.flush(cohort)
         self.history.clear(self._cohorts.least_cursor)
         self._close_behind(reason)
-        self._memory.count(self)
+        self.holding.set(self.history.cost)
 
     def finish(self, verdict: str, reason: str = "") -> None:
         """End each subscriber when it has had everything, the history's tail included: there will be no more."""
@@ -155,7 +155,7 @@ class FanOut:
 
     def close(self) -> None:
         """Lets go of the memory. Subscribers have been ended or have joined another."""
-        self._memory.leave(self)
+        self.holding.close()
 
     async def room(self, *, for_whom: bool = False) -> None:
         """Returns when the next block may come: at once, unless nobody could take it yet.
@@ -231,7 +231,7 @@ class FanOut:
                 subscriber.end(*self._finish, tail=self.history.tail)
         if self.history.full:
             self._trim()
-        self._memory.count(self)
+        self.holding.set(self.history.cost)
         if self._lagging or self._cohorts.furthest_behind() is not None:
             self._schedule()
         self._wake()
@@ -277,7 +277,7 @@ class FanOut:
         self.history.trim(self._cohorts.least_cursor)
         if self.history.first > before:
             self._close_behind()
-        self._memory.count(self)
+        self.holding.set(self.history.cost)
 
     def _close_behind(self, reason: str = "it was too slow for the history") -> None:
         first = self.history.first

@@ -9,7 +9,6 @@ from service.loop_lag import LAG_BUCKETS, LoopLag
 from service.version import VERSION
 
 from ..exchange import Exchange
-from ..fan_out.memory import Memory
 from ..refusal import Reason
 from .latency import LATENCY_BUCKETS, Latency
 from .open_streams import OpenStreams
@@ -87,11 +86,11 @@ class Metrics:
         self._running.set_function(running)
         self._kept.set_function(kept_bytes)
 
-    def watch_shared(self, streams: Callable[[], int], memory: Memory) -> None:
-        """Lets these say how many shared streams there are and what their histories hold."""
+    def watch_shared(self, streams: Callable[[], int], history_bytes: Callable[[], int], history_blocks: Callable[[], int]) -> None:
+        """Read from these how many shared streams there are and what their histories hold."""
         self._shared.set_function(streams)
-        self._history.set_function(lambda: memory.bytes)
-        self._history_blocks.set_function(lambda: memory.blocks)
+        self._history.set_function(history_bytes)
+        self._history_blocks.set_function(history_blocks)
 
     def subscribed(self, route: str, begin: str) -> None:
         """Counts a subscription to a shared stream."""

@@ -10,8 +10,9 @@ import structlog
 from eventstream import Framer, Parser, split_blocks
 from service.tracing import Span
 
+from ..budget import Budget
 from ..decoding import find_decoder
-from ..fan_out.fan_out import FanOut, Memory
+from ..fan_out.fan_out import FanOut
 from ..fan_out.history import UNLIMITED
 from ..fan_out.stamping import guard_mark, read_id, read_stamp, stamp, stamp_plain
 from ..fan_out.subscriber import BEHIND
@@ -37,7 +38,7 @@ class KeptStream:
     the same turn of the event loop.
     """
 
-    def __init__(self, head: StreamHead, route: Route, wheel: TimerWheel, memory: Memory) -> None:
+    def __init__(self, head: StreamHead, route: Route, wheel: TimerWheel, memory: Budget) -> None:
         self.head = head
         self.route = route
         self.state = RUNNING
@@ -73,7 +74,7 @@ class KeptStream:
         return f"<KeptStream {self.head.id} {self.state} {self.fan_out}>"
 
     @classmethod
-    def restore(cls, stored: StoredStream, route: Route, wheel: TimerWheel, memory: Memory) -> "KeptStream":
+    def restore(cls, stored: StoredStream, route: Route, wheel: TimerWheel, memory: Budget) -> "KeptStream":
         """Gives a stream that has ended as the store has it."""
         stream = cls(stored.head, route, wheel, memory)
         stream.in_store = stream.end_stored = True

@@ -10,8 +10,8 @@ from typing import Any
 
 from multidict import CIMultiDict
 
+from ..budget import Budget
 from ..decoding import is_readable
-from ..fan_out.memory import KeptMemory, Memory
 from ..headers import apply_rules, content_encoding, end_to_end, is_event_stream
 from ..metrics.received import Received
 from ..routing.routes import Route
@@ -49,7 +49,7 @@ class KeptStreams:
         received: Received | None = None,
     ) -> None:
         self._wanted = asyncio.Event()
-        self.memory: Memory = KeptMemory(max_bytes, self._wanted.set)
+        self.memory = Budget(max_bytes, max_bytes, passed=self._wanted.set)
         self._kept_in = store
         self._storing = Storing(store)
         self._wheel = wheel
@@ -63,7 +63,7 @@ class KeptStreams:
         self._closing = False
 
     def __repr__(self) -> str:
-        return f"<KeptStreams in_memory={len(self._streams)} bytes={self.memory.bytes}>"
+        return f"<KeptStreams in_memory={len(self._streams)} bytes={self.memory.amount}>"
 
     @property
     def streams(self) -> Collection[KeptStream]:
@@ -228,7 +228,7 @@ class KeptStreams:
             now = time.monotonic()
             for stream in tuple(self._streams.values()):
                 stream.stop_if_orphaned(now)
-                self.memory.count(stream.fan_out)
+                stream.fan_out.holding.set(stream.fan_out.history.cost)
             await self._store(self._streams.values())
             self._expire(time.time())
             self._relieve()
@@ -254,7 +254,7 @@ class KeptStreams:
     def _relieve(self) -> None:
         """Brings memory below its limit: first go ended streams that the store has, those last that are followed; then, if the store
         fails, others that have ended; then the largest that run are ended. What the store is about to get goes later."""
-        if self.memory.bytes <= self._max_bytes:
+        if self.memory.amount <= self._max_bytes:
             return
         ended = [stream for stream in self._streams.values() if stream.state != RUNNING]  # the oldest first
         spare = [stream for stream in ended if stream.end_stored]
@@ -264,7 +264,7 @@ class KeptStreams:
         for stream in spare:
             stream.send_away()
             self._drop(stream)
-            if self.memory.bytes <= self._max_bytes:
+            if self.memory.amount <= self._max_bytes:
                 return
         running = [stream for stream in self._streams.values() if stream.state == RUNNING]
         excess = sum(stream.fan_out.history.cost for stream in running) - self._max_bytes

@@ -16,11 +16,11 @@ from eventstream.reconnection import Reconnection
 from service.traced_source import TracedSource
 from service.tracing import TRACE_FIELDS
 
+from ..budget import Budget
 from ..dashboard.timeline import Timeline
 from ..deletion import Deletion
 from ..direct import Direct
 from ..exchange import Exchange
-from ..fan_out.fan_out import Memory
 from ..fan_out.subscription import Begin, send_stream
 from ..headers import apply_rules, end_to_end
 from ..last_event_id import read_last_event_id
@@ -51,7 +51,7 @@ class Shared:
         self,
         session: aiohttp.ClientSession,
         wheel: TimerWheel,
-        memory: Memory,
+        histories: Budget,
         direct: Direct,
         metrics: Metrics,
         timeline: Timeline,
@@ -59,7 +59,7 @@ class Shared:
     ) -> None:
         self._session = session
         self._wheel = wheel
-        self._memory = memory
+        self._histories = histories
         self._direct = direct
         self._metrics = metrics
         self._timeline = timeline
@@ -78,6 +78,12 @@ class Shared:
     def streams(self) -> set[SharedStream]:
         """Those that can be joined."""
         return set(self._streams.values())
+
+    @property
+    def history_blocks(self) -> int:
+        """How many event blocks their histories hold."""
+        fan_outs = [fan_out for stream in self.streams for fan_out in (stream.fan_out, *(each.fan_out for each in stream.catch_ups))]
+        return sum(fan_out.history.end - fan_out.history.first for fan_out in fan_outs)
 
     def forget(self, deletion: Deletion) -> None:
         """Forgets the histories of streams that a DELETE has made stale."""
@@ -233,7 +239,7 @@ class Shared:
             key[1],
             open_source,
             self._wheel,
-            self._memory,
+            self._histories,
             self._origins[str(URL(route.upstream, encoded=True).origin())],
             opened=opened,
             done=self._forget,

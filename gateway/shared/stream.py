@@ -8,8 +8,9 @@ import structlog
 
 from eventstream import Event, encode
 
+from ..budget import Budget
 from ..dashboard.timeline import BACK, GAP, LOST, Timeline
-from ..fan_out.fan_out import FanOut, Memory
+from ..fan_out.fan_out import FanOut
 from ..fan_out.history import Limits
 from ..fan_out.stamping import stamp
 from ..fan_out.subscriber import Subscriber
@@ -42,7 +43,7 @@ class SharedStream(Following):
         target: str,
         open_source: OpenSource,
         wheel: TimerWheel,
-        memory: Memory,
+        histories: Budget,
         origin: Origin,
         *,
         opened: Callable[["SharedStream"], None],
@@ -57,7 +58,7 @@ class SharedStream(Following):
         self.catch_ups: set[CatchUp] = set()
         self.slot = 0
         self._wheel = wheel
-        self._memory = memory
+        self._histories = histories
         self._open_source = open_source
         self._opened_first = opened
         self._done = done
@@ -76,7 +77,7 @@ class SharedStream(Following):
 
     def _open_fan_out(self, moved: Callable[[], None] | None = None) -> FanOut:
         heartbeat_ticks = self._wheel.ticks(self.route.heartbeat_seconds)
-        return FanOut(self._limits, self._wheel, self._memory, heartbeat_ticks=heartbeat_ticks, moved=moved, latency=self._latency)
+        return FanOut(self._limits, self._wheel, self._histories, heartbeat_ticks=heartbeat_ticks, moved=moved, latency=self._latency)
 
     @property
     def _expiry_ticks(self) -> int:

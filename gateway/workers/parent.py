@@ -194,6 +194,7 @@ class Workers:
         self.orders.note_end(worker)
         self.totals.retire(worker.number)
         self._counts.clear(worker.number)
+        self._counts.at(1).clear(worker.number)
 
     def _note(self, worker: Worker, message: dict[str, Any]) -> None:
         worker.pulse.note()

@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
-from gateway.fan_out.fan_out import FanOut, Memory
+from gateway.budget import Budget
+from gateway.fan_out.fan_out import FanOut
 from gateway.fan_out.history import Limits
 from gateway.fan_out.subscriber import Subscriber
 from gateway.metrics.latency import Latency
@@ -61,14 +62,14 @@ class Audience:
         self,
         limits: Limits = PLENTY,
         *,
-        memory: Memory | None = None,
+        memory: Budget | None = None,
         heartbeat_ticks: int = 0,
         tick_seconds: float = 0.01,
         moved: Callable[[], None] | None = None,
         latency: Latency | None = None,
     ) -> None:
         self.wheel = TimerWheel(tick_seconds)
-        self.memory = memory or Memory(1 << 30)
+        self.memory = memory or Budget(1 << 30, 1 << 30)
         self.fan_out = FanOut(limits, self.wheel, self.memory, heartbeat_ticks=heartbeat_ticks, moved=moved, latency=latency)
 
     def subscriber(

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from eventstream import Event, Parser
+from gateway.budget import Budget
 from gateway.fan_out.fan_out import FanOut
 from gateway.fan_out.history import UNLIMITED
-from gateway.fan_out.memory import Memory
 from gateway.fan_out.subscriber import Subscriber
 from gateway.shared.catch_up import CatchUp
 from gateway.shared.origin import Origin
@@ -33,7 +33,7 @@ class SilentSource:
 class Live:
     """The live stream, as far as a catch-up looks at it."""
 
-    def __init__(self, wheel: TimerWheel, memory: Memory) -> None:
+    def __init__(self, wheel: TimerWheel, memory: Budget) -> None:
         self.fan_out = FanOut(UNLIMITED, wheel, memory, heartbeat_ticks=0)
         self.catch_ups: set[CatchUp] = set()
         self.origin = Origin()
@@ -52,7 +52,7 @@ class Live:
 
 
 def opened(wheel: TimerWheel) -> tuple[Live, CatchUp]:
-    memory = Memory(2**40)
+    memory = Budget(2**40, 2**40)
     live: Any = Live(wheel, memory)
     source: Any = SilentSource()
     catch_up = CatchUp(live, "/", "1", lambda *_: source, lambda moved: FanOut(UNLIMITED, wheel, memory, heartbeat_ticks=0, moved=moved))

@@ -69,7 +69,7 @@ async def test_who_is_live_goes_on_and_who_is_behind_is_sent_away_before_it_gets
     assert (slow.verdict, slow.reason) == (BEHIND, "it was deleted")
     assert re.fullmatch(rb"retry: \d+\n|", stuck.body[had:]), "it is told when to come back, and no more"
     history = audience.fan_out.history
-    assert (history.first, history.cost, audience.memory.bytes) == (history.end, 0, 0)
+    assert (history.first, history.cost, audience.memory.amount) == (history.end, 0, 0)
     assert history.find("7") == history.end, "who has had the newest misses nothing"
     audience.fan_out.append(b"after\n\n", "8")
     await settle()

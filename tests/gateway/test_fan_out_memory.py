@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from gateway.fan_out.fan_out import Memory
+from gateway.budget import Budget
 from gateway.fan_out.history import Limits
 from gateway.relay import LEFT
 from tests.gateway.scripted_transport import PLENTY, Audience, append_all, blocks_of, settle, transport_of, until
@@ -16,7 +16,7 @@ FAREWELL = re.compile(rb"retry: \d+\n\Z")
 
 
 async def test_largest_history_gives_way_when_all_together_hold_too_much() -> None:
-    memory = Memory(1_000_000)
+    memory = Budget(1_000_000, 1_000_000)
     large, small = Audience(memory=memory), Audience(memory=memory)
     append_all(small.fan_out, blocks_of(200, 1000))
     await settle()
@@ -24,23 +24,23 @@ async def test_largest_history_gives_way_when_all_together_hold_too_much() -> No
         large.fan_out.append(block)
         await asyncio.sleep(0)
     await settle()
-    assert memory.bytes <= 1_000_000
-    assert memory.bytes == large.fan_out.history.cost + small.fan_out.history.cost
+    assert memory.amount <= 1_000_000
+    assert memory.amount == large.fan_out.history.cost + small.fan_out.history.cost
     assert small.fan_out.history.first == 0
     assert large.fan_out.history.first > 600
 
 
 async def test_closed_fan_out_no_longer_counts() -> None:
-    memory = Memory(1_000_000)
+    memory = Budget(1_000_000, 1_000_000)
     audience = Audience(memory=memory)
     append_all(audience.fan_out, blocks_of(100, 1000))
     await settle()
-    assert memory.bytes == 100_000
+    assert memory.amount == 100_000
     audience.fan_out.close()
-    assert memory.bytes == 0
+    assert memory.amount == 0
     append_all(audience.fan_out, blocks_of(100, 1000))
     await settle()
-    assert memory.bytes == 0
+    assert memory.amount == 0
 
 
 async def test_age_is_kept_also_when_nothing_comes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +50,7 @@ async def test_age_is_kept_also_when_nothing_comes(monkeypatch: pytest.MonkeyPat
     await asyncio.sleep(0.06)
     audience.fan_out.expire()
     assert audience.fan_out.history.first == 5
-    assert audience.memory.bytes == 0
+    assert audience.memory.amount == 0
 
 
 async def test_newcomer_gets_the_oldest_block_that_grows_too_old_before_its_turn() -> None:

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from gateway.budget import Budget
 from gateway.fan_out.cohort import MOST_MEMBERS
-from gateway.fan_out.fan_out import Memory
 from gateway.fan_out.history import READ_BYTES, Limits
 from gateway.fan_out.subscriber import BEHIND
 from gateway.relay import LEFT
@@ -221,7 +221,7 @@ async def test_what_is_read_for_those_who_stall_alone_waits_until_they_leave() -
 
 
 async def test_who_is_behind_what_gave_way_is_sent_away() -> None:
-    memory = Memory(500_000)
+    memory = Budget(500_000, 500_000)
     large, growing = Audience(memory=memory), Audience(memory=memory)
     append_all(large.fan_out, blocks_of(400, 1000))
     await settle()
@@ -235,4 +235,4 @@ async def test_who_is_behind_what_gave_way_is_sent_away() -> None:
     assert large.fan_out.history.first > 0
     assert slow.verdict == BEHIND
     assert not live.verdict
-    assert memory.bytes <= 500_000
+    assert memory.amount <= 500_000

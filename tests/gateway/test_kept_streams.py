@@ -203,11 +203,11 @@ async def test_ended_stream_stays_in_memory_until_the_store_has_it_and_nobody_th
         ended = [await kept.opened(chunk(LARGE) + LAST_CHUNK) for _ in range(3)]
         runs = await kept.opened(chunk(LARGE), Silence())
         await until(lambda: all(stream.state == COMPLETE for stream in ended))
-        await until(lambda: kept.streams.memory.bytes > 400 * KILOBYTES)
+        await until(lambda: kept.streams.memory.amount > 400 * KILOBYTES)
         await asyncio.sleep(0.2)  # some rounds of upkeep
         assert [await kept.streams.find(stream.head.id) for stream in ended] == ended
         kept.store.goes.set()
-        await until(lambda: kept.streams.memory.bytes < 150 * KILOBYTES)
+        await until(lambda: kept.streams.memory.amount < 150 * KILOBYTES)
         assert runs.state == RUNNING
         for stream in ended:
             found = await kept.streams.find(stream.head.id)
@@ -221,7 +221,7 @@ async def test_streams_that_ended_give_way_when_the_store_fails_and_say_so() -> 
         kept.store.fails = lambda call: call in ("append", "finish")
         stream = await kept.opened(chunk(LARGE) + LAST_CHUNK)
         other = await kept.opened(chunk(LARGE), Silence())
-        await until(lambda: kept.streams.memory.bytes < 150 * KILOBYTES and stream.state == COMPLETE)
+        await until(lambda: kept.streams.memory.amount < 150 * KILOBYTES and stream.state == COMPLETE)
         assert other.state == RUNNING
         assert await kept.streams.find(stream.head.id) == "it ended while the store failed, and left memory before it worked again"
 
