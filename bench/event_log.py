@@ -13,8 +13,8 @@ from pathlib import Path
 import uvloop
 
 from eventstream.encoder import encode
-from producer.sqlite_log import SqliteEventLog
-from producer.sqlite_schema import FILE, SCHEMA, connect
+from producer.log.sqlite_log import SqliteEventLog
+from producer.log.sqlite_schema import FILE, SCHEMA, connect
 
 from .tables import table
 

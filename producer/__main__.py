@@ -16,15 +16,15 @@ from service.settings import parse_arguments, settings_or_exit
 from service.tracing import Tracing, tracing_or_exit
 
 from .app import create_app
-from .demo import publish_demo
-from .drain import Drain
-from .event_log import LogError
-from .log_check import check
-from .meters import Meters
-from .retention import Retention
-from .server import Server
+from .log.check import check
+from .log.event_log import LogError
+from .log.retention import Retention
+from .log.sqlite_log import SqliteEventLog
 from .settings import Settings
-from .sqlite_log import SqliteEventLog
+from .topics.demo import publish_demo
+from .web.drain import Drain
+from .web.meters import Meters
+from .web.server import Server
 
 _SWITCH_SECONDS = 0.001
 """How soon a thread of the event log gets its turn while the event loop is busy; it needs some turns for each commit and each read.

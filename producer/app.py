@@ -6,20 +6,20 @@ from starlette.middleware.cors import CORSMiddleware
 
 from service.tracing import Tracing
 
-from .body_limit import BodyLimit
-from .closed_log import ClosedLog
-from .descriptions import API_DESCRIPTION
-from .drain import Drain
-from .event_log import EventLog
-from .feeds import Feeds
-from .meters import Meters
-from .problems import answer_with_problems
-from .requests import Requests
-from .routes import stream_routes
+from .log.closed_log import ClosedLog
+from .log.event_log import EventLog
 from .settings import Settings
 from .status import status_routes
-from .topic_paths import TOPICS_PATH
-from .topic_routes import topic_routes
+from .text.descriptions import API_DESCRIPTION
+from .text.routes import stream_routes
+from .topics.feeds import Feeds
+from .topics.paths import TOPICS_PATH
+from .topics.routes import topic_routes
+from .web.body_limit import BodyLimit
+from .web.drain import Drain
+from .web.meters import Meters
+from .web.problems import answer_with_problems
+from .web.requests import Requests
 
 _LONGEST_ESCAPE = len(r"\ud83d\ude00")  # the most bytes that JSON needs for one character
 _BODY_OVERHEAD_BYTES = 1024  # for `{"message": ""}` and generous white space

@@ -8,8 +8,8 @@ from pydantic_settings import SettingsConfigDict
 
 from service.settings import ServiceSettings
 
-from .origins import ANY_ORIGIN, parse_origins
-from .publish_keys import PublishKeys
+from .web.origins import ANY_ORIGIN, parse_origins
+from .web.publish_keys import PublishKeys
 
 
 class Settings(ServiceSettings):

@@ -1,14 +1,16 @@
 """The status pages: alive, ready, metrics."""
 
+import math
+
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import disable_created_metrics, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from .drain import Drain
-from .event_log import EventLog, LogError
-from .feeds import Feeds
-from .meters import Meters
+from .log.event_log import EventLog, LogError
+from .topics.feeds import Feeds
+from .web.drain import Drain
+from .web.meters import Meters
 
 
 def status_routes(meters: Meters, drain: Drain, log: EventLog, feeds: Feeds) -> APIRouter:
@@ -31,11 +33,21 @@ def status_routes(meters: Meters, drain: Drain, log: EventLog, feeds: Feeds) -> 
 
     @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
     async def metrics() -> Response:
-        meters.note_feeds(feeds)
-        try:
-            meters.note_log(log, await log.first())
-        except LogError:
-            meters.note_log(log, None)
+        meters.note_feeds(len(feeds), feeds.reads, feeds.wakes)
+        await _note_log(meters, log)
         return Response(generate_latest(meters.registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     return router
+
+
+async def _note_log(meters: Meters, log: EventLog) -> None:
+    """Show what the event log has now; the offset of its first event is NaN when it cannot be read."""
+    topics = log.topics.values()
+    meters.log_events.set(sum(topic.count for topic in topics))
+    meters.log_bytes.set(sum(topic.bytes for topic in topics))
+    meters.log_topics.set(sum(topic.count > 0 for topic in topics))
+    meters.log_last.set(log.last)
+    try:
+        meters.log_first.set(await log.first())
+    except LogError:
+        meters.log_first.set(math.nan)

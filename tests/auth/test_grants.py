@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.auth.grants import GrantError, Grants, covers, parse_topic
-from producer.topics import Patterns, TopicError
+from producer.topics.names import Patterns, TopicError
 
 SEGMENTS = ("a", "b", "c")
 NAMES = [".".join(segments) for count in range(1, 5) for segments in itertools.product(SEGMENTS, repeat=count)]

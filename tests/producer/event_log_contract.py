@@ -6,8 +6,8 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from producer.event_log import Appended, EventLog, IdempotencyKey, KeyReused, LogError, Stored
-from producer.retention import Retention
+from producer.log.event_log import Appended, EventLog, IdempotencyKey, KeyReused, LogError, Stored
+from producer.log.retention import Retention
 
 GUARD_SECONDS = 120
 OpenLog = Callable[..., AbstractAsyncContextManager[EventLog]]

@@ -9,8 +9,8 @@ from typing import Literal, cast
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from producer.retention import Retention
-from producer.sqlite_log import SqliteEventLog
+from producer.log.retention import Retention
+from producer.log.sqlite_log import SqliteEventLog
 
 TASKS = 16
 BATCH = 5

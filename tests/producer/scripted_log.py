@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 
-from producer.event_log import Appended, Batch, IdempotencyKey, LogError, Stored, Topic
+from producer.log.event_log import Appended, Batch, IdempotencyKey, LogError, Stored, Topic
 
 
 class ScriptedLog:

@@ -16,11 +16,11 @@ import httpx
 
 from eventstream import Event, Parser
 from producer.app import create_app
-from producer.drain import Drain
-from producer.retention import Retention
-from producer.server import Server
+from producer.log.retention import Retention
+from producer.log.sqlite_log import SqliteEventLog
 from producer.settings import Settings
-from producer.sqlite_log import SqliteEventLog
+from producer.web.drain import Drain
+from producer.web.server import Server
 from tests.stack import QUICK_START
 
 GUARD_SECONDS = 120.0

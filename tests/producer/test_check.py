@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from producer.log_check import check
-from producer.sqlite_log import SqliteEventLog
-from producer.sqlite_schema import FILE
+from producer.log.check import check
+from producer.log.sqlite_log import SqliteEventLog
+from producer.log.sqlite_schema import FILE
 from tests.producer.event_log_contract import blocks, key
 from tests.stack import REPOSITORY
 

@@ -1,8 +1,8 @@
 import pytest
 from pydantic import ValidationError
 
-from producer.origins import parse_origins
 from producer.settings import Settings
+from producer.web.origins import parse_origins
 from tests.producer.serving import serve
 
 PAGE = "http://127.0.0.1:5500"

@@ -13,10 +13,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from eventstream import Parser
-from producer.demo import publish_demo
-from producer.drain import Drain
-from producer.event_log import Appended, IdempotencyKey, LogError, LogFull
-from producer.host import HostReader
+from producer.log.event_log import Appended, IdempotencyKey, LogError, LogFull
+from producer.topics.demo import publish_demo
+from producer.topics.host import HostReader
+from producer.web.drain import Drain
 from tests.producer.serving import GUARD_SECONDS, ProducerProcess, start_producer
 
 PERIOD = 0.02

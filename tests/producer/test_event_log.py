@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from producer.event_log import EventLog
-from producer.sqlite_log import SqliteEventLog
+from producer.log.event_log import EventLog
+from producer.log.sqlite_log import SqliteEventLog
 from tests.producer.event_log_contract import EventLogContract, OpenLog
 
 

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from producer.event_log import Appended, IdempotencyKey, KeyReused, Stored
-from producer.retention import Retention
-from producer.sqlite_log import SqliteEventLog
+from producer.log.event_log import Appended, IdempotencyKey, KeyReused, Stored
+from producer.log.retention import Retention
+from producer.log.sqlite_log import SqliteEventLog
 from tests.producer.sqlite_disk import Disk, disk
 
 T = TypeVar("T")

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from producer import sqlite_group, sqlite_removal
-from producer.event_log import Appended, KeyReused, LogFull
-from producer.log_check import LogAudit
-from producer.retention import Retention, upkeep
-from producer.sqlite_log import SqliteEventLog
-from producer.sqlite_schema import FILE
+from producer.log import sqlite_group, sqlite_removal
+from producer.log.check import LogAudit
+from producer.log.event_log import Appended, KeyReused, LogFull
+from producer.log.retention import Retention, upkeep
+from producer.log.sqlite_log import SqliteEventLog
+from producer.log.sqlite_schema import FILE
 from tests.producer.event_log_contract import blocks, key, read_all
 
 GUARD_SECONDS = 120

@@ -3,11 +3,11 @@ from contextlib import ExitStack
 
 import pytest
 
-from producer.cursor import Cursor, GapBlock, Start, start_after_id
-from producer.event_log import LogError
-from producer.feeds import Feed, Feeds
-from producer.runs import Piece
-from producer.topics import Patterns
+from producer.log.event_log import LogError
+from producer.log.runs import Piece
+from producer.topics.cursor import Cursor, GapBlock, Start, start_after_id
+from producer.topics.feeds import Feed, Feeds
+from producer.topics.names import Patterns
 from tests.producer.scripted_log import ScriptedLog
 
 FROM_START = Start(0, "")

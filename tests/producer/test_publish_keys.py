@@ -1,9 +1,9 @@
 import pytest
 from pydantic import ValidationError
 
-from producer.problems import Problem
-from producer.publish_keys import PublishKeys
 from producer.settings import Settings
+from producer.web.problems import Problem
+from producer.web.publish_keys import PublishKeys
 from service.settings import SettingsError, describe_settings, read_settings
 
 

@@ -6,7 +6,7 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
-from producer.event_log import LogFull
+from producer.log.event_log import LogFull
 from producer.settings import Settings
 from tests.producer.publishing import NDJSON, SMALL, TEXT, post, problem_of, stored, topic_of
 from tests.producer.serving import Producer, serve

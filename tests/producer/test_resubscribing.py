@@ -15,12 +15,12 @@ import httpx
 import pytest
 
 from eventstream import Event, Framer, Parser
-from producer import feeds
-from producer.event_ids import parse_event_id
-from producer.event_log import Stored
-from producer.retention import Retention
+from producer.log.event_ids import parse_event_id
+from producer.log.event_log import Stored
+from producer.log.retention import Retention
 from producer.settings import Settings
-from producer.topics import Patterns
+from producer.topics import feeds
+from producer.topics.names import Patterns
 from tests.producer.publishing import post
 from tests.producer.serving import GUARD_SECONDS, Producer, serve
 

@@ -1,7 +1,7 @@
 import random
 
-from producer.event_log import Stored
-from producer.runs import PIECE_BYTES, Piece, Run
+from producer.log.event_log import Stored
+from producer.log.runs import PIECE_BYTES, Piece, Run
 
 
 def test_run_is_what_a_list_would_be_whatever_is_done_to_it() -> None:

@@ -9,15 +9,15 @@ from typing import Literal
 
 import pytest
 
-from producer import sqlite_store
-from producer.event_log import Appended, IdempotencyKey, Stored
-from producer.log_check import LogAudit
-from producer.retention import Retention
-from producer.sqlite_group import Entry, Group
-from producer.sqlite_log import SqliteEventLog
-from producer.sqlite_reader import Reader
-from producer.sqlite_schema import FILE
-from producer.sqlite_store import Store
+from producer.log import sqlite_store
+from producer.log.check import LogAudit
+from producer.log.event_log import Appended, IdempotencyKey, Stored
+from producer.log.retention import Retention
+from producer.log.sqlite_group import Entry, Group
+from producer.log.sqlite_log import SqliteEventLog
+from producer.log.sqlite_reader import Reader
+from producer.log.sqlite_schema import FILE
+from producer.log.sqlite_store import Store
 from tests.producer.sqlite_disk import Disk, disk, lottery
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from producer.event_log import LogFull
-from producer.log_check import LogAudit
-from producer.retention import Retention
-from producer.sqlite_log import SqliteEventLog
-from producer.sqlite_schema import FILE
+from producer.log.check import LogAudit
+from producer.log.event_log import LogFull
+from producer.log.retention import Retention
+from producer.log.sqlite_log import SqliteEventLog
+from producer.log.sqlite_schema import FILE
 from tests.conftest import DEVICE_BYTES
 from tests.producer.event_log_contract import blocks, read_all
 

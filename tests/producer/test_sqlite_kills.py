@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from producer.event_log import Stored
-from producer.log_check import LogAudit
-from producer.sqlite_log import SqliteEventLog
-from producer.sqlite_schema import FILE
+from producer.log.check import LogAudit
+from producer.log.event_log import Stored
+from producer.log.sqlite_log import SqliteEventLog
+from producer.log.sqlite_schema import FILE
 from tests.producer.event_log_contract import read_all
 from tests.producer.event_log_publisher import BATCH
 

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from producer import sqlite_store
-from producer.event_log import Appended, LogDamaged, LogInUse, Stored
-from producer.sqlite_log import SqliteEventLog
-from producer.sqlite_schema import FILE
-from producer.sqlite_store import AHEAD, LOCK
+from producer.log import sqlite_store
+from producer.log.event_log import Appended, LogDamaged, LogInUse, Stored
+from producer.log.sqlite_log import SqliteEventLog
+from producer.log.sqlite_schema import FILE
+from producer.log.sqlite_store import AHEAD, LOCK
 from tests.producer.event_log_contract import blocks, key, read_all
 from tests.stack import REPOSITORY
 
@@ -42,7 +42,7 @@ async def test_log_is_readable_for_its_owner_alone(tmp_path: Path) -> None:
 
 async def test_second_process_is_refused_until_the_first_is_done(tmp_path: Path) -> None:
     program = (
-        "import asyncio, sys; from pathlib import Path; from producer.sqlite_log import SqliteEventLog\n"
+        "import asyncio, sys; from pathlib import Path; from producer.log.sqlite_log import SqliteEventLog\n"
         "asyncio.run(SqliteEventLog.open(Path(sys.argv[1])))"
     )
     async with await SqliteEventLog.open(tmp_path) as log:

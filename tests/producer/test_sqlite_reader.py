@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from producer.retention import Retention
-from producer.sqlite_group import Entry, Group
-from producer.sqlite_reader import Reader
-from producer.sqlite_removal import drop, trim
-from producer.sqlite_store import Store
+from producer.log.retention import Retention
+from producer.log.sqlite_group import Entry, Group
+from producer.log.sqlite_reader import Reader
+from producer.log.sqlite_removal import drop, trim
+from producer.log.sqlite_store import Store
 
 
 def fill(store: Store, topics: int, events: int) -> None:

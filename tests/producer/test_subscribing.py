@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from eventstream import Event
-from producer.retention import Retention
+from producer.log.retention import Retention
 from producer.settings import Settings
 from tests.producer.publishing import post, problem_of, stored
 from tests.producer.serving import Producer, serve

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from eventstream import Framer, Parser
-from producer.event_log import LogError
+from producer.log.event_log import LogError
 from producer.settings import Settings
 from tests.producer.publishing import post, problem_of
 from tests.producer.serving import GUARD_SECONDS, Producer, serve

@@ -2,12 +2,25 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any
 
 from fastapi.responses import StreamingResponse
 from sse_starlette import EventSourceResponse
 from starlette.types import Send
 
 EVENT_STREAM = "text/event-stream"
+
+EVENT_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "data": {"type": "string"},
+        "event": {"type": "string"},
+        "id": {"type": "string"},
+        "retry": {"type": "integer", "minimum": 0},
+    },
+}
+"""Each event of a stream, as FastAPI and OpenAPI 3.2 describe it."""
+
 STREAM_HEADERS = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 """Nobody on the way may keep, compress or collect what is live."""
 

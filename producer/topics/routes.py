@@ -3,19 +3,19 @@
 from fastapi import APIRouter
 from starlette.middleware import Middleware
 
-from .drain import Drain
+from ..log.event_log import EventLog
+from ..settings import Settings
+from ..web.drain import Drain
+from ..web.meters import Meters
+from ..web.publish_keys import PublishKeys
 from .event_bodies import Limits
-from .event_log import EventLog
 from .feeds import Feeds
-from .meters import Meters
-from .publish_keys import PublishKeys
+from .paths import EVENTS_PATH
 from .publish_routes import PublishRoutes
 from .publishing import Publisher
-from .settings import Settings
 from .shortcut import Shortcut
 from .subscribe_routes import SubscribeRoutes
 from .subscription import Subscriptions
-from .topic_paths import EVENTS_PATH
 
 
 def topic_routes(settings: Settings, meters: Meters, drain: Drain, log: EventLog, feeds: Feeds) -> tuple[APIRouter, Middleware]:

@@ -1,6 +1,6 @@
 """The durable log that topics are kept in: what it takes, what it gives, and what can go wrong.
 
-`producer.sqlite_log.SqliteEventLog` is the embedded one; `tests/producer/event_log_contract.py` is what any other must pass as well.
+`producer.log.sqlite_log.SqliteEventLog` is the embedded one; `tests/producer/event_log_contract.py` is what any other must pass as well.
 """
 
 from collections.abc import Callable, Collection, Sequence

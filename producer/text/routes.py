@@ -8,15 +8,15 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Depends, Request
 from fastapi.responses import Response
 
+from ..settings import Settings
+from ..web.drain import Drain
+from ..web.meters import Meters
+from ..web.problems import Problem
+from ..web.responses import EVENT_STREAM, STREAM_HEADERS, PlainEventStream, respond_by_sse_starlette
 from .descriptions import TOO_LARGE, describe_streams
-from .drain import Drain
-from .meters import Meters
 from .parameters import Parameters, read_event_number, read_parameters
-from .problems import Problem
-from .responses import EVENT_STREAM, STREAM_HEADERS, PlainEventStream, respond_by_sse_starlette
-from .settings import Settings
+from .pieces import split_text
 from .streams import Delivery, TextStream
-from .text import split_text
 
 _Sender = Callable[[AsyncGenerator[bytes, None]], Response]
 _Endpoint = Callable[..., Awaitable[Response]]

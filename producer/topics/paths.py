@@ -2,8 +2,8 @@
 
 from fastapi import Request
 
-from .problems import Problem, describe_value, nothing_at
-from .topics import TopicError, parse_topic
+from ..web.problems import Problem, describe_value, nothing_at
+from .names import TopicError, parse_topic
 from .wishes import refuse_topic
 
 TOPICS_PATH = "/topics"

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from eventstream import HEARTBEAT, HEARTBEAT_BLOCK, encode
 
-from .drain import Drain, encode_farewell
-from .meters import Meters, Reason, StreamCount
+from ..web.drain import Drain, encode_farewell
+from ..web.meters import Meters, Reason, StreamCount
 
 
 @dataclass(frozen=True, slots=True)

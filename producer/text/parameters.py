@@ -8,10 +8,10 @@ from typing import Annotated
 
 from fastapi import Depends, Query
 
-from .last_event_id import read_last_event_id
-from .problems import Problem
-from .settings import Settings
-from .text import Split
+from ..settings import Settings
+from ..web.last_event_id import read_last_event_id
+from ..web.problems import Problem
+from .pieces import Split
 
 _EVENT_NUMBER = re.compile(r"[0-9]{1,18}")
 

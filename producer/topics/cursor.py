@@ -6,10 +6,10 @@ from typing import Literal
 
 from eventstream import encode
 
-from .event_ids import format_event_id, parse_event_id
-from .event_log import EventLog
+from ..log.event_ids import format_event_id, parse_event_id
+from ..log.event_log import EventLog
+from ..log.runs import Piece
 from .feeds import Feed, Reading
-from .runs import Piece
 
 GapReason = Literal["not-retained", "unknown-epoch", "malformed-id", "beyond-end"]
 """Why what was asked for cannot be had: retention or DELETE took it; the id is of another log; it is no id; no event has it yet."""

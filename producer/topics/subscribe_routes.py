@@ -11,14 +11,14 @@ from fastapi.responses import JSONResponse, Response
 
 from eventstream import Parser
 
-from .event_ids import format_event_id, parse_event_id
-from .event_log import EventLog, LogError, Topic
-from .problems import Problem, describe_value
-from .responses import EVENT_STREAM, STREAM_HEADERS, respond_by_sse_starlette
+from ..log.event_ids import format_event_id, parse_event_id
+from ..log.event_log import EventLog, LogError, Topic
+from ..web.problems import Problem, describe_value
+from ..web.responses import EVENT_STREAM, STREAM_HEADERS, respond_by_sse_starlette
+from .descriptions import EVENT, LIST, SUBSCRIBE, SUBSCRIBE_SEVERAL
+from .names import Patterns
+from .paths import EVENT_PATH, EVENTS_PATH, SEVERAL_TOPICS, TOPICS_PATH, read_segment, read_topic
 from .subscription import Subscriptions
-from .topic_descriptions import EVENT, LIST, SUBSCRIBE, SUBSCRIBE_SEVERAL
-from .topic_paths import EVENT_PATH, EVENTS_PATH, SEVERAL_TOPICS, TOPICS_PATH, read_segment, read_topic
-from .topics import Patterns
 from .wishes import Asked, make_wish, read_asked, read_patterns
 
 SEVERAL_PATH = "/events"

@@ -6,7 +6,7 @@ from fastapi import Request
 from fastapi.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .problems import Problem, answer_problem
+from ..web.problems import Problem, answer_problem
 
 
 class Shortcut:

@@ -8,11 +8,11 @@ from http import HTTPStatus
 
 import structlog
 
+from ..log.event_ids import format_event_id
+from ..log.event_log import Appended, EventLog, IdempotencyKey, KeyReused, LogError, LogFull
+from ..web.meters import Meters
+from ..web.problems import Problem
 from .event_bodies import Limits, RefusedEvent, decode_json, encode_event, split_lines
-from .event_ids import format_event_id
-from .event_log import Appended, EventLog, IdempotencyKey, KeyReused, LogError, LogFull
-from .meters import Meters
-from .problems import Problem
 
 _log = structlog.get_logger()
 

@@ -1,6 +1,5 @@
 """Counts what streams do, for `/metrics` and for the one log line that each stream gets when it ends."""
 
-import math
 import time
 from typing import Literal
 
@@ -10,9 +9,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from service.loop_lag import LAG_BUCKETS, LoopLag
 from service.tracing import current_span
 from service.version import VERSION
-
-from .event_log import EventLog
-from .feeds import Feeds
 
 Reason = Literal["completed", "left", "stalled", "drained", "failed"]
 """Why a stream ended: all was sent, the client left (or was cut off), it was cut off because it did not read, the process stops, the event
@@ -63,21 +59,12 @@ class Meters:
         self._feed_wakes = Counter("producer_feed_wakes", "Waiting subscribers that events woke.", registry=self.registry)
         self._noted_reads = self._noted_wakes = 0
 
-    def note_feeds(self, feeds: Feeds) -> None:
-        """Takes over what there is to say about the feeds now."""
-        self._feeds.set(len(feeds))
-        self._feed_reads.inc(feeds.reads - self._noted_reads)
-        self._feed_wakes.inc(feeds.wakes - self._noted_wakes)
-        self._noted_reads, self._noted_wakes = feeds.reads, feeds.wakes
-
-    def note_log(self, log: EventLog, first: int | None) -> None:
-        """Takes over what there is to say about the log now, with the offset of its first event if that is known."""
-        topics = log.topics.values()
-        self.log_events.set(sum(topic.count for topic in topics))
-        self.log_bytes.set(sum(topic.bytes for topic in topics))
-        self.log_topics.set(sum(topic.count > 0 for topic in topics))
-        self.log_first.set(math.nan if first is None else first)
-        self.log_last.set(log.last)
+    def note_feeds(self, count: int, reads: int, wakes: int) -> None:
+        """Show how many feeds are open, and how many reads and wakes there have been in all."""
+        self._feeds.set(count)
+        self._feed_reads.inc(reads - self._noted_reads)
+        self._feed_wakes.inc(wakes - self._noted_wakes)
+        self._noted_reads, self._noted_wakes = reads, wakes
 
 
 class StreamCount:

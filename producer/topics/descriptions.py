@@ -4,11 +4,10 @@ from typing import Any
 
 from eventstream import encode
 
-from .descriptions import EVENT_SCHEMA
+from ..web.problems import describe_problem
+from ..web.responses import EVENT_SCHEMA, EVENT_STREAM
 from .event_bodies import LONGEST_RETRY_MS, LONGEST_TYPE
-from .problems import describe_problem
-from .responses import EVENT_STREAM
-from .topics import LONGEST_NAME, MOST_PATTERNS, MOST_SEGMENTS
+from .names import LONGEST_NAME, MOST_PATTERNS, MOST_SEGMENTS
 
 _ID = "k3v9x0q2m7-42"
 

@@ -12,8 +12,8 @@ import structlog
 
 from eventstream import encode
 
-from .drain import Drain
-from .event_log import EventLog, LogError
+from ..log.event_log import EventLog, LogError
+from ..web.drain import Drain
 from .host import UNREADABLE, HostReader
 
 HOST_TOPIC = "demo.host"

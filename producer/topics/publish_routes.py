@@ -7,16 +7,16 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
 
-from .drain import Drain
+from ..log.event_ids import format_event_id
+from ..log.event_log import Appended, EventLog, LogError
+from ..web.drain import Drain
+from ..web.problems import Problem, describe_value
+from ..web.publish_keys import PublishKeys
+from .descriptions import DROP, PUBLISH
 from .event_bodies import Limits, RefusedEvent, decode_json, encode_array, encode_event, encode_text
-from .event_ids import format_event_id
-from .event_log import Appended, EventLog, LogError
 from .feeds import Feeds
-from .problems import Problem, describe_value
-from .publish_keys import PublishKeys
+from .paths import EVENTS_PATH, SEVERAL_TOPICS, TOPIC_PATH, read_topic
 from .publishing import Published, Publisher
-from .topic_descriptions import DROP, PUBLISH
-from .topic_paths import EVENTS_PATH, SEVERAL_TOPICS, TOPIC_PATH, read_topic
 
 _JSON = "application/json"
 _TEXT = "text/plain"

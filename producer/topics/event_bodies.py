@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from eventstream import encode
 
-from .problems import Problem, describe_value
+from ..web.problems import Problem, describe_value
 
 LONGEST_TYPE = 255
 LONGEST_RETRY_MS = 86_400_000

@@ -8,14 +8,14 @@ from typing import Annotated, Literal
 
 from fastapi import Depends, Query
 
+from ..log.event_ids import format_event_id
+from ..log.event_log import EventLog
+from ..web.last_event_id import read_last_event_id
+from ..web.problems import Problem, describe_value
 from .cursor import Start, start_after_id
-from .event_ids import format_event_id
-from .event_log import EventLog
-from .last_event_id import read_last_event_id
 from .moments import parse_moment
-from .problems import Problem, describe_value
+from .names import Patterns, TopicError
 from .subscription import Wish
-from .topics import Patterns, TopicError
 
 _LONGEST_ID = 200
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from .event_log import EventLog, Stored
-from .runs import Piece, Run
-from .topics import Patterns
+from ..log.event_log import EventLog, Stored
+from ..log.runs import Piece, Run
+from .names import Patterns
 
 _MOST_RING_BYTES = 1024 * 1024
 _ALL_RINGS_BYTES = 32 * 1024 * 1024

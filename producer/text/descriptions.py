@@ -4,10 +4,10 @@ from typing import Any
 
 from eventstream import encode
 
-from .problems import describe_problem
-from .responses import EVENT_STREAM
-from .settings import Settings
-from .text import Split, split_text
+from ..settings import Settings
+from ..web.problems import describe_problem
+from ..web.responses import EVENT_SCHEMA, EVENT_STREAM
+from .pieces import Split, split_text
 
 API_DESCRIPTION = """Text, streamed piece by piece as `text/event-stream` (HTML standard, section 9.2).
 
@@ -24,18 +24,6 @@ TOO_LARGE: dict[int | str, dict[str, Any]] = {
     413: describe_problem("The body has too many bytes; `got` and `allowed` say how many.", title="Content Too Large", status=413)
 }
 """The OpenAPI text of the answer that only routes with a body have."""
-
-
-EVENT_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "data": {"type": "string"},
-        "event": {"type": "string"},
-        "id": {"type": "string"},
-        "retry": {"type": "integer", "minimum": 0},
-    },
-}
-"""Each event of a stream, as FastAPI and OpenAPI 3.2 describe it."""
 
 
 def describe_streams(settings: Settings) -> dict[int | str, dict[str, Any]]:

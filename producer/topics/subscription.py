@@ -7,13 +7,13 @@ import structlog
 
 from eventstream import HEARTBEAT, encode_retry
 
+from ..log.event_log import EventLog, LogError
+from ..web.drain import Drain, encode_farewell
+from ..web.meters import Meters, Reason, StreamCount
+from ..web.responses import STALLED
 from .cursor import Cursor, GapBlock, Start
-from .drain import Drain, encode_farewell
-from .event_log import EventLog, LogError
 from .feeds import Feed, Feeds
-from .meters import Meters, Reason, StreamCount
-from .responses import STALLED
-from .topics import Patterns
+from .names import Patterns
 
 _log = structlog.get_logger()
 

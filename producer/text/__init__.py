@@ -1,0 +1,1 @@
+"""One text, streamed piece by piece. May use `web` and the settings."""
