@@ -1,12 +1,15 @@
 """What clients hold of one resource: memory, disk or streams, counted from its first unit to its last."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
+from .by_weight import ByWeight
 from .refusal import Reason, Refusal
 
 NOBODY = ""
 """The owner of what clients of several owners use together, such as a stream that they share."""
+
+_SLACK = 256  # of a limit one part in so many is freed beyond it, or each event at the limit would cost a search
 
 
 class Elsewhere(Protocol):
@@ -25,28 +28,38 @@ class Elsewhere(Protocol):
 class _Account:
     """What one owner holds."""
 
-    __slots__ = ("amount", "holdings")
+    __slots__ = ("amount", "holdings", "spare")
 
     def __init__(self) -> None:
         self.amount = 0
         self.holdings: dict[Holding, None] = {}  # the oldest first
+        self.spare: dict[Holding, None] = {}  # those that can give way
 
 
 class Holding:
     """One thing that is held for `owner`. Open it with `Budget.open`, and close it when the thing is gone."""
 
-    __slots__ = ("_budget", "amount", "give_way", "owner")
+    __slots__ = ("_budget", "_give_way", "amount", "owner")
 
     def __init__(self, budget: "Budget", owner: str, give_way: Callable[[], bool] | None) -> None:
         self._budget = budget
         self.owner = owner
         self.amount = 0
         """Units that it takes."""
-        self.give_way = give_way
-        """Free some or all of it, for example by ending a stream, and return whether that is done. None: it cannot."""
+        self._give_way = give_way
 
     def __repr__(self) -> str:
         return f"<Holding {self.amount} of {self.owner or 'nobody'}>"
+
+    @property
+    def give_way(self) -> Callable[[], bool] | None:
+        """Frees some or all of it at once, for example by ending a stream, and returns whether that is done. None: it cannot."""
+        return self._give_way
+
+    @give_way.setter
+    def give_way(self, give_way: Callable[[], bool] | None) -> None:
+        self._give_way = give_way
+        self._budget._note_spare(self)
 
     def set(self, amount: int) -> None:
         """Count that it takes `amount` units now. If that is more than before and too much, holdings give way at once."""
@@ -104,49 +117,54 @@ class Budget:
         """Hold `amount` units for an owner. `refusal` says beforehand whether there is room."""
         holding = Holding(self, owner, give_way)
         self._account(owner).holdings[holding] = None
+        self._note_spare(holding)
         holding.set(amount)
         return holding
 
     def refusal(self, owner: str, amount: int = 1) -> Refusal | None:
         """Return why `amount` more units may not be held for an owner, None when they may. Before that, other holdings give way: the
-        owner's own where it is at its limit, and for the limit in all those of owners that hold more than this one would."""
-        while owner and self._in_all_workers_of(owner) + amount > self.limit_per_client:
-            if not self._take(self._account(owner)):
-                return Refusal(
-                    429,
-                    self._client_reason,
-                    f"{owner} holds {self._in_all_workers_of(owner)} {self._unit} and asks for {amount} more, "
-                    f"the limit is {self.limit_per_client}",
-                )
-        while self._in_all_workers() + amount > self.limit:
-            if not any(map(self._take, self._heavier_than(self.of(owner) + amount))):
-                return Refusal(
-                    503,
-                    "overload",
-                    f"{self._in_all_workers()} {self._unit} are held, {amount} more are asked for, the limit is {self.limit}; "
-                    "come back later",
-                )
+        owner's own where it is at its limit, and for the limit in all those of owners that hold more than this one would, then its own."""
+        if owner and self._in_all_workers_of(owner) + amount > self.limit_per_client:
+            own = ByWeight(self._accounts[owner].spare if owner in self._accounts else ())
+            while self._in_all_workers_of(owner) + amount > self.limit_per_client:
+                if not _take_next(own):
+                    return Refusal(
+                        429,
+                        self._client_reason,
+                        f"{owner} holds {self._in_all_workers_of(owner)} {self._unit} and asks for {amount} more, "
+                        f"the limit is {self.limit_per_client}",
+                    )
+        if self._in_all_workers() + amount > self.limit:
+            for queue, holding in self._by_weight(_spare, self.of(owner) + amount, owner):
+                if _take(holding) and holding.amount:
+                    queue.put_back(holding)
+                if self._in_all_workers() + amount <= self.limit:
+                    return None
+            return Refusal(
+                503,
+                "overload",
+                f"{self._in_all_workers()} {self._unit} are held, {amount} more are asked for, the limit is {self.limit}; come back later",
+            )
         return None
 
     def relieve(self) -> None:
-        """Let holdings give way until the limits hold, as far as they can."""
+        """Let holdings give way until the limits hold, as far as they can, and a little beyond."""
         for account in [account for owner, account in self._accounts.items() if owner and account.amount > self.limit_per_client]:
             self._relieve_owner(account)
-        while self.amount > self.limit:
-            if not any(map(self._take, self._heavier_than(0))):
+        if self.amount <= self.limit:
+            return
+        least = self.limit - self.limit // _SLACK
+        for queue, holding in self._by_weight(_spare):
+            if self.amount <= least:
                 return
+            if _take(holding) and holding.amount:
+                queue.put_back(holding)
 
     def heaviest_first(self) -> Iterator[Holding]:
         """Return all holdings in the order in which they should give way; what is closed meanwhile changes the order."""
-        seen: set[Holding] = set()
-        while True:
-            left = ((account, [each for each in account.holdings if each not in seen]) for account in self._heavier_than(0))
-            account_left = next((holdings for _, holdings in left if holdings), None)
-            if account_left is None:
-                return
-            holding = max(account_left, key=_amount)
-            seen.add(holding)
-            yield holding
+        for _, holding in self._by_weight(_all):
+            if self._is_open(holding):
+                yield holding
 
     def _in_all_workers(self) -> int:
         return self.amount + (self._elsewhere.elsewhere() if self._elsewhere is not None else 0)
@@ -154,30 +172,44 @@ class Budget:
     def _in_all_workers_of(self, owner: str) -> int:
         return self.of(owner) + (self._elsewhere.elsewhere_of(owner) if self._elsewhere is not None else 0)
 
-    def _heavier_than(self, amount: int) -> Iterator[_Account]:
-        """Return the accounts with more than `amount`, the heaviest first. Mostly the first is enough, so nothing is sorted for it."""
-        named = [account for owner, account in self._accounts.items() if owner and account.amount > amount]
-        if named:
-            heaviest = max(named, key=_amount)
-            yield heaviest
-            yield from sorted((account for account in named if account is not heaviest), key=_amount, reverse=True)
-        if NOBODY in self._accounts:
-            yield self._accounts[NOBODY]
-
-    def _take(self, account: _Account) -> bool:
-        """Let one holding of an account give way, and return whether one did."""
-        if not account.holdings:
-            return False
-        largest = max(account.holdings, key=_amount)
-        if largest.give_way is not None and largest.give_way():
-            return True
-        others = sorted((each for each in account.holdings if each is not largest), key=_amount, reverse=True)
-        return any(each.give_way() for each in others if each.give_way is not None)
+    def _by_weight(
+        self, of: Callable[[_Account], Iterable[Holding]], more_than: int = -1, asker: str = ""
+    ) -> Iterator[tuple[ByWeight[Holding], Holding]]:
+        """Return holdings, the largest of the heaviest owner first, of owners that hold `more_than` this and of `asker`; then those of
+        NOBODY. Each comes with the queue of its owner's others, to put it back."""
+        own = self._accounts.get(asker)
+        named = [account for owner, account in self._accounts.items() if owner and (account.amount > more_than or account is own)]
+        for accounts in (named, [self._accounts[NOBODY]] if NOBODY in self._accounts else []):
+            owners = ByWeight(accounts)
+            queues: dict[_Account, ByWeight[Holding]] = {}
+            while (account := owners.pop()) is not None:
+                if accounts is named and account.amount <= more_than and account is not own:
+                    continue
+                if account not in queues:
+                    queues[account] = ByWeight(of(account))
+                holding = queues[account].pop()
+                if holding is not None:
+                    yield queues[account], holding
+                    owners.put_back(account)
 
     def _relieve_owner(self, account: _Account) -> None:
-        while account.amount > self.limit_per_client:
-            if not self._take(account):
-                return
+        least = self.limit_per_client - self.limit_per_client // _SLACK
+        queue = ByWeight(account.spare)
+        while account.amount > least and _take_next(queue):
+            pass
+
+    def _is_open(self, holding: Holding) -> bool:
+        account = self._accounts.get(holding.owner)
+        return account is not None and holding in account.holdings
+
+    def _note_spare(self, holding: Holding) -> None:
+        if not self._is_open(holding):
+            return
+        spare = self._accounts[holding.owner].spare
+        if holding.give_way is None:
+            spare.pop(holding, None)
+        else:
+            spare[holding] = None
 
     def _account(self, owner: str) -> _Account:
         account = self._accounts.get(owner)
@@ -186,9 +218,9 @@ class Budget:
         return account
 
     def _change(self, holding: Holding, amount: int) -> None:
-        account = self._accounts.get(holding.owner)
-        if account is None or holding not in account.holdings:
-            return  # it is closed
+        if not self._is_open(holding):
+            return
+        account = self._accounts[holding.owner]
         step = amount - holding.amount
         holding.amount = amount
         self._count(holding.owner, account, step)
@@ -197,7 +229,7 @@ class Budget:
         if self._passed is not None:
             self._passed()
             return
-        if holding.owner:
+        if holding.owner and account.amount > self.limit_per_client:
             self._relieve_owner(account)
         if self.amount > self.limit:
             self.relieve()
@@ -209,24 +241,44 @@ class Budget:
             self._elsewhere.add(owner, step)
 
     def _close(self, holding: Holding) -> None:
-        account = self._accounts.get(holding.owner)
-        if account is None or holding not in account.holdings:
+        if not self._is_open(holding):
             return
+        account = self._accounts[holding.owner]
         del account.holdings[holding]
+        account.spare.pop(holding, None)
         self._count(holding.owner, account, -holding.amount)
         holding.amount = 0
         if not account.holdings:
             del self._accounts[holding.owner]  # or owners that came once would be kept for ever
 
     def _move(self, holding: Holding, owner: str) -> None:
-        account = self._accounts.get(holding.owner)
         amount = holding.amount
-        if account is not None and holding in account.holdings:
+        if self._is_open(holding):
             self._close(holding)
             self._account(owner).holdings[holding] = None
         holding.owner = owner
+        self._note_spare(holding)
         self._change(holding, amount)
 
 
-def _amount(each: Holding | _Account) -> int:
-    return each.amount
+def _all(account: _Account) -> Iterable[Holding]:
+    return account.holdings
+
+
+def _spare(account: _Account) -> Iterable[Holding]:
+    return account.spare
+
+
+def _take(holding: Holding) -> bool:
+    """Let a holding give way, and return whether it did."""
+    return bool(holding.amount) and holding.give_way is not None and holding.give_way()
+
+
+def _take_next(queue: ByWeight[Holding]) -> bool:
+    """Let the first of a queue give way that can, and return whether one did."""
+    while (holding := queue.pop()) is not None:
+        if _take(holding):
+            if holding.amount:
+                queue.put_back(holding)
+            return True
+    return False

@@ -162,3 +162,63 @@ def test_limits_of_streams_hold_for_all_workers_together() -> None:
         assert second.streams.refusal("c") is None
         OpenCounts(file.fileno(), b"key", 2, 0).at(1).clear(1)
         assert first.streams.refusal("a") is None
+
+
+def test_holding_that_cannot_give_way_for_now_is_passed_over() -> None:
+    gone: list[str] = []
+    held = budget(2)
+    first, second = Thing(held, "a", 1, gone=gone, name="first"), Thing(held, "a", 1, gone=gone, name="second")
+    first.holding.give_way = None
+    assert held.refusal("a") is None
+    assert gone == ["second"]
+    first.holding.give_way = first.give_way
+    second.holding.give_way = second.give_way
+    assert held.refusal("a", 2) is None
+    assert gone == ["second", "first"]
+
+
+def test_holdings_are_given_in_the_order_of_their_weight() -> None:
+    held = budget(100)
+    for owner, amount in (("a", 3), (NOBODY, 9), ("b", 5), ("a", 4)):
+        held.open(owner, amount)
+    order = []
+    for holding in held.heaviest_first():
+        order.append((holding.owner, holding.amount))
+        if order == [("a", 4)]:
+            holding.close()
+    assert order == [("a", 4), ("b", 5), ("a", 3), (NOBODY, 9)]
+
+
+def test_thousands_at_the_limit_are_searched_once_for_many_that_grow() -> None:
+    """Or each event would cost a search through all histories."""
+    looked_at = 0
+    held = Budget(1_000_000, 1_000_000)
+
+    class Part:
+        def __init__(self, owner: str) -> None:
+            self.holding = held.open(owner, 100, give_way=self.give_way)
+
+        def give_way(self) -> bool:
+            nonlocal looked_at
+            looked_at += 1
+            self.holding.set(self.holding.amount - 50)
+            return True
+
+    parts = [Part(f"client {number % 100}") for number in range(10_000)]
+    for part in parts:
+        part.holding.set(part.holding.amount + 10)
+    assert held.amount <= 1_000_000
+    freed = 10 * len(parts)
+    assert freed / 50 <= looked_at <= 1.1 * freed / 50 + 1_000_000 / 50 / 100
+    searches = 0
+    by_weight = held._by_weight
+
+    def count(*arguments: object) -> object:
+        nonlocal searches
+        searches += 1
+        return by_weight(*arguments)  # type: ignore[arg-type]
+
+    held._by_weight = count  # type: ignore[method-assign, assignment]
+    for part in parts:
+        part.holding.set(part.holding.amount + 1)
+    assert 0 < searches < len(parts) / 100
