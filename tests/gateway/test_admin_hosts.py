@@ -117,7 +117,7 @@ def test_what_is_no_host_name_is_refused(name: str) -> None:
 
 
 def test_prometheus_of_the_compose_file_and_what_kubernetes_asks_by_need_no_setting() -> None:
-    asked = yaml.safe_load((REPOSITORY / "metrics/prometheus.yml").read_text())["scrape_configs"]
+    asked = yaml.safe_load((REPOSITORY / "deploy/metrics/prometheus.yml").read_text())["scrape_configs"]
     targets = [target for job in asked for config in job["static_configs"] for target in config["targets"]]
     assert "gateway:8081" in targets
     assert [target for target in (*targets, "10.244.0.7:8081", "[fd00::7]:8081") if not AdminHosts().allow(target)] == []

@@ -1,4 +1,4 @@
-"""What the files in `metrics/` ask of Prometheus."""
+"""What the files in `deploy/metrics/` ask of Prometheus."""
 
 import json
 import re
@@ -8,7 +8,7 @@ import yaml
 
 from tests.stack import REPOSITORY
 
-METRICS = REPOSITORY / "metrics"
+METRICS = REPOSITORY / "deploy/metrics"
 
 
 def panels() -> dict[str, list[str]]:

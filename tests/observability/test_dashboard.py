@@ -1,4 +1,4 @@
-"""The files in `metrics/`: valid, and asking for nothing that is not there."""
+"""The files in `deploy/metrics/`: valid, and asking for nothing that is not there."""
 
 import json
 import re
