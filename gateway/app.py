@@ -45,6 +45,7 @@ from .routing.reload import Reload, add_reload
 from .routing.route_table import RouteTable
 from .routing.table import Routing
 from .settings import Settings
+from .shared.budgets import Budgets
 from .shared.mode import Shared
 from .upstream import open_following_session, open_session
 from .wheel import TimerWheel
@@ -208,7 +209,8 @@ async def _open_proxy(
             stack.push_async_callback(tracing.close, _FLUSH_SPANS_SECONDS)  # the last thing: whatever ends before has its span
         direct = Direct(session, wheel, metrics, settings.max_request_body_bytes)
         histories = Budget(settings.max_history_bytes, settings.share_of(settings.max_history_bytes), unit="bytes of histories")
-        shared = Shared(following, wheel, histories, direct, metrics, timeline, routes)
+        admission = _make_admission(settings, counts)
+        shared = Shared(following, wheel, Budgets(admission.streams, histories), direct, metrics, timeline, routes)
         stack.push_async_callback(shared.close)
 
         def forget(deletion: Deletion) -> None:
@@ -221,7 +223,6 @@ async def _open_proxy(
         key_sets.watch(routes.key_sources)
         metrics.registry.register(key_sets)
         door = Door(key_sets, routes)
-        admission = _make_admission(settings, counts)
         proxy = Proxy(routes, direct, shared, admission, metrics, settings.max_request_body_bytes, timeline, door)
         proxy.tracing = tracing
         metrics.count_open(lambda: admission.open)

@@ -74,6 +74,7 @@ class Holding:
     def close(self) -> None:
         """Count it out. May be called again."""
         self._budget._close(self)
+        self._give_way = None  # a circle would keep its memory until the collector comes by
 
 
 class Budget:

@@ -49,7 +49,8 @@ class Settings(ServiceSettings):
     drain_seconds: float = Field(10.0, ge=0)
     """How long answers may still run after SIGTERM. Subscriptions (GET event streams) are told to come back and end at once."""
     max_streams: int = Field(10_000, ge=1)
-    """Requests that may be open at once, event streams included; more are answered 503."""
+    """Requests that may be open at once, event streams included; more are answered 503. The same holds for the streams that may outlive
+    their requests: shared streams and catch-ups."""
     max_streams_per_client: int = Field(2_000, ge=1)
     """Requests that one client may have open at once; more are answered 429. A client is whom a credential names, else an address, of IPv6
     a /64."""

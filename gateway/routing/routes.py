@@ -92,7 +92,7 @@ class Route(BaseModel):
     waits. shared: down is an upstream without a connection or an answer, or with a 502, 503 or 504. Other modes: only one without a
     connection, and a subscriber is a GET whose `Accept` names `text/event-stream`."""
     linger_seconds: float = Field(30.0, ge=0)
-    """shared: how long the upstream is still followed when the last subscriber has left."""
+    """shared: how long the upstream is still followed when the last subscriber has left, if there was an event."""
     initial: Literal["live", "history"] = "live"
     """shared: where a subscriber without `Last-Event-ID` begins: now, or with the oldest block that is kept."""
     history_max_blocks: int = Field(10_000, ge=1)

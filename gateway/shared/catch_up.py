@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from eventstream import Event
 
+from ..budget import Holding
 from ..fan_out.fan_out import FanOut
 from ..fan_out.stamping import has_data
 from ..fan_out.subscriber import Subscriber
@@ -28,7 +29,13 @@ class CatchUp(Following):
     """
 
     def __init__(
-        self, live: "SharedStream", target: str, asked: str, open_source: OpenSource, open_fan_out: Callable[[Callable[[], None]], FanOut]
+        self,
+        live: "SharedStream",
+        target: str,
+        asked: str,
+        open_source: OpenSource,
+        open_fan_out: Callable[[Callable[[], None]], FanOut],
+        place: Holding,
     ) -> None:
         self.asked = asked
         self._target = target
@@ -41,7 +48,7 @@ class CatchUp(Following):
         self._join_at: int | None = None  # where its end is in the live history
         self._refused = ""  # why there will be no more from the upstream
         self._skipped = False  # whether some had had the first event when it showed that the upstream had left out others
-        super().__init__(open_source, target, asked, open_fan_out(self._moved), live.origin, for_subscribers_alone=True)
+        super().__init__(open_source, target, asked, open_fan_out(self._moved), live.origin, place, for_subscribers_alone=True)
         if asked:
             self.fan_out.history.begins_after(asked)
         live.catch_ups.add(self)

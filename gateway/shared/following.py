@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,11 +12,13 @@ from eventstream.client import EventSource
 from eventstream.reconnection import Reconnection
 from service.traced_source import TracedSource
 
+from ..budget import NOBODY, Holding
 from ..fan_out.fan_out import FanOut
 from ..fan_out.stamping import guard_mark
 from ..relay import COMPLETE, CUT
 from ..routing.routes import Route
-from .origin import FIRST_SECONDS, LONGEST_SECONDS, Origin
+from .origin import FIRST_SECONDS, Origin
+from .pace import Pace, after_loss
 
 OpenSource = Callable[[str, str, Reconnection, Callable[[EventSource], None]], TracedSource]
 """Makes an event source for a path with query, which goes on after an event ID (if it is not empty) at a pace and calls what it is given
@@ -28,7 +29,6 @@ _ID_FIELD = re.compile(rb"(?:\A|[\r\n])id:")
 
 _PASSING = (None, 502, 503, 504)
 """The statuses of an upstream that is being started again, or of a proxy in front of it; None when nothing was answered."""
-_AFTER_LOSS_SECONDS = (0.1, 0.25)
 _ORIGIN_DECIDES_SECONDS = 86_400.0
 
 Outcome = Literal["open", "finished", "refused", "unavailable", "late", "draining", "retired"]
@@ -44,17 +44,6 @@ class Opening:
     reason: str = ""
     again_seconds: float = math.inf
     """How long until the next attempt, if the upstream may be one that is just being started again."""
-
-
-class Pace(Reconnection):
-    """The pace of attempts that no subscriber waits for; of events only those that have not come before count as new."""
-
-    def progressed(self) -> None:
-        """Do nothing: the event source cannot tell whether an event has come before."""
-
-    def brought_news(self) -> None:
-        """Note that the stream brought an event that has not come before."""
-        super().progressed()
 
 
 class Following:
@@ -73,10 +62,13 @@ class Following:
         last_event_id: str,
         fan_out: FanOut,
         origin: Origin,
+        place: Holding,
         *,
         for_subscribers_alone: bool,
     ) -> None:
         self.fan_out = fan_out
+        self.place = place
+        """What it takes of the streams that may be open, until its upstream request has ended."""
         self.origin = origin
         self.opening: asyncio.Future[Opening] = asyncio.get_running_loop().create_future()
         """Is set in any case: once, but where another attempt is waited for another one takes its place."""
@@ -93,6 +85,7 @@ class Following:
         self._begun: asyncio.Future[None] | None = None
         self._task = asyncio.create_task(self._follow())
         self._task.add_done_callback(_report)
+        self._task.add_done_callback(lambda task: place.close())
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.source} {self.fan_out}>"
@@ -158,6 +151,12 @@ class Following:
         """Whether a subscriber waits for what comes."""
         return bool(self.users or self.fan_out.subscribers)
 
+    def used_by(self, owner: str) -> None:
+        """Count it for nobody from now on if it is another client's."""
+        if owner != self.place.owner:
+            self.place.give_to(NOBODY)
+            self.fan_out.holding.give_to(NOBODY)
+
     def enter(self) -> None:
         """Count a request that uses it, for whose sake an upstream that was lost is tried again soon."""
         self.users += 1
@@ -178,7 +177,7 @@ class Following:
         if not self.wanted:
             return
         if source.last_loss == "lost":
-            self.attempt_in(_after_loss(self._pace.setbacks))
+            self.attempt_in(after_loss(self._pace.setbacks))
         elif source.last_loss == "failed" and source.last_status in _PASSING and not source.retry_after_seconds:
             self.attempt_in(_ORIGIN_DECIDES_SECONDS)
             self.origin.wait(self)
@@ -279,13 +278,6 @@ class Following:
     async def stopped(self) -> None:
         """Returns when it has ended."""
         await asyncio.wait((self._task,))
-
-
-def _after_loss(setbacks: int) -> float:
-    """Return when to try again after a stream was lost that had a subscriber, and before which there were setbacks."""
-    if not setbacks:
-        return random.uniform(*_AFTER_LOSS_SECONDS)
-    return min(FIRST_SECONDS * 2.0 ** min(setbacks - 1, 10), LONGEST_SECONDS) * random.uniform(0.8, 1)
 
 
 def _report(task: asyncio.Task[None]) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
 from functools import partial
 
 import aiohttp
@@ -11,12 +10,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
-from eventstream.client import EventSource
-from eventstream.reconnection import Reconnection
-from service.traced_source import TracedSource
-from service.tracing import TRACE_FIELDS
-
-from ..budget import Budget
+from ..accept import names_event_stream
 from ..dashboard.timeline import Timeline
 from ..deletion import Deletion
 from ..direct import Direct
@@ -27,15 +21,17 @@ from ..last_event_id import read_last_event_id
 from ..locations import rewrite_locations
 from ..metrics.metrics import Metrics
 from ..problems import come_back_later, problem
+from ..refusal import Refusal
 from ..routing.route_table import RouteTable
 from ..routing.routes import Route
-from ..target import url_of
 from ..upstream_errors import advise
 from ..wheel import TimerWheel
+from .budgets import Budgets
 from .following import Opening
 from .joining import join, join_behind_gap
 from .origin import Origin
-from .sharing import Identity, begin_target, identify, request_fields, share_target
+from .sharing import Identity, begin_target, identify, share_target
+from .sources import Sources
 from .stream import SharedStream
 
 log = structlog.get_logger()
@@ -45,13 +41,17 @@ _OWN_FIELDS = ("Set-Cookie", "Content-Length", "Content-Encoding", "ETag", "Last
 
 
 class Shared:
-    """Answers a request with a stream that others may follow as well."""
+    """Answers a request with a stream that others may follow as well.
+
+    A stream counts for the client that opens it until a client of another owner joins. It lingers only behind an event, and gives way to
+    others while it does.
+    """
 
     def __init__(
         self,
         session: aiohttp.ClientSession,
         wheel: TimerWheel,
-        histories: Budget,
+        budgets: Budgets,
         direct: Direct,
         metrics: Metrics,
         timeline: Timeline,
@@ -59,12 +59,13 @@ class Shared:
     ) -> None:
         self._session = session
         self._wheel = wheel
-        self._histories = histories
+        self._budgets = budgets
         self._direct = direct
         self._metrics = metrics
         self._timeline = timeline
         self._routes = routes
         self._streams: dict[_Key, SharedStream] = {}
+        self._keys: dict[SharedStream, list[_Key]] = {}
         self._origins: defaultdict[str, Origin] = defaultdict(Origin)
 
     def __repr__(self) -> str:
@@ -72,12 +73,12 @@ class Shared:
 
     def __len__(self) -> int:
         """How many streams there are."""
-        return len(self.streams)
+        return len(self._keys)
 
     @property
     def streams(self) -> set[SharedStream]:
         """Those that can be joined."""
-        return set(self._streams.values())
+        return set(self._keys)
 
     @property
     def history_blocks(self) -> int:
@@ -122,12 +123,17 @@ class Shared:
         if identity is None or target is None:
             return await self._direct.answer(request, exchange)
         key = (exchange.route.stream_kind, target, identity)
-        stream = self._streams.get(key) or self._streams.get(_for_any_origin(key)) or self._open(key, request, exchange)
-        stream.enter()
+        owner = exchange.counted_as
+        stream = self._streams.get(key) or self._streams.get(_for_any_origin(key))
+        if stream is None:
+            if (refusal := self._budgets.refusal(owner)) is not None:
+                return _refuse(request, exchange, refusal)
+            stream = self._open(key, request, exchange)
+        self._enter(stream, owner)
         try:
             id = read_last_event_id(request.headers, exchange.target)
-            begin = await self._find_begin(stream, begin_target(exchange.target, target, id, request.headers), id)
-            if not isinstance(begin, Opening):
+            begin = await self._find_begin(stream, begin_target(exchange.target, target, id, request.headers), id, owner)
+            if not isinstance(begin, Opening | Refusal):
                 fields = _response_fields(stream)
                 rewrite_locations(fields, stream.route, request)
                 if exchange.span is not None and stream.source.span is not None:
@@ -138,9 +144,11 @@ class Shared:
                 return await sending
         finally:
             self._leave(stream)
+        if isinstance(begin, Refusal):
+            return _refuse(request, exchange, begin)
         return await self._without_stream(request, exchange, begin)
 
-    async def _find_begin(self, stream: SharedStream, target: str, id: str) -> Begin | Opening:
+    async def _find_begin(self, stream: SharedStream, target: str, id: str, owner: str) -> Begin | Opening | Refusal:
         """Return how a subscriber begins that asks for `target` and has seen event `id`, or why there is no stream for it."""
         opening = await stream.opened(stream.route)
         if opening.outcome != "open":
@@ -155,7 +163,9 @@ class Shared:
             elif id and (reason := stream.why_not(id)):
                 begun, begin = "gap", partial(join_behind_gap, stream, id, reason)
             elif id or target != stream.target:
-                catch_up = stream.catch_up(target, id)
+                catch_up = stream.catch_up(target, id, owner)
+                if isinstance(catch_up, Refusal):
+                    return catch_up
                 opening = await catch_up.opened(stream.route)
                 passing = opening.again_seconds <= stream.route.wait_seconds
                 if opening.outcome == "finished" or (opening.outcome == "refused" and not id and not passing):
@@ -192,56 +202,18 @@ class Shared:
 
     def _open(self, key: _Key, request: web.BaseRequest, exchange: Exchange) -> SharedStream:
         route = exchange.route
-        tracing = exchange.span.tracing if exchange.span is not None else None
-        opener = exchange.span  # of the live stream; a catch-up is nobody's in particular
-        first_fields = {name: request.headers[name] for name in TRACE_FIELDS if name in request.headers}
-
-        def open_source(
-            target: str, last_event_id: str, reconnection: Reconnection, on_change: Callable[[EventSource], None]
-        ) -> TracedSource:
-            nonlocal opener, first_fields
-
-            def changed(source: EventSource) -> None:
-                if source.state == "open":
-                    self._metrics.asked(route.path, "GET")
-                elif source.state == "closed":
-                    self._metrics.received.close(source)
-                on_change(source)
-
-            source = TracedSource(
-                url_of(route.upstream, target),
-                session=self._session,
-                fields=partial(request_fields, key[2], route),
-                tracing=tracing,
-                opener=opener,
-                first_fields=first_fields,
-                last_event_id=last_event_id,
-                reconnection=reconnection,
-                connect_timeout_seconds=route.connect_timeout_seconds,
-                read_timeout_seconds=route.idle_timeout_seconds or None,
-                tls=route.tls,
-                cross_origin_redirects=False,  # an open redirect at the upstream would reach the admin port, with the route's secrets
-                max_block_bytes=route.max_block_bytes,
-                on_change=changed,
-            )
-            opener, first_fields = None, {}
-            self._metrics.received.open(source, route.path)
-            return source
-
-        def opened(stream: SharedStream) -> None:
-            answered = stream.source.response_headers
-            if answered.get("Access-Control-Allow-Origin") == "*" and "origin" not in answered.get("Vary", "").lower():
-                self._streams.setdefault(_for_any_origin(key), stream)
+        sources = Sources(self._session, self._metrics, route, key[2], request, exchange.span)
 
         reconnected = partial(self._metrics.reconnected, route.path)
         stream = SharedStream(
             route,
             key[1],
-            open_source,
+            sources.open,
             self._wheel,
-            self._histories,
+            self._budgets,
+            exchange.counted_as,
             self._origins[str(URL(route.upstream, encoded=True).origin())],
-            opened=opened,
+            opened=partial(self._share_with_any_origin, key),
             done=self._forget,
             retired=partial(self._is_retired, route),
             reconnected=reconnected,
@@ -249,24 +221,52 @@ class Shared:
             latency=self._metrics.latency,
         )
         self._streams[key] = stream
+        self._keys[stream] = [key]
         return stream
 
-    def _leave(self, stream: SharedStream) -> None:
-        """Lets a stream that nobody uses any more linger, and then end; one that was only waited for ends at once."""
-        stream.users -= 1
-        if stream.down is not None:
-            self._end_unused(stream)
-        elif not stream.users:
-            linger_seconds = 0 if self._is_retired(stream.route) else stream.route.linger_seconds
-            asyncio.get_running_loop().call_later(linger_seconds, self._end_unused, stream)
+    def _share_with_any_origin(self, key: _Key, stream: SharedStream) -> None:
+        """Let pages of any origin join a stream if its upstream lets them."""
+        answered = stream.source.response_headers
+        if answered.get("Access-Control-Allow-Origin") != "*" or "origin" in answered.get("Vary", "").lower():
+            return
+        if stream in self._keys and self._streams.setdefault(key := _for_any_origin(key), stream) is stream:
+            self._keys[stream].append(key)
 
-    def _end_unused(self, stream: SharedStream) -> None:
-        if not stream.users:
-            stream.stop()
-            self._forget(stream)
+    def _enter(self, stream: SharedStream, owner: str) -> None:
+        stream.enter()
+        stream.used_by(owner)
+        stream.place.give_way = None
+        stream.linger(None)
+
+    def _leave(self, stream: SharedStream) -> None:
+        """Let a stream that nobody uses any more linger. One that had no event, is down or whose route has changed ends at once."""
+        stream.users -= 1
+        if stream.users:
+            return
+        if stream.down is not None or not stream.has_begun or self._is_retired(stream.route):
+            self._end_unused(stream)
+            return
+        stream.place.give_way = partial(self._end_unused, stream)
+        stream.linger(asyncio.get_running_loop().call_later(stream.route.linger_seconds, self._end_unused, stream))
+
+    def _end_unused(self, stream: SharedStream) -> bool:
+        if stream.users:
+            return False
+        stream.linger(None)
+        stream.stop()
+        stream.place.close()
+        self._forget(stream)
+        return True
 
     def _forget(self, stream: SharedStream) -> None:
-        self._streams = {key: each for key, each in self._streams.items() if each is not stream}
+        for key in self._keys.pop(stream, ()):
+            del self._streams[key]
+
+
+def _refuse(request: web.BaseRequest, exchange: Exchange, refusal: Refusal) -> web.Response:
+    """Return the answer to a request for which no stream may be opened. An event source only comes back if that looks like a stream."""
+    exchange.refuse(refusal.status, refusal.reason)
+    return come_back_later() if names_event_stream(request.headers) else problem(refusal.status, refusal.detail, code=refusal.reason)
 
 
 def _for_any_origin(key: _Key) -> _Key:

@@ -1,23 +1,26 @@
 """One upstream stream with all that follow it."""
 
+import asyncio
 import json
 import secrets
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
 from eventstream import Event, encode
 
-from ..budget import Budget
 from ..dashboard.timeline import BACK, GAP, LOST, Timeline
 from ..fan_out.fan_out import FanOut
 from ..fan_out.history import Limits
 from ..fan_out.stamping import stamp
 from ..fan_out.subscriber import Subscriber
 from ..metrics.latency import Latency
+from ..refusal import Refusal
 from ..relay import CUT
 from ..routing.routes import Route
 from ..wheel import TimerWheel
+from .budgets import Budgets
 from .catch_up import CatchUp
 from .following import Following, Opening, OpenSource
 from .origin import Origin
@@ -31,7 +34,7 @@ _LOST_WITHOUT_IDS = "the upstream was lost and its events have no IDs, so what c
 
 
 class SharedStream(Following):
-    """The live stream of one URL, and the catch-ups of those who are further back than its history.
+    """The live stream of one URL, and the catch-ups of those who are further back than its history. `owner` is the client that opens it.
 
     `opened` is called when the upstream has answered with an event stream for the first time, `reconnected` each time that it was lost
     and is back, `done` when it has ended or refused; then nobody can join any more. `retired` tells whether its route is another by now.
@@ -43,7 +46,8 @@ class SharedStream(Following):
         target: str,
         open_source: OpenSource,
         wheel: TimerWheel,
-        histories: Budget,
+        budgets: Budgets,
+        owner: str,
         origin: Origin,
         *,
         opened: Callable[["SharedStream"], None],
@@ -57,8 +61,11 @@ class SharedStream(Following):
         self.target = target
         self.catch_ups: set[CatchUp] = set()
         self.slot = 0
+        self._lingering: asyncio.TimerHandle | None = None
+        self.has_begun = False
+        """Whether an event has come."""
         self._wheel = wheel
-        self._histories = histories
+        self._budgets = budgets
         self._open_source = open_source
         self._opened_first = opened
         self._done = done
@@ -68,16 +75,30 @@ class SharedStream(Following):
         self._latency = latency
         self._epoch = secrets.token_hex(4)
         self._without_ids = True  # so far
-        self._has_begun = False  # whether an event has come
         self._lost = False
         self._draining = False
         self._limits = Limits(route.history_max_blocks, route.history_max_bytes, route.history_max_age_seconds)
-        super().__init__(open_source, target, "", self._open_fan_out(), origin, for_subscribers_alone=False)
+        super().__init__(
+            open_source, target, "", self._open_fan_out(owner), origin, budgets.streams.open(owner, 1), for_subscribers_alone=False
+        )
         wheel.add(self, wheel.now + self._expiry_ticks)
 
-    def _open_fan_out(self, moved: Callable[[], None] | None = None) -> FanOut:
-        heartbeat_ticks = self._wheel.ticks(self.route.heartbeat_seconds)
-        return FanOut(self._limits, self._wheel, self._histories, heartbeat_ticks=heartbeat_ticks, moved=moved, latency=self._latency)
+    def linger(self, end: asyncio.TimerHandle | None) -> None:
+        """Keep what will end it while no request uses it, None when one does, in place of what was kept before."""
+        if self._lingering is not None:
+            self._lingering.cancel()
+        self._lingering = end
+
+    def _open_fan_out(self, owner: str, moved: Callable[[], None] | None = None) -> FanOut:
+        return FanOut(
+            self._limits,
+            self._wheel,
+            self._budgets.histories,
+            owner=owner,
+            heartbeat_ticks=self._wheel.ticks(self.route.heartbeat_seconds),
+            moved=moved,
+            latency=self._latency,
+        )
 
     @property
     def _expiry_ticks(self) -> int:
@@ -93,7 +114,7 @@ class SharedStream(Following):
         if own:
             self._without_ids = False
         if event is not None:
-            self._has_begun = True
+            self.has_begun = True
         if self.route.ids == "assign" and event is not None and event.id is None:
             number = self.fan_out.history.end + 1
             stamped = stamp(block, self._epoch, number)
@@ -113,7 +134,7 @@ class SharedStream(Following):
         self._mark(BACK, "")
         log.info("upstream is back", **self._upstream_facts(), last_event_id=self.source.last_event_id[:100])
         if self._without_ids and self.route.gap_events:
-            reason = _LOST_WITHOUT_IDS if self._has_begun else _LOST_BEFORE_ANY
+            reason = _LOST_WITHOUT_IDS if self.has_begun else _LOST_BEFORE_ANY
             self._mark(GAP, reason)
             self.fan_out.append(gap_block("", reason))
 
@@ -192,16 +213,20 @@ class SharedStream(Following):
             return "it cannot be asked for in a header"
         if self.route.ids == "assign":
             return "the gateway gave this ID, and no longer keeps what followed it"
-        if self._without_ids and self._has_begun:
+        if self._without_ids and self.has_begun:
             return "the upstream's events have no IDs"
         return ""
 
-    def catch_up(self, target: str, id: str = "") -> CatchUp:
-        """Gives the catch-up that asks the upstream for what follows event `id`, or for what `target` says if that is empty."""
+    def catch_up(self, target: str, id: str, owner: str) -> CatchUp | Refusal:
+        """Return the catch-up that asks the upstream for what follows event `id`, or for what `target` says if that is empty. It counts
+        for `owner`, or for nobody if clients of several owners use it. Return why not if the owner may open no more."""
         for catch_up in self.catch_ups:
             if catch_up.fetches(target, id):
+                catch_up.used_by(owner)
                 return catch_up
-        return CatchUp(self, target, id, self._open_source, self._open_fan_out)
+        if (refusal := self._budgets.refusal(owner)) is not None:
+            return refusal
+        return CatchUp(self, target, id, self._open_source, partial(self._open_fan_out, owner), self._budgets.streams.open(owner, 1))
 
     def tell_gap(
         self, subscriber: Subscriber, asked: str, reason: str, first_retained: str | None = None, begin: int | None = None

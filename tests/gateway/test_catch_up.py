@@ -55,7 +55,10 @@ def opened(wheel: TimerWheel) -> tuple[Live, CatchUp]:
     memory = Budget(2**40, 2**40)
     live: Any = Live(wheel, memory)
     source: Any = SilentSource()
-    catch_up = CatchUp(live, "/", "1", lambda *_: source, lambda moved: FanOut(UNLIMITED, wheel, memory, heartbeat_ticks=0, moved=moved))
+    place = Budget(1, 1).open("somebody", 1)
+    catch_up = CatchUp(
+        live, "/", "1", lambda *_: source, lambda moved: FanOut(UNLIMITED, wheel, memory, heartbeat_ticks=0, moved=moved), place
+    )
     return live, catch_up
 
 

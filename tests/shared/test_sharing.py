@@ -7,7 +7,7 @@ import pytest
 
 from tests.proxy.downstream import Downstream
 from tests.shared.conftest import Stage
-from tests.shared.subscribing import Fields
+from tests.shared.subscribing import GUARD_SECONDS, Fields
 from tests.shared.upstream import Topic
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -151,7 +151,9 @@ async def test_other_methods_go_to_the_upstream_each_by_itself(stage: Stage, met
 
 async def test_upstream_is_left_when_the_last_subscriber_has_been_gone_for_the_linger_time(stage: Stage) -> None:
     topic = stage.topic("/brief")
-    async with stage.join(topic):
+    async with stage.join(topic) as first:
+        topic.publish()
+        await first.until_number(1)
         async with stage.join(topic):
             pass
         async with stage.join(topic):  # there was always one
@@ -162,6 +164,26 @@ async def test_upstream_is_left_when_the_last_subscriber_has_been_gone_for_the_l
     assert loop.time() - left > 0.2
     async with stage.join(topic):
         assert len(topic.requests) == 2
+
+
+async def test_linger_time_begins_anew_with_each_last_subscriber(stage: Stage) -> None:
+    topic = stage.topic("/brief")
+    async with stage.join(topic) as first:
+        topic.publish()
+        await first.until_number(1)
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    while loop.time() - begun < 0.6:  # twice the linger time
+        async with stage.join(topic):
+            pass
+    assert len(topic.requests) == 1
+
+
+async def test_stream_without_an_event_ends_with_its_last_subscriber(stage: Stage) -> None:
+    topic = stage.topic()
+    async with stage.join(topic), stage.join(topic):
+        pass
+    await topic.until(lambda: topic.open == 0)  # the linger time of the route is 30 s, which is the guard's as well
 
 
 async def test_subscriber_that_comes_while_the_stream_lingers_finds_its_history(stage: Stage) -> None:
@@ -181,7 +203,11 @@ async def test_subscriber_that_leaves_before_the_upstream_answers_does_no_harm(s
     async with stage.subscriber(topic) as hasty, stage.subscriber(topic) as patient:
         await hasty.ask()
         await topic.until(lambda: len(topic.requests) == 1)
+        before = await stage.gateway.metric("gateway_open_requests")
         joining = asyncio.create_task(patient.join())
+        async with asyncio.timeout(GUARD_SECONDS):
+            while await stage.gateway.metric("gateway_open_requests") == before:  # a stream that nobody waits for any more ends
+                await asyncio.sleep(0.01)
         hasty.leave(reset=True)
         topic.speaking.set()
         await joining
