@@ -5,9 +5,10 @@ import re
 from eventstream import BYTE_ORDER_MARK
 
 _LINE_ENDS = b"\r\n"
-_DATA = re.compile(rb"[\r\n]data[:\r\n]")
-_FIELD = re.compile(rb"(?:\A|[\r\n])(?:event|retry|id)[:\r\n]")
-_ID = re.compile(rb"(?:\A|[\r\n])id(?::[ ]?([^\r\n\0]*))?(?=[\r\n])")
+# Each begins with a literal, which `re` finds about as fast as `bytes.find`; a character class or an alternative takes 50 times as long.
+_DATA = re.compile(rb"\ndata[:\n]")
+_FIELD = re.compile(rb"\n(?:event|retry|id)[:\n]")
+_ID = re.compile(rb"\nid(?::[ ]?([^\n\0]*))?(?=\n)")
 _STAMP = re.compile("([0-9a-f]{32})-([0-9]{1,12})")
 
 
@@ -25,12 +26,12 @@ def stamp(block: bytes, stream: str, number: int) -> tuple[bytes, str | None] | 
             return b"%bid: %b-%d\n\n" % (block[:-1], stream.encode(), number), None
         lines, blank = _cut_blank_line(block)
         return b"%bid: %b-%d\n%b" % (lines, stream.encode(), number, blank), None
-    return (block, None) if _FIELD.search(block) is not None else None
+    return (block, None) if _FIELD.search(_lines(block)) is not None else None
 
 
 def has_data(block: bytes) -> bool:
     """Tells whether a block has data, so that clients make an event of it."""
-    return block.startswith((b"data:", b"data\n", b"data\r")) or _DATA.search(block) is not None
+    return block.startswith((b"data:", b"data\n", b"data\r")) or _DATA.search(_lines(block)) is not None
 
 
 def stamp_plain(blocks: bytes, before_number: bytes, number: int) -> list[bytes] | None:
@@ -70,8 +71,13 @@ def read_id(block: bytes) -> str | None:
 
 def read_ids(blocks: bytes) -> list[bytes]:
     """Return the values of all `id` fields that clients do not ignore."""
-    found: list[bytes] = _ID.findall(blocks)
+    found: list[bytes] = _ID.findall(_lines(blocks))
     return found
+
+
+def _lines(blocks: bytes) -> bytes:
+    """Return blocks in which an LF stands before each line, as the patterns expect."""
+    return b"\n" + blocks.replace(b"\r", b"\n")
 
 
 def read_stamp(id: str) -> tuple[str, int] | None:

@@ -1,6 +1,7 @@
 """What reads foreign text takes time in proportion to its length, whatever is in it."""
 
 import time
+import timeit
 from collections.abc import Callable
 
 import pytest
@@ -13,7 +14,7 @@ from gateway.clients.address import TrustedProxies
 from gateway.cors import Cors
 from gateway.dashboard.timeline import shown_path, without_secrets
 from gateway.deletion import Deletion
-from gateway.fan_out.stamping import read_id, read_stamp, stamp
+from gateway.fan_out.stamping import has_data, read_id, read_ids, read_stamp, stamp
 from gateway.target import readings, split_target
 from service.request_ids import keep_or_make
 
@@ -22,6 +23,8 @@ SHORT_CHARS, TIMES = 1_000, 8
 MOST_RATIO = 32
 LEAST_SECONDS = 0.002
 """What takes less for the long text cannot hold anybody up, and cannot be measured."""
+LARGE_BLOCK_RATIO = 10
+"""How many times as long a search of a block may take as replacing all of its bytes."""
 
 _PROXIES = TrustedProxies.parse("127.0.0.1")
 _CORS = Cors(origins=("https://*.example.com",))
@@ -107,3 +110,14 @@ def test_eight_times_the_text_takes_eight_times_as_long(name: str) -> None:
         (begin, piece): found for begin in ("", *PIECES) for piece in PIECES if (found := ratio(READERS[name], begin, piece)) > MOST_RATIO
     }
     assert slow == {}
+
+
+@pytest.mark.parametrize("begin", [b"id: 1\ndata: ", b"id: 1\rdata: ", b"event: e\ndata: ", b": "])
+@pytest.mark.parametrize("read", [read_ids, has_data, lambda block: stamp(block, "0" * 32, 1)], ids=["read_ids", "has_data", "stamp"])
+def test_one_large_block_is_searched_as_fast_as_its_bytes_are_copied(begin: bytes, read: Callable[[bytes], object]) -> None:
+    block = begin + b"m" * 2**20 + b"\n\n"
+
+    def least(work: Callable[[], object]) -> float:
+        return min(timeit.repeat(work, number=1, repeat=5))
+
+    assert least(lambda: read(block)) < LARGE_BLOCK_RATIO * least(lambda: block.replace(b"m", b"n"))
