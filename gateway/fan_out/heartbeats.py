@@ -5,11 +5,14 @@ heartbeat is a block of its own. Once a connection has shown an `id` it is a bar
 event, and fails on one without data. Between lines that were sent ahead and their block it is a line as well.
 """
 
+import re
 from enum import IntEnum
 
 from eventstream import HEARTBEAT, HEARTBEAT_BLOCK
 
 from .stamping import read_ids
+
+_HEARTBEATS = re.compile(rb"(?:%b)*+" % HEARTBEAT)
 
 
 class Shown(IntEnum):
@@ -42,3 +45,10 @@ def shows_id(data: bytes) -> bool:
     if data.startswith(b"id:") or data.rfind(b"\nid:") >= 0 or (b"\r" in data and data.rfind(b"\rid:") >= 0):
         return any(read_ids(data))
     return False
+
+
+def without_heartbeats(block: bytes) -> bytes:
+    """Return a block without the heartbeats at its beginning, of which it may have millions."""
+    match = _HEARTBEATS.match(block)
+    assert match is not None  # nothing at least
+    return block[match.end() :]

@@ -14,6 +14,7 @@ from service.traced_source import TracedSource
 
 from ..budget import NOBODY, Holding
 from ..fan_out.fan_out import FanOut
+from ..fan_out.heartbeats import without_heartbeats
 from ..fan_out.stamping import guard_mark
 from ..relay import COMPLETE, CUT
 from ..routing.routes import Route
@@ -94,10 +95,7 @@ class Following:
         verdict, reason = CUT, "the gateway failed; its log says why"
         try:
             async for block, event in self.source.parsed_blocks():
-                beaten = block.startswith(HEARTBEAT)
-                while block.startswith(HEARTBEAT):
-                    block = block[len(HEARTBEAT) :]
-                if beaten and not block.strip(_LINE_ENDS):
+                if block.startswith(HEARTBEAT) and not (block := without_heartbeats(block)).strip(_LINE_ENDS):
                     continue  # a heartbeat in a block of its own
                 block = guard_mark(block)
                 id = self.source.last_event_id
