@@ -10,7 +10,6 @@ from pathlib import Path
 
 import structlog
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import generate_latest
 
 from service.status import add_status_routes
@@ -31,7 +30,7 @@ from .downstream import DownstreamServer
 from .exchange import Exchange
 from .headers import head_limits, max_head_bytes
 from .incoming import Incoming
-from .malformed import explain
+from .malformed import OneLine
 from .metrics.metrics import Metrics
 from .pages import add_pages
 from .proxy import Proxy
@@ -62,17 +61,6 @@ _STORE_POLL_SECONDS = 0.2
 _RETURN_AFTER_MS = 1000
 _RETURN_SPREAD_MS = 4000
 _RETURN_SPREAD_MS_PER_STREAM = 2  # ten thousand subscribers come back over twenty seconds
-
-
-class _OneLine(logging.Filter):
-    """Reports a client's bad request as what it is: one line, not a stack trace at level error."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, HttpProcessingError):
-            record.levelno, record.levelname = logging.INFO, "INFO"
-            record.msg, record.args, record.exc_info = "bad request: %s", (explain(error).detail,), None
-        return True
 
 
 class Gateway:
@@ -227,7 +215,7 @@ async def _open_proxy(
         proxy.tracing = tracing
         metrics.count_open(lambda: admission.open)
         metrics.streams.watch(lambda: proxy.exchanges)
-        open_resumable = partial(_open_resumable, stack, settings, routes, direct, wheel, metrics, peers, door)
+        open_resumable = partial(_open_resumable, stack, settings, routes, direct, wheel, metrics, peers, door, admission.streams)
         routing = Routing(routes, wheel, shared, proxy, open_resumable)
         key_sets.fetch(routes.key_sources())
         await routing.prepare(routes)
@@ -246,7 +234,7 @@ def _make_admission(settings: Settings, counts: OpenCounts | None) -> Admission:
 
 
 def _make_server(settings: Settings, proxy: Proxy, metrics: Metrics) -> DownstreamServer:
-    logging.getLogger("aiohttp.server").addFilter(_OneLine())
+    logging.getLogger("aiohttp.server").addFilter(OneLine())
     return DownstreamServer(
         proxy.handle,
         request_factory=partial(Incoming, loop=asyncio.get_running_loop(), trusted=TrustedProxies.parse(settings.trusted_proxies)),
@@ -270,12 +258,21 @@ async def _open_resumable(
     metrics: Metrics,
     peers: Peers,
     door: Door,
+    open_streams: Budget,
 ) -> Resumable:
     """Opens the store. Raises OSError when it cannot be had."""
     store = await _open_store(peers.directory(settings.data_dir), settings.drain_seconds if peers.path else 0)
     peers.open(settings, wheel)
     stack.push_async_callback(peers.close)
-    streams = KeptStreams(store, wheel, max_bytes=settings.max_kept_bytes, routes=routes.route_of, received=metrics.received)
+    streams = KeptStreams(
+        store,
+        wheel,
+        max_bytes=settings.max_kept_bytes,
+        max_bytes_per_client=settings.share_of(settings.max_kept_bytes),
+        open_streams=open_streams,
+        routes=routes.route_of,
+        received=metrics.received,
+    )
     await stack.enter_async_context(streams.upkeep())
     metrics.watch_kept(lambda: streams.running, lambda: streams.memory.amount)
     return Resumable(direct, streams, routes, wheel, metrics, peers, door)

@@ -30,6 +30,8 @@ class Incoming(web.BaseRequest):
     """Who asks, where a route wants to know."""
     received_body: bytes | None = None
     """The body, where a mode has read it before another answers."""
+    counted_for: str = ""
+    """Whom another worker of this gateway counted it for; empty when it came from a client."""
     recognized: str = ""
     """The subject of a credential that is good, where it is not known yet which route wants to know."""
 
@@ -40,6 +42,8 @@ class Incoming(web.BaseRequest):
     @property
     def counted_as(self) -> str:
         """Who this is for the limits: whom its credentials name, else the network of its address."""
+        if self.counted_for:
+            return self.counted_for
         subject = self.caller.subject if self.caller is not None else self.recognized
         return f"subject {subject!r}" if subject else client_network(self.client)
 

@@ -1,5 +1,6 @@
 """Requests that two servers could understand differently: those that aiohttp's parser lets pass, and what to say of all of them."""
 
+import logging
 import re
 
 from aiohttp import HttpVersion10, HttpVersion11, web
@@ -80,3 +81,14 @@ class HeadRefused(HttpProcessingError):
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(code=refusal.status, message=refusal.detail)
         self.refusal = refusal
+
+
+class OneLine(logging.Filter):
+    """Report a client's bad request as what it is: one line, not a stack trace at level error."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            record.levelno, record.levelname = logging.INFO, "INFO"
+            record.msg, record.args, record.exc_info = "bad request: %s", (explain(error).detail,), None
+        return True

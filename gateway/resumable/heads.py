@@ -14,6 +14,8 @@ from ..last_event_id import without_last_event_id
 from ..routing.routes import Route
 from .store import StreamHead
 
+_OWNER_BYTES = 8
+
 
 def head_of(request: web.BaseRequest, exchange: Exchange, id: str) -> StreamHead:
     """Return the head of the stream that this request may open, without what its body and its answer add."""
@@ -30,7 +32,13 @@ def head_of(request: web.BaseRequest, exchange: Exchange, id: str) -> StreamHead
         key=key if credentials else _anonymous_key(key, route, exchange.client),
         fields=(),
         opened_at=time.time(),
+        owner=digest_of_owner(exchange.counted_as),
     )
+
+
+def digest_of_owner(counted_as: str) -> str:
+    """Return a short digest of a client, by which its streams are counted in memory and on the disk; empty: nobody's."""
+    return hashlib.blake2b(counted_as.encode("utf-8", "surrogatepass"), digest_size=_OWNER_BYTES).hexdigest() if counted_as else ""
 
 
 def credentials_of(request: web.BaseRequest, route: Route, target: str) -> bytes:

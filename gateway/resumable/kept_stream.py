@@ -58,7 +58,7 @@ class KeptStream:
         """When somebody was last seen to follow it."""
         self.awaited = False
         """Whether the request that opened it is about to follow it."""
-        self.fan_out = FanOut(UNLIMITED, wheel, memory, heartbeat_ticks=wheel.ticks(route.heartbeat_seconds))
+        self.fan_out = FanOut(UNLIMITED, wheel, memory, owner=head.owner, heartbeat_ticks=wheel.ticks(route.heartbeat_seconds))
         self._wheel = wheel
         self.request_id = ""
         """Of the request that opened it; empty for one that was restored."""

@@ -14,13 +14,15 @@ from ..budget import Budget
 from ..decoding import is_readable
 from ..headers import apply_rules, content_encoding, end_to_end, is_event_stream
 from ..metrics.received import Received
+from ..refusal import Refusal
 from ..routing.routes import Route
 from ..spans import end_answered
 from ..upstream_client import UpstreamAnswer
 from ..wheel import TimerWheel
 from .kept_stream import KeptStream
 from .opening import Opening
-from .store import CUT, EXPIRED, RUNNING, TOO_LARGE, StoreError, StreamHead, StreamStore
+from .relief import relieve
+from .store import CUT, EXPIRED, RUNNING, StoreError, StreamHead, StreamStore
 from .storing import Storing
 
 STREAMS_PATH = "/streams/"
@@ -36,7 +38,8 @@ _KeyOf = tuple[str, bytes, str]
 class KeptStreams:
     """The streams that run, and those that have ended and are still in memory; the store has the others.
 
-    `memory` counts what they hold. When it is too much, streams that the store has leave memory; then the largest that run are ended.
+    `memory` counts what they hold. When it is too much, streams that the store has leave memory; then the largest that run are ended, of
+    the client that holds the most. `open_streams` counts those that run for their openers, also while no client follows them.
     """
 
     def __init__(
@@ -45,15 +48,17 @@ class KeptStreams:
         wheel: TimerWheel,
         *,
         max_bytes: int,
+        max_bytes_per_client: int,
+        open_streams: Budget,
         routes: Callable[[str], Route],
         received: Received | None = None,
     ) -> None:
         self._wanted = asyncio.Event()
-        self.memory = Budget(max_bytes, max_bytes, passed=self._wanted.set)
+        self.memory = Budget(max_bytes, max_bytes_per_client, unit="bytes of kept streams", passed=self._wanted.set)
+        self._open_streams = open_streams
         self._kept_in = store
         self._storing = Storing(store)
         self._wheel = wheel
-        self._max_bytes = max_bytes
         self._routes = routes
         self._received = received or Received()
         self._streams: dict[str, KeptStream] = {}
@@ -96,12 +101,17 @@ class KeptStreams:
             await self._kept_in.close()
             keeping.result()
 
-    def open(self, head: StreamHead, route: Route, ask: _Ask) -> Opening:
-        """Asks an upstream; what it answers becomes a stream if it is an event stream."""
-        opening = Opening(head)
+    def refusal(self, owner: str) -> Refusal | None:
+        """Return why a client may not open another stream, None when it may. Before that, streams without followers give way."""
+        return self._open_streams.refusal(owner)
+
+    def open(self, head: StreamHead, route: Route, ask: _Ask, owner: str) -> Opening:
+        """Ask an upstream; what it answers becomes a stream of the client `owner` if it is an event stream."""
+        opening = Opening(head, self._open_streams, owner)
         task = opening.task = asyncio.create_task(self._run(opening, route, ask))
         self._tasks.add(task)
         task.add_done_callback(partial(self._settle, opening))
+        opening.holding.set(1)
         if head.key:
             self._keys[head.route, head.credentials, head.key] = opening
         return opening
@@ -136,6 +146,7 @@ class KeptStreams:
     def _settle(self, opening: Opening, task: asyncio.Task[None]) -> None:
         """Tells those who wait for a stream when asking for it has failed."""
         self._tasks.discard(task)
+        opening.holding.close()
         error = None if task.cancelled() else task.exception()
         if not opening.answer.done():
             self._forget_key(opening)
@@ -252,27 +263,7 @@ class KeptStreams:
                 self._drop(stream)
 
     def _relieve(self) -> None:
-        """Brings memory below its limit: first go ended streams that the store has, those last that are followed; then, if the store
-        fails, others that have ended; then the largest that run are ended. What the store is about to get goes later."""
-        if self.memory.amount <= self._max_bytes:
-            return
-        ended = [stream for stream in self._streams.values() if stream.state != RUNNING]  # the oldest first
-        spare = [stream for stream in ended if stream.end_stored]
-        spare.sort(key=lambda stream: stream.viewers > 0)
-        if self._storing.failed:
-            spare += [stream for stream in ended if not stream.end_stored and not stream.viewers]
-        for stream in spare:
-            stream.send_away()
-            self._drop(stream)
-            if self.memory.amount <= self._max_bytes:
-                return
-        running = [stream for stream in self._streams.values() if stream.state == RUNNING]
-        excess = sum(stream.fan_out.history.cost for stream in running) - self._max_bytes
-        for stream in sorted(running, key=lambda stream: stream.fan_out.history.cost, reverse=True):
-            if excess <= 0:
-                return
-            excess -= stream.fan_out.history.cost
-            stream.stop(TOO_LARGE, f"all streams together passed {self._max_bytes} bytes, and this was the largest")
+        relieve(self.memory, self._streams.values(), self._drop, store_fails=self._storing.failed)
 
     def _drop(self, stream: KeptStream) -> None:
         head = stream.head

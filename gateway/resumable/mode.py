@@ -164,7 +164,10 @@ class Resumable:
         return web.Response(status=exchange.status, text=str(like.head.opened_at) if like is not None else "")
 
     async def _open(self, request: web.BaseRequest, exchange: Exchange, head: StreamHead, body: bytes) -> web.StreamResponse:
-        """Asks the upstream."""
+        """Ask the upstream, unless too many streams run."""
+        refusal = self._streams.refusal(exchange.counted_as)
+        if refusal is not None:
+            return self._refuse(exchange, *refusal)
         route = exchange.route
         span = ask_upstream(exchange)
         fields = request_fields(request, route, span)
@@ -177,10 +180,10 @@ class Resumable:
                 )
 
         self._metrics.asked(route.path, request.method)
-        opening = self._streams.open(head, route, ask)
+        opening = self._streams.open(head, route, ask, exchange.counted_as)
         opening.request_id, opening.span = exchange.request_id, span
         try:
-            answer = await asyncio.shield(opening.answer)
+            answer = await opening.wait()
         except (TimeoutError, aiohttp.ClientError, ValueError) as error:
             return failed(exchange, error)
         except asyncio.CancelledError:
@@ -197,7 +200,7 @@ class Resumable:
         if not head.asks_the_same(opening.head):
             return self._other_request(exchange, opening.stream)
         try:
-            answer = await asyncio.shield(opening.answer)
+            answer = await opening.wait()
         except (TimeoutError, aiohttp.ClientError, ValueError) as error:
             return failed(exchange, error)
         if isinstance(answer, KeptStream):

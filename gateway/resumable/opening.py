@@ -4,16 +4,19 @@ import asyncio
 
 from service.tracing import Span
 
+from ..budget import Budget
 from ..upstream_client import UpstreamAnswer
 from .kept_stream import KeptStream
-from .store import UNFINISHED, StreamHead
+from .store import ORPHANED, RUNNING, UNFINISHED, StreamHead
 
 
 class Opening:
-    """A stream whose upstream has been asked and may not have answered yet."""
+    """A stream whose upstream has been asked and may not have answered yet. It counts for its owner in `streams` until it has ended."""
 
-    def __init__(self, head: StreamHead) -> None:
+    def __init__(self, head: StreamHead, streams: Budget, owner: str) -> None:
         self.head = head
+        self.holding = streams.open(owner, give_way=self._give_way)
+        """Counts it; closed when the stream has ended."""
         self.answer: asyncio.Future[KeptStream | UpstreamAnswer] = asyncio.get_running_loop().create_future()
         """The stream, or the response when it is no event stream: that belongs to the request that opened it. Raises what asking raised."""
         self.cookies: list[str] = []
@@ -21,6 +24,7 @@ class Opening:
         self.task: asyncio.Task[None] | None = None
         self.left = False
         """Whether the request that opened it has gone."""
+        self._waiting = 0
         self.request_id = ""
         """Of the request that opened it."""
         self.span: Span | None = None
@@ -38,6 +42,29 @@ class Opening:
     def is_unfinished(self) -> bool:
         """Whether the stream is here and has ended so that its request may be made again."""
         return (stream := self.stream) is not None and stream.state in UNFINISHED
+
+    async def wait(self) -> KeptStream | UpstreamAnswer:
+        """Return the answer. Cancelling this leaves it to others."""
+        self._waiting += 1
+        try:
+            return await asyncio.shield(self.answer)
+        finally:
+            self._waiting -= 1
+
+    def _give_way(self) -> bool:
+        """End it if no client follows it or waits for it, and return whether it has ended."""
+        stream = self.stream
+        if self._waiting or (stream is None and not self.left):
+            return False
+        if stream is None:
+            assert self.task is not None
+            self.task.cancel()
+        elif stream.state == RUNNING:
+            if stream.viewers or stream.awaited:
+                return False
+            stream.stop(ORPHANED, "nobody followed it when a limit of streams was reached")
+        self.holding.close()
+        return True
 
     def leave(self) -> None:
         """Takes note that the request that opened it has gone. Without an Idempotency-Key nobody can come for what was not answered yet."""

@@ -125,8 +125,9 @@ class Peers:
     async def hand_over(self, number: int, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
         """Answers with what another worker answers."""
         exchange.to_peer = True
-        caller = request.caller.credentials.hex() if isinstance(request, Incoming) and request.caller is not None else ""
-        fields = {**exchange.route.request_headers, _CALLER: caller}  # empty: what a client has put there goes no further
+        credentials = request.caller.credentials.hex() if isinstance(request, Incoming) and request.caller is not None else ""
+        caller = json.dumps({"credentials": credentials, "counted_as": exchange.counted_as})
+        fields = {**exchange.route.request_headers, _CALLER: caller}
         exchange.route = exchange.route.model_copy(update={"upstream": "http://worker", "request_headers": fields})
         return await self._directs[number].answer(request, exchange)
 
@@ -162,16 +163,19 @@ def read_question(question: bytes) -> tuple[StreamHead, str]:
 
 
 def take_caller(request: Incoming) -> None:
-    """Takes from a request who asks, as another worker that has handed it over found out; from others the field means nothing."""
+    """Take from a request who asks, as another worker that has handed it over found out; from others the field means nothing."""
     handed_over = comes_from_peer(request)
     if handed_over:
         request.answer_fields[_CALLER] = ""  # what an upstream has put there goes no further
-    credentials = request.headers.get(_CALLER)
-    if credentials is None:
+    field = request.headers.get(_CALLER)
+    if field is None:
         return
     request.forget(_CALLER)
     if handed_over:
-        request.caller = Caller("", bytes.fromhex(credentials))
+        told = json.loads(field)
+        request.counted_for = told["counted_as"]
+        if told["credentials"]:
+            request.caller = Caller("", bytes.fromhex(told["credentials"]))
 
 
 def tell_peer(request: Incoming, exchange: Exchange) -> None:

@@ -48,6 +48,8 @@ class StreamHead:
     """Header fields of the upstream's response."""
     opened_at: float
     """Unix time."""
+    owner: str = ""
+    """A short digest of the client that the stream counts for; empty: nobody's."""
 
     def asks_the_same(self, other: "StreamHead") -> bool:
         """Whether both are of the same request, whoever made it."""

@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
+from gateway.budget import Budget
 from gateway.fan_out.subscriber import BEHIND, Subscriber
 from gateway.resumable.kept_stream import KeptStream
 from gateway.resumable.kept_streams import KeptStreams
@@ -93,8 +94,8 @@ class ScriptedStore:
         """Has nothing to let go of."""
 
 
-def head(key: str = "", id: str = "") -> StreamHead:
-    return StreamHead(id or secrets.token_hex(16), "/", "POST", "/", b"", b"body", key, (), time.time())
+def head(key: str = "", id: str = "", owner: str = "") -> StreamHead:
+    return StreamHead(id or secrets.token_hex(16), "/", "POST", "/", b"", b"body", key, (), time.time(), owner)
 
 
 @dataclass
@@ -111,13 +112,14 @@ class House:
         default_factory=lambda: Route.model_validate({"path": "/", "upstream": "http://gone.invalid", "mode": "resumable"})
     )
 
-    def open(self, *script: Step, key: str = "") -> Opening:
+    def open(self, *script: Step, key: str = "", owner: str = "") -> Opening:
         """Asks the upstream for what it is to play."""
         self.scripts.append((EVENT_STREAM_HEAD, *script))
-        return self.streams.open(head(key), self.route, lambda: self.session.request("POST", self.url))  # type: ignore[arg-type, return-value]
+        asking = self.session.request
+        return self.streams.open(head(key, owner=owner), self.route, lambda: asking("POST", self.url), owner)  # type: ignore[arg-type, return-value]
 
-    async def opened(self, *script: Step) -> KeptStream:
-        answer = await self.open(*script).answer
+    async def opened(self, *script: Step, owner: str = "") -> KeptStream:
+        answer = await self.open(*script, owner=owner).answer
         assert isinstance(answer, KeptStream)
         return answer
 
@@ -130,7 +132,7 @@ class House:
 
 
 @contextlib.asynccontextmanager
-async def house(max_bytes: int = 2**30) -> AsyncIterator[House]:
+async def house(max_bytes: int = 2**30, max_bytes_per_client: int = 2**30, max_streams: int = 100) -> AsyncIterator[House]:
     store, wheel = ScriptedStore(), TimerWheel(0.05)
     scripts: list[tuple[Step, ...]] = []
     async with (
@@ -139,7 +141,9 @@ async def house(max_bytes: int = 2**30) -> AsyncIterator[House]:
         open_session(keepalive_seconds=1.0, max_header_bytes=8192) as session,
     ):
         route = Route.model_validate({"path": "/", "upstream": upstream.url, "mode": "resumable"})
-        streams = KeptStreams(store, wheel, max_bytes=max_bytes, routes=lambda _: route)
+        open_streams = Budget(max_streams, max_streams, unit="streams")
+        limits = {"max_bytes": max_bytes, "max_bytes_per_client": max_bytes_per_client}
+        streams = KeptStreams(store, wheel, **limits, open_streams=open_streams, routes=lambda _: route)
         async with streams.upkeep():
             yield House(store, wheel, streams, session, scripts, upstream.url, route)
             store.goes.set()
@@ -246,6 +250,42 @@ async def test_largest_that_run_end_until_the_rest_fits() -> None:
         assert [stream.state for stream in (streams[0], streams[3])] == [RUNNING, RUNNING]
 
 
+async def test_no_client_s_stream_ends_for_the_sake_of_one_that_holds_more() -> None:
+    async with house(max_bytes=550 * KILOBYTES) as kept:
+        light = await kept.opened(*[chunk(LARGE)] * 2, Silence(), owner="light")
+        heavy = [await kept.opened(chunk(LARGE), Silence(), owner="heavy") for _ in range(4)]
+        await until(lambda: any(stream.state == TOO_LARGE for stream in heavy))
+        await until(lambda: kept.streams.memory.amount < 550 * KILOBYTES)
+        assert [stream.state for stream in (light, *heavy)].count(RUNNING) == 4
+        assert light.state == RUNNING
+
+
+async def test_client_s_own_streams_end_when_they_pass_its_share() -> None:
+    async with house(max_bytes=2**30, max_bytes_per_client=250 * KILOBYTES) as kept:
+        other = await kept.opened(*[chunk(LARGE)] * 2, Silence(), owner="other")
+        own = [await kept.opened(*[chunk(LARGE)] * size, Silence(), owner="own") for size in (1, 2)]
+        await until(lambda: own[1].state == TOO_LARGE)
+        assert own[1].reason == f"the client's streams together passed {250 * KILOBYTES} bytes, and this was the largest"
+        assert (own[0].state, other.state) == (RUNNING, RUNNING)
+
+
+async def test_stream_that_nobody_follows_gives_way_to_the_next_of_its_client() -> None:
+    async with house(max_streams=2) as kept:
+        left, followed = await kept.opened(chunk(EVENT), Silence(), owner="own"), await kept.opened(chunk(EVENT), Silence(), owner="own")
+        kept.follow(followed)
+        for stream in (left, followed):
+            stream.viewer_left()
+        assert kept.streams.refusal("own") is None
+        assert (left.state, followed.state) == (ORPHANED, RUNNING)
+        opened = await kept.opened(chunk(EVENT), Silence(), owner="own")
+        assert opened.awaited
+        refusal = kept.streams.refusal("own")
+        assert refusal is not None
+        assert refusal.status == 429
+        opened.stop()
+        await until(lambda: kept.streams.refusal("own") is None)
+
+
 async def test_stream_that_leaves_memory_needs_no_collector() -> None:
     async with house(max_bytes=50 * KILOBYTES) as kept:
         stream = weakref.ref(await kept.opened(chunk(LARGE) + LAST_CHUNK))
@@ -265,7 +305,7 @@ async def test_same_key_at_once_opens_one_stream() -> None:
         for each in asked:
             assert await kept.streams.find_stored(each) is None
             found = kept.streams.find_opening(each)
-            openings.append(found or kept.streams.open(each, kept.route, lambda: kept.session.request("POST", kept.url)))  # type: ignore[arg-type, return-value]
+            openings.append(found or kept.streams.open(each, kept.route, lambda: kept.session.request("POST", kept.url), ""))  # type: ignore[arg-type, return-value]
         assert openings[0] is openings[1]
         pause.go()
         assert isinstance(await openings[0].answer, KeptStream)
@@ -275,7 +315,7 @@ async def test_who_leaves_while_its_stream_is_opened_cancels_it_unless_it_has_a_
     async with house() as kept:
         for key, cancelled in (("", True), ("one", False)):
             kept.scripts.append((Silence(),))
-            opening = kept.streams.open(head(key), kept.route, lambda: kept.session.request("POST", kept.url))  # type: ignore[arg-type, return-value]
+            opening = kept.streams.open(head(key), kept.route, lambda: kept.session.request("POST", kept.url), "")  # type: ignore[arg-type, return-value]
             opening.leave()
             assert opening.task is not None
             await asyncio.wait((opening.task,), timeout=0.3)
@@ -289,7 +329,7 @@ async def test_key_of_an_upstream_that_fails_is_free_again() -> None:
             raise aiohttp.ClientConnectionError("refused")
 
         asked = head("one")
-        opening = kept.streams.open(asked, kept.route, fail)
+        opening = kept.streams.open(asked, kept.route, fail, "")
         with pytest.raises(aiohttp.ClientConnectionError):
             await opening.answer
         assert kept.streams.find_opening(asked) is None
