@@ -188,7 +188,9 @@ async def _open_proxy(
     wheel = TimerWheel(_TICK_SECONDS, _LARGEST_STRIDE)
     async with (
         open_session(
-            keepalive_seconds=settings.upstream_keepalive_seconds, max_header_bytes=settings.max_header_bytes, latency=metrics.latency
+            keepalive_seconds=settings.upstream_keepalive_seconds,
+            max_header_bytes=settings.max_header_bytes,
+            note_latency=metrics.latency.note,
         ) as session,
         open_following_session(max_header_bytes=settings.max_header_bytes) as following,
         contextlib.AsyncExitStack() as stack,

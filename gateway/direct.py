@@ -25,13 +25,14 @@ from .downstream import DownstreamProtocol, comes_from_peer, end_unfinished
 from .error_event import UI_MESSAGES
 from .exchange import Exchange
 from .failures import failed
+from .flow import Sink
 from .headers import CONTENT_ENCODING, announce_client, apply_rules, content_encoding, end_to_end, is_delimited, is_event_stream
 from .incoming import Incoming
 from .last_event_id import read_last_event_id
 from .locations import rewrite_locations
 from .metrics.metrics import Metrics
 from .problems import problem
-from .relay import COMPLETE, CUT, LEFT, Relay, Sink
+from .relay import COMPLETE, CUT, LEFT, Relay
 from .response import ResponseHead, WholeBody, send_head
 from .routing.routes import Route
 from .spans import answered, ask_upstream

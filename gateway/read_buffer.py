@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
-
-from .metrics.latency import SAMPLE_EVERY, Latency
 
 if TYPE_CHECKING:
     from .upstream_protocol import UpstreamProtocol
+
+SAMPLE_EVERY = 64
+"""One read in 64 is timed: reading the clock costs more than it tells."""
 
 READ_BYTES = 64 * 1024
 """One read brings at most this much. uvloop by itself reads 256 kB, up to 32 times in a row."""
@@ -24,8 +26,9 @@ class ReadBuffer:
     loop stays quick for the others, and for those who are just connecting.
     """
 
-    def __init__(self, latency: Latency | None = None) -> None:
-        self.latency = latency
+    def __init__(self, note_latency: Callable[[float], object] | None = None) -> None:
+        self.note_latency = note_latency
+        """Is called with the seconds that a timed read took, to the end of the write."""
         self.until_sample = SAMPLE_EVERY
         """How many reads it is until one is timed."""
         self.memory = memoryview(bytearray(READ_BYTES))
@@ -67,7 +70,7 @@ class BoundedReads(asyncio.BufferedProtocol):
             owner.data_received(buffer.memory[:nbytes].tobytes())
         else:
             buffer.until_sample = SAMPLE_EVERY
-            owner.time_read(buffer.memory[:nbytes].tobytes(), buffer.latency)
+            owner.time_read(buffer.memory[:nbytes].tobytes(), buffer.note_latency)
 
     def eof_received(self) -> None:
         self._owner.eof_received()

@@ -8,12 +8,31 @@ if TYPE_CHECKING:
     from .upstream_protocol import UpstreamProtocol
 
 
+class Source(Protocol):
+    """An upstream connection, as the receiver of its response's body sees it."""
+
+    lost: BaseException | None
+    """Why the connection failed; None while it has not, and behind a clean end."""
+
+    def pause(self) -> None:
+        """Stop reading: the kernel's window slows the upstream down."""
+
+    def resume(self) -> None:
+        """Read on."""
+
+    def detach(self) -> None:
+        """Forget the receiver."""
+
+
 class Receiver(Protocol):
     """Takes what an upstream sends after its head."""
 
     paused: bool
-    upstream: "UpstreamProtocol | None"
-    """Whom to pause and resume; set while the response is attached."""
+    bytes_out: int
+    """Bytes that it has written."""
+
+    def attached(self, source: Source) -> None:
+        """Take the connection whose bytes come from now on."""
 
     def feed(self, chunk: bytes) -> None:
         """Takes body bytes, HTTP chunking undone."""

@@ -2,18 +2,15 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterator
 
 from eventstream import HEARTBEAT, HEARTBEAT_BLOCK, BlockTooLarge, Framer, count_blocks, encode_retry
 
 from .decoding import Decoder, UndecodableError
 from .error_event import error_block
 from .fan_out.heartbeats import shows_id
+from .flow import Sink, Source
 from .wheel import TimerWheel
-
-if TYPE_CHECKING:
-    from .upstream_protocol import UpstreamProtocol
 
 _LINE_ENDS = (b"\n", b"\r")
 _COPY_BYTES = 16 * 1024  # below this, copying once into one buffer is cheaper than handing over three
@@ -26,19 +23,6 @@ LEFT = "left"
 """The subscriber went away."""
 DRAINED = "drained"
 """The gateway shut down."""
-
-
-class Sink(Protocol):
-    """Takes bytes without waiting: a transport, or what gathers a body that is already whole."""
-
-    def write(self, data: bytes) -> object:
-        """Takes `data`."""
-
-    def writelines(self, data: Iterable[bytes]) -> object:
-        """Takes them all."""
-
-    def is_closing(self) -> bool:
-        """Tells whether it takes no more."""
 
 
 class Relay:
@@ -105,7 +89,7 @@ class Relay:
         self._heartbeat_ticks = heartbeat_ticks
         self._idle_ticks = idle_ticks
         self._waiter: asyncio.Future[None] | None = None
-        self.upstream: UpstreamProtocol | None = None
+        self.upstream: Source | None = None
         self._parts: Iterator[bytes] | None = None  # being decoded
         self._waiting_end: tuple[str, str] | None = None  # how it ends when they are forwarded
         self.paused = False
@@ -206,6 +190,10 @@ class Relay:
             self._decode_on()
         if self.upstream is not None and not self.paused:
             self.upstream.resume()
+
+    def attached(self, source: Source) -> None:
+        """Take the upstream connection, to pause and resume it."""
+        self.upstream = source
 
     def lost(self) -> None:
         """Takes note that the subscriber has left."""

@@ -13,8 +13,7 @@ from typing import Any, cast
 
 import aiohttp
 
-from .metrics.latency import SAMPLE_EVERY
-from .read_buffer import BoundedReads
+from .read_buffer import SAMPLE_EVERY, BoundedReads
 from .upstream_protocol import UpstreamProtocol
 
 _RECORD_BYTES = 16 * 1024  # the most plaintext in a TLS record (RFC 8446 section 5.1)
@@ -141,7 +140,7 @@ class TlsTransport(BoundedReads):
             self._owner.data_received(data)
         else:
             buffer.until_sample = SAMPLE_EVERY
-            self._owner.time_read(data, buffer.latency)
+            self._owner.time_read(data, buffer.note_latency)
 
     def _flush(self) -> None:
         if self._outgoing.pending and not self._tcp.is_closing():

@@ -14,7 +14,6 @@ from aiohttp.streams import StreamReader
 from eventstream.request import send_once
 
 from .headers import head_limits, max_head_bytes
-from .metrics.latency import Latency
 from .read_buffer import ReadBuffer
 from .receiver import Receiver, take_buffer
 from .tls_connector import TlsConnector
@@ -49,14 +48,14 @@ def attach(response: UpstreamAnswer, receiver: Receiver) -> bool:
 
 
 def open_session(
-    *, keepalive_seconds: float, max_header_bytes: int, unix_path: str = "", latency: Latency | None = None
+    *, keepalive_seconds: float, max_header_bytes: int, unix_path: str = "", note_latency: Callable[[float], object] | None = None
 ) -> aiohttp.ClientSession:
     """Gives the client session of the gateway: no cookies, no decoding, no limit of connections, no time limits of its own.
 
-    With `unix_path` it connects to that socket, whatever a URL says. `latency` gets samples.
+    With `unix_path` it connects to that socket, whatever a URL says. `note_latency` is called with the seconds that a timed read took.
     """
     pooling: dict[str, Any] = {"keepalive_timeout": keepalive_seconds} if keepalive_seconds else {"force_close": True}
-    make_protocol = _protocol_factory(ReadBuffer(latency), max_header_bytes)
+    make_protocol = _protocol_factory(ReadBuffer(note_latency), max_header_bytes)
     connector: aiohttp.BaseConnector
     if unix_path:
         connector = aiohttp.UnixConnector(unix_path, limit=0, **pooling)

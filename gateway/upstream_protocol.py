@@ -10,6 +10,7 @@ import asyncio
 import re
 import socket
 import struct
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any, cast
 
@@ -17,10 +18,8 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.streams import StreamReader
 
-from .metrics.latency import Latency
 from .read_buffer import BoundedReads, ReadBuffer
 from .receiver import ReceivedBody, Receiver, take_buffer
-from .relay import Relay
 
 CLOSED_EARLY = "connection closed before the end of the response"
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
@@ -206,17 +205,17 @@ class UpstreamProtocol(ResponseHandler):
             return
         super().set_exception(exc, *cause)
 
-    def time_read(self, data: bytes, latency: Latency | None) -> None:
-        """The same as `data_received`, and tells `latency` how long it took until what the read completed was written."""
+    def time_read(self, data: bytes, note_latency: Callable[[float], object] | None) -> None:
+        """Take what was read, and note for how many seconds the receiver wrote what the read completed."""
         receiver = self.receiver
-        if latency is None or not isinstance(receiver, Relay):
+        if note_latency is None or receiver is None:
             self.data_received(data)
             return
         before = receiver.bytes_out
         began = perf_counter()
         self.data_received(data)
         if receiver.bytes_out > before:
-            latency.note(perf_counter() - began)
+            note_latency(perf_counter() - began)
 
     def set_flat_out(self, flat_out: bool) -> None:
         """Notes whether the newest read filled what it was offered."""
@@ -246,7 +245,7 @@ class UpstreamProtocol(ResponseHandler):
         content.__class__ = ReceivedBody
         self.receiver = receiver
         self.body_ended = False
-        receiver.upstream = self
+        receiver.attached(self)
         if receiver.paused:
             self.pause()
         if pending:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable
 
 from ..downstream import DownstreamProtocol, Writing
-from ..relay import Sink
+from ..flow import Sink
 from .rates import Account
 
 _MOST_AHEAD_SECONDS = 0.5

@@ -12,8 +12,8 @@ from yarl import URL
 from eventstream import BlockTooLarge, Framer
 from eventstream.request import send_once
 from gateway.decoding import UndecodableError, find_decoder
+from gateway.receiver import Source
 from gateway.upstream import attach, open_session
-from gateway.upstream_protocol import UpstreamProtocol
 
 from .observation import Arrival, Ending, Head, Observation
 from .quoting import HARMLESS, shown_url
@@ -79,7 +79,8 @@ class Recording:
 
     def __init__(self) -> None:
         self.paused = False
-        self.upstream: UpstreamProtocol | None = None
+        self.bytes_out = 0  # it writes none
+        self._source: Source | None = None
         self.arrivals: list[Arrival] = []
         self.size = 0
         self.ending: Ending = "open"
@@ -92,6 +93,10 @@ class Recording:
         """When so many bytes are there, it is over for us."""
         self._framer: Framer | None = Framer()
         self._now = asyncio.get_running_loop().time
+
+    def attached(self, source: Source) -> None:
+        """Take the connection whose bytes come from now on."""
+        self._source = source
 
     def feed(self, chunk: bytes) -> None:
         """Takes bytes of the body."""
@@ -113,7 +118,7 @@ class Recording:
 
     def upstream_lost(self, reason: str) -> None:
         """The connection ended before the answer did."""
-        lost = self.upstream.lost if self.upstream is not None else None
+        lost = self._source.lost if self._source is not None else None
         self._end("reset" if isinstance(lost, OSError) else "cut", reason)
 
     def _end(self, ending: Ending, failure: str) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 
 from ..budget import NOBODY, Budget
-from ..metrics.latency import SAMPLE_EVERY, Latency
 from ..wheel import TimerWheel
 from .cohorts import Cohorts
 from .history import READ_BYTES, UNLIMITED, History, Limits
@@ -16,6 +15,9 @@ from .subscriber import BEHIND, Subscriber
 _LAGGING_SECONDS = 0.002  # of a turn of the event loop for those who catch up, so that those who are live do not wait
 _MOST_UNSENT_BYTES = 256 * 1024
 _STALLED_SECONDS = 2.0
+SAMPLE_EVERY = 64
+"""One turn in 64 is timed: reading the clock costs more than it tells."""
+
 _UNCOUNTED_BYTES = 2048  # that a stream may have beyond what the budget knows, until somebody counts
 
 
@@ -35,7 +37,7 @@ class FanOut:
         owner: str = NOBODY,
         heartbeat_ticks: int,
         moved: Callable[[], None] | None = None,
-        latency: Latency | None = None,
+        note_latency: Callable[[float], object] | None = None,
     ) -> None:
         self.history = History(limits, clock=time.monotonic)
         self.holding = budget.open(owner, give_way=self.give_way)
@@ -54,7 +56,7 @@ class FanOut:
         self._last_progress = 0.0
         self._room: asyncio.Future[None] | None = None
         self._finish: tuple[str, str] | None = None
-        self._latency = latency
+        self._note_latency = note_latency
         self._turns = 0
         self._sample: tuple[int, float] | None = None  # what has come to here at this time is to be written
 
@@ -236,8 +238,8 @@ class FanOut:
             self._schedule()
         self._wake()
         if self._sample is not None and self._cohorts.least_cursor >= self._sample[0]:
-            if self._latency is not None:
-                self._latency.note(perf_counter() - self._sample[1])
+            if self._note_latency is not None:
+                self._note_latency(perf_counter() - self._sample[1])
             self._sample = None
         if self._moved is not None:
             self._moved()

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from eventstream import encode_retry
 
 from ..error_event import error_block
-from ..relay import LEFT, Sink
+from ..flow import Sink
+from ..relay import LEFT
 from ..wheel import TimerWheel
 from .ahead import place_ahead
 from .heartbeats import Shown

@@ -4,9 +4,6 @@ from collections import deque
 
 from prometheus_client import Histogram
 
-SAMPLE_EVERY = 64
-"""One read of an upstream, or one turn of a shared stream, in so many is timed: reading the clock each time costs more than it tells."""
-
 LATENCY_BUCKETS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 """In seconds, for the histogram."""
 

@@ -218,7 +218,7 @@ class Shared:
             retired=partial(self._is_retired, route),
             reconnected=reconnected,
             timeline=self._timeline,
-            latency=self._metrics.latency,
+            note_latency=self._metrics.latency.note,
         )
         self._streams[key] = stream
         self._keys[stream] = [key]

@@ -15,7 +15,6 @@ from ..fan_out.fan_out import FanOut
 from ..fan_out.history import Limits
 from ..fan_out.stamping import stamp
 from ..fan_out.subscriber import Subscriber
-from ..metrics.latency import Latency
 from ..refusal import Refusal
 from ..relay import CUT
 from ..routing.routes import Route
@@ -55,7 +54,7 @@ class SharedStream(Following):
         retired: Callable[[], bool],
         reconnected: Callable[[], None],
         timeline: Timeline,
-        latency: Latency,
+        note_latency: Callable[[float], object],
     ) -> None:
         self.route = route
         self.target = target
@@ -72,7 +71,7 @@ class SharedStream(Following):
         self._is_retired = retired
         self._reconnected = reconnected
         self._timeline = timeline
-        self._latency = latency
+        self._note_latency = note_latency
         self._epoch = secrets.token_hex(4)
         self._without_ids = True  # so far
         self._lost = False
@@ -97,7 +96,7 @@ class SharedStream(Following):
             owner=owner,
             heartbeat_ticks=self._wheel.ticks(self.route.heartbeat_seconds),
             moved=moved,
-            latency=self._latency,
+            note_latency=self._note_latency,
         )
 
     @property

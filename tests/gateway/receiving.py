@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 
+from gateway.receiver import Source
 from gateway.upstream import attach, open_session
 from gateway.upstream_client import UpstreamAnswer
-from gateway.upstream_protocol import UpstreamProtocol
 from tests.scripted_upstream import ScriptedUpstream, Step
 
 GUARD_SECONDS = 30.0
@@ -20,7 +20,8 @@ class Recorder:
 
     def __init__(self, pause_after: int | None = None) -> None:
         self.paused = False
-        self.upstream: UpstreamProtocol | None = None
+        self.upstream: Source | None = None
+        self.bytes_out = 0
         self.chunks: list[bytes] = []
         self.ends: list[str] = []
         self._pause_after = pause_after
@@ -29,6 +30,9 @@ class Recorder:
     @property
     def body(self) -> bytes:
         return b"".join(self.chunks)
+
+    def attached(self, source: Source) -> None:
+        self.upstream = source
 
     def feed(self, chunk: bytes) -> None:
         assert not self.ends, "fed after the end"

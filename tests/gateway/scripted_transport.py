@@ -7,7 +7,6 @@ from gateway.budget import Budget
 from gateway.fan_out.fan_out import FanOut
 from gateway.fan_out.history import Limits
 from gateway.fan_out.subscriber import Subscriber
-from gateway.metrics.latency import Latency
 from gateway.wheel import TimerWheel
 
 GUARD_SECONDS = 30.0
@@ -66,11 +65,11 @@ class Audience:
         heartbeat_ticks: int = 0,
         tick_seconds: float = 0.01,
         moved: Callable[[], None] | None = None,
-        latency: Latency | None = None,
+        note_latency: Callable[[float], object] | None = None,
     ) -> None:
         self.wheel = TimerWheel(tick_seconds)
         self.memory = memory or Budget(1 << 30, 1 << 30)
-        self.fan_out = FanOut(limits, self.wheel, self.memory, heartbeat_ticks=heartbeat_ticks, moved=moved, latency=latency)
+        self.fan_out = FanOut(limits, self.wheel, self.memory, heartbeat_ticks=heartbeat_ticks, moved=moved, note_latency=note_latency)
 
     def subscriber(
         self, *, takes: int | None = None, chunked: bool = False, takes_retry: bool = False, resumes: bool = False, expires: int = 0

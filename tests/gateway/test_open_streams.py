@@ -5,9 +5,10 @@ import asyncio
 from prometheus_client import CollectorRegistry, Histogram
 
 from gateway.exchange import Exchange
-from gateway.metrics.latency import SAMPLE_EVERY, Latency
+from gateway.metrics.latency import Latency
 from gateway.metrics.metrics import Metrics
 from gateway.metrics.received import Received
+from gateway.read_buffer import SAMPLE_EVERY
 from gateway.relay import Relay
 from gateway.routing.routes import Route
 from gateway.upstream import attach, open_session
@@ -103,7 +104,7 @@ async def test_one_read_in_64_of_an_upstream_is_timed_if_it_completes_a_block() 
     latency = Latency(histogram())
     async with (
         ScriptedUpstream(lambda _: [EVENT_STREAM_HEAD, Silence()]) as upstream,
-        open_session(keepalive_seconds=1, max_header_bytes=8192, latency=latency) as session,
+        open_session(keepalive_seconds=1, max_header_bytes=8192, note_latency=latency.note) as session,
         session.get(upstream.url) as response,
     ):
         sink = Sink()
@@ -122,7 +123,7 @@ async def test_one_read_in_64_of_an_upstream_is_timed_if_it_completes_a_block() 
 
 async def test_one_turn_in_64_of_a_shared_stream_is_timed_until_the_last_live_subscriber_was_written_to() -> None:
     latency = Latency(histogram())
-    audience = Audience(latency=latency)
+    audience = Audience(note_latency=latency.note)
     audience.join()
     await settle()
     for number in range(3 * SAMPLE_EVERY):

@@ -63,7 +63,7 @@ def open_relay(downstream: Downstream, wheel: TimerWheel | None = None, **option
     relay = Relay(downstream.transport, wheel, **options)
     downstream.written_by(relay)
     upstream = Upstream()
-    relay.upstream = upstream  # type: ignore[assignment]  # only its three verbs are used
+    relay.attached(upstream)
     return relay, upstream
 
 
