@@ -107,6 +107,8 @@ async def test_shared_stream_that_nobody_follows_ends_when_its_route_is_gone(tmp
         topic = upstream.add(Topic("/topic"))
         async with Subscriber(gateway.port, "/topic") as subscriber:
             await subscriber.join()
+            topic.publish()
+            await subscriber.until_number(1)
         async with asyncio.timeout(GUARD_SECONDS):
             while gateway.gateway.figures().count("gateway_open_requests 0.0") != 1:
                 await asyncio.sleep(0.01)
