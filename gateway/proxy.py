@@ -131,7 +131,7 @@ class Proxy:
             request.set_field("Host", authority)  # whatever Host was (RFC 9112 section 3.2.2)
         if fault is None and route is not None and route.cors is not None and request.apply_cors(route.cors, route.methods):
             return web.Response(status=204, headers={"Server": "gateway"})  # so browsers ask, without credentials
-        refusal = fault or self._refuse(request, route, path)
+        refusal = fault or self._refuse(request, route, path) or _refuse_query(route, target)
         handed_over = comes_from_peer(request)  # counted and let in where it arrived
         if refusal is None and route is not None:
             try:
@@ -199,3 +199,10 @@ class Proxy:
         if exchange.event_stream and exchange.relay is not None:
             self._timeline.note_end(exchange)
             self._log.info("stream closed", **exchange.facts())
+
+
+def _refuse_query(route: Route | None, target: str) -> Refusal | None:
+    if route is None or route.known_parameters is None or (name := route.unknown_parameter(target.partition("?")[2])) is None:
+        return None
+    known = ", ".join(sorted(route.known_parameters))
+    return Refusal(400, "query", f"the query parameter {name[:100]!r} is not allowed for {route.path}, allowed are {known}; leave it out")

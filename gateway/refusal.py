@@ -7,6 +7,7 @@ Reason: TypeAlias = Literal[
     "target",
     "no-route",
     "method",
+    "query",
     "head",
     "body",
     "draining",

@@ -5,7 +5,7 @@ import re
 import ssl
 from functools import cached_property
 from typing import Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote_plus, urlsplit
 
 import aiohttp
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
@@ -14,6 +14,7 @@ from eventstream import DEFAULT_MAX_BLOCK_BYTES
 
 from ..auth.table import Auth, conflict_with_route
 from ..cors import Cors
+from ..last_event_id import PARAMETERS
 from .upstream_tls import UpstreamTls
 
 _KEYS_OF_MODES = {
@@ -44,7 +45,7 @@ _KEYS_OF_MODES = {
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 
 
-_KEYS_OF_REQUESTS = ("methods", "auth", "cors")
+_KEYS_OF_REQUESTS = ("methods", "query_parameters", "auth", "cors")
 """Keys that say who may ask, and not what a shared stream is."""
 
 
@@ -62,6 +63,9 @@ class Route(BaseModel):
     request, whose event stream is kept, so that a client that was cut off comes back for the rest; for POST, or for `methods`."""
     methods: tuple[str, ...] = ()
     """Allowed methods, all when empty. Others are answered 405."""
+    query_parameters: tuple[str, ...] | None = None
+    """Names of the query parameters that requests may have, beside those of other keys and the last event ID. Others are answered 400.
+    Without it any parameter passes."""
     connect_timeout_seconds: float = Field(5.0, gt=0)
     """For how long the gateway tries to connect to the upstream; then 502, or 504 when the upstream did not answer. A refused connection is
     tried again meanwhile, whatever the method: nothing of the request has been sent."""
@@ -238,6 +242,23 @@ class Route(BaseModel):
         """Scheme, host and port of the upstream."""
         parts = urlsplit(self.upstream)
         return parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+    @cached_property
+    def known_parameters(self) -> frozenset[str] | None:
+        """The query parameters that requests may have, None if any."""
+        if self.query_parameters is None:
+            return None
+        credentials = self.credential_parameters if self.mode == "resumable" else ()
+        key = (self.auth.query_parameter,) if self.auth is not None and self.auth.query_parameter else ()
+        return frozenset((*self.query_parameters, *self.begin_parameters, *self.private_parameters, *credentials, *key, *PARAMETERS))
+
+    def unknown_parameter(self, query: str) -> str | None:
+        """Return the first parameter of a query that requests may not have, None if there is none. Empty ones are no parameters."""
+        known = self.known_parameters
+        if known is None:
+            return None
+        spelled = dict.fromkeys(parameter.partition("=")[0] for parameter in query.split("&") if parameter)
+        return next((name for name in map(unquote_plus, spelled) if name not in known), None)
 
     @cached_property
     def lower_path(self) -> str:

@@ -2,18 +2,28 @@
 
 import asyncio
 import contextlib
+import hashlib
+import json
+import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from gateway.last_event_id import PARAMETERS
+from gateway.routing.routes import Route
+from producer.settings import Settings
+from tests.gateway.serving import serving
+from tests.producer.serving import serve
 from tests.proxy.downstream import Answer, Downstream
 from tests.scripted_upstream import EVENT_STREAM_HEAD, Asked, Script, ScriptedUpstream, Silence, chunk
 from tests.shared.gateway import Gateway, running, shared
+from tests.stack import REPOSITORY
 
 EVENT, EARLIER = b"id: 1\ndata: 1\n\n", b"id: 0\ndata: 0\n\n"
 FOREVER_SECONDS = 3600
 STRANGER = "127.0.0.2"
+ANY = {"upstream": "http://127.0.0.1:1"}
 ACCEPT = ("Accept", "text/event-stream")
 
 
@@ -139,3 +149,62 @@ async def test_streams_count_over_all_workers(tmp_path: Path, workers: int) -> N
         followed = [await is_followed(answer) for answer in answers]
         assert sum(followed) == most / 2, followed
         assert open_upstream(upstream) <= most
+
+
+ALLOWED = [
+    "",
+    "?topic=a&topic=b",
+    "?%74opic=a&&",
+    "?from=1",
+    "?limit=1",
+    "?key=k",
+    "?last_event_id=1",
+    "?lastEventId=1",
+    "?Last-Event-ID=1",
+]
+REFUSED = {"?x": "x", "?topic=a&made-up=1": "made-up", "?Topic=a": "Topic", "?=1": "", "?a%26b=1": "a&b", "?token=1": "token"}
+
+
+@pytest.mark.parametrize("mode", ["direct", "shared", "resumable"])
+async def test_parameters_that_a_route_does_not_name_are_refused(tmp_path: Path, mode: str) -> None:
+    """With `key` the client authenticates; `token` is a credential of mode resumable."""
+    key = {"name": "shop", "sha256": hashlib.sha256(b"k").hexdigest()}
+    auth = {"kind": "api-keys", "query_parameter": "key", "keys": [key]}
+    shares = {"begin_parameters": ["from"], "private_parameters": ["limit"], "public": True} if mode == "shared" else {}
+    keys = {"query_parameters": ["topic"] if mode == "shared" else ["topic", "from", "limit"]} | shares
+    routes = [
+        {"path": "/open", "mode": mode} | keys,
+        {"path": "/guarded", "mode": mode, "auth": auth} | keys,
+        {"path": "/any", "mode": mode},
+    ]
+    async with (
+        ScriptedUpstream([b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"]) as upstream,
+        serving([each | {"upstream": upstream.url} for each in routes], tmp_path) as port,
+        Downstream(port) as client,
+    ):
+        for query in ALLOWED:
+            await client.ask(("/guarded" if query == "?key=k" else "/open") + query)
+            assert await (await client.answer()).to_end() == b"ok", query
+        for query, name in REFUSED.items():
+            if mode == "resumable" and name == "token":
+                continue
+            await client.ask("/any" + query)
+            assert await (await client.answer()).to_end() == b"ok"
+            await client.ask("/open" + query)
+            answer = await client.answer()
+            detail = json.loads(await answer.to_end())["detail"]
+            assert answer.head.status == 400
+            assert detail.startswith(f"the query parameter {name!r} is not allowed for /open, allowed are Last-Event-ID, ")
+        await client.ask("/open?key=k")
+        assert (await client.answer()).head.status == (200 if mode == "resumable" else 400)
+
+
+async def test_shipped_routes_name_the_parameters_of_the_producer() -> None:
+    """Or a client of the stack could not send one that it takes, or could make up others."""
+    table = tomllib.loads((REPOSITORY / "gateway/routes.toml").read_text())
+    async with serve(Settings()) as producer:
+        paths = (await producer.http.get("/openapi.json")).json()["paths"]
+    for path in ("/topics/{topic}/events", "/events"):
+        taken = {each["name"] for each in paths[path]["get"]["parameters"] if each["in"] == "query"}
+        route = Route.model_validate(next(each for each in table["routes"] if path.startswith(each["path"]) and each["path"] != "/") | ANY)
+        assert route.known_parameters == taken | set(PARAMETERS)

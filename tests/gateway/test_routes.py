@@ -108,6 +108,7 @@ def test_every_key_of_a_route_is_documented_and_read(tmp_path: Path, authority: 
         on_upstream_loss = "error-event"
         share_by = ["Authorization"]
         public = true
+        query_parameters = ["topic"]
         begin_parameters = ["from"]
         private_parameters = ["limit"]
         wait_seconds = 9
@@ -142,6 +143,7 @@ def test_every_key_of_a_route_is_documented_and_read(tmp_path: Path, authority: 
         "on_upstream_loss": "error-event",
         "share_by": ("authorization",),
         "public": True,
+        "query_parameters": ("topic",),
         "begin_parameters": ("from",),
         "private_parameters": ("limit",),
         "wait_seconds": 9,
