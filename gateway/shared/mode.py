@@ -243,7 +243,7 @@ class Shared:
         stream.users -= 1
         if stream.users:
             return
-        if stream.down is not None or not stream.has_begun or self._is_retired(stream.route):
+        if stream.down is not None or not (stream.has_begun or stream.last_event_id) or self._is_retired(stream.route):
             self._end_unused(stream)
             return
         stream.place.give_way = partial(self._end_unused, stream)
