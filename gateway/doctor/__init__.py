@@ -1,4 +1,4 @@
-"""Judges any event stream on any server: `python -m gateway doctor URL`.
+"""Diagnose any event stream on any server: `python -m gateway doctor URL`.
 
-`listening` asks and notes what came when; all the rest is pure: from such observations to findings, and from findings to a report.
+`listening` sends requests and records what arrives when. All other modules are pure: observations become findings, and findings a report.
 """

@@ -1,4 +1,4 @@
-"""Finds which blocks of one path are which of the other, though the two may begin and end at different events."""
+"""Match the blocks of two paths, though the two may begin and end at different events."""
 
 import difflib
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from .anatomy import Block
 
 _MOST_BLOCKS = 2000
-"""More are not compared: matching takes time with the square of it at worst."""
+"""Blocks compared at most: matching takes quadratic time at worst."""
 _LOOKED_AT = 20
 _COMPARED_BYTES = 256
 _ALIKE = 0.7
@@ -14,22 +14,22 @@ _ALIKE = 0.7
 
 @dataclass(slots=True)
 class Pairing:
-    """Which block is which."""
+    """The blocks of two paths, matched."""
 
     pairs: list[tuple[Block, Block]] = field(default_factory=list)
     removed: list[Block] = field(default_factory=list)
-    """On the first path only, between blocks that are on both."""
+    """Blocks on the first path only, between blocks on both."""
     inserted: list[Block] = field(default_factory=list)
-    """On the second path only, between blocks that are on both."""
+    """Blocks on the second path only, between blocks on both."""
     skipped_direct: int = 0
-    """Blocks before the first that is on both."""
+    """Blocks of the direct path before the first on both."""
     skipped_through: int = 0
 
 
 def align(direct: list[Block], through: list[Block]) -> Pairing | None:
-    """Pairs blocks by their ids, else by their events; None when the paths have nothing in common.
+    """Pair blocks by their IDs, else by their events. Return None when the paths have nothing in common.
 
-    What comes before the first common block and behind the last one is no change: the two connections began and ended at other events.
+    Blocks before the first common block and after the last are no change: the two connections began and ended at different events.
     """
     direct, through = (_with_content(blocks)[:_MOST_BLOCKS] for blocks in (direct, through))
     by_id = _shares_ids(direct, through)
@@ -49,7 +49,7 @@ def align(direct: list[Block], through: list[Block]) -> Pairing | None:
 
 
 def _pair_by_place(direct: list[Block], through: list[Block]) -> Pairing | None:
-    """Pairs the first with the first and so on, when every block was altered but there are as many: it is the same stream, most likely."""
+    """Pair blocks in order when every block was altered but most look alike: this is probably the same stream."""
     first = list(zip(direct, through, strict=False))[:_LOOKED_AT]
     if not first or sum(_similar(one, other) for one, other in first) < len(first) / 2:
         return None
@@ -64,7 +64,7 @@ def _similar(one: Block, other: Block) -> bool:
 
 
 def _with_content(blocks: list[Block]) -> list[Block]:
-    """Without blocks of comments alone, which each path may have its own of."""
+    """Drop blocks with only comments: each path may have its own."""
     return [block for block in blocks if block.names()]
 
 

@@ -1,4 +1,4 @@
-"""Takes the body of an event stream apart: its blocks, comments and clumps, and when each came."""
+"""Dissect the body of an event stream into blocks, comments and clumps, each with its time of arrival."""
 
 import bisect
 import itertools
@@ -11,11 +11,11 @@ from eventstream import DEFAULT_MAX_BLOCK_BYTES, BlockTooLarge, Event, Framer, P
 from .observation import Arrival
 
 CLUMP_PAUSE_SECONDS = 0.05
-"""What comes with shorter pauses between counts as one clump: longer than a delayed acknowledgement, shorter than anybody reads."""
+"""Longest pause within a clump: longer than a delayed acknowledgement, shorter than a reader notices."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 FIELDS = ("data", "event", "id", "retry")
 _AHEAD = re.compile(rb":|retry:")
-_SAMPLE_BYTES = 4096  # so much of an unfinished block tells whether it is one; all of it would be looked at with every arrival
+_SAMPLE_BYTES = 4096  # enough of an unfinished block to classify it; scanning all of it at every arrival would take quadratic time
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +25,15 @@ class Block:
     raw: bytes
     offset: int
     seconds: float
-    """When it got complete."""
+    """Time at which the block was complete."""
     event: Event | None
 
     def lines(self) -> list[bytes]:
-        """Gives its lines without their ends and without the blank ones."""
+        """Return the lines without line ends and blank lines."""
         return [line for line in self.raw.splitlines() if line]
 
     def names(self) -> list[str]:
-        """Gives the name of each field, in order; comments have none."""
+        """Return the field names in order, without comments."""
         return [line.partition(b":")[0].decode("utf-8", "replace") for line in self.lines() if line[:1] != b":"]
 
 
@@ -44,21 +44,21 @@ class Comment:
     text: bytes
     seconds: float
     alone: bool
-    """The block has nothing but comments: a block without an event."""
+    """Whether the block has only comments, and so no event."""
     early: bool
-    """It came by itself, before the rest of its block."""
+    """Whether the comment arrived before the rest of its block."""
 
 
 @dataclass(slots=True)
 class Clump:
-    """What came with hardly a pause."""
+    """Bytes that arrived with hardly a pause."""
 
     begin: float
     end: float
     size: int = 0
     blocks: int = 0
     inside: bool = False
-    """It ends inside a block (comments and `retry` that wait for the next block are none)."""
+    """Whether the clump ends inside a block. Comments and `retry` ahead of the next block do not count."""
 
 
 @dataclass(slots=True)
@@ -71,9 +71,9 @@ class Anatomy:
     body: bytes = b""
     begins_with_byte_order_mark: bool = False
     unfinished: bytes = b""
-    """What follows the last block."""
+    """Bytes after the last block."""
     too_large: BlockTooLarge | None = None
-    """A block beyond the limit; nothing behind it was looked at."""
+    """A block beyond the limit. Bytes after it are ignored."""
     reconnection_time: int | None = None
     last_event_id: str = ""
 
@@ -84,7 +84,7 @@ class Anatomy:
 
 
 def dissect(arrivals: Sequence[Arrival], max_block_bytes: int = DEFAULT_MAX_BLOCK_BYTES) -> Anatomy:
-    """Takes a body apart. Never raises on any input."""
+    """Dissect a body. Never raises, whatever the input."""
     anatomy = Anatomy(body=b"".join(arrival.data for arrival in arrivals))
     anatomy.begins_with_byte_order_mark = anatomy.body.startswith(BYTE_ORDER_MARK)
     framer, parser = Framer(max_block_bytes), Parser()
@@ -113,13 +113,13 @@ def _add_blocks(blocks: list[Block], given: bytes, offset: int, seconds: float, 
         if raw.strip(b"\r\n"):
             events = parser.feed(raw)
             blocks.append(Block(raw, offset, seconds, events[0] if events else None))
-        elif blocks:  # further blank lines, or the line feed of a CRLF that was cut: no matter how, they belong to the block before
+        elif blocks:  # further blank lines, or the LF of a CRLF split between arrivals, belong to the block before
             blocks[-1] = replace(blocks[-1], raw=blocks[-1].raw + raw)
         offset += len(raw)
 
 
 def _is_begun(pending: bytes) -> bool:
-    """Tells whether an event is there in part. Whole lines of comments and `retry` are of the connection: servers send them ahead."""
+    """Return whether part of an event is there. Servers send whole comment and `retry` lines ahead of events, so these do not count."""
     lines = pending.splitlines(keepends=True)
     return any(line.strip(b"\r\n") and not (_AHEAD.match(line) and line[-1:] in (b"\r", b"\n")) for line in lines)
 

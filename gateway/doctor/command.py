@@ -1,4 +1,4 @@
-"""`python -m gateway doctor URL`: asks, listens, and says what is wrong with an event stream."""
+"""Run `python -m gateway doctor URL`: request an event stream, listen to it, and report what is wrong."""
 
 import argparse
 import asyncio
@@ -24,14 +24,14 @@ from .report import Report, Section, write_json, write_text
 
 _HEALTHY, _PROBLEMS, _CANNOT_ASK = 0, 1, 2
 _USER_AGENT = "eventstream-doctor"
-_DESCRIPTION = """Judges an event stream on any server, through whatever stands in between: whether it streams, whether clients can read
-it, whether they can come back to it. Values of --header and of the query do not appear in the report."""
-_EPILOG = """Exit status: 0 healthy, 1 problems found, 2 could not be asked. Ctrl-C ends the listening early and judges what came.
-SSL_CERT_FILE names the certificates to trust in place of the system's."""
+_DESCRIPTION = """Diagnose an event stream on any server, through any proxies: whether it streams, whether clients can read it, and
+whether they can resume it. Values of --header and of the query do not appear in the report."""
+_EPILOG = """Exit status: 0 healthy, 1 problems found, 2 no connection or wrong usage. Ctrl-C stops listening and judges what arrived.
+SSL_CERT_FILE names the certificates to trust instead of the system's."""
 
 
 def doctor(arguments: Sequence[str], out: TextIO | None = None, err: TextIO | None = None) -> int:
-    """Gives the exit status: 0 healthy, 1 problems found, 2 could not be asked. Exits with 2 by itself for wrong usage."""
+    """Return the exit status: 0 healthy, 1 problems found, 2 no connection. Exits with 2 itself on wrong usage."""
     out, err = out or sys.stdout, err or sys.stderr
     parser = _parser()
     asked = parser.parse_args(arguments)
@@ -55,28 +55,24 @@ def doctor(arguments: Sequence[str], out: TextIO | None = None, err: TextIO | No
     try:
         out.write(write_json(report) + "\n" if asked.json else write_text(report))
         out.flush()
-    except BrokenPipeError:  # whoever read it has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports an error when it flushes at exit
     return _HEALTHY if report.healthy else _PROBLEMS
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m gateway doctor", description=_DESCRIPTION, epilog=_EPILOG)
-    parser.add_argument("url", metavar="URL", help="the stream, http or https")
-    parser.add_argument(
-        "-H", "--header", action="append", default=[], metavar="'NAME: VALUE'", help="a header field to send; may be repeated"
-    )
-    parser.add_argument("-X", "--method", help="default GET, with --data POST")
-    parser.add_argument("-d", "--data", metavar="TEXT", help="the body to send; @FILE takes it from a file")
-    parser.add_argument(
-        "--through", metavar="URL", help="a second path to the same stream, to compare: what does that which stands there change?"
-    )
+    parser.add_argument("url", metavar="URL", help="the stream's http or https URL")
+    parser.add_argument("-H", "--header", action="append", default=[], metavar="'NAME: VALUE'", help="a header field to send; repeatable")
+    parser.add_argument("-X", "--method", help="HTTP method; default GET, POST with --data")
+    parser.add_argument("-d", "--data", metavar="TEXT", help="the request body; @FILE reads it from a file")
+    parser.add_argument("--through", metavar="URL", help="a second path to the same stream: report what the proxies there change")
     parser.add_argument("--json", action="store_true", help="write the report as JSON")
-    parser.add_argument("--seconds", type=_seconds, default=30.0, metavar="N", help="how long to listen at most (default 30)")
+    parser.add_argument("--seconds", type=_seconds, default=30.0, metavar="N", help="listen for at most N seconds (default 30)")
     parser.add_argument(
         "--once",
         action=argparse.BooleanOptionalAction,
-        help="ask only once: neither offer compression nor come back with Last-Event-ID (default for all methods but GET)",
+        help="send one request: neither offer compression nor reconnect with Last-Event-ID (default except for GET and HEAD)",
     )
     return parser
 
@@ -84,16 +80,19 @@ def _parser() -> argparse.ArgumentParser:
 def _seconds(text: str) -> float:
     number = float(text)
     if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, got {text}")
     return number
 
 
 def _question(asked: argparse.Namespace, url: str) -> Question:
-    """Reads what to ask. Raises ValueError, OSError when a file cannot be read."""
+    """Return the request to send.
+
+    Raises ValueError if an argument is wrong, OSError if the body's file cannot be read.
+    """
     try:
         target = parse_url(url)
     except ValueError as error:
-        raise ValueError(f"the URL {error}, like https://example.org/events") from None
+        raise ValueError(f"the URL {error}, such as https://example.org/events") from None
     body = None
     if asked.data is not None:
         body = Path(asked.data[1:]).read_bytes() if asked.data.startswith("@") else asked.data.encode()
@@ -102,7 +101,7 @@ def _question(asked: argparse.Namespace, url: str) -> Question:
         headers["Content-Type"] = "application/json" if _is_json(body) else "text/plain"
     method = (asked.method or ("GET" if body is None else "POST")).upper()
     if not method.isalpha():
-        raise ValueError("--method has to be a word, like POST")
+        raise ValueError("--method must be a word such as POST")
     question = Question(target, method, tuple(headers.items()), body)
     given = [_field(number, text) for number, text in enumerate(asked.header, 1)]
     for name, _ in given:
@@ -111,15 +110,15 @@ def _question(asked: argparse.Namespace, url: str) -> Question:
 
 
 def _field(number: int, text: str) -> tuple[str, str]:
-    """Reads a header field; a message about a bad one names its number, because the text may be a secret."""
+    """Parse a header field. Error messages give its number instead of its text, which may be a secret."""
     name, colon, value = text.partition(":")
     name, value = name.strip(), value.strip()
     if not colon or not name or not name.isascii() or any(character in ' \t"(),/;<=>?@[\\]{}' for character in name):
-        raise ValueError(f"--header number {number} is not of the form 'Name: value'")
+        raise ValueError(f"--header number {number} must have the form 'Name: value'")
     try:
         refuse_control_characters(name, value)
     except ValueError:
-        raise ValueError(f"--header number {number} has a control character in it") from None
+        raise ValueError(f"--header number {number} must not contain control characters") from None
     return name, value
 
 
@@ -152,12 +151,12 @@ def _say_failure(failure: BaseException, quote: Quote, as_json: bool, out: TextI
     url, reason = quote(failure.url, 300), quote(failure.reason, 300)
     if as_json:
         out.write(json.dumps({"healthy": False, "url": url, "error": reason}, ensure_ascii=False, indent=2) + "\n")
-    err.write(f"doctor: {url} could not be asked: {reason}\n")
+    err.write(f"doctor: {url} could not connect: {reason}\n")
     return _CANNOT_ASK
 
 
 def judge(examinations: Sequence[Examination], quote: Quote) -> Report:
-    """Gives the report of one path, or of two that were listened to at once."""
+    """Return the report on one path, or on two examined at the same time."""
     sections = [Section(each.url, tuple(diagnose(each, quote)), measure(each)) for each in examinations]
     if len(sections) == 1:
         return Report(sections[0])

@@ -1,4 +1,4 @@
-"""Compares what came on two paths from one stream: what does that which stands on the second path do to it?"""
+"""Compare one stream on two paths, to find what the proxies on the second path do to it."""
 
 import difflib
 import itertools
@@ -25,7 +25,7 @@ _LEAST_BLOCKS = 3
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """One path to the stream, and what came there."""
+    """One path to the stream and what arrived on it."""
 
     seen: Observation
     anatomy: Anatomy
@@ -33,7 +33,7 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Alteration:
-    """A block, or the head, that is not what it was."""
+    """A block or a head that was altered."""
 
     what: str
     difference: Difference | None = None
@@ -41,21 +41,23 @@ class Alteration:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What the second path changed."""
+    """Changes that the second path made."""
 
     findings: tuple[Finding, ...]
     alterations: tuple[Alteration, ...]
     delays: tuple[float, ...] = ()
-    """In seconds, of each block that came on both paths after both were open; negative when it was earlier there."""
+    """Delay in seconds of each block that arrived on both paths after both were open, negative if earlier on the second path."""
 
 
 def compare(direct: Path, through: Path, quote: Quote) -> Comparison:
-    """Compares two paths that were listened to at the same time."""
+    """Compare two paths that were recorded at the same time."""
     findings: list[Finding] = []
     alterations: list[Alteration] = []
     if direct.seen.head is None or through.seen.head is None:
         missing = "the direct path" if direct.seen.head is None else "the path through"
-        findings.append(Finding("through", "problem", f"{missing} gave no answer", "there is nothing to compare", "see its own findings"))
+        findings.append(
+            Finding("through", "problem", f"{missing} got no answer", "there is nothing to compare", "see that path's own findings")
+        )
         return Comparison(tuple(findings), ())
     findings += compare_heads(direct.seen.head, through.seen.head, quote)
     if direct.seen.head.raw() != through.seen.head.raw():
@@ -74,7 +76,7 @@ def compare(direct: Path, through: Path, quote: Quote) -> Comparison:
 
 
 def _bare(block: Block) -> bytes:
-    """The block without what is of the connection: comments, of which each path may have its own, and `retry` (see _judge_beginnings)."""
+    """Return the block without comments and `retry`, which belong to the connection (see _judge_beginnings)."""
     lines = block.raw.splitlines(keepends=True)
     return b"".join(line for line in lines if line[:1] != b":" and not line.startswith(b"retry:"))
 
@@ -84,30 +86,30 @@ def _nothing_in_common(direct: Path, through: Path) -> Finding:
     counts = f"{ours} blocks on the direct path, {theirs} through"
     if not ours or min(ours, theirs) < _LEAST_BLOCKS:
         return Finding(
-            "bytes", "note", f"{counts}, none in common", "too few to compare", "listen longer (--seconds), or publish something meanwhile"
+            "bytes", "note", f"{counts}, none in common", "too few to compare", "listen longer (--seconds), or publish events meanwhile"
         )
-    means = "not one block came on both: another stream, or every block is altered, or all were kept back"
+    means = "no block arrived on both paths: these are different streams, or every block was altered or held back"
     return Finding(
         "bytes",
         "problem",
         counts + ", none in common",
         means,
-        "check that both URLs name one stream; compare the heads and the first blocks",
+        "check that both URLs name the same stream; compare the heads and the first blocks",
     )
 
 
 def _judge_bytes(pairing: Pairing, changed: list[tuple[Block, Block]]) -> Finding:
     same = len(pairing.pairs) - len(changed)
-    shown = f"{len(pairing.pairs)} blocks came on both paths, {same} of them byte for byte"
+    shown = f"{len(pairing.pairs)} blocks arrived on both paths, {same} of them unchanged"
     if pairing.skipped_direct or pairing.skipped_through:
-        shown += f" (the two began {max(pairing.skipped_direct, pairing.skipped_through)} blocks apart)"
+        shown += f" (the paths began {max(pairing.skipped_direct, pairing.skipped_through)} blocks apart)"
     parts = [
         f"{len(part)} {word}" for word, part in (("altered", changed), ("missing", pairing.removed), ("inserted", pairing.inserted)) if part
     ]
     if not parts:
         return Finding("bytes", "ok", shown)
-    means = "what stands between takes events for text that it may rearrange"
-    do = "let it pass text/event-stream on as bytes, or take another"
+    means = "a proxy treats the stream as text and rewrites it"
+    do = "configure the proxy to pass text/event-stream through unchanged, or replace it"
     return Finding("bytes", "problem", f"{shown}; {', '.join(parts)}", means, do)
 
 
@@ -121,10 +123,10 @@ def _alterations(changed: list[tuple[Block, Block]], pairing: Pairing, quote: Qu
 
 
 def _line_change(one: Block, other: Block, quote: Quote) -> str:
-    """Says which lines came or went, when lines as such did."""
+    """Describe which lines were added or removed, or that only the line ends differ."""
     before, after = ([line for line in block.lines() if line[:1] != b":"] for block in (one, other))
     if before == after:
-        return "other line ends"
+        return "different line ends"
     parts = []
     for action, begin, end, begin_after, end_after in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         if action in ("delete", "replace"):
@@ -137,30 +139,34 @@ def _line_change(one: Block, other: Block, quote: Quote) -> str:
 def _judge_comments(direct: Path, through: Path) -> Finding:
     before, after = len(direct.anatomy.comments), len(through.anatomy.comments)
     if before and not after:
-        means = "heartbeats end at what stands between: towards the client the stream looks dead in a silence"
+        means = "a proxy drops heartbeats: to the client a silent stream looks dead"
         return Finding(
-            "comments", "warning", f"{before} on the direct path, none through", means, "let it pass comments on, or send heartbeats"
+            "comments",
+            "warning",
+            f"{before} on the direct path, none through",
+            means,
+            "configure the proxy to pass comments, or to send heartbeats",
         )
     return Finding("comments", "ok", f"{before} on the direct path, {after} through; clients do not see them")
 
 
 def _judge_beginnings(direct: Anatomy, through: Anatomy) -> Iterator[Finding]:
-    """Compares what is of the stream as a whole."""
+    """Compare what concerns the stream as a whole: `retry` and a byte order mark."""
     before, after = direct.reconnection_time, through.reconnection_time
     if before != after:
         shown = " on the direct path, ".join("none" if value is None else f"{value} ms" for value in (before, after)) + " through"
-        means = "whoever is cut off comes back after another time; a source may say retry at the beginning of each connection only"
+        means = "a disconnected client reconnects after a different delay; a source may send retry only at the start of a connection"
         yield Finding(
-            "retry through", "note", shown, means, "let what stands between say retry to each client, or the source with each event"
+            "retry through", "note", shown, means, "make the proxy send retry to each client, or the source send it with each event"
         )
     if direct.begins_with_byte_order_mark != through.begins_with_byte_order_mark:
         what = "dropped" if direct.begins_with_byte_order_mark else "inserted"
-        means = "browsers drop it; other clients take it for part of the first field's name"
-        yield Finding("byte order mark through", "ok" if what == "dropped" else "warning", what, means, "send none")
+        means = "browsers drop it; other clients treat it as part of the first field's name"
+        yield Finding("byte order mark through", "ok" if what == "dropped" else "warning", what, means, "remove the byte order mark")
 
 
 def _delays(direct: Path, through: Path, pairing: Pairing) -> Iterator[float]:
-    """What was replayed says nothing: only blocks count that came after both heads, unless each path has a stream of its own."""
+    """Yield the delays of blocks that arrived after both heads; earlier blocks may be a replay. If there are none, yield all delays."""
     assert direct.seen.head is not None
     assert through.seen.head is not None
     begin = max(direct.seen.head.seconds, through.seen.head.seconds)
@@ -174,12 +180,12 @@ def _judge_delay(delays: tuple[float, ...], through: Path, quote: Quote) -> Iter
         return
     ordered = sorted(delays)
     middle, worst = statistics.median(ordered), ordered[round((len(ordered) - 1) * _WORST_SHARE)]
-    shown = f"{_milliseconds(middle)} in the median, {_milliseconds(worst)} for one in twenty, {_milliseconds(ordered[-1])} at most"
+    shown = f"median {_milliseconds(middle)}, 95th percentile {_milliseconds(worst)}, maximum {_milliseconds(ordered[-1])}"
     if worst < _LATE_SECONDS:
         yield Finding("delay", "ok", shown)
         return
     assert through.seen.head is not None
-    means = "events come late through what stands between"
+    means = "a proxy delays events"
     yield Finding("delay", "problem" if middle >= _VERY_LATE_SECONDS else "warning", shown, means, advice(through.seen.head, quote))
 
 
@@ -192,13 +198,11 @@ def _judge_rhythms(direct: Path, through: Path, delays: tuple[float, ...], quote
     if after.is_buffered_beside(before):
         assert through.seen.head is not None
         shown = f"{before.clumps} clumps on the direct path, {after.clumps} through"
-        means = "what stands between collects blocks before it sends them"
+        means = "a proxy buffers blocks before it sends them"
         severity: Severity = "problem" if after.kind != "clumps" or statistics.median(delays) >= _LATE_SECONDS else "warning"
         yield Finding("buffering", severity, shown, means, advice(through.seen.head, quote, after.pause_seconds))
     if direct.seen.ending != through.seen.ending:
-        means = (
-            "what stands between ends the answer in another way: clients cannot tell a cut stream from a complete one, or are cut off early"
-        )
+        means = "a proxy ends the response differently: clients cannot tell a cut stream from a complete one, or are cut off early"
         shown = f"{direct.seen.ending} on the direct path, {through.seen.ending} through"
         ends_well = through.seen.ending == "open" or (direct.seen.ending == "cut" and through.seen.ending == "reset")
-        yield Finding("ends", "note" if ends_well else "problem", shown, means, "compare when each ended")
+        yield Finding("ends", "note" if ends_well else "problem", shown, means, "compare when each path ended")

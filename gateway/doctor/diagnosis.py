@@ -1,4 +1,4 @@
-"""From what was seen of one path to all that can be said about it."""
+"""Turn the observations of one path into findings."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,33 +16,33 @@ from .rhythm import judge_rhythm, measure_rhythm
 
 _OK = 200
 _EVENT_STREAM = "text/event-stream"
-_LATE = "browsers, which offer gzip, get events late: the compressor waits until it has enough"
+_LATE = "browsers offer gzip, so they get events late: the compressor waits until its buffer is full"
 _NONE = "no compression for text/event-stream"
 _FLUSH = f"{_NONE}, or a flush after every event"
 
 
 @dataclass(frozen=True)
 class Examination:
-    """All that was seen of one path to a stream."""
+    """The observations of one path to a stream."""
 
     url: str
-    """As it may be shown."""
+    """The URL without its secrets."""
     seen: Observation
     compressed: Observation | None = None
-    """The answer to the same question with compression offered, None when that was not asked."""
+    """The answer to the same request with compression offered, None if it was not sent."""
     resumption: Resumption | None = None
-    """The answer to the same question with a last event ID, None when that was not asked."""
+    """The answer to the same request with a last event ID, None if it was not sent."""
     protocol: str = ""
-    """What the server chose when HTTP/2 was offered, empty when that was not asked."""
+    """The protocol that the server chose when HTTP/2 was offered, empty if it was not offered."""
 
     @cached_property
     def anatomy(self) -> Anatomy:
-        """The parts of what came first."""
+        """The dissected body of the first answer."""
         return dissect(self.seen.body)
 
 
 def diagnose(examination: Examination, quote: Quote) -> list[Finding]:
-    """Gives the findings, in the order of the stream's life."""
+    """Return the findings, in the order of a stream's life."""
     seen = examination.seen
     findings = list(judge_answer(seen, quote))
     findings += _judge_protocol(examination)
@@ -71,10 +71,10 @@ def _judge_protocol(examination: Examination) -> Iterator[Finding]:
     if not examination.protocol:
         return
     if examination.protocol == "h2":
-        yield Finding("http/2", "ok", "offered; a browser uses it, and this report is of HTTP/1.1")
+        yield Finding("http/2", "ok", "offered, so browsers use it; this report covers HTTP/1.1")
         return
-    means = "browsers open six connections per host over HTTP/1.1, whichever tab they are for: the seventh stream waits for ever"
-    yield Finding("http/2", "note", f"not offered ({examination.protocol})", means, "end TLS at something that speaks HTTP/2")
+    means = "over HTTP/1.1 a browser opens at most six connections per host, in all tabs together: a seventh stream never opens"
+    yield Finding("http/2", "note", f"not offered ({examination.protocol})", means, "terminate TLS at a server that supports HTTP/2")
 
 
 def _judge_compression(examination: Examination, quote: Quote) -> Iterator[Finding]:
@@ -86,25 +86,25 @@ def _judge_compression(examination: Examination, quote: Quote) -> Iterator[Findi
 
 def _compression(plain: Examination, offered: Observation, quote: Quote) -> tuple[Severity, str, str, str]:
     if offered.head is None:
-        return "problem", "no answer, though there is one when it is not offered", _LATE, _FLUSH
+        return "problem", "no answer, though there is one without compression", _LATE, _FLUSH
     if offered.head.status != _OK:
-        return "problem", f"status {offered.head.status}", "browsers, which offer gzip, get no stream", _NONE
+        return "problem", f"status {offered.head.status}", "browsers offer gzip, so they get no stream", _NONE
     coding = quote(offered.head.coding())
     if not coding:
-        return "ok", "not taken up: browsers, which offer gzip, get it as it is", "", ""
+        return "ok", "not used: browsers offer gzip and get the stream uncompressed", "", ""
     if offered.undecodable:
-        return "problem", f"{coding}: {quote(offered.failure)}", "browsers, which offer gzip, cannot read it", _NONE
+        return "problem", f"{coding}: {quote(offered.failure)}", "browsers offer gzip, so they get a stream that they cannot read", _NONE
     if not offered.body and plain.seen.body:
-        return "problem", f"{coding}: nothing came", _LATE, _FLUSH
+        return "problem", f"{coding}: no byte arrived", _LATE, _FLUSH
     before, after = measure_rhythm(plain.seen, plain.anatomy), measure_rhythm(offered, dissect(offered.body))
     if after.is_buffered_beside(before):
         return "problem", f"{coding}: {after.clumps} clumps, uncompressed {before.clumps}", _LATE, _FLUSH
-    means = "events still come as they do uncompressed, but each costs a flush, and whoever is in the middle cannot frame them"
-    return "note", f"{coding}, to {offered.wire_bytes / max(1, offered.size):.0%}", means, "nothing, if it is meant"
+    means = "events arrive as promptly as uncompressed, but each costs a flush, and proxies cannot frame them"
+    return "note", f"{coding}, to {offered.wire_bytes / max(1, offered.size):.0%}", means, "nothing, if that is intended"
 
 
 def measure(examination: Examination) -> dict[str, object]:
-    """Gives the numbers behind the findings, seconds from the question on."""
+    """Return the numbers behind the findings, times in seconds since the request."""
     seen = examination.seen
     anatomy = examination.anatomy
     rhythm = measure_rhythm(seen, anatomy)

@@ -1,4 +1,4 @@
-"""The first place where two byte strings differ, shown so that a person sees it."""
+"""Show a person where two byte strings first differ."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ _STRIDE = 4096
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Where two byte strings part, and what stands around that place in each."""
+    """The first byte at which two byte strings differ, with its surroundings in each."""
 
     offset: int
     direct_hex: str
@@ -20,7 +20,7 @@ class Difference:
 
 
 def first_difference(direct: bytes, through: bytes) -> int | None:
-    """Gives the offset of the first byte that differs; None when one is the beginning of the other."""
+    """Return the offset of the first byte that differs, None if one string is a prefix of the other."""
     common = min(len(direct), len(through))
     for start in range(0, common, _STRIDE):
         end = min(start + _STRIDE, common)
@@ -30,7 +30,7 @@ def first_difference(direct: bytes, through: bytes) -> int | None:
 
 
 def show_difference(direct: bytes, through: bytes, quote: Quote) -> Difference:
-    """Shows the first difference of two byte strings that differ, be it only in length."""
+    """Return the first difference of two byte strings that differ in content or length."""
     offset = first_difference(direct, through)
     if offset is None:
         offset = min(len(direct), len(through))

@@ -1,4 +1,4 @@
-"""Asks all questions that a diagnosis needs, of one path to a stream."""
+"""Send all requests that a diagnosis of one path needs."""
 
 import asyncio
 import ssl
@@ -13,14 +13,14 @@ from .resuming import Resumption, choose_id
 
 _OFFERED = "gzip, deflate, br, zstd"
 _RESUME_SECONDS = 5.0
-_NEWS_SECONDS = 2.0  # when nothing is known to follow, only a repeat can be told, and that comes at once
+_NEWS_SECONDS = 2.0  # when no event is known to follow, only a repeat can be detected, and a repeat arrives at once
 _PROTOCOL_SECONDS = 5.0
 
 
 async def examine(
     questions: Sequence[Question], seconds: float, *, once: bool, enough: asyncio.Event, watchers: Sequence[Watcher | None]
 ) -> list[Examination]:
-    """Examines several paths at once, each with somebody who watches. Raises CannotAsk, in a group, when one cannot be asked."""
+    """Examine several paths at once, each with an optional watcher. Raises CannotAsk, in a group, if a path allows no connection."""
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(_Examiner(question, seconds, once=once, enough=enough, watch=watch).examine())
@@ -30,7 +30,7 @@ async def examine(
 
 
 class _Examiner:
-    """Examines one path. Setting `enough` ends the listening early; what was heard by then is judged."""
+    """Examine one path. Setting `enough` stops listening early; the bytes received by then are judged."""
 
     def __init__(self, question: Question, seconds: float, *, once: bool, enough: asyncio.Event, watch: Watcher | None) -> None:
         self._question = question.having("Accept-Encoding", "identity")
@@ -40,7 +40,7 @@ class _Examiner:
         self._watch = watch
 
     async def examine(self) -> Examination:
-        """Listens, offers compression meanwhile, and then comes back with a last event ID. Raises CannotAsk, in a group."""
+        """Listen, offer compression at the same time, then reconnect with a last event ID. Raises CannotAsk, in a group."""
         url = self._question.url
         async with asyncio.TaskGroup() as group:
             first = group.create_task(listen(self._question, self._seconds, self._enough, self._watch))
@@ -51,15 +51,15 @@ class _Examiner:
         return Examination(shown_url(url), seen, offering.result() if offering else None, resumption, protocol.result() if protocol else "")
 
     async def _offer_compression(self) -> Observation:
-        """Listens for as long as to the other one when the server compresses; else the head is all that is wanted."""
+        """Listen for as long as to the first request if the server compresses, else only for the head."""
         return await listen(self._question.having("Accept-Encoding", _OFFERED), self._seconds, self._enough, stop_after=_is_plain)
 
     async def _resume(self, seen: Observation) -> Resumption | None:
-        """Comes back behind an event in the middle, for as long as it takes to get what is known to follow it, or some seconds.
+        """Resume after an event in the middle, until the events known to follow have arrived or a few seconds have passed.
 
-        When no event has an id, it comes back like somebody new, until the first event.
+        When no event has an ID, connect like a new client, and stop at the first event.
         """
-        events = (await asyncio.to_thread(dissect, seen.body)).events  # or whoever still listens elsewhere would be late
+        events = (await asyncio.to_thread(dissect, seen.body)).events  # else the other path's arrivals would be timed late
         if not events or seen.head is None or seen.head.status != 200:
             return None
         behind = choose_id(events)
@@ -81,14 +81,14 @@ def _is_plain(head: Head) -> bool:
 
 
 async def _choose_protocol(host: str, port: int) -> str:
-    """Gives what a server chooses when HTTP/2 and HTTP/1.1 are offered by ALPN (RFC 7301), in its words."""
+    """Return the protocol name that a server chooses from HTTP/2 and HTTP/1.1 by ALPN (RFC 7301), empty if the connection fails."""
     context = ssl.create_default_context()
     context.set_alpn_protocols(["h2", "http/1.1"])
     try:
         async with asyncio.timeout(_PROTOCOL_SECONDS):
             _, writer = await asyncio.open_connection(host, port, ssl=context)
     except (OSError, TimeoutError):
-        return ""  # whoever listens says better what is wrong
+        return ""  # the main request reports the reason
     chosen = writer.get_extra_info("ssl_object").selected_alpn_protocol()
     writer.transport.abort()
     return chosen or "http/1.1"

@@ -1,16 +1,16 @@
-"""What the doctor says: one finding for each thing that was looked at."""
+"""Findings: the doctor's verdict on each thing that it checked."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 Severity = Literal["ok", "note", "warning", "problem"]
 SEVERITIES: tuple[Severity, ...] = ("problem", "warning", "note", "ok")
-"""The most severe first."""
+"""Severities, most severe first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at. All but `ok` say what it means and what to do."""
+    """The result of one check. All but `ok` say what it means and what to do."""
 
     check: str
     severity: Severity
@@ -20,5 +20,5 @@ class Finding:
 
 
 def healthy(findings: list[Finding]) -> bool:
-    """Tells whether no finding is a problem."""
+    """Return whether no finding is a problem."""
     return all(finding.severity != "problem" for finding in findings)

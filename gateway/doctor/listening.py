@@ -1,4 +1,4 @@
-"""Asks for a stream and notes what comes, byte by byte and with its time."""
+"""Request a stream and record its bytes with their times of arrival."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
@@ -21,7 +21,7 @@ from .quoting import HARMLESS, shown_url
 T = TypeVar("T")
 
 _MAX_RECORDED_BYTES = 4 * 1024 * 1024
-"""More is not listened to, but for the rest of a large block: what was seen by then tells enough."""
+"""Bytes recorded at most, except for the rest of a large block: this much is enough to judge."""
 _LARGE_BLOCK_BYTES = 1024 * 1024
 _MAX_HEADER_BYTES = 64 * 1024
 _MOST_REDIRECTS = 20  # Fetch standard 4.4 step 7
@@ -31,7 +31,7 @@ _BODY_FIELDS = ("content-type", "content-length", "content-encoding")
 
 
 class CannotAsk(Exception):
-    """Nobody could be asked: no such host, no connection, no TLS. `url` as it may be shown; the reason is in the network's words."""
+    """No connection: no such host, refused, or TLS failed. `url` is without secrets; `reason` is the network's message."""
 
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(url, reason)
@@ -41,7 +41,7 @@ class CannotAsk(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked for."""
+    """The request to send."""
 
     url: URL
     method: str = "GET"
@@ -49,19 +49,19 @@ class Question:
     body: bytes | None = None
 
     def having(self, name: str, value: str) -> "Question":
-        """Gives the same question with one header field, in place of any of that name."""
+        """Return the same request with one header field, replacing all of that name."""
         return self.without(name).adding([(name, value)])
 
     def without(self, name: str) -> "Question":
-        """Gives the same question without any header field of that name."""
+        """Return the same request without header fields of that name."""
         return replace(self, headers=tuple(field for field in self.headers if field[0].lower() != name.lower()))
 
     def adding(self, fields: Iterable[tuple[str, str]]) -> "Question":
-        """Gives the same question with further header fields."""
+        """Return the same request with further header fields."""
         return replace(self, headers=(*self.headers, *fields))
 
     def redirected(self, status: int, url: URL) -> "Question":
-        """Gives the question that a redirect asks for; another origin gets nothing that may be a credential."""
+        """Return the request that a redirect calls for. Another origin gets no field that may hold a credential."""
         gets = (status in (301, 302) and self.method == "POST") or (status == 303 and self.method not in ("GET", "HEAD"))
         same = url.origin() == self.url.origin()
         headers = tuple(field for field in self.headers if same or field[0].lower() in HARMLESS)
@@ -71,11 +71,11 @@ class Question:
 
 
 class _NoAnswer(Exception):
-    """Connected, but what came was no answer."""
+    """Connected, but the server sent no valid answer."""
 
 
 class Recording:
-    """Notes what comes, as the receiver of an upstream."""
+    """Record what arrives, as the receiver of an upstream."""
 
     def __init__(self) -> None:
         self.paused = False
@@ -88,18 +88,18 @@ class Recording:
         self.failure = ""
         self.over = asyncio.Event()
         self.heard = False
-        """Nobody listens any more; what comes now is our own hanging up."""
+        """Whether listening is over, so that the connection's end is our own doing."""
         self.wanted_bytes = _MAX_RECORDED_BYTES
-        """When so many bytes are there, it is over for us."""
+        """Number of bytes after which listening stops."""
         self._framer: Framer | None = Framer()
         self._now = asyncio.get_running_loop().time
 
     def attached(self, source: Source) -> None:
-        """Take the connection whose bytes come from now on."""
+        """Take the connection whose bytes follow."""
         self._source = source
 
     def feed(self, chunk: bytes) -> None:
-        """Takes bytes of the body."""
+        """Record bytes of the body."""
         if self.heard:
             return
         self.arrivals.append(Arrival(self._now(), chunk))
@@ -113,11 +113,11 @@ class Recording:
             self.over.set()
 
     def upstream_ended(self) -> None:
-        """The answer is complete."""
+        """Record that the answer is complete."""
         self._end("complete", "")
 
     def upstream_lost(self, reason: str) -> None:
-        """The connection ended before the answer did."""
+        """Record that the connection ended before the answer."""
         lost = self._source.lost if self._source is not None else None
         self._end("reset" if isinstance(lost, OSError) else "cut", reason)
 
@@ -137,9 +137,10 @@ async def listen(
     watch: Watcher | None = None,
     stop_after: Callable[[Head], bool] | None = None,
 ) -> Observation:
-    """Asks, and listens until the answer ends, for `seconds` at most, or until `enough` is set.
+    """Send a request and listen until the answer ends, `seconds` have passed, or `enough` is set.
 
-    `watch` is told of the recording when the head has come; `stop_after` says whether the head is all that is wanted. Raises CannotAsk.
+    `watch` gets the recording when the head has arrived. If `stop_after` returns True for the head, the body is not awaited.
+    Raises CannotAsk if no connection is possible.
     """
     loop = asyncio.get_running_loop()
     asked = loop.time()
@@ -156,7 +157,7 @@ async def listen(
         recording = Recording()
         try:
             if type(response.content) is not aiohttp.StreamReader or not attach(response, recording):
-                recording.feed(await response.read())  # an answer that can have no body
+                recording.feed(await response.read())  # this answer cannot have a body
                 recording.upstream_ended()
             if watch is not None:
                 watch(recording)
@@ -169,7 +170,7 @@ async def listen(
 
 
 async def _before(deadline: float, enough: asyncio.Event, waiting: Coroutine[None, None, T]) -> T | None:
-    """Gives what `waiting` gives; None, and cancels it, when the deadline or `enough` comes first."""
+    """Return the result of `waiting`; cancel it and return None if the deadline passes or `enough` is set first."""
     loop = asyncio.get_running_loop()
     task, stop = loop.create_task(waiting), loop.create_task(enough.wait())
     try:
@@ -197,13 +198,13 @@ def _observation(asked: float, head: Head, recording: Recording, redirects: tupl
 
 
 def _decode(head: Head, arrivals: list[Arrival]) -> tuple[tuple[Arrival, ...], str]:
-    """Undoes the content coding; and says why it could not be undone to the end, if so."""
+    """Return the arrivals without content coding, and the reason if decoding failed, else an empty string."""
     arrivals = [arrival for arrival in arrivals if arrival.data]
     if not head.coding():
         return tuple(arrivals), ""
     decoder = find_decoder(head.coding())
     if decoder is None:
-        return (), "nobody here knows this coding"
+        return (), "this content coding is not supported"
     decoded: list[Arrival] = []
     try:
         for arrival in arrivals:
@@ -214,7 +215,7 @@ def _decode(head: Head, arrivals: list[Arrival]) -> tuple[tuple[Arrival, ...], s
 
 
 async def _ask(session: aiohttp.ClientSession, question: Question, redirects: list[str]) -> aiohttp.ClientResponse:
-    """Gives the answer at the end of all redirects, which are noted."""
+    """Return the answer after all redirects, which are appended to `redirects`."""
     while True:
         response = await _send(session, question)
         location = response.headers.get("Location", "").strip()
@@ -243,8 +244,13 @@ async def _send(session: aiohttp.ClientSession, question: Question) -> aiohttp.C
             middlewares=(send_once,),
         )
     except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError, aiohttp.InvalidURL) as error:
-        raise CannotAsk(shown_url(question.url), str(error) or "no connection in time") from error
-    except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:  # ValueError: an id that no header field can carry
+        raise CannotAsk(shown_url(question.url), str(error) or "timed out while connecting") from error
+    except (
+        aiohttp.ClientError,
+        HttpProcessingError,
+        OSError,
+        ValueError,
+    ) as error:  # ValueError: no field can hold this ID
         raise _NoAnswer(str(error) or type(error).__name__) from error
 
 

@@ -1,4 +1,4 @@
-"""Says on standard error what comes while the doctor listens."""
+"""Report progress on standard error while the doctor listens."""
 
 import asyncio
 from typing import TextIO
@@ -12,7 +12,7 @@ _FILE_SECONDS = 2.0
 
 
 class _Count:
-    """How much of a recording was looked at."""
+    """Progress of one recording, counted incrementally."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -27,7 +27,7 @@ class _Count:
             return f"{self.name}no answer yet"
         self._look(recording)
         quiet = f", last byte {now - recording.arrivals[-1].seconds:.1f} s ago" if recording.arrivals else ""
-        state = ", heard; now coming back" if recording.heard else ", ended" if recording.ending != "open" else quiet
+        state = ", done; now reconnecting" if recording.heard else ", ended" if recording.ending != "open" else quiet
         return f"{self.name}{self._blocks} blocks, {recording.size} bytes{state}"
 
     def _look(self, recording: Recording) -> None:
@@ -35,13 +35,13 @@ class _Count:
             if self._framer is not None:
                 try:
                     self._blocks += count_blocks(self._framer.feed(arrival.data))
-                except BlockTooLarge:  # the report says so
+                except BlockTooLarge:  # the report has a finding on it
                     self._framer = None
         self._read = len(recording.arrivals)
 
 
 class Progress:
-    """A line that is written over on a terminal, a line now and then elsewhere."""
+    """Progress as one line that is overwritten on a terminal, as a line every 2 s elsewhere."""
 
     def __init__(self, stream: TextIO, seconds: float) -> None:
         self._stream = stream
@@ -50,7 +50,7 @@ class Progress:
         self._terminal = stream.isatty()
 
     def watcher(self, name: str) -> Watcher:
-        """Gives what is to be told when the head has come."""
+        """Return a callback that takes the recording once the head has arrived."""
         count = _Count(name)
         self._counts.append(count)
 
@@ -60,11 +60,11 @@ class Progress:
         return watch
 
     async def run(self) -> None:
-        """Writes until it is cancelled."""
+        """Write progress until cancelled."""
         loop = asyncio.get_running_loop()
         begin = loop.time()
         try:
-            self._write(f"listening for {self._seconds:g} s at most; Ctrl-C ends it earlier")
+            self._write(f"listening for at most {self._seconds:g} s; Ctrl-C stops early")
             while True:
                 await asyncio.sleep(_TERMINAL_SECONDS if self._terminal else _FILE_SECONDS)
                 now = loop.time()

@@ -1,4 +1,4 @@
-"""Shows what a peer said without showing what only its user may know: credentials and query values, also when the peer repeats them."""
+"""Quote a peer's words without secrets: credentials and query values stay hidden, also when the peer repeats them."""
 
 import base64
 import binascii
@@ -12,12 +12,12 @@ HARMLESS = {"accept", "accept-encoding", "accept-language", "cache-control", "co
 """Header fields that hold no credentials."""
 _SCHEMES = {"basic", "bearer", "digest", "token", "negotiate"}
 _LEAST_PART = 4
-"""Shorter secrets are hidden only where they stand as a word: every `5` of a report would say nothing of `limit=5`."""
+"""Shorter secrets are hidden only as whole words: hiding every `5` of a report would not protect `limit=5`."""
 _HIDDEN = "***"
 
 
 class Quote:
-    """Gives a peer's words for the report, its user's secrets hidden, control characters visible, and shortened."""
+    """Quote a peer's words for the report: secrets hidden, control characters escaped, length limited."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         found = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
@@ -32,7 +32,7 @@ class Quote:
         return text if len(text) <= limit else text[: limit - 1] + "…"
 
     def mask(self, data: bytes) -> bytes:
-        """Gives `data`, of the same length, with `*` in place of secrets; to be done before a part of it is cut out."""
+        """Return `data` with each byte of a secret replaced by `*`. Mask before slicing, or part of a secret would show."""
         return data if self._secrets is None else self._secrets.sub(lambda found: b"*" * len(found[0]), data)
 
 
@@ -46,14 +46,14 @@ def _visible(character: str) -> str:
 
 
 def shown_url(url: URL) -> str:
-    """Gives a URL without user name, password, fragment and query values."""
+    """Return a URL without user name, password, fragment and query values."""
     names = [part.partition("=") for part in url.raw_query_string.split("&") if part]
     query = "&".join(f"{name}={'…' if value else ''}" if equals else "…" for name, equals, value in names)
     return str(url.with_user(None).with_query(None).with_fragment(None)) + (f"?{query}" if query else "")
 
 
 def secrets_of_url(url: URL) -> set[str]:
-    """Gives what of a URL must not be shown: user name, password, query values, each as it stands and decoded."""
+    """Return the secrets of a URL: user name, password and query values, each raw and decoded."""
     secrets = {url.raw_user or "", url.raw_password or ""}
     for part in url.raw_query_string.split("&"):
         name, equals, value = part.partition("=")
@@ -62,7 +62,7 @@ def secrets_of_url(url: URL) -> set[str]:
 
 
 def secrets_of_headers(headers: Iterable[tuple[str, str]]) -> set[str]:
-    """Gives what of header fields must not be shown: the values, their parts, and what Basic authentication hides in them."""
+    """Return the secrets of header fields: the values, their parts, and user name and password of Basic authentication."""
     secrets: set[str] = set()
     for name, value in headers:
         if name.lower() in HARMLESS:
@@ -79,5 +79,5 @@ def _of_basic(token: str) -> set[str]:
     try:
         user, _, password = base64.b64decode(token, validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
-        return set()  # it is hidden as it stands
+        return set()  # the raw value is hidden anyway
     return {user, password, f"{user}:{password}"}

@@ -1,4 +1,4 @@
-"""The report: for people as text, for programs as JSON."""
+"""Write the report: as text for people, as JSON for programs."""
 
 import collections
 import dataclasses
@@ -17,7 +17,7 @@ _INDENT = 10
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """What is to be said about one path."""
+    """The report on one path."""
 
     url: str
     findings: tuple[Finding, ...]
@@ -26,7 +26,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that is to be said."""
+    """The whole report."""
 
     direct: Section
     through: Section | None = None
@@ -34,18 +34,18 @@ class Report:
 
     @property
     def findings(self) -> list[Finding]:
-        """Gives all findings."""
+        """Findings of all parts."""
         parts = (self.direct, self.through, self.comparison)
         return [finding for part in parts if part is not None for finding in part.findings]
 
     @property
     def healthy(self) -> bool:
-        """Tells whether there is no problem."""
+        """Whether no finding is a problem."""
         return healthy(self.findings)
 
 
 def write_json(report: Report) -> str:
-    """Gives the report as a JSON object."""
+    """Return the report as a JSON object."""
     whole: dict[str, object] = {"healthy": report.healthy, "counts": _counts(report.findings)}
     whole |= dataclasses.asdict(report.direct)
     if report.through is not None:
@@ -56,19 +56,19 @@ def write_json(report: Report) -> str:
 
 
 def write_text(report: Report) -> str:
-    """Gives the report as text, what is worst first."""
+    """Return the report as text, most severe findings first."""
     lines = [report.direct.url, *_findings(report.direct.findings)]
     if report.through is not None and report.comparison is not None:
         lines += ["", f"through {report.through.url}", *_findings(report.through.findings)]
-        lines += ["", "what changed on the way through", *_findings(report.comparison.findings), *_alterations(report.comparison)]
+        lines += ["", "changes on the path through", *_findings(report.comparison.findings), *_alterations(report.comparison)]
     counts = _counts(report.findings)
     said = ", ".join(f"{count} {name}{'s' if count != 1 else ''}" for name, count in counts.items() if name != "ok" and count)
     verdict = "healthy" if report.healthy else "not healthy"
-    return "\n".join([*lines, "", f"{verdict}: {said or 'nothing to complain about'}", ""])
+    return "\n".join([*lines, "", f"{verdict}: {said or 'no complaints'}", ""])
 
 
 def _compared(comparison: Comparison) -> dict[str, object]:
-    """The comparison with the delays summed up."""
+    """Return the comparison as a dictionary, with a summary of the delays."""
     compared = dataclasses.asdict(comparison)
     delays = compared.pop("delays")
     if delays:

@@ -1,4 +1,4 @@
-"""Do the blocks come one by one, or does somebody collect them first?"""
+"""Judge whether blocks arrive one by one, or a proxy buffers them."""
 
 import itertools
 import statistics
@@ -10,8 +10,8 @@ from .observation import Head, Observation
 from .quoting import Quote
 from .suspects import advice
 
-_HELD_SECONDS = 0.3  # a writer that is cut in the middle of a block goes on within a round trip
-_LARGEST_BUFFER_BYTES = 1024 * 1024  # more is a source that has too much to send, or too little time
+_HELD_SECONDS = 0.3  # the network delivers the rest of a split block within a round trip
+_LARGEST_BUFFER_BYTES = 1024 * 1024  # a larger clump comes from a source that sends more than the path carries
 _CLUMP_BLOCKS = 3
 _CLUMP_PAUSE_SECONDS = 0.2
 _LEAST_BLOCKS = 3
@@ -23,28 +23,28 @@ _NEAR = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Rhythm:
-    """How the blocks came."""
+    """How the blocks arrived."""
 
     kind: str
-    """`single`, `clumps`, `held` (clumps that end inside blocks), `at once` (all of it, after a silence) or `unknown`."""
+    """`single`, `clumps`, `held` (clumps that end inside blocks), `at once` (everything after a silence) or `unknown`."""
     clumps: int
     blocks_per_clump: float
     pause_seconds: float
-    """The median pause between clumps, and so about the delay that the first block of a clump suffers."""
+    """Median pause between clumps, which is roughly the delay of the first block of a clump."""
     clump_bytes: int
 
     @property
     def buffered(self) -> bool:
-        """Whether blocks had to wait for others."""
+        """Whether blocks waited for later ones."""
         return self.kind in ("clumps", "held", "at once")
 
     def is_buffered_beside(self, other: "Rhythm") -> bool:
-        """Tells whether blocks had to wait here that did not have to elsewhere, as far as that can be told of the other."""
+        """Return whether blocks waited here but not in `other`, as far as the rhythm of `other` is known."""
         return self.buffered and (other.kind == "single" or (other.kind == "unknown" and self.kind != "clumps"))
 
 
 def measure_rhythm(seen: Observation, anatomy: Anatomy) -> Rhythm:
-    """Finds out how the blocks came. The first clump may be a replay of what was before, so it counts for nothing if others follow."""
+    """Return how the blocks arrived. If other clumps follow the first, it is ignored, because it may be a replay."""
     clumps = [clump for clump in anatomy.clumps if clump.blocks or clump.inside]
     pauses = [after.begin - before.end for before, after in itertools.pairwise(clumps)]
     later = clumps[1:] or clumps
@@ -55,7 +55,7 @@ def measure_rhythm(seen: Observation, anatomy: Anatomy) -> Rhythm:
 
 
 def _full(clumps: list[Clump], seen: Observation) -> list[Clump]:
-    """The clumps that may have been as large as a buffer: the last one of an answer that ended is what was left."""
+    """Return the clumps that may have filled a buffer: all but the last of an answer that ended, which is the remainder."""
     return clumps[:-1] if len(clumps) > 1 and seen.ending != "open" else clumps
 
 
@@ -77,17 +77,17 @@ def _kind(seen: Observation, anatomy: Anatomy, clumps: list[Clump], pauses: list
 
 
 def judge_rhythm(seen: Observation, anatomy: Anatomy, head: Head, quote: Quote) -> Finding:
-    """Says how the blocks came, and where to look when somebody collects them."""
+    """Report how the blocks arrived, and where to look if a proxy buffers them."""
     rhythm = measure_rhythm(seen, anatomy)
     size = near_size(rhythm.clump_bytes)
-    came = f"{len(anatomy.blocks)} blocks came in {rhythm.clumps} clumps"
+    came = f"{len(anatomy.blocks)} blocks arrived in {rhythm.clumps} clumps"
     match rhythm.kind:
         case "held":
             return Finding(
                 "rhythm",
                 "problem",
-                f"{came} of about {size}, {rhythm.pause_seconds:.1f} s apart, which end in the middle of blocks",
-                "a buffer on the way sends only when it is full: events come late, and half of the last one waits for the next clump",
+                f"{came} of about {size}, {rhythm.pause_seconds:.1f} s apart, which end inside blocks",
+                "a buffer on the way sends only when it is full: events arrive late, and part of the last one waits for the next clump",
                 advice(head, quote),
             )
         case "at once":
@@ -95,8 +95,8 @@ def judge_rhythm(seen: Observation, anatomy: Anatomy, head: Head, quote: Quote) 
             return Finding(
                 "rhythm",
                 "problem",
-                f"all {len(anatomy.blocks)} blocks came at once, after {wait:.1f} s, and then the answer was over",
-                "somebody collected the whole answer before sending it: it does not stream at all",
+                f"all {len(anatomy.blocks)} blocks arrived at once, after {wait:.1f} s, and then the response ended",
+                "the whole response was buffered before it was sent: it does not stream at all",
                 advice(head, quote),
             )
         case "clumps":
@@ -104,11 +104,11 @@ def judge_rhythm(seen: Observation, anatomy: Anatomy, head: Head, quote: Quote) 
                 "rhythm",
                 "warning",
                 f"{came} of about {rhythm.blocks_per_clump:g} blocks and {size}, {rhythm.pause_seconds:.1f} s apart",
-                f"either the source sends like this, or a buffer delays events by up to {rhythm.pause_seconds:.1f} s",
+                f"either the source sends in batches, or a buffer delays events by up to {rhythm.pause_seconds:.1f} s",
                 advice(head, quote, rhythm.pause_seconds),
             )
         case "single":
-            return Finding("rhythm", "ok", f"{came}: one by one, {rhythm.pause_seconds:.2g} s apart in the median")
+            return Finding("rhythm", "ok", f"{came}: one by one, median pause {rhythm.pause_seconds:.2g} s")
         case _:
             return _undecided(seen, anatomy)
 
@@ -117,19 +117,19 @@ def _undecided(seen: Observation, anatomy: Anatomy) -> Finding:
     count = len(anatomy.blocks)
     if count >= _LEAST_BLOCKS and seen.ending != "open":
         return Finding(
-            "rhythm", "ok", f"all {count} blocks came at once, {anatomy.clumps[0].begin - seen.asked_seconds:.2g} s after the question"
+            "rhythm", "ok", f"all {count} blocks arrived at once, {anatomy.clumps[0].begin - seen.asked_seconds:.2g} s after the request"
         )
     return Finding(
         "rhythm",
         "note",
-        f"{count} blocks came" + (" at once" if count > 1 else ""),
-        "too few to tell whether they come one by one",
-        "listen longer (--seconds), or publish something meanwhile",
+        f"{count} blocks arrived" + (" at once" if count > 1 else ""),
+        "too few to tell whether they arrive one by one",
+        "listen longer (--seconds), or publish events meanwhile",
     )
 
 
 def near_size(size: int) -> str:
-    """Gives a size in words, naming the usual buffer size that it is near to."""
+    """Return a size as text, with the common buffer size that it is close to."""
     for usual in _BUFFER_SIZES:
         if abs(size - usual) <= _NEAR * usual:
             return f"{size} bytes (a buffer of {usual}?)"

@@ -1,4 +1,4 @@
-"""Who stands between the source and us, as far as the header fields tell, and how each is told not to buffer."""
+"""Identify proxies between the source and the doctor by their header fields, and give the setting that turns off each one's buffering."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from .quoting import Quote
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """Somebody who may hold bytes back."""
+    """A proxy or feature that may buffer the stream."""
 
     name: str
     evidence: str
-    """The header field that gave it away."""
+    """The header field that reveals it."""
     remedy: str
 
 
@@ -27,14 +27,14 @@ _BY_SERVER = (
     ("cloudflare", "Cloudflare", _CDN),
     ("akamai", "Akamai", _CDN),
     ("varnish", "Varnish", "set beresp.do_stream = true, and return (pipe) or (pass) for this path"),
-    ("envoy", "Envoy", "take the buffer and compressor filters off this route"),
+    ("envoy", "Envoy", "remove the buffer and compressor filters from this route"),
     ("caddy", "Caddy", "flush_interval -1 in its reverse_proxy, and no encode for this path"),
     ("apache", "Apache httpd", "flushpackets=on in its ProxyPass, and SetEnv no-gzip 1 for this path"),
     ("iis", "IIS", "responseBufferLimit=0 for ARR, dynamic compression off for text/event-stream"),
-    ("awselb", "AWS load balancer", "nothing to switch off there: look behind it"),
+    ("awselb", "AWS load balancer", "it has no buffering to turn off: check the next hop"),
     ("gunicorn", "gunicorn", "serve the stream from an async worker, and return a generator"),
     ("werkzeug", "Werkzeug's development server", "yield each event from the generator at once"),
-    ("traefik", "Traefik", "take the buffering and compress middlewares off this route"),
+    ("traefik", "Traefik", "remove the buffering and compress middlewares from this route"),
     ("litespeed", "LiteSpeed", "let the source send X-LiteSpeed-No-Buffer: 1"),
 )
 _BY_FIELD = (
@@ -44,10 +44,10 @@ _BY_FIELD = (
     ("X-Akamai-Transformed", "Akamai", _CDN),
     ("X-Served-By", "Fastly", "set beresp.do_stream = true for this path"),
     ("X-Varnish", "Varnish", "set beresp.do_stream = true, and return (pipe) or (pass) for this path"),
-    ("X-Envoy-Upstream-Service-Time", "Envoy", "take the buffer and compressor filters off this route"),
+    ("X-Envoy-Upstream-Service-Time", "Envoy", "remove the buffer and compressor filters from this route"),
     ("X-Vercel-Id", "Vercel", "stream from a function with streaming on"),
     ("X-Nf-Request-Id", "Netlify", "stream from an edge function"),
-    ("Fly-Request-Id", "Fly.io's proxy", "nothing to switch off there: look behind it"),
+    ("Fly-Request-Id", "Fly.io's proxy", "it has no buffering to turn off: check the next hop"),
 )
 _BY_VIA = (
     ("varnish", "Varnish", "set beresp.do_stream = true, and return (pipe) or (pass) for this path"),
@@ -55,7 +55,7 @@ _BY_VIA = (
     ("google", "Google's load balancer", "raise its backend timeout; it does not buffer by itself"),
     ("vegur", "Heroku's router", "send a byte at least every 55 s; it does not buffer by itself"),
     ("caddy", "Caddy", "flush_interval -1 in its reverse_proxy, and no encode for this path"),
-    ("squid", "Squid", "let the client reach the source without it"),
+    ("squid", "Squid", "bypass it between the client and the source"),
 )
 
 
@@ -63,7 +63,7 @@ _CORK_SECONDS = (0.15, 0.35)
 
 
 def find_suspects(head: Head, quote: Quote) -> list[Suspect]:
-    """Gives who may hold bytes back, the most likely first. Some, HAProxy among them, leave no trace in the header."""
+    """Return the suspects, most likely first. Some proxies, such as HAProxy, leave no trace in the header."""
     found = []
     if head.coding():
         evidence = f"Content-Encoding: {quote(head.coding())}"
@@ -81,13 +81,13 @@ def find_suspects(head: Head, quote: Quote) -> list[Suspect]:
 
 
 def _of_the_body(head: Head, quote: Quote) -> list[Suspect]:
-    """Traces of somebody who had the whole body before he sent the head."""
+    """Return suspects whose fields show that the whole body was known before the head was sent."""
     kinds: tuple[tuple[str, str, str, Callable[[str], bool]], ...] = (
         ("X-Accel-Buffering", "nginx", _NGINX, lambda value: value.lower() == "yes"),
         ("X-Cache", "a cache", "let the source send Cache-Control: no-store, or exclude this path from the cache", lambda value: True),
         ("Age", "a cache", "let the source send Cache-Control: no-store, or exclude this path from the cache", lambda value: value != "0"),
-        ("ETag", "whoever computes the ETag from the whole body", "switch ETags off for this path (Rack::ETag, Express: etag)", bool),
-        ("Content-Length", "whoever counted the whole body first", "send the answer in chunks, as it comes to be", bool),
+        ("ETag", "a layer that computes the ETag from the whole body", "turn ETags off for this path (Rack::ETag, Express: etag)", bool),
+        ("Content-Length", "a layer that buffers the whole body to count it", "send the response in chunks, as events occur", bool),
     )
     return [
         Suspect(name, f"{key}: {quote(value)}", remedy) for key, name, remedy, tells in kinds if (value := head.get(key)) and tells(value)
@@ -95,12 +95,12 @@ def _of_the_body(head: Head, quote: Quote) -> list[Suspect]:
 
 
 def advice(head: Head, quote: Quote, pause_seconds: float = 0.0) -> str:
-    """Says where to look for what holds bytes back, and what to switch off there; `pause_seconds` is how long it does."""
+    """Return where to look for the buffer and what to turn off there, given the pause between clumps in seconds."""
     suspects = find_suspects(head, quote)
     if not suspects:
         if _CORK_SECONDS[0] <= pause_seconds <= _CORK_SECONDS[1]:
-            return "0.2 s is how long Linux waits for a sender that announced more: HAProxy, without option http-no-delay, if it is there"
+            return "Linux waits 0.2 s when a sender announces more data: if HAProxy is on the path, set option http-no-delay"
         unbuffered = (head.get("X-Accel-Buffering") or "").lower() == "no"
-        hint = " (X-Accel-Buffering: no came through, so hardly nginx)" if unbuffered else ""
-        return f"no header field says who stands between{hint}: ask the source itself, then each hop, with --through for the next"
+        hint = " (X-Accel-Buffering: no arrived, so probably not nginx)" if unbuffered else ""
+        return f"no header field identifies a proxy{hint}: test the source itself, then compare it with each hop by --through"
     return "; ".join(f"{suspect.name} ({suspect.evidence}): {suspect.remedy}" for suspect in suspects[:3])

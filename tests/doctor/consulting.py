@@ -1,4 +1,4 @@
-"""`python -m gateway doctor`, run in a thread of the test's process."""
+"""Run `python -m gateway doctor` in a thread of the test's process."""
 
 import asyncio
 import io
@@ -13,7 +13,7 @@ GUARD_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Said:
-    """What came of it."""
+    """Exit status and output of the doctor."""
 
     status: int
     out: str
@@ -21,12 +21,12 @@ class Said:
 
     @property
     def report(self) -> dict[str, Any]:
-        """The report, of a run with --json."""
+        """Report of a run with --json."""
         whole: dict[str, Any] = json.loads(self.out)
         return whole
 
     def finding(self, check: str, part: str = "") -> dict[str, str]:
-        """The most severe finding of that check, of a run with --json; `part` is `through` or `comparison`."""
+        """Return the most severe finding of a check, from a run with --json. `part` may be `through` or `comparison`."""
         findings = (self.report[part] if part else self.report)["findings"]
         order = ("problem", "warning", "note", "ok")
         found: dict[str, str] = min((each for each in findings if each["check"] == check), key=lambda each: order.index(each["severity"]))
@@ -34,7 +34,7 @@ class Said:
 
 
 async def consult(*arguments: str) -> Said:
-    """Asks the doctor."""
+    """Run the doctor."""
     out, err = io.StringIO(), io.StringIO()
     async with asyncio.timeout(GUARD_SECONDS):
         status = await asyncio.to_thread(doctor, arguments, out, err)

@@ -1,4 +1,4 @@
-"""What stands between a source and its clients out there, each on a free port until the block ends."""
+"""Run the proxies that stand between sources and clients in production, each on a free port until the block ends."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ START_SECONDS = 20.0
 
 @contextlib.asynccontextmanager
 async def program(command: Sequence[str | Path], directory: Path, port: int) -> AsyncIterator[str]:
-    """Runs a proxy that listens on `port`; gives its URL as soon as it accepts connections."""
+    """Run a proxy that listens on `port`, and yield its URL once it accepts connections."""
     output = directory / "output"
     environment = os.environ | {"HOME": str(directory), "XDG_DATA_HOME": str(directory), "XDG_CONFIG_HOME": str(directory)}
     with output.open("wb") as log:
@@ -45,7 +45,7 @@ async def _accepts(port: int) -> bool:
 
 @contextlib.asynccontextmanager
 async def nginx(upstream: str, directory: Path) -> AsyncIterator[str]:
-    """nginx: `/default/` as it is when only proxy_pass is said, `/unbuffered/`, and `/gzip/` with compression of event streams."""
+    """Run nginx: `/default/` has only proxy_pass, `/unbuffered/` no buffering, and `/gzip/` compresses event streams."""
     [port] = free_ports(1)
     temporary = "".join(f"{kind}_temp_path {directory}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     unbuffered = "proxy_http_version 1.1; proxy_buffering off;"
@@ -71,7 +71,7 @@ location /gzip/ {{ proxy_pass {upstream}; proxy_http_version 1.1; gzip on; gzip_
 
 @contextlib.asynccontextmanager
 async def haproxy(upstream: str, directory: Path, option: str = "") -> AsyncIterator[str]:
-    """HAProxy, which waits for a silent source for a second."""
+    """Run HAProxy with a timeout of 1 s for a silent source."""
     [port] = free_ports(1)
     config = directory / "haproxy.cfg"
     config.write_text(f"""defaults
@@ -92,7 +92,7 @@ backend source
 
 @contextlib.asynccontextmanager
 async def caddy(upstream: str, directory: Path) -> AsyncIterator[str]:
-    """Caddy as a reverse proxy that compresses what a client lets it."""
+    """Run Caddy as a reverse proxy that compresses for clients that accept it."""
     [port] = free_ports(1)
     config = directory / "Caddyfile"
     config.write_text(f"""{{
@@ -112,7 +112,7 @@ http://127.0.0.1:{port} {{
 
 @contextlib.asynccontextmanager
 async def caddy_with_tls(upstream: str, directory: Path) -> AsyncIterator[tuple[str, Path]]:
-    """Caddy that ends TLS with a certificate of its own; gives the certificate of its authority too."""
+    """Run Caddy with TLS and its own certificate authority; yield the URL and the authority's certificate."""
     [port] = free_ports(1)
     config = directory / "Caddyfile"
     config.write_text(f"""{{
@@ -133,7 +133,7 @@ https://localhost:{port} {{
 
 @contextlib.asynccontextmanager
 async def naive(upstream: str) -> AsyncIterator[str]:
-    """The proxy that everybody writes first: it takes the stream for lines of text."""
+    """Run the typical first attempt at a proxy: it treats the stream as lines of text."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         async with aiohttp.ClientSession() as session, session.get(upstream + request.path_qs) as answer:
@@ -153,7 +153,7 @@ async def naive(upstream: str) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def served(application: web.Application) -> AsyncIterator[str]:
-    """Serves in this process."""
+    """Serve an application in this process and yield its URL."""
     runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -171,4 +171,4 @@ PROGRAMS: dict[str, tuple[str, Proxy]] = {
     "haproxy without delay": ("haproxy", functools.partial(haproxy, option="option http-no-delay")),
     "caddy": ("caddy", caddy),
 }
-"""Those that have to be installed, and the program that each needs."""
+"""Proxies that must be installed, each with the program that it needs."""

@@ -1,4 +1,4 @@
-"""A source of live events over real sockets: each has its time, so all connections have the same events at the same moments."""
+"""Serve live events over real sockets. Each event has a fixed time, so all connections get the same events at the same moments."""
 
 import asyncio
 import contextlib
@@ -11,11 +11,11 @@ _PADDING = b"x" * 300
 
 
 class Source:
-    """An HTTP/1.1 server; a request of HTTP/1.0 is answered as that asks for, without chunks.
+    """An HTTP/1.1 server, which answers HTTP/1.0 requests without chunks.
 
-    Paths end in what the stream is like: `live` (events with ids, from now or behind Last-Event-ID), `crlf` (the same with CRLF and
-    with U+2028 within the data), `ignoring` (which ignores Last-Event-ID and begins at the first event again), `quiet` (one event,
-    then nothing), `beating` (one event, then heartbeats).
+    The end of the path selects the stream: `live` (events with IDs, from now or after Last-Event-ID), `crlf` (the same with CRLF and with
+    U+2028 within the data), `ignoring` (ignores Last-Event-ID and starts again at the first event), `quiet` (one event, then nothing),
+    `beating` (one event, then heartbeats).
     """
 
     def __init__(self) -> None:

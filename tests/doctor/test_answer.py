@@ -1,4 +1,4 @@
-"""The head of an answer, and what comes of offering compression."""
+"""Test the findings on an answer's head and on compression."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ def judged(answer: Head, trace: list[tuple[float, bytes]] = TICKS) -> dict[str, 
     return by_check(judge_answer(seen(trace, answer=answer), PLAIN))
 
 
-def test_usual_head_is_fine() -> None:
+def test_usual_head_gives_no_complaints() -> None:
     findings = judged(head())
     assert {finding.severity for finding in findings.values()} == {"ok"}
     assert findings["first byte"].seen == "head after 0.01 s, first byte after 0.02 s"
@@ -39,8 +39,8 @@ def test_usual_head_is_fine() -> None:
         (head(status=429), "content type", "warning", "text/event-stream on status 429"),
         (head(("Content-Type", "application/json"), status=401), "status", "problem", "401"),
         (head(("Content-Encoding", "none")), "compression", "warning", "Content-Encoding: none"),
-        (head(("Content-Encoding", "identity")), "compression", "ok", "none, as asked"),
-        (head(("Content-Encoding", "gzip")), "compression", "problem", "gzip, unasked"),
+        (head(("Content-Encoding", "identity")), "compression", "ok", "none, as requested"),
+        (head(("Content-Encoding", "gzip")), "compression", "problem", "gzip, not requested"),
         (head(("Content-Length", "400"), ("Transfer-Encoding", "")), "length", "problem", "Content-Length: 400"),
         (head(("X-Cache", "HIT from cdn")), "caching", "problem", "X-Cache: HIT"),
         (head(("Cache-Control", "")), "caching", "note", "no Cache-Control"),
@@ -48,24 +48,24 @@ def test_usual_head_is_fine() -> None:
         (head(after=2.0), "first byte", "warning", "head after 2.00 s"),
     ],
 )
-def test_what_is_wrong_with_a_head_is_found(answer: Head, check: str, severity: str, words: str) -> None:
+def test_doctor_finds_each_fault_of_a_head(answer: Head, check: str, severity: str, words: str) -> None:
     finding = judged(answer)[check]
     assert finding.severity == severity
     assert words in finding.seen
 
 
-def test_head_that_comes_with_the_first_bytes_points_to_who_may_hold_it_back() -> None:
+def test_late_head_with_the_first_bytes_points_to_the_buffering_proxy() -> None:
     finding = judged(head(("Server", "nginx"), after=3.0), [(3.01, b"data: a\n\n")])["first byte"]
     assert "together with the body" in finding.means
     assert "proxy_buffering off" in finding.do
 
 
-def test_no_answer_at_all_is_a_problem() -> None:
+def test_server_without_an_answer_is_a_problem() -> None:
     [silent] = judge_answer(Observation(ASKED, ended_seconds=ASKED + 30), PLAIN)
     [closed] = judge_answer(Observation(ASKED, ending="cut", ended_seconds=ASKED + 1, failure="Server disconnected"), PLAIN)
     assert silent.severity == closed.severity == "problem"
     assert silent.seen == "connected, but no answer within 30.0 s"
-    assert closed.seen == "no answer, but after 1.0 s: Server disconnected"
+    assert closed.seen == "failed after 1.0 s without an answer: Server disconnected"
 
 
 def test_body_of_a_refusal_is_not_judged() -> None:
@@ -74,7 +74,7 @@ def test_body_of_a_refusal_is_not_judged() -> None:
     assert [finding.check for finding in findings] == ["status", "http version", "first byte"]
 
 
-def test_events_under_a_wrong_content_type_are_judged_all_the_same_and_a_page_is_not() -> None:
+def test_doctor_judges_events_under_a_wrong_content_type_but_not_a_page() -> None:
     wrong = head(("Content-Type", "text/plain"))
     events, page = (
         by_check(diagnose(Examination("http://example.org/", seen([(0.1, body)], answer=wrong)), PLAIN))
@@ -90,14 +90,14 @@ def offered(answer: Observation) -> Finding:
     return by_check(diagnose(examination, PLAIN))["compression offered"]
 
 
-def test_compression_that_holds_events_back_is_a_problem_and_one_that_flushes_is_none() -> None:
+def test_compression_is_a_problem_only_if_it_delays_events() -> None:
     gzip = head(("Content-Encoding", "gzip"))
     flushed = dataclasses.replace(seen(TICKS, answer=gzip), wire_bytes=100)
     collected = seen([(0.2 * number, b"".join(numbered(5, 5 * number))) for number in (5, 10, 15, 20)], answer=gzip)
     assert offered(flushed).severity == "note"
     assert offered(flushed).seen == f"gzip, to {100 / flushed.size:.0%}"
     assert offered(collected).severity == "problem"
-    assert offered(seen([], answer=gzip)).seen == "gzip: nothing came"
+    assert offered(seen([], answer=gzip)).seen == "gzip: no byte arrived"
     assert offered(Observation(ASKED, ended_seconds=ASKED + 5)).severity == "problem"
     assert offered(dataclasses.replace(seen([], answer=gzip), undecodable=True, failure="not gzip")).seen == "gzip: not gzip"
     assert offered(seen([], answer=head(status=406))).severity == "problem"
@@ -105,6 +105,6 @@ def test_compression_that_holds_events_back_is_a_problem_and_one_that_flushes_is
 
 
 @pytest.mark.parametrize(("protocol", "severity"), [("h2", "ok"), ("http/1.1", "note")])
-def test_http_2_is_told_of(protocol: str, severity: str) -> None:
+def test_doctor_reports_whether_the_server_offers_http_2(protocol: str, severity: str) -> None:
     findings = by_check(diagnose(Examination("https://example.org/", seen(TICKS), protocol=protocol), PLAIN))
     assert findings["http/2"].severity == severity

@@ -1,4 +1,4 @@
-"""The bytes of a stream: what trips clients up."""
+"""Test the findings on the bytes of a stream."""
 
 import itertools
 
@@ -19,7 +19,7 @@ def judged(body: bytes) -> dict[str, Finding]:
     return by_check(judge_content(dissect(seen([(0.1, body)]).body), PLAIN))
 
 
-def test_plain_events_are_fine() -> None:
+def test_plain_events_get_no_complaints() -> None:
     findings = judged(b"retry: 3000\nid: 1\ndata: a\n\nid: 2\nevent: news\ndata: b\n\n")
     assert set(severities(findings.values()).values()) == {"ok"}
     assert findings["events"].seen == "2 blocks, 2 of them events, 54 bytes; types: message, news"
@@ -45,11 +45,11 @@ def test_plain_events_are_fine() -> None:
         (b"id: 7\n\ndata: a\n\n", "blocks without data", "warning", "1 with id"),
         (b"retry: 5\nid: 7\n\n", "blocks without data", "warning", "1 with id and retry"),
         (b"Data: a\ndata: b\n\n", "fields", "warning", "Data (1 times)"),
-        (b"id: a\0b\ndata: a\n\n", "fields", "warning", "an id at byte 0 has NUL"),
+        (b"id: a\0b\ndata: a\n\n", "fields", "warning", "an id at byte 0 contains NUL"),
         (b'{"a": 1}\n{"a": 2}\n', "events", "problem", "0 blocks"),
         (b":\n", "events", "note", "0 blocks"),
         (b"", "events", "note", "no byte"),
-        (b"retry: 3s\ndata: a\n\n", "retry", "warning", "not digits only"),
+        (b"retry: 3s\ndata: a\n\n", "retry", "warning", "characters other than digits"),
         (b"retry: 0\ndata: a\n\n", "retry", "warning", "0 ms"),
         (b"retry: 86400000\ndata: a\n\n", "retry", "warning", "86400000 ms"),
         (b"data: a\n\n", "retry", "note", "none"),
@@ -57,7 +57,7 @@ def test_plain_events_are_fine() -> None:
         (b"data: a\n\ndata: " + b"x" * DEFAULT_MAX_BLOCK_BYTES, "sizes", "problem", f"more than {DEFAULT_MAX_BLOCK_BYTES} bytes"),
     ],
 )
-def test_what_trips_clients_up_is_found(body: bytes, check: str, severity: str, words: str) -> None:
+def test_doctor_finds_each_fault_of_a_body(body: bytes, check: str, severity: str, words: str) -> None:
     finding = judged(body)[check]
     assert finding.severity == severity
     assert words in finding.seen
@@ -65,7 +65,7 @@ def test_what_trips_clients_up_is_found(body: bytes, check: str, severity: str, 
     assert finding.do
 
 
-def test_character_that_the_end_of_listening_cut_is_no_bad_encoding() -> None:
+def test_character_cut_by_the_end_of_listening_is_no_bad_encoding() -> None:
     assert judged("data: a\n\ndata: 七".encode()[:-1])["encoding"].severity == "ok"
 
 
@@ -78,7 +78,7 @@ BODIES = st.one_of(
 
 
 @given(BODIES, st.lists(st.integers(0, 200)), st.lists(st.floats(0, 10)))
-def test_any_bytes_cut_anywhere_are_judged_without_failing(body: bytes, places: list[int], pauses: list[float]) -> None:
+def test_doctor_judges_any_bytes_cut_anywhere_without_an_exception(body: bytes, places: list[int], pauses: list[float]) -> None:
     cuts = sorted({0, *(place for place in places if place < len(body)), len(body)})
     times = [sum(pauses[:number]) for number in range(len(cuts))]
     trace = [(time, body[begin:end]) for time, begin, end in zip(times, cuts, cuts[1:], strict=False) if begin < end]
@@ -88,7 +88,7 @@ def test_any_bytes_cut_anywhere_are_judged_without_failing(body: bytes, places: 
 
 
 @given(BODIES, st.lists(st.integers(0, 200)))
-def test_where_bytes_are_cut_changes_no_judgement_of_them(body: bytes, places: list[int]) -> None:
+def test_findings_do_not_depend_on_where_reads_cut_the_bytes(body: bytes, places: list[int]) -> None:
     cuts = sorted({0, *(place for place in places if place < len(body)), len(body)})
     pieces = [(0.1, body[begin:end]) for begin, end in itertools.pairwise(cuts)]
     whole, cut = (dissect(seen(trace).body) for trace in ([(0.1, body)], pieces))
@@ -100,7 +100,7 @@ SECRETS = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=
 
 
 @given(SECRETS, BODIES)
-def test_secrets_that_the_server_repeats_are_not_shown(secret: str, body: bytes) -> None:
+def test_findings_hide_secrets_that_the_server_repeats(secret: str, body: bytes) -> None:
     hidden = secret.encode()
     fields = [b"id: ", hidden, b"\nevent: ", hidden, b"\n", hidden, b"\ndata: ", hidden, b"\n\n: ", hidden, b"\n\n"]
     repeated = b"".join([*fields, body, hidden, b"\xff"])

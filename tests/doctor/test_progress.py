@@ -1,4 +1,4 @@
-"""What is said on standard error while the doctor listens."""
+"""Test the progress that the doctor prints while it listens."""
 
 import asyncio
 import io
@@ -9,13 +9,13 @@ from tests.doctor.traces import numbered
 
 
 class Terminal(io.StringIO):
-    """A standard error that somebody looks at."""
+    """A standard error that is a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
-async def test_line_on_a_terminal_is_written_over_and_cleared_in_the_end() -> None:
+async def test_line_on_a_terminal_is_overwritten_and_finally_cleared() -> None:
     terminal = Terminal()
     progress = Progress(terminal, 30)
     watch = progress.watcher("through ")

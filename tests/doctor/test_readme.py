@@ -1,4 +1,4 @@
-"""The example of README.md is what the doctor says."""
+"""Test that the example in README.md is real output of the doctor."""
 
 import re
 import shlex
@@ -18,13 +18,13 @@ WRITTEN_URL = "http://localhost/live"
 
 
 def without_numbers(report: str) -> list[str]:
-    """The findings of a report, each in one line, all numbers alike."""
+    """Return the findings of a report, one a line, with all numbers replaced by #."""
     joined = re.sub(r"\n {12}", " ", report)
     return [re.sub(r"\d+(\.\d+)*", "#", line) for line in joined.splitlines()]
 
 
 @pytest.mark.nginx
-async def test_doctor_says_of_a_buffering_nginx_what_the_readme_says(tmp_path: Path) -> None:
+async def test_doctor_reports_a_buffering_nginx_as_in_the_readme(tmp_path: Path) -> None:
     async with Source() as source, nginx(source.url, tmp_path) as url:
         here = f"{url}/default/live"
         _, _, _, _, *arguments = shlex.split(COMMAND.replace(WRITTEN_URL, here))

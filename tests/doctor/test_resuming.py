@@ -1,4 +1,4 @@
-"""Whether `Last-Event-ID` really resumes."""
+"""Test the findings on IDs and on resuming with `Last-Event-ID`."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def judged(blocks: list[bytes], behind: int = BEHIND, **options: object) -> dict
     return by_check(judge_resumption(FIRST, again, PLAIN))
 
 
-def test_event_in_the_middle_is_chosen() -> None:
+def test_doctor_resumes_after_an_event_in_the_middle() -> None:
     assert choose_id(FIRST.events) == BEHIND
     assert choose_id(dissect(seen([(0.1, b"data: a\n\n")]).body).events) is None
     assert choose_id(dissect(seen([(0.1, b"data: a\n\nid: 1\ndata: b\n\n")]).body).events) == 1
@@ -26,36 +26,36 @@ def test_event_in_the_middle_is_chosen() -> None:
 @pytest.mark.parametrize(
     ("blocks", "severity", "words"),
     [
-        (numbered(5, first=6), "ok", "behind 5: goes on, 5 of 5 events that followed came again, in order"),
-        (numbered(9, first=6), "ok", "goes on, 5 of 5"),
-        (numbered(3, first=6), "ok", "goes on, 3 of 5"),
-        (numbered(10), "problem", "ignored, it begins at the first event again"),
-        (numbered(5, first=5), "problem", "repeats, 1 events came again"),
-        (numbered(5, first=3), "problem", "repeats, 3 events came again"),
-        (numbered(5, first=8), "problem", "skips, 2 events were left out"),
-        (numbered(5, first=11), "problem", "skips, 5 events that followed were left out, and newer ones came"),
-        ([b"id: 5\nevent: gap\ndata: {}\n\n", *numbered(5, first=11)], "warning", "(an event says that there is a gap)"),
-        ([numbered(1, first=6)[0], *numbered(3, first=8)], "problem", "goes on, but not with the same events"),
-        ([], "problem", "none of the 5 events that are owed came"),
+        (numbered(5, first=6), "ok", "after 5: resumes, 5 of 5 missed events arrived, in order"),
+        (numbered(9, first=6), "ok", "resumes, 5 of 5"),
+        (numbered(3, first=6), "ok", "resumes, 3 of 5"),
+        (numbered(10), "problem", "ignored: starts again at the first event"),
+        (numbered(5, first=5), "problem", "repeats 1 events"),
+        (numbered(5, first=3), "problem", "repeats 3 events"),
+        (numbered(5, first=8), "problem", "skips 2 events"),
+        (numbered(5, first=11), "problem", "skips all 5 missed events and starts with newer ones"),
+        ([b"id: 5\nevent: gap\ndata: {}\n\n", *numbered(5, first=11)], "warning", "(an event announces the gap)"),
+        ([numbered(1, first=6)[0], *numbered(3, first=8)], "problem", "resumes, but with different events"),
+        ([], "problem", "none of the 5 missed events arrived"),
     ],
 )
-def test_what_a_reconnection_brings_is_compared(blocks: list[bytes], severity: str, words: str) -> None:
+def test_doctor_compares_the_events_of_a_reconnection(blocks: list[bytes], severity: str, words: str) -> None:
     finding = judged(blocks)["resuming"]
     assert finding.severity == severity
     assert words in finding.seen
 
 
-def test_other_content_under_the_same_ids_is_no_continuation() -> None:
+def test_ids_that_now_name_other_events_are_a_problem() -> None:
     assert judged(numbered(5, first=6, text="something else"))["resuming"].seen == (
-        "asked to go on behind 5: goes on, but the events under these ids are others"
+        "asked to resume after 5: resumes, but these ids now name other events"
     )
 
 
-def test_stream_that_ends_before_all_came_again_is_a_problem() -> None:
-    assert "ended 2 events early" in judged(numbered(3, first=6), ending="complete")["resuming"].seen
+def test_stream_that_ends_before_the_last_missed_event_is_a_problem() -> None:
+    assert "ends 2 events early" in judged(numbered(3, first=6), ending="complete")["resuming"].seen
 
 
-def test_nothing_can_be_told_behind_the_newest_event_unless_it_comes_again() -> None:
+def test_reconnection_after_the_newest_event_is_a_problem_only_if_events_repeat() -> None:
     assert judged([], behind=9)["resuming"].severity == "note"
     assert judged(numbered(2, first=11), behind=9)["resuming"].severity == "note"
     assert judged(numbered(10), behind=9)["resuming"].severity == "problem"
@@ -72,12 +72,12 @@ def test_reconnection_that_is_refused_is_a_problem() -> None:
     [
         (b"".join(numbered(3)), "ok", "3 of 3 events have one, such as 3"),
         (b"data: a\n\ndata: b\n\n", "warning", "none of 2 events"),
-        (b"id: 1\ndata: a\n\nid: 1\ndata: b\n\n", "warning", "1 came more than once, such as 1"),
+        (b"id: 1\ndata: a\n\nid: 1\ndata: b\n\n", "warning", "1 used more than once, such as 1"),
         (b"id: 1\ndata: a\n\ndata: b\n\n", "note", "1 of 2 events"),
         (b": ping\n\n", "note", "no event"),
     ],
 )
-def test_ids_are_looked_at(body: bytes, severity: str, words: str) -> None:
+def test_doctor_reports_missing_and_repeated_ids(body: bytes, severity: str, words: str) -> None:
     finding = judge_ids(dissect(seen([(0.1, body)]).body), PLAIN)
     assert finding.severity == severity
     assert words in finding.seen
@@ -86,12 +86,12 @@ def test_ids_are_looked_at(body: bytes, severity: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("blocks", "severity", "words"),
     [
-        ([b"data: 1\n\n", b"data: 2\n\n"], "warning", "begins at the first event again"),
-        ([b"data: 7\n\n"], "warning", "begins with what comes next"),
-        ([b":\n\n"], "note", "no event came"),
+        ([b"data: 1\n\n", b"data: 2\n\n"], "warning", "starts again at the first event"),
+        ([b"data: 7\n\n"], "warning", "starts with new events"),
+        ([b":\n\n"], "note", "no event arrived"),
     ],
 )
-def test_coming_back_to_a_stream_without_ids_is_told_of(blocks: list[bytes], severity: str, words: str) -> None:
+def test_doctor_reports_how_a_stream_without_ids_restarts(blocks: list[bytes], severity: str, words: str) -> None:
     first = dissect(seen(every(0.1, [b"data: 1\n\n", b"data: 2\n\n", b"data: 3\n\n"])).body)
     findings = by_check(judge_resumption(first, Resumption(None, seen(every(0.1, blocks))), PLAIN))
     assert findings["resuming"].severity == severity

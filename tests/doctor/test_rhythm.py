@@ -1,4 +1,4 @@
-"""Whether blocks come one by one, or somebody collects them."""
+"""Test how the doctor tells single blocks from buffered ones."""
 
 import pytest
 
@@ -17,13 +17,13 @@ def judged(observation: Observation, answer: Head | None = None) -> Finding:
 
 
 def in_pieces(body: bytes, size: int, seconds: float, begin: float = 0.02) -> list[tuple[float, bytes]]:
-    """The body as a buffer of `size` bytes sends it."""
+    """Return the body as a buffer of `size` bytes would send it."""
     return [(begin + number * seconds, body[at : at + size]) for number, at in enumerate(range(0, len(body), size))]
 
 
-def test_blocks_that_come_one_by_one_are_fine() -> None:
+def test_blocks_that_arrive_one_by_one_get_no_complaints() -> None:
     finding = judged(seen(every(0.1, numbered(20))))
-    assert (finding.severity, finding.seen) == ("ok", "20 blocks came in 20 clumps: one by one, 0.1 s apart in the median")
+    assert (finding.severity, finding.seen) == ("ok", "20 blocks arrived in 20 clumps: one by one, median pause 0.1 s")
 
 
 def test_replay_at_the_beginning_is_no_clump() -> None:
@@ -31,7 +31,7 @@ def test_replay_at_the_beginning_is_no_clump() -> None:
     assert judged(seen(trace)).severity == "ok"
 
 
-def test_buffer_that_cuts_blocks_is_a_problem_with_its_delay_and_size_and_who_it_may_be() -> None:
+def test_buffer_that_cuts_blocks_is_a_problem_with_its_delay_size_and_suspect() -> None:
     finding = judged(seen(in_pieces(BLOCK * 90, 4096, 2.0)), head(("Server", "nginx/1.22.1")))
     assert finding.severity == "problem"
     assert "4096 bytes (a buffer of 4096?)" in finding.seen
@@ -39,28 +39,28 @@ def test_buffer_that_cuts_blocks_is_a_problem_with_its_delay_and_size_and_who_it
     assert "nginx (Server: nginx/1.22.1): proxy_buffering off;" in finding.do
 
 
-def test_one_event_that_comes_in_halves_is_a_problem() -> None:
+def test_event_that_arrives_in_halves_is_a_problem() -> None:
     assert judged(seen([(0.02, BLOCK[:50]), (2.0, BLOCK[50:])], ending="complete")).severity == "problem"
 
 
-def test_block_that_the_network_cuts_for_a_moment_is_none() -> None:
+def test_block_that_the_network_splits_for_a_moment_is_no_problem() -> None:
     trace = [piece for number in range(10) for piece in ((number * 0.3, BLOCK[:99]), (number * 0.3 + 0.08, BLOCK[99:]))]
     assert judged(seen(trace)).severity == "ok"
 
 
-def test_answer_that_comes_all_at_once_and_late_does_not_stream() -> None:
+def test_response_that_arrives_late_and_all_at_once_does_not_stream() -> None:
     observation = seen([(6.0, b"".join(numbered(30)))], ending="complete", until=6.01)
     finding = judged(observation, head(("Content-Length", "999")))
     assert finding.severity == "problem"
-    assert "all 30 blocks came at once, after 6.0 s" in finding.seen
+    assert "all 30 blocks arrived at once, after 6.0 s" in finding.seen
     assert "Content-Length: 999" in finding.do
 
 
-def test_short_answer_that_comes_at_once_is_fine() -> None:
+def test_short_response_that_arrives_at_once_gets_no_complaints() -> None:
     assert judged(seen([(0.1, b"".join(numbered(30)))], ending="complete", until=0.11)).severity == "ok"
 
 
-def test_clumps_of_whole_blocks_are_a_warning_for_the_source_may_send_so() -> None:
+def test_clumps_of_complete_blocks_are_a_warning_because_the_source_may_batch() -> None:
     trace = [(second, b"".join(numbered(5, first=5 * second))) for second in range(1, 8)]
     finding = judged(seen(trace))
     assert finding.severity == "warning"
@@ -68,25 +68,25 @@ def test_clumps_of_whole_blocks_are_a_warning_for_the_source_may_send_so() -> No
     assert "up to 1.0 s" in finding.means
 
 
-def test_a_heartbeat_that_waits_for_its_block_is_no_half_block() -> None:
+def test_heartbeat_ahead_of_its_block_is_no_half_block() -> None:
     trace = [(0.1, b"data: 1\n\n"), (2.0, b":\n"), (4.0, b":\n"), (5.0, b"data: 2\n\n"), (6.0, b":\n"), (7.0, b"data: 3\n\n")]
     assert judged(seen(trace)).severity == "ok"
 
 
-def test_retry_that_is_sent_ahead_of_the_first_event_is_no_half_block() -> None:
+def test_retry_ahead_of_the_first_event_is_no_half_block() -> None:
     assert judged(seen([(0.1, b"retry: 3000\n")], until=30)).severity == "note"
     assert judged(seen([(0.1, b"retry: 3000\n"), (9.0, b"data: 1\n\n")])).severity == "note"
     assert judged(seen([(0.1, b"retry: 30")], until=30)).severity == "problem"
 
 
 @pytest.mark.parametrize("trace", [[], [(0.1, b"data: 1\n\n")], [(0.1, b":\n")]])
-def test_too_little_is_said_to_be_too_little(trace: list[tuple[float, bytes]]) -> None:
+def test_doctor_advises_to_listen_longer_after_too_few_blocks(trace: list[tuple[float, bytes]]) -> None:
     finding = judged(seen(trace))
     assert finding.severity == "note"
     assert "--seconds" in finding.do
 
 
-def test_measured_numbers_are_those_of_the_trace() -> None:
+def test_rhythm_has_the_numbers_of_the_trace() -> None:
     observation = seen([(second, b"".join(numbered(4))) for second in range(1, 6)])
     rhythm = measure_rhythm(observation, dissect(observation.body))
     assert (rhythm.kind, rhythm.clumps, rhythm.blocks_per_clump, rhythm.pause_seconds) == ("clumps", 5, 4, 1.0)
@@ -97,7 +97,7 @@ def test_measured_numbers_are_those_of_the_trace() -> None:
 @pytest.mark.parametrize(
     ("size", "words"), [(4096, "4096 bytes (a buffer of 4096?)"), (8100, "8100 bytes (a buffer of 8192?)"), (600, "600 bytes")]
 )
-def test_usual_buffer_sizes_are_named(size: int, words: str) -> None:
+def test_near_size_names_common_buffer_sizes(size: int, words: str) -> None:
     assert near_size(size) == words
 
 
@@ -113,19 +113,19 @@ def test_usual_buffer_sizes_are_named(size: int, words: str) -> None:
         (("Via", "1.1 google"), "Google's load balancer"),
         (("X-Cache", "MISS"), "a cache"),
         (("X-Accel-Buffering", "yes"), "nginx"),
-        (("ETag", 'W/"1f"'), "whoever computes the ETag from the whole body"),
+        (("ETag", 'W/"1f"'), "a layer that computes the ETag from the whole body"),
         (("Content-Encoding", "gzip"), "compression"),
         (("X-Envoy-Upstream-Service-Time", "3"), "Envoy"),
     ],
 )
-def test_who_stands_between_is_told_by_header_fields(field: tuple[str, str], name: str) -> None:
+def test_header_fields_identify_the_proxy(field: tuple[str, str], name: str) -> None:
     [suspect] = find_suspects(head(field), PLAIN)
     assert suspect.name == name
     assert field[1].lower() in suspect.evidence.lower()
     assert suspect.remedy
 
 
-def test_nobody_is_suspected_without_a_trace_and_x_accel_buffering_no_clears_nginx() -> None:
+def test_doctor_suspects_no_proxy_without_a_trace_and_clears_nginx_by_x_accel_buffering_no() -> None:
     trace = in_pieces(BLOCK * 90, 4096, 2.0)
     assert "--through" in judged(seen(trace)).do
-    assert "hardly nginx" in judged(seen(trace), head(("X-Accel-Buffering", "no"))).do
+    assert "probably not nginx" in judged(seen(trace), head(("X-Accel-Buffering", "no"))).do

@@ -1,4 +1,4 @@
-"""A stream behind TLS, as a process, because the certificates to trust are read once."""
+"""Test a stream behind TLS, in a process, because trusted certificates are read only once."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from tests.stack import REPOSITORY, clean_environment
 
 
 async def consult_process(url: str, seconds: int, **environ: str) -> tuple[int | None, bytes, bytes]:
-    """Gives exit status, standard output and standard error."""
+    """Run the doctor in a process; return exit status, standard output and standard error."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gateway", "doctor", url, "--json", "--seconds", str(seconds), "--once"),
         cwd=REPOSITORY,
@@ -27,14 +27,14 @@ async def consult_process(url: str, seconds: int, **environ: str) -> tuple[int |
 
 
 @pytest.mark.caddy
-async def test_http_2_behind_tls_is_told_of_and_a_certificate_that_nobody_knows_is_status_2(tmp_path: Path) -> None:
+async def test_doctor_reports_http_2_behind_tls_and_gives_status_2_for_an_untrusted_certificate(tmp_path: Path) -> None:
     async with Source() as source, caddy_with_tls(source.url, tmp_path) as (url, authority), asyncio.timeout(60):
         trusting, doubting = await asyncio.gather(
             consult_process(f"{url}/live", 3, SSL_CERT_FILE=str(authority)),
-            consult_process(f"{url}/live", 30),  # it is over as soon as there is a certificate
+            consult_process(f"{url}/live", 30),  # ends at once, when the certificate is rejected
         )
     assert trusting[0] == 0, trusting
     assert {finding["check"]: finding["severity"] for finding in json.loads(trusting[1])["findings"]}["http/2"] == "ok"
     assert doubting[0] == 2
-    assert b"could not be asked" in doubting[2]
+    assert b"could not connect" in doubting[2]
     assert b"certificate verify failed" in doubting[2]
