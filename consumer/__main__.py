@@ -27,11 +27,11 @@ from .upkeep import Retention
 from .verify import verify
 from .worker import Worker, WorkerOptions
 
-_FLUSH_SPANS_SECONDS = 1.0  # behind the drain
+_FLUSH_SPANS_SECONDS = 1.0  # after the drain
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Gives the exit status: 0 done, 1 a log with problems or one that is in use, 2 wrong usage."""
+    """Run the command line. Return the exit status: 0 done, 1 a log with problems or in use, 2 wrong usage."""
     asked = parse_arguments(_parser(), ConsumerSettings, arguments)
     if asked.command is not None:
         return _read_log(asked)
@@ -49,7 +49,7 @@ def _read_log(asked: argparse.Namespace) -> int:
         if asked.command == "verify":
             return verify(asked.directory, show_events=asked.events)
         return tail(asked.directory, count=asked.lines, follow=asked.follow)
-    except BrokenPipeError:  # whoever read our output has enough
+    except BrokenPipeError:  # the reader of our output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
         return 1
     except KeyboardInterrupt:
@@ -58,23 +58,23 @@ def _read_log(asked: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m consumer", description="Logs each event of an event stream, durably, in order, none lost and none twice."
+        prog="python -m consumer", description="Log each event of an event stream durably, in order and exactly once."
     )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="without a command it consumes; commands that read a log")
-    check = commands.add_parser("verify", help="check a log: exit status 0 only when it is clean", description=verify.__doc__)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="without a command: consume; with a command: read a log")
+    check = commands.add_parser("verify", help="check a log; the exit status is 0 only if it is clean", description=verify.__doc__)
     check.add_argument("directory", type=Path, metavar="DIR")
     check.add_argument("--events", action="store_true", help="print each event's line too")
     follow = commands.add_parser("tail", help="print a log's newest lines and follow it", description=tail.__doc__)
     follow.add_argument("directory", type=Path, metavar="DIR")
-    follow.add_argument("-n", "--lines", type=_count, default=10, metavar="N", help="how many lines to begin with (default 10)")
-    follow.add_argument("--no-follow", dest="follow", action="store_false", help="end after them")
+    follow.add_argument("-n", "--lines", type=_count, default=10, metavar="N", help="number of lines to start with (default 10)")
+    follow.add_argument("--no-follow", dest="follow", action="store_false", help="exit after them")
     return parser
 
 
 def _count(text: str) -> int:
     number = int(text)
     if number < 0:
-        raise argparse.ArgumentTypeError(f"{number} is negative")
+        raise argparse.ArgumentTypeError(f"must not be negative, got {number}")
     return number
 
 
@@ -91,7 +91,7 @@ def _consume(settings: ConsumerSettings) -> int:
         drained, status = True, 1
     output.close(timeout=settings.stdout_stall_seconds)
     if not drained:
-        os._exit(status)  # the thread that writes hangs on the disk, and would be waited for without end
+        os._exit(status)  # the thread that writes hangs on the disk, and Python would wait for it for ever
     return status
 
 

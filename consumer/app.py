@@ -1,4 +1,4 @@
-"""The status port: ready or not, and the metrics."""
+"""The status port: readiness and metrics."""
 
 import time
 from collections.abc import Iterator
@@ -18,29 +18,29 @@ _STATES = ("connecting", "open", "finished", "refused", "closed")
 
 
 def create_app(worker: Worker, metrics: "WorkerMetrics | None" = None) -> web.Application:
-    """Gives the status pages of `worker`."""
+    """Return the status pages of `worker`."""
     app = web.Application()
     add_status_routes(app, (metrics or WorkerMetrics(worker)).registry, worker.not_ready)
     return app
 
 
 class WorkerMetrics(Collector):
-    """Reads a worker's counts when they are asked for."""
+    """Read a worker's counts on each scrape."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        build = Gauge("consumer_build_info", "1 for the release that runs.", ["version"], registry=self.registry)
+        build = Gauge("consumer_build_info", "1 for the running release.", ["version"], registry=self.registry)
         build.labels(VERSION).set(1)
         self.loop_lag = LoopLag(
-            Histogram("consumer_loop_lag_seconds", "How late the event loop was.", buckets=LAG_BUCKETS, registry=self.registry)
+            Histogram("consumer_loop_lag_seconds", "Delay of the event loop.", buckets=LAG_BUCKETS, registry=self.registry)
         )
-        worst = Gauge("consumer_loop_lag_worst_seconds", "The worst of the last 15 to 30 seconds.", registry=self.registry)
+        worst = Gauge("consumer_loop_lag_worst_seconds", "The longest delay of the last 15 to 30 seconds.", registry=self.registry)
         worst.set_function(lambda: self.loop_lag.worst_seconds)
         write = Histogram(
             "consumer_write_seconds",
-            "Time until lines were durable, of each group that was written as one.",
+            "Time until a group of lines, written as one, was durable.",
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
             registry=self.registry,
         )
@@ -56,20 +56,20 @@ class WorkerMetrics(Collector):
         subscription, intake = self._worker.subscription, self._worker.intake
         if subscription is None or intake is None:
             return
-        state = GaugeMetricFamily("consumer_source_state", "1 for the state that the source is in.", labels=["state"])
+        state = GaugeMetricFamily("consumer_source_state", "1 for the current state of the source.", labels=["state"])
         for name in _STATES:
             state.add_metric([name], name == subscription.state)
         yield state
         yield GaugeMetricFamily("consumer_connected", "1 while an event stream is open.", subscription.state == "open")
         yield CounterMetricFamily("consumer_reconnections", "Event streams opened after the first.", max(subscription.connections - 1, 0))
-        yield CounterMetricFamily("consumer_received_bytes", "Bytes of event stream that came.", subscription.bytes_received)
-        yield CounterMetricFamily("consumer_events", "Events that were taken in, repeats apart.", intake.tally.events)
-        yield CounterMetricFamily("consumer_duplicates_dropped", "Repeats that were dropped.", intake.tally.duplicates)
-        yield CounterMetricFamily("consumer_gaps", "Gap records that were written.", intake.tally.gaps)
-        yield CounterMetricFamily("consumer_missed_events", "Events known to be missing, of all gaps.", intake.tally.missed)
+        yield CounterMetricFamily("consumer_received_bytes", "Bytes of event stream received.", subscription.bytes_received)
+        yield CounterMetricFamily("consumer_events", "Events received, without repeats.", intake.tally.events)
+        yield CounterMetricFamily("consumer_duplicates_dropped", "Repeats dropped.", intake.tally.duplicates)
+        yield CounterMetricFamily("consumer_gaps", "Gap records written.", intake.tally.gaps)
+        yield CounterMetricFamily("consumer_missed_events", "Events known to be missing, over all gaps.", intake.tally.missed)
         if intake.tally.last_received is not None:
             lag = max(time.time() - intake.tally.last_received, 0.0)
-            yield GaugeMetricFamily("consumer_last_event_age_seconds", "Time since the newest event came.", lag)
+            yield GaugeMetricFamily("consumer_last_event_age_seconds", "Time since the newest event.", lag)
         error = GaugeMetricFamily("consumer_last_error", "1 for the newest reason why the source was not connected.", labels=["reason"])
         if subscription.last_error:
             error.add_metric([subscription.last_error], 1)
@@ -78,8 +78,8 @@ class WorkerMetrics(Collector):
     def _log_metrics(self) -> Iterator[Metric]:
         writer, output = self._worker.writer, self._worker.output
         if writer is not None:
-            yield CounterMetricFamily("consumer_durable_lines", "Lines of the log that are durable.", writer.durable)
+            yield CounterMetricFamily("consumer_durable_lines", "Durable lines of the log.", writer.durable)
             yield GaugeMetricFamily("consumer_pending_bytes", "Bytes of lines that are not durable yet.", writer.pending_bytes)
             yield GaugeMetricFamily("consumer_log_writable", "1 unless the newest write to the log failed.", writer.failure is None)
         if output is not None:
-            yield CounterMetricFamily("consumer_stdout_left_out_lines", "Lines that standard output did not take.", output.left_out)
+            yield CounterMetricFamily("consumer_stdout_left_out_lines", "Lines left out of standard output.", output.left_out)

@@ -1,4 +1,4 @@
-"""Checks a log line by line."""
+"""Check a log line by line."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,12 +9,12 @@ from .record import GAP_FACTS, Position, Record, RecordError, decode
 from .segment import Segment, SegmentUnreadable, list_segments
 
 WINDOW = 500_000
-"""How many of the newest IDs are compared: two of the same event further apart are not noticed. Bounds the memory, about 100 MiB."""
+"""The number of newest IDs that are compared; duplicates further apart are not detected. Bounds the memory to about 100 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that a clean log does not have."""
+    """A fault that a clean log does not have."""
 
     kind: str
     """One of `Audit.KINDS`."""
@@ -28,10 +28,10 @@ class Problem:
 
 @dataclass(slots=True)
 class Audit:
-    """The check of one log directory: iterate `check` to its end, then look at the counts.
+    """The check of one log directory: iterate `check` to its end, then read the counts.
 
     A duplicate is an event whose ID, type and content all equal an earlier one's, unless the line says `repeat`: then the source
-    sent it twice on one connection, which is its right. An ID with other content is a reused ID: it is counted, and no problem.
+    sent it twice on one connection, which it may. An ID with other content is a reused ID, which is counted but is no problem.
     """
 
     KINDS = ("gap", "duplicate", "torn line", "damaged line", "misplaced line", "unreadable segment")
@@ -43,7 +43,7 @@ class Audit:
     repeats: int = 0
     reused: int = 0
     being_written: bool = False
-    """The last line was unfinished while a consumer owned the log: it was being written."""
+    """Whether the last line was unfinished because a consumer was writing it."""
     first: Position | None = None
     last: Position | None = None
     problems: dict[str, int] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Audit:
     _ids: dict[int, None] = field(default_factory=dict)
 
     def check(self) -> Iterator[tuple[Segment, bytes, list[Problem]]]:
-        """Gives each line with its segment and its problems; for a segment that cannot be read, an empty line. Raises OSError."""
+        """Yield each line with its segment and its problems, and an empty line for an unreadable segment. Raises OSError."""
         for kind in self.KINDS:
             self.problems[kind] = 0
         segments = list_segments(self.directory)
@@ -66,10 +66,10 @@ class Audit:
                     problems = [*self._check_line(segment, place, line, first=number == 1, newest=newest)]
                     yield segment, line, self._count(problems)
             except FileNotFoundError:
-                if self.last is not None:  # else retention was faster than we
-                    yield segment, b"", self._count([Problem("unreadable segment", segment.path.name, "it was removed meanwhile")])
+                if self.last is not None:  # else retention removed it before the check began
+                    yield segment, b"", self._count([Problem("unreadable segment", segment.path.name, "it was removed during the check")])
             except SegmentUnreadable as error:
-                yield segment, b"", self._count([Problem("unreadable segment", segment.path.name, f"behind line {number}: {error}")])
+                yield segment, b"", self._count([Problem("unreadable segment", segment.path.name, f"after line {number}: {error}")])
 
     @property
     def clean(self) -> bool:
@@ -85,7 +85,7 @@ class Audit:
             if newest and is_owned(self.directory):
                 self.being_written = True
             else:
-                yield Problem("torn line", place, f"{len(line)} bytes without a line end; the consumer cuts them off when it starts")
+                yield Problem("torn line", place, f"{len(line)} bytes without a line end; the consumer removes them when it starts")
             return
         try:
             record = decode(line)
@@ -122,7 +122,7 @@ class Audit:
         if record.repeat:
             self.repeats += 1
         elif earlier is not None:
-            yield Problem("duplicate", place, f"ID {record.id!r} is in line {earlier} already")
+            yield Problem("duplicate", place, f"ID {record.id!r} is already in line {earlier}")
         elif id in self._ids:
             self.reused += 1
         self._ids.pop(id, None)
@@ -134,4 +134,4 @@ class Audit:
 def _describe_gap(record: Record) -> str:
     gap = record.gap or {}
     parts = [f"{name} {gap[name]}" for name in GAP_FACTS if gap.get(name) is not None]
-    return ", ".join(parts) or "the source did not say of what"
+    return ", ".join(parts) or "the source gave no details"

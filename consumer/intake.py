@@ -1,4 +1,4 @@
-"""Decides what becomes of an event: a line of the log, a line and a gap before it, or nothing because it is a repeat."""
+"""Decide what becomes of an event: a line of the log, a gap and a line, or nothing for a repeat."""
 
 import json
 from dataclasses import dataclass, replace
@@ -18,27 +18,27 @@ _log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Tally:
-    """What came in since the start."""
+    """Counts since the start."""
 
     events: int = 0
     """Events that became lines."""
     gaps: int = 0
     missed: int = 0
-    """Events known to be missing, where the gap tells a number."""
+    """Events known to be missing, as far as gaps have a number."""
     duplicates: int = 0
     """Repeats that were dropped."""
     last_received: float | None = None
-    """Unix time of the newest event, repeats too."""
+    """Unix time of the newest event, repeats included."""
 
 
 class Intake:
-    """Turns the events of one source, connection after connection, into records whose positions have no holes.
+    """Turn the events of one source, over all connections, into records with consecutive positions.
 
     The order of its records must be the order of the lines in the log. A repeat is an event whose ID, type and content all equal one of
-    the newest `window` records from before the present connection; it is dropped, once per connection. The same event again on one
-    connection is the source's own doing: it is logged, marked `repeat`.
+    the newest `window` records from before the current connection; it is dropped, once per connection. If the source itself sends an
+    event twice on one connection, the second is logged and marked `repeat`.
 
-    A gap is what the source says is one (an event of type `gap`), and, unless `gaps_from_ids` is False, what `IdSequence` concludes.
+    A gap is an event of type `gap` from the source or, unless `gaps_from_ids` is False, a conclusion of `IdSequence`.
     """
 
     def __init__(self, source: str, recovered: Recovered, *, window: int, gaps_from_ids: bool = True, clock: Clock = utc_now) -> None:
@@ -65,14 +65,14 @@ class Intake:
         return f"<Intake next={self._epoch}-{self._number} connection={self._connection}>"
 
     def connected(self, asked: str) -> None:
-        """Notes that the events from now on come from a new connection, whose request sent `asked` as `Last-Event-ID`, or "" for none."""
+        """Record a new connection, whose request sent `asked` as `Last-Event-ID` ("" for none), for the events from now on."""
         self._report_dropped()
         self._connection += 1
         self._asked = asked
         self._resuming = True
 
     def take(self, event: Event) -> list[Record]:
-        """Gives the records that `event` becomes: none for a repeat, else its own, behind a gap when events are missing before it."""
+        """Return the records for `event`: none for a repeat, else its own, after a gap when events are missing before it."""
         now = self._clock()
         self.tally.last_received = now.timestamp()
         record = self._record(event, write_time(now))
@@ -99,7 +99,7 @@ class Intake:
         return records
 
     def _resume(self, record: Record) -> list[Record]:
-        """Takes the first new ID on a connection: was anything left out between it and the last one?"""
+        """Return the records for the first new ID on a connection, with a gap if events are missing since the last one."""
         self._report_dropped()
         self._resuming = False
         id = record.id or ""
@@ -140,7 +140,7 @@ class Intake:
 
 
 def _read_gap(data: str) -> dict[str, Any]:
-    """Gives what a `gap` event tells: its JSON object as it is, anything else as `data`; always with a `reason`."""
+    """Return the content of a `gap` event: its JSON object, or anything else as `data`; always with a `reason`."""
     try:
         told = json.loads(data)
     except (ValueError, RecursionError):

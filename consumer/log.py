@@ -1,4 +1,4 @@
-"""The durable log: lines go in, segments come out, and what it says is durable survives a power cut."""
+"""The durable log: it takes lines and writes segments. Lines that it reports as durable survive a power cut."""
 
 import fcntl
 import os
@@ -16,7 +16,7 @@ from .recovery import Recovered, recover
 from .segment import list_segments, segment_path, sync_directory
 
 _WRITE_BYTES = 1024 * 1024
-_LONGEST_UNSYNCED_BYTES = 4 * 1024 * 1024  # they are kept in memory too, to be written again when a sync fails
+_LONGEST_UNSYNCED_BYTES = 4 * 1024 * 1024  # unsynced lines are kept in memory too, to be written again when a sync fails
 
 
 _LOCK = "consumer.lock"
@@ -27,7 +27,7 @@ class LogInUse(Exception):
     """Another consumer owns the log directory."""
 
     def __init__(self, directory: Path) -> None:
-        super().__init__(f"{directory}: another consumer writes this log; stop it or choose another CONSUMER_LOG_DIR")
+        super().__init__(f"{directory}: another consumer writes this log; stop it or set another CONSUMER_LOG_DIR")
         self.directory = directory
 
 
@@ -38,19 +38,19 @@ class Rotation:
     max_bytes: int = 64 * 1024 * 1024
     max_age_seconds: float = 86_400.0
     sync_seconds: float = 0.0
-    """0: every flush."""
+    """Seconds between syncs; 0: sync in every flush."""
 
 
 class EventLog:
-    """A log directory, owned. Not for use by two threads at a time; every method may block on the disk.
+    """A log directory that this process owns. Only one thread at a time may use it; every method may block on the disk.
 
-    `append` only takes lines; `flush` writes them and gives those that became durable, in order. When `flush` raises OSError
-    nothing is lost: call it again, as often as it takes. A write that failed half way, or was written but not synced, is cut off and
-    written anew, because after a failed fsync the kernel may have dropped the pages and call the next fsync a success.
+    `append` only buffers lines; `flush` writes them and returns those that became durable, in order. When `flush` raises OSError
+    nothing is lost: call it again, until it succeeds. A write that failed halfway, or was written but not synced, is truncated and
+    written again, because after a failed fsync the kernel may have dropped the pages and report success for the next fsync.
     """
 
     def __init__(self, directory: Path, rotation: Rotation, *, source: str, window: int) -> None:
-        """Opens the log and makes the directory if need be; `source` and `window` as for `recover`. Raises LogInUse, OSError."""
+        """Open the log, and create the directory if it is missing; `source` and `window` as for `recover`. Raises LogInUse, OSError."""
         self.directory = directory
         self._rotation = rotation
         directory.mkdir(parents=True, exist_ok=True)
@@ -80,14 +80,14 @@ class EventLog:
         self.close()
 
     def append(self, lines: Iterable[bytes]) -> None:
-        """Takes lines, in the order of their positions."""
+        """Buffer lines, in the order of their positions."""
         self._unwritten.extend(lines)
 
     def flush(self, *, sync: bool = False) -> list[bytes]:
-        """Writes what it took; syncs if that is due or if `sync`. Gives the lines that are durable now. Raises OSError."""
+        """Write the buffered lines; sync if that is due or if `sync`. Return the lines that are durable now. Raises OSError."""
         if self._broken:
             self._mend()
-        self._broken = True  # until we are through: whatever is raised between, the next call mends first
+        self._broken = True  # until the end: after any exception between, the next call repairs first
         while self._unwritten:
             if self._size and (self._size + len(self._unwritten[0]) > self._rotation.max_bytes or self._too_old()):
                 self._rotate()
@@ -101,7 +101,7 @@ class EventLog:
         return durable
 
     def close(self) -> None:
-        """Lets go of the directory. What `flush` did not give is not promised."""
+        """Release the directory. Lines that `flush` did not return may be lost."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -142,7 +142,7 @@ class EventLog:
         self.rotations += 1
 
     def _write(self) -> None:
-        """Writes as many lines as make one good write and fit the segment, one at least."""
+        """Write as many lines as one write should have and the segment has room for, at least one."""
         batch: list[bytes] = []
         length = 0
         for line in self._unwritten:
@@ -170,7 +170,7 @@ class EventLog:
         self._unsynced.clear()
 
     def _mend(self) -> None:
-        """Goes back to what was durable; everything behind it will be written anew."""
+        """Return to the durable state; everything after it will be written again."""
         self._next -= len(self._unsynced)
         self._unwritten.extendleft(reversed(self._unsynced))
         self._unsynced.clear()
@@ -200,7 +200,7 @@ def _lock(directory: Path) -> int:
 
 
 def _first_received(path: Path) -> float:
-    """The Unix time of the first line of a segment that has one; the file's own time when that line cannot be read."""
+    """Return the Unix time of the first line of a non-empty segment, or the file's own time if that line cannot be read."""
     with path.open("rb") as file:
         line = file.readline()
     try:
@@ -210,12 +210,12 @@ def _first_received(path: Path) -> float:
 
 
 def is_log(directory: Path) -> bool:
-    """Tells whether a consumer ever wrote a log in `directory`."""
+    """Whether a consumer ever wrote a log in `directory`."""
     return directory.is_dir() and ((directory / _LOCK).exists() or bool(list_segments(directory)))
 
 
 def is_owned(directory: Path) -> bool:
-    """Tells whether a consumer writes the log in `directory` now."""
+    """Whether a consumer is writing the log in `directory` now."""
     try:
         handle = os.open(directory / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

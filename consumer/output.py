@@ -1,4 +1,4 @@
-"""Standard output, which may be read slowly, not at all, or be gone, without holding up anything for ever."""
+"""Standard output, whose reader may be slow, stuck or gone, and must not block the consumer for ever."""
 
 import asyncio
 import contextlib
@@ -18,10 +18,10 @@ _MAX_BUFFERED_BYTES = 1024 * 1024
 
 
 class Output:
-    """A file descriptor that a thread of its own writes to, from a bounded buffer, whole lines in order.
+    """A file descriptor and a bounded buffer, from which a thread of its own writes whole lines in order.
 
-    A reader that is slower than the lines slows `put`; one that takes nothing for `stall_seconds` is not waited for any more, and lines
-    that find no room are left out and counted, until it reads again. When the reader is gone, everything is left out.
+    A slow reader slows `put`. After `stall_seconds` without progress, `put` stops waiting: lines that do not fit are left out and
+    counted, until the reader reads again. When the reader is gone, all lines are left out.
     """
 
     def __init__(self, descriptor: int, *, stall_seconds: float) -> None:
@@ -33,7 +33,7 @@ class Output:
         self._stall_seconds = stall_seconds
         self._lines: deque[bytes] = deque()
         self._buffered = 0
-        self._moved_at = time.monotonic()  # when the reader last took something, or the buffer was last empty
+        self._moved_at = time.monotonic()  # when the reader last made progress, or the buffer was last empty
         self._changed = threading.Condition()
         self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
         self._closing = False
@@ -46,15 +46,15 @@ class Output:
         return f"<Output buffered={self._buffered} left_out={self.left_out} gone={self.gone}>"
 
     def write(self, text: str) -> int:
-        """Takes a fact of the log, never waits: loggers write to it as to a text file."""
+        """Buffer a line without waiting, for loggers that write to a text file."""
         self._offer(text.encode("utf-8", "backslashreplace"))
         return len(text)
 
     def flush(self) -> None:
-        """There is nothing to do: the thread writes as soon as it can."""
+        """Do nothing: the thread writes as soon as it can."""
 
     async def put(self, lines: Sequence[bytes]) -> None:
-        """Takes lines, waiting for a reader that is slow but reads."""
+        """Buffer lines, and wait for a reader that is slow but reads."""
         if self.gone:
             self.left_out += len(lines)
             return
@@ -67,19 +67,19 @@ class Output:
                 self._offer(line)
         if self.left_out > self._reported and self._moved_at > self._left_out_at:
             left_out, self._reported = self.left_out - self._reported, self.left_out
-            _log.warning("standard output was not read, lines were left out of it; the log has the events", lines=left_out)
+            _log.warning("standard output was not read: lines were left out of it, but the log has the events", lines=left_out)
 
     async def _wait_for_room(self, line: bytes) -> None:
         loop = asyncio.get_running_loop()
         while not self._fits(line) and (patience := self._patience()) > 0:
             room = asyncio.Event()
             self._waiter = (loop, room)
-            if not self._fits(line):  # or the thread may have moved before it could see the waiter
+            if not self._fits(line):  # or the thread may have made room before it could see the waiter
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(room.wait(), patience)
 
     def close(self, timeout: float) -> None:
-        """Writes what is buffered, for at most `timeout` seconds."""
+        """Write the buffered lines, for at most `timeout` seconds."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -133,7 +133,7 @@ class Output:
     def _write_some(self, piece: memoryview) -> int:
         try:
             return os.write(self._descriptor, piece)
-        except BlockingIOError:  # whoever started us shares a non-blocking descriptor
+        except BlockingIOError:  # the descriptor is non-blocking because the parent process shares it
             select.select([], [self._descriptor], [])
             return 0
 

@@ -1,4 +1,4 @@
-"""A line on the terminal that says how far a command is; nothing anywhere else."""
+"""A progress line on a terminal; nothing anywhere else."""
 
 import sys
 import time
@@ -8,7 +8,7 @@ _ERASE_LINE = "\r\x1b[K"
 
 
 class Progress:
-    """Draws on standard error, and only if that is a terminal."""
+    """Draw on standard error, only if it is a terminal."""
 
     def __init__(self) -> None:
         self._shown = False
@@ -21,7 +21,7 @@ class Progress:
         return self._enabled and time.monotonic() - self._drawn_at >= _REDRAW_SECONDS
 
     def show(self, text: str) -> None:
-        """Draws `text` in the place of what was drawn before."""
+        """Draw `text` in place of the last one."""
         if self._enabled:
             sys.stderr.write(_ERASE_LINE + text)
             sys.stderr.flush()
@@ -29,7 +29,7 @@ class Progress:
             self._drawn_at = time.monotonic()
 
     def clear(self) -> None:
-        """Gives the line back, for example before something is printed."""
+        """Erase the line, for example before printing something."""
         if self._shown:
             sys.stderr.write(_ERASE_LINE)
             sys.stderr.flush()

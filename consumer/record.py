@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 GAP_FACTS = ("asked", "first_retained", "after", "before", "missed", "reason")
-"""What a gap is described by, as far as it has it: the first two are those of the producer's topics, the next three our own."""
+"""The facts of a gap, as far as it has them: the first two are those of the producer's topics, the next three our own."""
 
 
 class RecordError(ValueError):
@@ -16,7 +16,7 @@ class RecordError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a line stands: the `number`-th line, from 1 and without holes, of the log that was born as `epoch`."""
+    """The position of a line: the `number`-th line, from 1 and without holes, of the log with this `epoch`."""
 
     epoch: str
     number: int
@@ -26,7 +26,7 @@ class Position:
 
     @classmethod
     def parse(cls, text: str) -> "Position":
-        """Raises RecordError."""
+        """Parse `<epoch>-<number>`. Raises RecordError."""
         epoch, dash, number = text.rpartition("-")
         if not (dash and epoch and number.isascii() and number.isdigit() and len(number) <= 18):
             raise RecordError(f"position {text[:80]!r} is not <epoch>-<number>")
@@ -35,7 +35,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """An event as it was logged, or, when `gap` is not None, the place where events are missing."""
+    """An event as it was logged or, when `gap` is not None, a place where events are missing."""
 
     received_at: str
     """RFC 3339, UTC, microseconds."""
@@ -47,25 +47,25 @@ class Record:
     data: str | None = None
     gap: dict[str, Any] | None = None
     last_event_id: str | None = None
-    """For a record without an ID of its own: the last event ID after it, so that the newest line alone tells where to go on."""
+    """The last event ID after a record without an ID of its own, so that the newest line alone tells where to resume."""
     repeat: bool = False
-    """The source sent the same event again on one connection: its own repetition, and logged as such."""
+    """Whether the source itself sent the same event again on one connection; such a repeat is logged."""
 
     @property
     def checkpoint(self) -> str | None:
-        """What to send as `Last-Event-ID` after this record; empty: nothing; None: the record does not tell."""
+        """The `Last-Event-ID` to send after this record; empty: none; None: unknown from this record."""
         return self.last_event_id if self.id is None else self.id
 
     def key(self) -> int:
-        """Equal for records of one and the same event: ID, type and content agree. Differs from process to process.
+        """Return a hash that is equal for records of the same event: ID, type and content agree. It differs from process to process.
 
-        The content counts, because a source that counts from 1 again after a restart sends other events under IDs that are known.
+        The content counts, because a source that restarts its numbering sends other events under known IDs.
         """
         content = self.data if self.gap is None else json.dumps(self.gap, sort_keys=True)
         return hash((self.id, self.type, content))
 
     def encode(self) -> bytes:
-        """Gives the line, with its LF."""
+        """Return the line, with its LF."""
         line: dict[str, Any] = {"received_at": self.received_at, "source": self.source, "id": self.id, "type": self.type}
         if self.gap is None:
             line["data"] = self.data
@@ -80,7 +80,7 @@ class Record:
 
 
 def decode(line: bytes) -> Record:
-    """Gives the record of a line. Raises RecordError."""
+    """Return the record of a line. Raises RecordError."""
     try:
         fields = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -89,7 +89,7 @@ def decode(line: bytes) -> Record:
         raise RecordError("not a JSON object")
     gap, data = fields.get("gap"), fields.get("data")
     if not (isinstance(gap, dict) if data is None else isinstance(data, str) and gap is None):
-        raise RecordError("neither a text `data` nor an object `gap`, or both")
+        raise RecordError("must have either a string `data` or an object `gap`")
     return Record(
         received_at=_text(fields, "received_at"),
         source=_text(fields, "source"),
@@ -106,7 +106,7 @@ def decode(line: bytes) -> Record:
 def _text(fields: dict[str, Any], name: str) -> str:
     value = fields.get(name)
     if not isinstance(value, str):
-        raise RecordError(f"`{name}` is missing or not a text")
+        raise RecordError(f"`{name}` is missing or not a string")
     return value
 
 
@@ -122,5 +122,5 @@ def utc_now() -> datetime:
 
 
 def write_time(time: datetime) -> str:
-    """Gives `time`, which must be UTC, as RFC 3339."""
+    """Return `time`, which must be UTC, as RFC 3339."""
     return time.isoformat(timespec="microseconds").replace("+00:00", "Z")

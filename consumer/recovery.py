@@ -1,4 +1,4 @@
-"""What a log directory tells when it is opened: where the log ends, and what a consumer has to remember of it."""
+"""Recover the state of a log directory when it is opened: the end of the log, and the newest events."""
 
 import os
 import secrets
@@ -15,7 +15,7 @@ _PIECE_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is remembered of a record."""
+    """The facts that are remembered of a record."""
 
     id: str | None
     key: int
@@ -33,28 +33,28 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """The state of a log between two lives of its consumer."""
+    """The state of a log between two runs of its consumer."""
 
     epoch: str
     next_number: int
-    """Of the line that comes next."""
+    """The number of the next line."""
     checkpoint: str = ""
-    """The last event ID of the source that the log vouches for; empty: none."""
+    """The newest event ID of the source that the log has; empty: none."""
     recent: list[Seen] = field(default_factory=list)
     """The newest records of the source, oldest first."""
     other_source: str | None = None
-    """Where the newest record came from, when that was not the source."""
+    """The source of the newest record, if it is another one."""
     cut_bytes: int = 0
-    """Bytes of a torn last line that were cut off."""
+    """Bytes of a torn last line that were removed."""
     unreadable: list[str] = field(default_factory=list)
     """Segments that could not be read to the end."""
 
 
 def recover(directory: Path, source: str, window: int) -> Recovered:
-    """Puts right what a crash left behind and gives the log's state, looking at the newest `window` records.
+    """Repair the directory after a crash, and return the log's state from the newest `window` records.
 
-    IDs mean something to the source that gave them only, so records from other sources tell where the log ends and nothing else.
-    What it gives is durable. The caller owns the directory. Raises OSError.
+    IDs have a meaning only for their own source, so records of other sources count only for the end of the log.
+    The returned state is durable. The caller owns the directory. Raises OSError.
     """
     cut_bytes = 0
     clear_unfinished(directory)
@@ -64,7 +64,7 @@ def recover(directory: Path, source: str, window: int) -> Recovered:
     sync_directory(directory)
     unreadable: list[str] = []
     recent = _read_back(segments, window, unreadable)
-    # The next line may have to begin a segment, whose name must not be that of a compressed one, however little of it can be read.
+    # The next line may have to begin a segment, whose name must differ from that of an unreadable compressed one.
     next_number = segments[-1].first + segments[-1].compressed if segments else 1
     if not recent:
         return Recovered(secrets.token_hex(6), next_number, cut_bytes=cut_bytes, unreadable=unreadable)
@@ -83,7 +83,7 @@ def recover(directory: Path, source: str, window: int) -> Recovered:
 
 
 def _cut_torn_end(path: Path) -> int:
-    """Cuts everything behind the last line that is a record, syncs, and gives the number of bytes that it cut."""
+    """Remove everything after the last line that is a record, sync, and return the number of removed bytes."""
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
         end = size
@@ -106,9 +106,9 @@ def _is_record(line: bytes) -> bool:
 
 
 def lines_backwards(path: Path, size: int) -> Iterator[tuple[int, bytes]]:
-    """Gives the lines in the first `size` bytes of a file, last first, each with its offset; reads no more than is asked for."""
+    """Yield the lines in the first `size` bytes of a file, last first, each with its offset; read no more than the caller consumes."""
     with path.open("rb") as file:
-        pieces: deque[bytes] = deque()  # what was read of the line that is next
+        pieces: deque[bytes] = deque()  # the parts of the next line that were read
         at = size
         while at > 0:
             length = min(_PIECE_BYTES, at)
@@ -126,7 +126,7 @@ def lines_backwards(path: Path, size: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _read_back(segments: list[Segment], window: int, unreadable: list[str]) -> list[Seen]:
-    """Gives the newest `window` records, and more when none of them tells the checkpoint; oldest first."""
+    """Return the newest `window` records, or more until one of them has the checkpoint; oldest first."""
     recent: deque[Seen] = deque()
     for segment in reversed(segments):
         recent.extendleft(_newest_first(segment, window - len(recent), unreadable))
@@ -136,7 +136,7 @@ def _read_back(segments: list[Segment], window: int, unreadable: list[str]) -> l
 
 
 def _newest_first(segment: Segment, count: int, unreadable: list[str]) -> Iterator[Seen]:
-    """Gives the newest `count` records of a segment, or those down to the one that tells the checkpoint."""
+    """Yield the newest `count` records of a segment, or more until one has the checkpoint."""
     if segment.compressed:
         tail: deque[bytes] = deque(maxlen=max(count, 1))
         try:
@@ -150,7 +150,7 @@ def _newest_first(segment: Segment, count: int, unreadable: list[str]) -> Iterat
         try:
             seen = Seen.of(decode(line))
         except RecordError:
-            continue  # `verify` reports it; the log goes on behind it
+            continue  # `verify` reports it; the log continues after it
         yield seen
         given += 1
         if given >= count and seen.checkpoint is not None:

@@ -1,4 +1,4 @@
-"""Which events are known already."""
+"""Remember which events are known already."""
 
 
 class RepeatWindow:
@@ -17,7 +17,7 @@ class RepeatWindow:
         return len(self._connections)
 
     def note(self, key: int, connection: int) -> int | None:
-        """Makes `key` the newest, seen on `connection`. Gives the connection on which it was seen before, None for a new one."""
+        """Record `key` as the newest, seen on `connection`. Return the connection on which it was seen before, None for a new one."""
         known = self._connections.pop(key, None)
         self._connections[key] = connection
         if len(self._connections) > self._size:

@@ -17,7 +17,7 @@ _COMPRESSED_PIECE_BYTES = 16 * 1024  # repetitive lines shrink a hundredfold and
 
 
 class SegmentUnreadable(Exception):
-    """A segment's bytes cannot be had: the disk failed or the compressed data is damaged."""
+    """A segment cannot be read: the disk failed or the compressed data is damaged."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -32,10 +32,10 @@ class Segment:
         return self.path.suffix == ".zst"
 
     def lines(self) -> Iterator[bytes]:
-        """Gives line after line in bounded memory; the last has no LF when it is torn.
+        """Yield the lines, in bounded memory; the last one has no LF when it is torn.
 
         A segment that was compressed since it was listed is read under its new name. Raises FileNotFoundError when it is gone, and
-        SegmentUnreadable, after the lines that could be had.
+        SegmentUnreadable after the readable lines.
         """
         try:
             file = self.path.open("rb")
@@ -70,7 +70,7 @@ def _read(file: IO[bytes], piece_bytes: int) -> Iterator[bytes]:
 
 
 def _decompress(file: IO[bytes]) -> Iterator[bytes]:
-    """Gives the content of one zstd frame after another; unlike `stream_reader` it notices that the last one is cut short."""
+    """Yield the content of successive zstd frames; unlike `stream_reader`, detect that the last one is truncated."""
     frame = zstandard.ZstdDecompressor().decompressobj()
     for piece in _read(file, _COMPRESSED_PIECE_BYTES):
         rest = piece
@@ -91,10 +91,10 @@ def segment_path(directory: Path, first: int) -> Path:
 
 
 def list_segments(directory: Path) -> list[Segment]:
-    """Return the segments, oldest first. Where a crash left a segment and its compressed copy, only the plain one.
+    """Return the segments, oldest first. If a crash left a segment and its compressed copy, return only the plain one.
 
-    A listing is no snapshot: of a segment that gets its compressed name meanwhile it may have neither. The next one has it, so the
-    directory is listed until two listings agree.
+    A listing is no snapshot: it may miss a segment that is renamed to its compressed name meanwhile. The next listing has it, so
+    the directory is listed until two listings agree.
     """
     before, found = None, _list_once(directory)
     while found.keys() != before:
@@ -112,7 +112,7 @@ def _list_once(directory: Path) -> dict[int, Segment]:
 
 
 def clear_unfinished(directory: Path) -> int:
-    """Removes what a crash amid a compression left behind; gives the number of files. The segments themselves are whole."""
+    """Remove the files that a crash during compression left, and return their number. The segments themselves are whole."""
     removed = 0
     for name in os.listdir(directory):
         match = _NAME.fullmatch(name)
@@ -124,9 +124,9 @@ def clear_unfinished(directory: Path) -> int:
 
 
 def compress(segment: Segment, stopped: threading.Event) -> int | None:
-    """Puts a zstd copy in the place of a closed segment, and gives its size; None when `stopped` was set meanwhile.
+    """Replace a closed segment by a zstd copy, and return its size, or None when `stopped` was set meanwhile.
 
-    At every moment one of the two is whole: the copy is synced before it gets its name, and only then the plain file goes.
+    At every moment one of the two is whole: the copy is synced before it gets its name, and only then the plain file is removed.
     Raises OSError with nothing changed.
     """
     target = _compressed_path(segment.path)
@@ -139,7 +139,7 @@ def compress(segment: Segment, stopped: threading.Event) -> int | None:
                     writer.write(piece)
             if not stopped.is_set():
                 copy.flush()
-                os.utime(copy.fileno(), ns=(state.st_atime_ns, state.st_mtime_ns))  # retention goes by the age of the newest line
+                os.utime(copy.fileno(), ns=(state.st_atime_ns, state.st_mtime_ns))  # retention uses the age of the newest line
                 os.fsync(copy.fileno())
         if stopped.is_set():
             unfinished.unlink()
@@ -154,7 +154,7 @@ def compress(segment: Segment, stopped: threading.Event) -> int | None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Makes names that were given or taken in `directory` safe from a power cut."""
+    """Make new and removed names in `directory` durable."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""Tells from consecutive IDs that events are missing."""
+"""Conclude from consecutive IDs that events are missing."""
 
 import re
 
@@ -6,10 +6,10 @@ _COUNTED = re.compile(r"(?:(.*)-)?(0|[1-9][0-9]{0,17})", re.DOTALL)
 
 
 class IdSequence:
-    """Follows IDs that count: plain decimals, or `<epoch>-<offset>` with one epoch.
+    """Follow IDs that count: plain decimals, or `<epoch>-<offset>` with one epoch.
 
-    It only concludes anything where all IDs since the sequence began went up by exactly one, and there were two at least. Once
-    an ID jumped for another reason than a reconnection (a filtered topic, a time stamp) this sequence says nothing any more.
+    It concludes something only if all IDs since the sequence began went up by exactly one, and there were at least two. After an ID
+    jumped without a reconnection (a filtered topic, a time stamp), this sequence concludes nothing more.
     """
 
     __slots__ = ("_last", "_last_id", "_prefix", "_sparse", "_steps")
@@ -21,7 +21,7 @@ class IdSequence:
         return f"<IdSequence last={self._last_id!r} steps={self._steps} sparse={self._sparse}>"
 
     def restart(self) -> None:
-        """Forgets everything: the next ID begins a sequence."""
+        """Forget everything: the next ID begins a sequence."""
         self._prefix: str | None = None
         self._last: int | None = None
         self._last_id = ""
@@ -29,7 +29,7 @@ class IdSequence:
         self._sparse = False
 
     def feed(self, id: str) -> None:
-        """Takes the ID of the next event on the same connection."""
+        """Add the ID of the next event on the same connection."""
         if id == self._last_id:
             return  # several events may share one ID
         match = _COUNTED.fullmatch(id)
@@ -46,12 +46,12 @@ class IdSequence:
         self._prefix, self._last, self._last_id = prefix, number, id
 
     def recall(self, id: str) -> None:
-        """Takes an ID from the log, where connections cannot be told apart: going back is a new sequence, not a jump."""
+        """Add an ID from the log, which has no connections: going back begins a new sequence and is no jump."""
         self._leave_for(id)
         self.feed(id)
 
     def reconnect(self, id: str) -> None:
-        """Takes the first new ID after a reconnection: a jump forward is the server's, anything else begins a new sequence."""
+        """Add the first new ID after a reconnection: a jump forward is the server's, anything else begins a new sequence."""
         self._leave_for(id)
         match = _COUNTED.fullmatch(id)
         if match is not None and self._last is not None:
@@ -64,7 +64,7 @@ class IdSequence:
             self.restart()
 
     def missed(self, id: str, *, asked: str) -> int:
-        """Gives how many IDs lie between the last one, which was `asked` for, and `id`; 0 when that cannot be said."""
+        """Return the number of IDs between the last one, if it was `asked` for, and `id`; 0 if unknown."""
         match = _COUNTED.fullmatch(id)
         if match is None or self._last is None or self._sparse or not self._steps or not asked or asked != self._last_id:
             return 0

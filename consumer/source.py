@@ -1,4 +1,4 @@
-"""How a source is named where people can read it."""
+"""The name of a source in logs and messages."""
 
 import re
 from urllib.parse import urlsplit
@@ -7,7 +7,7 @@ _URL = re.compile(r"https?://[^\s'\"]+", re.IGNORECASE)
 
 
 def strip_secrets(url: str) -> str:
-    """Gives `url` without credentials, query and fragment, which may hold secrets."""
+    """Return `url` without credentials, query and fragment, which may hold secrets."""
     try:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
@@ -17,5 +17,5 @@ def strip_secrets(url: str) -> str:
 
 
 def hide_secrets(text: str) -> str:
-    """Gives `text`, an error's message perhaps, with each URL in it as `strip_secrets` leaves it."""
+    """Return `text`, such as an error message, with `strip_secrets` applied to each URL in it."""
     return _URL.sub(lambda url: strip_secrets(url[0]), text)

@@ -1,4 +1,4 @@
-"""Follows the source for as long as the consumer lives, and takes its events in."""
+"""Follow the source until the consumer stops, and take its events in."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ _LONGEST_REFUSED_FACTOR = 10
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """What is asked for, and with how much patience."""
+    """What to request, and the timeouts and delays."""
 
     url: str
     method: str = "GET"
@@ -39,20 +39,20 @@ class SourceOptions:
 
     @property
     def name(self) -> str:
-        """The URL as it may be shown."""
+        """The URL without secrets."""
         return strip_secrets(self.url)
 
 
 class Subscription:
-    """The events of one source, into an intake and on to a writer, from the last event ID that the log vouches for.
+    """The events of one source, on their way through an intake to a writer, from the last event ID that the log has.
 
-    An answer that forbids to go on (404, a wrong content type) or a block over the limit is reported, and tried again slowly: nobody sits
-    by a worker, and a deploy may bring the route back. 204 means that the source is finished: nothing is asked any more.
+    After a final refusal (404, a wrong content type) or a block over the limit, it reports the error and retries slowly: a worker runs
+    unattended, and a deploy may bring the route back. 204 means that the source is finished: nothing is requested any more.
     """
 
     def __init__(self, options: SourceOptions, intake: Intake, writer: Writer, last_event_id: str, tracing: Tracing | None = None) -> None:
         self.refused: str | None = None
-        """Why the source may not be followed now."""
+        """Why the source cannot be followed now."""
         self.finished = False
         self.last_error: str | None = None
         self._options = options
@@ -79,7 +79,7 @@ class Subscription:
 
     @property
     def connections(self) -> int:
-        """How many times the stream was opened."""
+        """The number of times the stream was opened."""
         return self._earlier_connections + (0 if self._source is None else self._source.connections)
 
     @property
@@ -88,7 +88,7 @@ class Subscription:
 
     @property
     def not_ready(self) -> str | None:
-        """Why events cannot come now; None also between two connections, as long as the newest attempt got a stream."""
+        """Why events cannot come now. None also between two connections, unless the newest attempt failed."""
         if self.finished:
             return None
         if self.refused is not None:
@@ -98,7 +98,7 @@ class Subscription:
         return f"reconnecting: {self.last_error}" if self._reconnection.failures else None
 
     async def run(self) -> None:
-        """Follows until `stop`."""
+        """Follow the source until `stop`."""
         delay = self._options.refused_retry_seconds
         while not self._stopping.is_set():
             before = self.connections
@@ -108,7 +108,7 @@ class Subscription:
                 self.refused = self.last_error = hide_secrets(str(error))
                 if self.connections > before:
                     delay = self._options.refused_retry_seconds
-                _log.error("the source cannot be followed, will be tried again slowly", reason=self.refused, seconds=delay)
+                _log.error("the source cannot be followed; retrying slowly", reason=self.refused, seconds=delay)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), delay)
                 delay = min(delay * 2, self._options.refused_retry_seconds * _LONGEST_REFUSED_FACTOR)
@@ -120,7 +120,7 @@ class Subscription:
             await self._stopping.wait()
 
     async def stop(self) -> None:
-        """Makes `run` end at once; what was read and not taken in will be asked for again."""
+        """Make `run` return at once. Events that were read but not taken in will be requested again."""
         self._stopping.set()
         if self._source is not None:
             await self._source.close()
@@ -137,7 +137,7 @@ class Subscription:
                     for event in parser.feed(block):
                         if records := self._intake.take(event):
                             await self._writer.put([record.encode() for record in records])
-                    self._last_event_id = parser.last_event_id  # also moved by blocks without data: a reconnection sends it
+                    self._last_event_id = parser.last_event_id  # blocks without data update it too, and a reconnection sends it
             finally:
                 self._earlier_connections += self._source.connections
                 self._earlier_bytes += self._source.bytes_received
@@ -149,7 +149,7 @@ class Subscription:
         except ValueError:
             if not self._last_event_id:
                 raise
-            _log.error("the last event ID holds what no header can carry; starting without it", last_event_id=self._last_event_id)
+            _log.error("a header cannot carry the last event ID; starting without it", last_event_id=self._last_event_id)
             self._last_event_id = ""
             return self._event_source()
 
@@ -183,7 +183,7 @@ class Subscription:
         )
 
     def _request_facts(self) -> dict[str, str]:
-        """Gives what the newest request is called here, and what the source called it if that is something else."""
+        """Return the ID of the newest request, and the source's ID for it if that differs."""
         if self._source is None:
             return {}
         facts = {"request_id": self._source.request_id}
@@ -194,7 +194,7 @@ class Subscription:
 
 
 class _ReportedReconnection(Reconnection):
-    """Says when an event stream was opened and when the next attempt is due."""
+    """Report when an event stream was opened and when the next attempt is due."""
 
     def __init__(self, options: SourceOptions, on_success: Callable[[], None], on_delay: Callable[[float], None]) -> None:
         super().__init__(initial_seconds=options.reconnect_initial_seconds, maximum_seconds=options.reconnect_maximum_seconds)

@@ -19,9 +19,9 @@ _PIECE_BYTES = 1024 * 1024
 
 
 def tail(directory: Path, *, count: int = 10, follow: bool = True) -> int:
-    """Prints the newest lines of the log in DIR, then those that come, across segments, until Ctrl-C. Exit status 2 when DIR is no log."""
+    """Print the newest lines of the log in DIR, then new ones, across segments, until Ctrl-C. The exit status is 2 if DIR is not a log."""
     if not is_log(directory):
-        sys.stderr.write(f"{directory}: no consumer's log here\n")
+        sys.stderr.write(f"{directory}: not a consumer's log\n")
         return 2
     progress = Progress()
     printed = 0
@@ -38,14 +38,14 @@ def tail(directory: Path, *, count: int = 10, follow: bool = True) -> int:
                 sys.stdout.buffer.flush()
                 printed += 1
     except KeyboardInterrupt:
-        pass  # how one leaves
+        pass  # Ctrl-C is the way to stop
     finally:
         progress.clear()
     return 0
 
 
 def read_tail(directory: Path, *, count: int, follow: bool) -> Generator[bytes | None, None, None]:
-    """Gives the newest `count` whole lines, then with `follow` each further one, and None whenever there is none yet; close it."""
+    """Yield the newest `count` whole lines, then with `follow` each new one, and None whenever there is none yet. The caller closes it."""
     segments = list_segments(directory)
     with _Cursor(directory, segments[-1] if segments else None) as cursor:
         yield from _newest(segments, count, cursor.offset)
@@ -59,7 +59,7 @@ def read_tail(directory: Path, *, count: int, follow: bool) -> Generator[bytes |
 
 
 def _newest(segments: list[Segment], count: int, end: int) -> list[bytes]:
-    """Gives the newest `count` lines of `segments`, of the newest one those in its first `end` bytes."""
+    """Return the newest `count` lines of `segments`; of the newest segment, only those in its first `end` bytes."""
     lines: deque[bytes] = deque()
     for segment in reversed(segments):
         wanted = count - len(lines)
@@ -86,7 +86,7 @@ def _newest_of(segment: Segment, count: int, end: int | None) -> Iterator[bytes]
 
 
 class _Cursor:
-    """A place in a log, always where a line begins."""
+    """A position in a log, always at the beginning of a line."""
 
     def __init__(self, directory: Path, segment: Segment | None) -> None:
         self.offset = 0
@@ -111,10 +111,10 @@ class _Cursor:
             self._file = None
 
     def read(self) -> Iterator[bytes]:
-        """Gives the lines that are there by now."""
+        """Yield the lines that have been written since."""
         yield from self._rest()
         while newer := self._next_segment():
-            yield from self._rest()  # what was written between our read and the rotation; nothing comes after that
+            yield from self._rest()  # the lines written between our read and the rotation; the segment gets no more
             self.close()
             self._first = newer.first
             self.offset = 0
@@ -127,7 +127,7 @@ class _Cursor:
         return next((segment for segment in list_segments(self._directory) if segment.first > self._first), None)
 
     def _rest(self) -> Iterator[bytes]:
-        """Gives the whole lines behind the offset; a part of a line waits for its end, or for being cut off."""
+        """Yield the whole lines after the offset; a partial line waits until it is complete or removed."""
         if self._file is None:
             return
         rest = b""

@@ -1,4 +1,4 @@
-"""Compresses closed segments and removes the oldest."""
+"""Compress closed segments and remove the oldest."""
 
 import asyncio
 import contextlib
@@ -14,24 +14,24 @@ from .segment import Segment, compress, list_segments, sync_directory
 
 _log = structlog.get_logger()
 
-_LOOK_SECONDS = 60.0  # how late a segment may be removed by age
+_LOOK_SECONDS = 60.0  # the longest delay of a removal by age
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """What the log may keep; 0: no limit."""
+    """The limits of what the log keeps; 0: no limit."""
 
     max_bytes: int = 0
     max_age_seconds: float = 0.0
 
 
 def closed_segments(directory: Path) -> list[Segment]:
-    """Gives the segments that will not change any more, oldest first: all but the newest."""
+    """Return the segments that are final, oldest first: all but the newest."""
     return list_segments(directory)[:-1]
 
 
 def compress_closed(directory: Path, stopped: threading.Event) -> int:
-    """Compresses the closed segments that are not yet; gives their number. Raises OSError."""
+    """Compress the closed segments that are not compressed yet, and return their number. Raises OSError."""
     done = 0
     for segment in closed_segments(directory):
         if not segment.compressed and not stopped.is_set() and compress(segment, stopped) is not None:
@@ -40,7 +40,7 @@ def compress_closed(directory: Path, stopped: threading.Event) -> int:
 
 
 def remove_old(directory: Path, retention: Retention, clock: Callable[[], float] = time.time) -> list[Segment]:
-    """Removes closed segments beyond the limits, oldest first, and gives them. Raises OSError."""
+    """Remove closed segments beyond the limits, oldest first, and return them. Raises OSError."""
     closed = closed_segments(directory)
     states = {segment.path: segment.path.stat() for segment in list_segments(directory)}
     total = sum(state.st_size for state in states.values())
@@ -60,7 +60,7 @@ def remove_old(directory: Path, retention: Retention, clock: Callable[[], float]
 
 
 class Upkeep:
-    """Keeps a log directory in shape beside its writer, in a thread."""
+    """Maintain a log directory beside its writer, in a thread."""
 
     def __init__(self, directory: Path, retention: Retention, due: asyncio.Event) -> None:
         self._directory = directory
@@ -69,18 +69,18 @@ class Upkeep:
         self._stopped = threading.Event()
 
     async def run(self) -> None:
-        """Works at once, whenever it is due, and now and then, until `stop`."""
+        """Work at once, when it is due, and every minute, until `stop`."""
         while not self._stopped.is_set():
             self._due.clear()
             try:
                 await asyncio.to_thread(self._work)
             except OSError as error:
-                _log.warning("closed segments could not be compressed or removed, will be tried again", reason=str(error))
+                _log.warning("closed segments could not be compressed or removed; retrying later", reason=str(error))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._due.wait(), _LOOK_SECONDS)
 
     def stop(self) -> None:
-        """Makes `run` end soon; a compression under way is given up and done at the next start."""
+        """Make `run` return soon; a running compression is cancelled and repeated at the next start."""
         self._stopped.set()
         self._due.set()
 
@@ -88,4 +88,4 @@ class Upkeep:
         compressed = compress_closed(self._directory, self._stopped)
         removed = remove_old(self._directory, self._retention)
         if compressed or removed:
-            _log.info("segments kept in shape", compressed=compressed, removed=len(removed))
+            _log.info("segments compressed or removed", compressed=compressed, removed=len(removed))

@@ -11,13 +11,13 @@ from .segment import Segment, list_segments
 
 
 def verify(directory: Path, *, show_events: bool = False) -> int:
-    """Checks the log in DIR, also while a consumer writes it: prints each problem and a summary.
+    """Check the log in DIR, even while a consumer writes it, and print each problem and a summary.
 
-    Problems are gaps, duplicates, torn or damaged lines, lines that are missing or out of order, and segments that cannot be read.
-    Exit status 0 only when the log is clean, 1 when there are problems, 2 when DIR is no log.
+    Problems are gaps, duplicates, torn or damaged lines, missing lines, lines out of order, and unreadable segments.
+    The exit status is 0 only if the log is clean, 1 if there are problems, 2 if DIR is not a log.
     """
     if not is_log(directory):
-        sys.stderr.write(f"{directory}: no consumer's log here\n")
+        sys.stderr.write(f"{directory}: not a consumer's log\n")
         return 2
     audit = Audit(directory)
     progress = Progress()
@@ -32,7 +32,7 @@ def verify(directory: Path, *, show_events: bool = False) -> int:
                 sys.stdout.write("".join(f"{problem}\n" for problem in problems))
                 sys.stdout.flush()
             if progress.due:
-                progress.show(f"{audit.lines} lines, {shares.get(segment.first, 1.0):.0%} of the bytes behind us, {_sum(audit)} problems")
+                progress.show(f"{audit.lines} lines, {shares.get(segment.first, 1.0):.0%} of the bytes checked, {_sum(audit)} problems")
     finally:
         progress.clear()
     sys.stdout.write("".join(f"{line}\n" for line in _summary(audit)))
@@ -41,7 +41,7 @@ def verify(directory: Path, *, show_events: bool = False) -> int:
 
 
 def _shares(segments: list[Segment]) -> dict[int, float]:
-    """Gives which share of the bytes lies before each segment."""
+    """Return the share of the bytes that lies before each segment."""
     sizes = [segment.path.stat().st_size if segment.path.exists() else 0 for segment in segments]
     total = sum(sizes) or 1
     return {segment.first: sum(sizes[:at]) / total for at, segment in enumerate(segments)}
@@ -59,11 +59,11 @@ def _summary(audit: Audit) -> Iterator[str]:
     if audit.first is not None and audit.last is not None:
         yield f"positions: {audit.first} to {audit.last}"
         if audit.first.number > 1:
-            yield f"note: the {audit.first.number - 1} lines before them are not here any more (retention)"
+            yield f"note: the {audit.first.number - 1} lines before them were removed (retention)"
     if audit.repeats:
-        yield f"note: {audit.repeats} events were sent again by the source on one connection, and logged as such"
+        yield f"note: {audit.repeats} events were sent twice by the source on one connection, and are logged as repeats"
     if audit.reused:
-        yield f"note: {audit.reused} events have an ID that an earlier, different event has too"
+        yield f"note: {audit.reused} events have the ID of an earlier, different event"
     if audit.being_written:
-        yield "note: the last line was being written, it was not looked at"
+        yield "note: the last line was being written and was not checked"
     yield "clean" if audit.clean else f"NOT CLEAN: {_sum(audit)} problems"

@@ -1,4 +1,4 @@
-"""The consumer's life: open the log, follow the source, write, keep the directory in shape, and stop without losing anything."""
+"""Run the consumer: open the log, follow the source, write, maintain the directory, and stop without losing events."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ _LONGEST_OPEN_RETRY_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """Everything that a worker is told."""
+    """All options of a worker."""
 
     source: SourceOptions
     log_directory: Path
@@ -38,7 +38,7 @@ class WorkerOptions:
 
 
 class Worker:
-    """Logs the events of one source, from `run` until `stop`."""
+    """Log the events of one source, from `run` until `stop`."""
 
     def __init__(self, options: WorkerOptions, output: Output | None = None, tracing: Tracing | None = None) -> None:
         self.intake: Intake | None = None
@@ -55,7 +55,7 @@ class Worker:
         return f"<Worker {self._options.log_directory} not_ready={self.not_ready()!r}>"
 
     def not_ready(self) -> str | None:
-        """Why events cannot be logged now, None when they can."""
+        """Return why events cannot be logged now, None when they can."""
         if self.writer is None or self.subscription is None:
             return self._not_open
         if self.writer.failure is not None:
@@ -63,15 +63,15 @@ class Worker:
         return self.subscription.not_ready
 
     def watch_writes(self, on_write: Callable[[float], object]) -> None:
-        """Lets `on_write` be given the seconds that each write takes until it is durable."""
+        """Call `on_write` with the seconds that each write took until it was durable."""
         self._on_write = on_write
 
     def stop(self) -> None:
-        """Makes `run` end."""
+        """Make `run` return."""
         self._stopping.set()
 
     async def run(self) -> bool:
-        """Works until `stop`; gives whether all that was taken in is durable. Raises LogInUse."""
+        """Run until `stop`. Return whether everything that was taken in is durable. Raises LogInUse."""
         log = await self._open()
         if log is None:
             return True
@@ -107,7 +107,7 @@ class Worker:
         return drained
 
     async def _open(self) -> EventLog | None:
-        """Opens the log, as often as it takes; None: stopped before that."""
+        """Open the log, retrying until it succeeds. Return None if the worker is stopped before that."""
         options = self._options
         delay = options.write_retry_seconds
         while not self._stopping.is_set():
@@ -117,7 +117,7 @@ class Worker:
                 )
             except OSError as error:
                 self._not_open = f"the log cannot be opened: {error.strerror or error} ({options.log_directory})"
-                _log.error("the log cannot be opened, will be tried again", reason=self._not_open, seconds=delay)
+                _log.error("the log cannot be opened; retrying", reason=self._not_open, seconds=delay)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), delay)
                 delay = min(delay * 2, _LONGEST_OPEN_RETRY_SECONDS)
@@ -130,11 +130,11 @@ class Worker:
     def _report(log: EventLog) -> None:
         recovered = log.recovered
         if recovered.cut_bytes:
-            _log.warning("a torn last line was cut off the log: it was never acknowledged", bytes=recovered.cut_bytes)
+            _log.warning("a torn last line was removed from the log: it was never acknowledged", bytes=recovered.cut_bytes)
         if recovered.other_source is not None:
-            _log.warning("the log's newest events came from another source, whose IDs mean nothing here", other=recovered.other_source)
+            _log.warning("the log's newest events came from another source, whose IDs cannot be used here", other=recovered.other_source)
         for reason in recovered.unreadable:
-            _log.error("a segment of the log is damaged; `verify` tells more", reason=reason)
+            _log.error("a segment of the log is damaged; run `verify` for details", reason=reason)
         _log.info(
             "log opened",
             directory=str(log.directory),

@@ -1,4 +1,4 @@
-"""Brings lines to the log and, once they are durable, to standard output."""
+"""Write lines to the log and, once they are durable, to standard output."""
 
 import asyncio
 import contextlib
@@ -17,10 +17,10 @@ _LONGEST_RETRY_SECONDS = 30.0
 
 
 class Writer:
-    """Writes what came in while the last write was under way as one group with one sync, in a thread, so that the event loop runs on.
+    """Write the lines that came during the last write as one group with one sync, in a thread, so that the event loop keeps running.
 
-    While a write fails, `put` waits, the lines are kept and written again and again with back-off. `close` may be called once, and
-    `run` must be running then.
+    While a write fails, `put` waits, and the lines are kept and retried with back-off. Call `close` once only, while `run` is
+    running.
     """
 
     def __init__(
@@ -29,13 +29,13 @@ class Writer:
         self.failure: str | None = None
         """Why the log cannot be written now."""
         self.durable = 0
-        """Lines that are durable since the start."""
+        """The number of lines that became durable since the start."""
         self.pending_bytes = 0
-        """Of lines that are not durable yet."""
+        """Bytes of lines that are not durable yet."""
         self.upkeep_due = asyncio.Event()
-        """Set when a segment was closed, or room is needed."""
+        """Set when a segment was closed, or when space is needed."""
         self.on_write: Callable[[float], object] | None = None
-        """Is given the seconds that each group took until it was durable."""
+        """A function called with the seconds that each group took until it was durable."""
         self._log = log
         self._output = output
         self._max_pending_bytes = max_pending_bytes
@@ -52,7 +52,7 @@ class Writer:
         return f"<Writer pending={self.pending_bytes} durable={self.durable} failure={self.failure!r}>"
 
     async def put(self, lines: Sequence[bytes]) -> None:
-        """Takes lines, in order; waits first while too much is pending or the log cannot be written."""
+        """Buffer lines, in order; wait first while too much is pending or the log cannot be written."""
         await self._room.wait()
         self._lines.extend(lines)
         self.pending_bytes += sum(map(len, lines))
@@ -60,7 +60,7 @@ class Writer:
         self._wake.set()
 
     async def run(self) -> None:
-        """Writes until `close`, then syncs and ends."""
+        """Write until `close`, then sync and return."""
         while not self._closing.is_set() or self._lines or self.pending_bytes:
             await self._wait_for_work()
             lines, self._lines = self._lines, []
@@ -70,17 +70,17 @@ class Writer:
         self._thread.shutdown(wait=False)
 
     def close(self) -> None:
-        """Makes `run` end as soon as everything is durable, or at the next failure."""
+        """Make `run` return as soon as everything is durable, or at the next failure."""
         self._closing.set()
         self._wake.set()
 
     async def _wait_for_work(self) -> None:
         interval = self._sync_seconds if self.pending_bytes and not self._lines else None
-        with contextlib.suppress(TimeoutError):  # then what was written waits for its sync
+        with contextlib.suppress(TimeoutError):  # a timeout: the written lines are due for their sync
             await asyncio.wait_for(self._wake.wait(), interval)
 
     async def _write(self, lines: list[bytes]) -> bool:
-        """Gives whether the lines are written, which takes as long as it takes; False: closing, and they could not be."""
+        """Write the lines, retrying until it succeeds. Return False if closing ends the retries."""
         loop = asyncio.get_running_loop()
         delay = self._retry_seconds
         while True:
@@ -119,10 +119,10 @@ class Writer:
     def _fail(self, error: OSError) -> None:
         reason = f"{error.strerror or error} ({self._log.directory})"
         if self.failure is None:
-            _log.error("the log cannot be written, reading stops until it can", reason=reason)
+            _log.error("the log cannot be written; reading pauses until it can", reason=reason)
         self.failure = reason
         self._update_room()
-        self.upkeep_due.set()  # closed segments may be compressed or removed, which makes room on a full disk
+        self.upkeep_due.set()  # closed segments may be compressed or removed, which frees space on a full disk
 
     def _update_room(self) -> None:
         if self.failure is None and self.pending_bytes < self._max_pending_bytes:

@@ -156,7 +156,7 @@ async def test_restart_asks_for_what_comes_after_the_newest_line_and_says_that_i
         newest.path.write_bytes(newest.path.read_bytes()[:-3])
         async with consuming(tmp_path, replay.url) as consumer:
             consumer.read_in_background()
-            assert (await consumer.says("a torn last line was cut off the log: it was never acknowledged"))["bytes"] > 100
+            assert (await consumer.says("a torn last line was removed from the log: it was never acknowledged"))["bytes"] > 100
             await consumer.logs(5)
         assert replay.asked == [None, "4"]
     assert_clean(tmp_path)
@@ -217,7 +217,7 @@ async def test_refusal_is_said_and_tried_again_slowly(tmp_path: Path) -> None:
         url = f"{upstream.url}/?token=secret"
         async with consuming(tmp_path, url, **settings) as consumer:
             consumer.read_in_background()
-            reason = (await consumer.says("the source cannot be followed, will be tried again slowly"))["reason"]
+            reason = (await consumer.says("the source cannot be followed; retrying slowly"))["reason"]
             assert "404" in reason
             assert "secret" not in reason
             assert "404" in await consumer.readiness_becomes(False)
@@ -232,7 +232,7 @@ async def test_block_over_the_limit_is_a_refusal_and_what_came_before_it_is_logg
     settings = {"CONSUMER_MAX_BLOCK_BYTES": "1000"}
     async with ScriptedUpstream([blocks, Silence()]) as upstream, consuming(tmp_path, upstream.url, **settings) as consumer:
         consumer.read_in_background()
-        assert "limit is 1000" in (await consumer.says("the source cannot be followed, will be tried again slowly"))["reason"]
+        assert "limit is 1000" in (await consumer.says("the source cannot be followed; retrying slowly"))["reason"]
         assert "limit is 1000" in (await consumer.is_ready())[1]
         await consumer.logs(1)
         assert ids(tmp_path) == ["1"]
@@ -327,7 +327,7 @@ async def test_failing_writes_stop_reading_and_nothing_is_lost_when_they_work_ag
     async with replaying(Replay(last, interval=0.0005)) as replay, consuming(tmp_path, replay.url) as consumer:
         limit_file_size(consumer, 20_001)
         consumer.read_in_background()
-        fact = await consumer.says("the log cannot be written, reading stops until it can")
+        fact = await consumer.says("the log cannot be written; reading pauses until it can")
         assert "File too large" in fact["reason"]
         assert "File too large" in await consumer.readiness_becomes(False)
         acknowledged = len(consumer.events)
@@ -386,7 +386,7 @@ async def test_log_that_cannot_be_opened_is_waited_for(tmp_path: Path) -> None:
     log_dir.write_text("a file in the way")
     async with replaying(Replay(3)) as replay, consuming(log_dir, replay.url) as consumer:
         consumer.read_in_background()
-        await consumer.says("the log cannot be opened, will be tried again")
+        await consumer.says("the log cannot be opened; retrying")
         assert "the log cannot be opened" in (await consumer.is_ready())[1]
         assert replay.asked == []
         log_dir.unlink()
@@ -426,7 +426,7 @@ async def test_wrong_setting_stops_the_start_with_status_2(tmp_path: Path) -> No
     async with consuming(tmp_path, "ftp://user:hidden@host/?hidden", started=False) as consumer:
         output, errors = await asyncio.wait_for(consumer.process.communicate(), GUARD_SECONDS)
         assert consumer.process.returncode == 2
-        assert errors == b"consumer: CONSUMER_SOURCE_URL='ftp://host/': must be an absolute URL with http or https\n"
+        assert errors == b"consumer: CONSUMER_SOURCE_URL must be an absolute http or https URL, got 'ftp://host/'\n"
         assert output == b""
 
 
@@ -445,7 +445,7 @@ async def test_damaged_old_segment_does_not_keep_it_from_going_on(tmp_path: Path
     segment(tmp_path, 7, b"")
     async with replaying(Replay(2)) as replay, consuming(tmp_path, replay.url) as consumer:
         consumer.read_in_background()
-        await consumer.says("a segment of the log is damaged; `verify` tells more")
+        await consumer.says("a segment of the log is damaged; run `verify` for details")
         assert [line["position"].rpartition("-")[2] for line in [json.loads(line) for line in await newest_lines(tmp_path, 2)]] == [
             "7",
             "8",

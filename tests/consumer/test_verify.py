@@ -63,10 +63,10 @@ def test_clean_log_is_summarized_with_status_0(tmp_path: Path) -> None:
             [record(1).encode(), gap(2, asked="e-1", first_retained="e-7", reason="why")],
             "2: gap: asked e-1, first_retained e-7, reason why",
         ),
-        ([record(1).encode(), gap(2)], "2: gap: the source did not say of what"),
-        ([*lines_of([1, 2]), record(3, "1").encode()], "3: duplicate: ID '1' is in line 1 already"),
+        ([record(1).encode(), gap(2)], "2: gap: the source gave no details"),
+        ([*lines_of([1, 2]), record(3, "1").encode()], "3: duplicate: ID '1' is already in line 1"),
         ([*lines_of([1, 2]), record(3).encode()[:-1]], "3: torn line: "),
-        ([*lines_of([1, 2]), b"x"], "3: torn line: 1 bytes without a line end; the consumer cuts them off when it starts"),
+        ([*lines_of([1, 2]), b"x"], "3: torn line: 1 bytes without a line end; the consumer removes them when it starts"),
         ([*lines_of([1]), b"\0\0\n", *lines_of([2])], "2: damaged line: not JSON"),
         ([*lines_of([1]), b'{"data":""}\n', *lines_of([2])], "2: damaged line: `received_at` is missing"),
         (lines_of([1, 2, 4]), "3: misplaced line: e-4 follows e-2: 1 lines are missing"),
@@ -87,7 +87,7 @@ def test_lost_segment_is_a_hole_and_retention_is_not(tmp_path: Path, capfd: Capt
     for first in (11, 21, 31):
         segment(tmp_path, first, b"".join(lines_of(range(first, first + 10))))
     assert verify(tmp_path) == 0
-    assert "note: the 10 lines before them are not here any more (retention)" in capfd.readouterr().out
+    assert "note: the 10 lines before them were removed (retention)" in capfd.readouterr().out
     list_segments(tmp_path)[1].path.unlink()
     assert verify(tmp_path) == 1
     assert "10 lines are missing" in capfd.readouterr().out
@@ -115,8 +115,8 @@ def test_repeat_that_says_so_and_id_with_other_content_are_notes(tmp_path: Path,
     repeat = replace(record(2, "1"), repeat=True).encode()
     assert verify(log(tmp_path, record(1).encode(), repeat, record(3, "1", data="other").encode())) == 0
     said = capfd.readouterr().out
-    assert "note: 1 events were sent again by the source on one connection" in said
-    assert "note: 1 events have an ID that an earlier, different event has too" in said
+    assert "note: 1 events were sent twice by the source on one connection" in said
+    assert "note: 1 events have the ID of an earlier, different event" in said
 
 
 def test_events_without_ids_are_no_duplicates(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_progress_is_shown_on_a_terminal_only(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setattr("sys.stderr", stderr)
         assert verify(tmp_path) == 0
     shown = all_of(ours).decode()
-    assert "lines, 0% of the bytes behind us, 0 problems" in shown
+    assert "lines, 0% of the bytes checked, 0 problems" in shown
     assert shown.endswith("\r\x1b[K"), "and taken away at the end"
 
 
