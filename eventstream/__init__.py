@@ -1,8 +1,8 @@
-"""The language all three services speak: `text/event-stream` (HTML standard 9.2).
+"""The language that all three services speak: `text/event-stream` (HTML standard 9.2).
 
-Bytes become whole event blocks (`Framer`), blocks become events (`Parser`), events become bytes (`encode`). Standard library only
-and no I/O, except `eventstream.client`, which follows a stream over HTTP with aiohttp (and has `eventstream.request` for it) and is
-therefore imported by its own name.
+Bytes become whole event blocks (`Framer`), blocks become events (`Parser`), events become bytes (`encode`). The package needs only the
+standard library and does no I/O. The exception is `eventstream.client`, with `eventstream.request`: it follows a stream over HTTP with
+aiohttp, and is therefore imported by its own name.
 """
 
 from .content_coding import content_codings

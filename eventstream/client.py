@@ -1,4 +1,4 @@
-"""Follows an event stream over HTTP, through every reconnection, as the HTML standard's `EventSource` does (section 9.2)."""
+"""Follow an event stream over HTTP and reconnect as the HTML standard's `EventSource` does (section 9.2)."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -29,27 +29,26 @@ class EventSource:
             async for event in source:
                 print(event.type, event.data)
 
-    It connects at the first step of the iteration, and again whenever the stream ends or breaks, after the delay that
-    `reconnection` gives, asking for what came after the last event ID. The iteration ends when the server answers 204 or after
-    `close()`. It raises ConnectionFailed when the server's answer forbids to go on (a status other than 200, 204, 429 and 5xx,
-    another content type, a redirect that leads nowhere), and BlockTooLarge after the good blocks before it; both are final.
-    Leaving the loop and iterating again loses nothing. One task at a time may iterate; `restart()` and `close()` may be called by any.
+    It connects at the first step of the iteration. Whenever the stream ends or breaks, it reconnects after the delay that `reconnection`
+    returns, and asks for the events after the last event ID. The iteration ends when the server answers 204 or after `close()`.
+    Raises ConnectionFailed when the answer forbids a retry (a status other than 200, 204, 429 and 5xx, another content type, an
+    unusable redirect). Raises BlockTooLarge after the good blocks before it. Both are final.
+    Leaving the loop and iterating again loses nothing. Only one task at a time may iterate; any task may call `restart()` and `close()`.
+    Reading is pulled: while the caller does not iterate, less than half a MiB is read ahead, and then back-pressure stops the server.
 
-    Reading is pulled: while nobody asks for the next event, less than half a MiB is read ahead, and then the server has to wait.
-
-    - `session`: used and left open; without one the event source has its own, which `close()` closes. With its own each attempt is
-      one request; a session of the caller repeats a GET at once when the server hangs up without an answer, as aiohttp does.
-    - `method`, `headers`, `body`: as they are, for each connection; `headers` may be a function that gives them for each attempt anew.
-      Headers of the same name replace `Accept`, `Cache-Control`, `Accept-Encoding` and, with a body, `Content-Type: text/plain`. Each
-      connection starts at `url` (a `yarl.URL` is sent as it is), redirects are followed anew. Another origin (scheme, host and port)
-      gets none of them but what says which content is accepted or sent. `cross_origin_redirects`: whether it is asked at all. `tls`:
-      what aiohttp takes as `ssl`; other origins do not get it.
-    - `last_event_id`: where to go on from, sent with the first request already. `max_block_bytes`: the limit of one event block.
-    - `connect_timeout_seconds`: for name lookup, TCP and TLS together. `read_timeout_seconds`: when no byte, not even a comment, came
-      for so long, the connection counts as lost; None waits for ever, also on a peer that is gone without a word.
-    - `on_comment`: is called with each comment, in its order among the events, as soon as its line has come.
-    - `on_change`: is called with the event source when it has opened a stream, when an attempt or a stream has failed or ended, and
-      when it has closed; `state`, `last_loss`, `last_error` and `last_status` tell which. The blocks read before are given afterwards.
+    - `session`: used and left open. The default is a session of its own, which `close()` closes and in which each attempt is one
+      request. In a session of the caller, aiohttp repeats a GET at once when the server hangs up without an answer.
+    - `method`, `headers`, `body`: sent unchanged with each connection. `headers` may be a function that is called for each attempt.
+      Headers of the same name replace `Accept`, `Cache-Control`, `Accept-Encoding` and, with a body, `Content-Type: text/plain`.
+    - `url`: each connection starts there and follows redirects anew. A `yarl.URL` is sent unchanged. Another origin (scheme, host and
+      port) gets only the headers of content negotiation. `cross_origin_redirects`: whether to follow redirects to other origins.
+    - `tls`: what aiohttp takes as `ssl`; other origins do not get it. `max_block_bytes`: the limit of one event block.
+    - `last_event_id`: the event ID to resume after, sent with the first request already.
+    - `connect_timeout_seconds`: for name lookup, TCP and TLS together. `read_timeout_seconds`: after this time without a byte the
+      connection counts as lost. None waits for ever, even for a peer that vanished.
+    - `on_comment`: called with each comment, in its order among the events, as soon as its line is complete.
+    - `on_change`: called with the event source when a stream opened, when an attempt or stream failed or ended, and when it closed;
+      see `state`, `last_loss`, `last_error` and `last_status`. Blocks that were read before are yielded afterwards.
 
     Raises ValueError for a URL, header or last event ID that cannot be sent.
     """
@@ -73,23 +72,23 @@ class EventSource:
         on_change: Callable[["EventSource"], None] | None = None,
     ) -> None:
         self.connections = 0
-        """How many times an event stream was opened."""
+        """The number of event streams that were opened."""
         self.bytes_received = 0
         """Bytes of event stream in all, unfinished blocks and comments included."""
         self.blocks_received = 0
-        """Whole event blocks in all, those not given yet too."""
+        """Whole event blocks in all, including those not yet yielded."""
         self.last_error: str | None = None
-        """Why the newest attempt or connection ended, None while one is open or none was tried."""
+        """Why the newest attempt or connection ended; None while one is open or before the first attempt."""
         self.last_status: int | None = None
         """The status of the newest answer, None when the newest attempt got none."""
         self.last_loss: Loss | None = None
         """`failed`: the newest attempt got no stream; `lost`: the stream broke; `ended`: the server ended it. None while one is open."""
         self.retry_after_seconds = 0.0
-        """The least time that the newest failed attempt's answer asked to wait, 0 for none."""
+        """The least delay that the answer to the newest failed attempt asked for, 0 for none."""
         self.response_headers: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
         """The header fields of the newest event stream's response."""
         self.tap: Callable[[bytes, bytes, int], None] | None = None
-        """Is given each chunk as it came (an empty one at the end), the blocks that it completes, and how many bytes wait for theirs."""
+        """A function called with each chunk (empty at the end), the blocks it completes, and the bytes of the unfinished block."""
         self._request = StreamRequest.build(url, method, headers, body, cross_origin_redirects=cross_origin_redirects, tls=tls)
         refuse_control_characters("Last-Event-ID", last_event_id)
         self._session = session
@@ -101,20 +100,20 @@ class EventSource:
         self._on_change = on_change
         self._state: State = "connecting"
         self._response: aiohttp.ClientResponse | None = None
-        self._due = 0.0  # loop time of the next attempt, 0 for the first one and while one is under way
-        self._waiting: asyncio.Timeout | None = None  # around whatever the iterating task waits for
+        self._due = 0.0  # loop time of the next attempt, 0 before the first one and during an attempt
+        self._waiting: asyncio.Timeout | None = None  # around the wait of the iterating task
 
     def __repr__(self) -> str:
         return f"<EventSource {self._request.shown_url} {self._state} last_event_id={self.last_event_id!r} connections={self.connections}>"
 
     @property
     def state(self) -> State:
-        """`connecting` also before the first attempt and between two; `closed` for good."""
+        """The state: `connecting` also before the first attempt and between two attempts; `closed` is final."""
         return self._state
 
     @property
     def last_event_id(self) -> str:
-        """The last event ID after the newest block that the iteration gave; what a reconnection sends, unless empty."""
+        """The last event ID after the newest block that was yielded; sent when reconnecting unless empty."""
         return self._parser.last_event_id
 
     @property
@@ -124,7 +123,7 @@ class EventSource:
 
     @property
     def next_attempt_seconds(self) -> float:
-        """How long until the next attempt is due; 0 while one is under way or a stream is open."""
+        """Seconds until the next attempt is due; 0 during an attempt and while a stream is open."""
         return max(0.0, self._due - asyncio.get_running_loop().time())
 
     async def __aenter__(self) -> Self:
@@ -145,16 +144,16 @@ class EventSource:
         raise StopAsyncIteration
 
     async def blocks(self) -> AsyncIterator[bytes]:
-        """Gives the event blocks as they came, one at a time, those without data too, in place of events.
+        """Yield the raw event blocks instead of events, one at a time, including those without data.
 
-        Joined they are the stream without its byte order marks and unfinished blocks: blank lines that belong to no block
-        come as an item of their own.
+        Joined, they are the stream without byte order marks and unfinished blocks. Blank lines that belong to no block are yielded as
+        an item of their own.
         """
         async for block, _ in self.parsed_blocks():
             yield block
 
     async def parsed_blocks(self) -> AsyncIterator[tuple[bytes, Event | None]]:
-        """Gives the event blocks like `blocks()`, each with the event that it is, None when it has no data."""
+        """Yield each event block, as `blocks()` does, with its event, or None when it has no data."""
         while (block := await self._next_block()) is not None:
             events = self._parser.feed(block)
             if events and self._reconnection.quiet:
@@ -168,9 +167,9 @@ class EventSource:
             self._interrupt()
 
     def restart(self) -> None:
-        """Drops the connection and connects again at once, also out of a waiting back-off; no effect once closed.
+        """Drop the connection or end the back-off, and reconnect at once. No effect once closed.
 
-        Blocks that were read before are still given first, so that events without IDs are not lost needlessly.
+        Blocks that were read before are still yielded first, so that events without IDs are not lost needlessly.
         """
         if self._state != "closed":
             self._drop("restarted")
@@ -178,14 +177,14 @@ class EventSource:
             self._interrupt()
 
     async def close(self) -> None:
-        """Ends the iteration, in whichever task it is, and closes the connection; may be called again."""
+        """End the iteration, in whichever task it runs, and close the connection. May be called again."""
         self._end("closed")
         self._interrupt()
         if self._owns_session and self._session is not None:
             await self._session.close()
 
     async def _next_block(self) -> bytes | None:
-        """Gives the next block, None when there will be none any more."""
+        """Return the next block, None at the end of the iteration."""
         if self._waiting is not None:
             raise RuntimeError("this event source is being iterated by another task")
         while self._state != "closed":
@@ -195,12 +194,12 @@ class EventSource:
                 self._end(str(self._received.too_large))
                 raise self._received.too_large
             if self._received.look_ahead():
-                continue  # whoever was told may have closed it
+                continue  # a callback may have closed the source
             try:
                 async with asyncio.timeout(None) as self._waiting:
                     await (self._connect() if self._response is None else self._read(self._response))
             except TimeoutError:
-                pass  # restart() or close(): timeouts of the network do not get here
+                pass  # from restart() or close(): network timeouts do not get here
             except ConnectionFailed as error:
                 self._end(str(error))
                 raise
@@ -210,15 +209,15 @@ class EventSource:
 
     def _interrupt(self) -> None:
         if self._waiting is not None:
-            self._waiting.reschedule(0.0)  # long past, so the wait ends in the next turn of the loop
+            self._waiting.reschedule(0.0)  # a deadline in the past ends the wait in the next turn of the loop
             self._waiting = None
 
     def _interrupted(self) -> bool:
-        """Whether what was waited for came in the very turn of the loop in which restart() or close() had made it void."""
+        """Whether restart() or close() voided the wait in the same turn of the loop in which it finished."""
         return self._waiting is None
 
     async def _connect(self) -> None:
-        """Waits for its turn and makes one attempt."""
+        """Wait until the next attempt is due, and make it."""
         await asyncio.sleep(self._due - asyncio.get_running_loop().time())
         if self._interrupted():
             return
@@ -274,7 +273,7 @@ class EventSource:
             self._lose("ended" if reason is ENDED else "lost", reason)
 
     def _lose(self, loss: Loss, reason: str) -> None:
-        """Note that a connection or an attempt is over, and when the next is due."""
+        """Record that a connection or an attempt is over, and schedule the next attempt."""
         self._drop(reason)
         self.last_error, self.last_loss = reason, loss
         if (retry := self._received.newest_retry) is not None:

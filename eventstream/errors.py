@@ -1,14 +1,14 @@
-"""What can be wrong with an event stream, one class per fact, the facts as attributes."""
+"""The faults of an event stream: one class each, with the facts as attributes."""
 
 
 class EventStreamError(Exception):
-    """The peer's fault: what it sent is not an event stream that can be followed."""
+    """The peer is at fault: it sent something other than an event stream that can be followed."""
 
 
 class BlockTooLarge(EventStreamError):
-    """An event block outgrew the limit; the stream cannot go on, because its end is unknown.
+    """An event block exceeded the limit. The stream cannot continue, because the end of the block is unknown.
 
-    `complete` holds the whole blocks that came before it in the same chunk: they are good, forward them first.
+    `complete` holds the whole blocks that came before it in the same chunk. They are good: forward them first.
     """
 
     def __init__(self, size: int, limit: int, complete: bytes = b"") -> None:
@@ -19,9 +19,9 @@ class BlockTooLarge(EventStreamError):
 
 
 class ConnectionFailed(EventStreamError):
-    """The server's answer means: do not reconnect (HTML standard 9.2.2, "fail the connection").
+    """The server's answer forbids reconnecting (HTML standard 9.2.2, "fail the connection").
 
-    `status` is the HTTP status, `content_type` the answer's, empty when there was none.
+    `status` is the HTTP status and `content_type` the answer's content type, empty when it had none.
     """
 
     def __init__(self, url: str, reason: str, *, status: int = 0, content_type: str = "") -> None:

@@ -1,8 +1,8 @@
-"""Cuts an event stream where its event blocks end, and alters no byte of it.
+"""Cut an event stream at the ends of its event blocks, without altering a byte.
 
-HTML standard 9.2.5: a line ends with LF, CRLF or CR, and a blank line ends a block. Two neighbouring bytes tell: LF LF, LF CR and
-CR CR always close a blank line, while CR LF is one line end. So the last boundary of a chunk is found by searching backwards
-for those pairs, at the speed of `bytes.rfind`, and no byte is looked at in Python.
+HTML standard 9.2.5: a line ends with LF, CRLF or CR, and a blank line ends a block. Two adjacent bytes decide: LF LF, LF CR and
+CR CR always close a blank line, while CR LF is one line end. So the last boundary of a chunk is found by a backward search
+for those pairs, at the speed of `bytes.rfind`; no loop in Python looks at single bytes.
 """
 
 import itertools
@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from .errors import BlockTooLarge
 
 DEFAULT_MAX_BLOCK_BYTES = 8 * 1024 * 1024
-"""8 MiB: an image in base64 fits, a stream that forgot its blank lines is noticed before it costs much."""
+"""8 MiB: an image in base64 fits, and a stream without blank lines is refused before it costs much memory."""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-"""A reader of an event stream strips one from its beginning (HTML standard 9.2.4)."""
+"""The byte order mark. Readers strip one from the beginning of an event stream (HTML standard 9.2.4)."""
 
 _CR = 0x0D
 _LF = 0x0A
@@ -23,14 +23,14 @@ _LINE_ENDS = re.compile(rb"[\r\n]*")
 
 
 class Framer:
-    """Gives the whole event blocks of one upstream connection, as they get complete.
+    """Return the whole event blocks of one upstream connection as they are completed.
 
-    The blocks that it gave, joined, are the bytes that it was fed, less one leading byte order mark and less the unfinished block
-    at the end, which `flush` returns. Chunks may be cut anywhere. A lone CR at the end of a chunk ends its line at once; an LF that
-    turns it into a CRLF is given with the next chunk, in front of whatever follows, where it means nothing.
+    The returned blocks, joined, are the fed bytes without one leading byte order mark and without the unfinished block at the end,
+    which `flush` returns. Chunks may be cut anywhere. A lone CR at the end of a chunk ends its line at once. If an LF then turns it
+    into a CRLF, that LF is returned at the start of the next blocks, where it has no meaning.
 
-    `max_block_bytes` bounds one block up to the byte that makes its last line blank, and with it the memory held back. With `keeps_mark`
-    the byte order mark stays, for a reader that gets this connection's bytes and nothing ahead of them.
+    `max_block_bytes` bounds one block up to the byte that makes its last line blank, and thus the memory held back. With `keeps_mark`
+    the byte order mark stays, for a reader that gets this connection's bytes and nothing before them.
     """
 
     __slots__ = ("_head", "_pending", "keeps_mark", "max_block_bytes")
@@ -40,7 +40,7 @@ class Framer:
             raise ValueError(f"max_block_bytes is {max_block_bytes}, must be at least 1")
         self.max_block_bytes = max_block_bytes
         self.keeps_mark = keeps_mark
-        self._pending = bytearray()  # not a list of chunks: those of two bytes would take fifty each
+        self._pending = bytearray()  # not a list of chunks, which would take 50 bytes for each chunk of two bytes
         self._head: bytes | None = b""  # the first bytes while they may be a byte order mark, then None
 
     def __repr__(self) -> str:
@@ -48,23 +48,23 @@ class Framer:
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes of the unfinished block that are held back."""
+        """The number of bytes of the unfinished block that are held back."""
         return len(self._pending)
 
     @property
     def unfinished(self) -> bytearray:
-        """The unfinished block that is held back, to be looked at and not to be changed."""
+        """The unfinished block that is held back; callers must not change it."""
         return self._pending
 
     def feed(self, chunk: bytes) -> bytes:
-        """Gives the blocks that `chunk` completes, joined; empty when it completes none.
+        """Return the blocks that `chunk` completes, joined; empty when it completes none.
 
-        Raises BlockTooLarge, after which the framer is of no further use.
+        Raises BlockTooLarge, after which the framer must not be used.
         """
         if self._head is not None:
             chunk = self._begin(self._head + chunk)
         if chunk[-2:] == b"\n\n" and not self._pending and len(chunk) <= self.max_block_bytes:
-            return chunk  # the usual case: whole blocks, nothing to look for
+            return chunk  # the usual case: whole blocks
         if not chunk:
             return b""
         cut = self._last_boundary(chunk)
@@ -78,16 +78,16 @@ class Framer:
         return b""
 
     def flush(self) -> bytes:
-        """Return the unfinished block and forget it: the stream has ended behind it."""
+        """Return the unfinished block and forget it, for a stream that has ended."""
         rest = (self._head or b"") + bytes(self._pending)
         self._head = None
         self._pending.clear()
         return rest
 
     def drop_mark(self) -> None:
-        """Drop the byte order mark after all, before `feed` has given anything: the reader gets something else first.
+        """Drop the byte order mark, before `feed` has returned anything, because the reader gets other bytes first.
 
-        A reader strips a mark only from the first bytes of all; behind anything else it would be a part of the first field's name.
+        A reader strips a mark only at the very beginning. Anywhere else it would become part of the first field's name.
         """
         self.keeps_mark = False
         if self._pending.startswith(BYTE_ORDER_MARK):
@@ -101,7 +101,7 @@ class Framer:
         return head if self.keeps_mark else head.removeprefix(BYTE_ORDER_MARK)
 
     def _last_boundary(self, chunk: bytes) -> int:
-        """Offset just behind the last whole block that ends in `chunk`, 0 when none does."""
+        """Return the offset just after the last whole block that ends in `chunk`, 0 when none does."""
         if b"\r" not in chunk:
             at = chunk.rfind(b"\n\n")
             if at >= 0:
@@ -114,7 +114,7 @@ class Framer:
         return self._leading_boundary(chunk)
 
     def _leading_boundary(self, chunk: bytes) -> int:
-        """The same for a block that only the first line end of `chunk` completes."""
+        """Return the same for a block that only the first line end of `chunk` completes."""
         first = chunk[0]
         if first not in (_CR, _LF):
             return 0
@@ -138,7 +138,7 @@ class Framer:
             raise BlockTooLarge(len(self._pending), self.max_block_bytes, complete)
 
     def _refuse_too_large(self, blocks: bytes) -> None:
-        start = _LINE_ENDS.match(blocks).end()  # type: ignore[union-attr]  # it matches nothing at least
+        start = _LINE_ENDS.match(blocks).end()  # type: ignore[union-attr]  # it always matches, if only zero bytes
         for blank, end in _blank_lines(blocks, start):
             size = blank + 2 - start
             if size > self.max_block_bytes:
@@ -147,9 +147,9 @@ class Framer:
 
 
 def split_blocks(blocks: bytes) -> list[bytes]:
-    """Gives the single event blocks of what `Framer.feed` gave; further blank lines stay with the block before them.
+    """Return the single event blocks of a result of `Framer.feed`. Further blank lines stay with the block before them.
 
-    Joined they are `blocks` again. Blank lines in front of the first block are an item of their own.
+    Joined, they are `blocks` again. Blank lines before the first block are an item of their own.
     """
     start = _LINE_ENDS.match(blocks).end()  # type: ignore[union-attr]
     cuts = [0, start] if start else [0]
@@ -158,10 +158,10 @@ def split_blocks(blocks: bytes) -> list[bytes]:
 
 
 def _blank_lines(blocks: bytes, start: int) -> Iterator[tuple[int, int]]:
-    """Gives for each blank line behind `start` the offset of the pair of bytes that tells it, and where its run of line ends stops.
+    """Yield, for each blank line after `start`, the offset of the pair of bytes that marks it, and the end of its run of line ends.
 
-    `bytes.find` is ten times as fast as a regular expression for the pairs, which counts for blocks of megabytes. Each pair is
-    looked for again only when its last finding is behind us, so that one that never comes costs a single search.
+    For these pairs `bytes.find` is ten times as fast as a regular expression, which matters for blocks of megabytes. A pair is searched
+    for again only after its last match was passed, so a pair that never occurs costs a single search.
     """
     size = len(blocks)
 
@@ -186,9 +186,9 @@ def _blank_lines(blocks: bytes, start: int) -> Iterator[tuple[int, int]]:
 
 
 def count_blocks(blocks: bytes) -> int:
-    """Gives how many event blocks there are in what `Framer.feed` gave, at the speed of `bytes.count`.
+    """Return the number of event blocks in a result of `Framer.feed`, at the speed of `bytes.count`.
 
-    Meant for figures: where several blank lines follow each other, it may count some of them as blocks of their own.
+    Meant for statistics: several blank lines in a row may count as further blocks.
     """
     count = blocks.count(b"\n\n")
     if b"\r" in blocks:

@@ -1,9 +1,9 @@
-"""Interprets event blocks (HTML standard 9.2.6)."""
+"""Interpret event blocks (HTML standard 9.2.6)."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-_LONGEST_RETRY_DIGITS = 18  # int() refuses thousands of digits, and nobody waits for longer than the universe is old
+_LONGEST_RETRY_DIGITS = 18  # int() refuses thousands of digits, and no client waits for 10^18 ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +13,7 @@ class Event:
     data: str
     type: str = "message"
     id: str | None = None
-    """The `id` field of this very block, None when it had none (or one with NUL, which is ignored)."""
+    """The `id` field of this very block; None when it had none, or one with NUL, which is ignored."""
     last_event_id: str = ""
     """The last event ID after this block: its own `id`, or the newest before it."""
     retry: int | None = None
@@ -21,27 +21,27 @@ class Event:
 
 
 class Parser:
-    """Gives the events of whole event blocks, in order.
+    """Parse whole event blocks into events, in order.
 
-    Takes what `Framer.feed` gives. A block without data gives no event, but still moves the last event ID and the reconnection
-    time. Bytes that are not UTF-8 become U+FFFD. Never raises on any input.
+    It takes what `Framer.feed` returns. A block without data yields no event, but still updates the last event ID and the reconnection
+    time. Bytes that are not UTF-8 become U+FFFD. No input raises.
     """
 
     __slots__ = ("_ahead", "_on_comment", "last_event_id", "reconnection_time")
 
     def __init__(self, last_event_id: str = "", *, on_comment: Callable[[str], None] | None = None) -> None:
         self.last_event_id = last_event_id
-        """What a reconnection sends as `Last-Event-ID`; empty: nothing."""
+        """The value that a reconnection sends as `Last-Event-ID`; if empty, none is sent."""
         self.reconnection_time: int | None = None
-        """The newest `retry` in milliseconds, None while there was none."""
+        """The newest `retry` in milliseconds, None before the first."""
         self._on_comment = on_comment
-        self._ahead = 0  # comments of the next block that were told before it
+        self._ahead = 0  # comments of the unfinished block that were already reported
 
     def __repr__(self) -> str:
         return f"<Parser last_event_id={self.last_event_id!r} reconnection_time={self.reconnection_time}>"
 
     def feed(self, blocks: bytes) -> list[Event]:
-        """Gives the events of `blocks`, which must end where a block ends."""
+        """Return the events of `blocks`, which must end at the end of a block."""
         events: list[Event] = []
         fields: list[bytes] = []
         for line in blocks.splitlines():
@@ -55,10 +55,10 @@ class Parser:
         return events
 
     def feed_unfinished(self, lines: Iterable[bytes]) -> None:
-        """Take the lines of a block whose end has not come, each once: what a line means by itself, whatever becomes of the block.
+        """Interpret the lines of an unfinished block, each once, as far as a line has a meaning of its own.
 
-        Comments are told, and `retry` is the reconnection time. The block is fed whole when it has ended, unless `forget_unfinished` says
-        that it never will.
+        Comments are reported, and `retry` becomes the reconnection time. Feed the whole block when it has ended, or call
+        `forget_unfinished` when it never will.
         """
         for line in lines:
             if line.startswith(b":"):
@@ -69,7 +69,7 @@ class Parser:
                 self.reconnection_time = _read_retry(_value(line))
 
     def forget_unfinished(self) -> None:
-        """Forget a block that is unfinished for good: the next block has lines of its own."""
+        """Forget a block that will never be finished: the next block has lines of its own."""
         self._ahead = 0
 
     def _interpret(self, lines: list[bytes]) -> Event | None:

@@ -1,4 +1,4 @@
-"""What was read of a stream and not yet given: whole event blocks, and one whose end has not come."""
+"""The event blocks that were read from a stream and not yet yielded, and the unfinished one."""
 
 from collections import deque
 
@@ -8,14 +8,14 @@ from .parser import Parser
 
 
 class Received:
-    """The blocks of one connection after another that wait for `parser`, which is fed each as soon as it is popped.
+    """The blocks of successive connections that wait for `parser`, which is fed each one when it is popped.
 
-    Comments and `retry` count with their own line (HTML standard 9.2.6). `look_ahead` takes those of the unfinished block.
+    Comments and `retry` take effect with their own line (HTML standard 9.2.6); `look_ahead` takes those of the unfinished block.
     """
 
     def __init__(self, parser: Parser, max_block_bytes: int) -> None:
         self.too_large: BlockTooLarge | None = None
-        """To be raised behind the blocks."""
+        """The error to raise after the blocks."""
         self._parser = parser
         self._max_block_bytes = max_block_bytes
         self._blocks: deque[bytes] = deque()
@@ -27,12 +27,12 @@ class Received:
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes of the unfinished block."""
+        """The number of bytes of the unfinished block."""
         return len(self._framer.unfinished)
 
     @property
     def newest_retry(self) -> int | None:
-        """The reconnection time after all that was received, popped or not."""
+        """The reconnection time after everything that was received, popped or not."""
         parser = Parser()
         parser.reconnection_time = self._parser.reconnection_time
         parser.feed(b"".join(self._blocks))
@@ -40,13 +40,13 @@ class Received:
         return parser.reconnection_time
 
     def open(self) -> None:
-        """Begin another connection. What was unfinished stays so."""
+        """Start another connection. An unfinished block of the last one is dropped."""
         self._framer = Framer(self._max_block_bytes)
         self._lines = UnfinishedLines()
         self._parser.forget_unfinished()
 
     def add(self, chunk: bytes) -> bytes:
-        """Take what was read, and return the blocks that it completes, joined. A block over the limit sets `too_large`."""
+        """Add the bytes that were read, and return the blocks that they complete, joined. A block over the limit sets `too_large`."""
         try:
             blocks = self._framer.feed(chunk)
         except BlockTooLarge as error:
@@ -62,9 +62,9 @@ class Received:
         return self._blocks.popleft() if self._blocks else None
 
     def look_ahead(self) -> bool:
-        """Let the parser take the lines of the unfinished block that it has not, and return whether there were any.
+        """Feed the parser the new lines of the unfinished block. Return whether there were any.
 
-        All blocks must have been popped, so that comments keep their place among events.
+        All blocks must have been popped, so that comments keep their order among events.
         """
         lines = self._lines.take(self._framer.unfinished)
         self._parser.feed_unfinished(lines)
@@ -72,19 +72,19 @@ class Received:
 
 
 class UnfinishedLines:
-    """The complete lines of a block that is received piece by piece, each once. No byte is searched twice."""
+    """The complete lines of a block that arrives in pieces, each once. No byte is searched twice."""
 
     __slots__ = ("_begin", "_searched")
 
     def __init__(self) -> None:
-        self._begin = 0  # of the first line that is not complete
+        self._begin = 0  # offset of the first line that is not complete
         self._searched = 0
 
     def __repr__(self) -> str:
         return f"<UnfinishedLines begin={self._begin} searched={self._searched}>"
 
     def take(self, block: bytearray) -> list[bytes]:
-        """Return the lines that became complete since the last call, at whose time `block` was the same or a beginning of it."""
+        """Return the lines that were completed since the last call; `block` then was the same or a prefix of it."""
         end = max(block.rfind(b"\n", self._searched), block.rfind(b"\r", self._searched)) + 1
         self._searched = len(block)
         if not end:

@@ -1,21 +1,21 @@
-"""How long to wait before the next attempt."""
+"""The delay before the next attempt to connect."""
 
 import random
 import time
 from collections.abc import Callable
 
-_LONGEST_RETRY_SECONDS = 86_400  # a server that asks for more than a day has a typing error
-_SHORTEST_RETRY_SECONDS = 0.1  # `retry: 0` from a server whose streams end at once would cause hundreds of connections a second
-_LASTING_SECONDS = 10.0  # of a stream that ended without an event and counts as healthy: proxies end idle ones after 30 s and more
+_LONGEST_RETRY_SECONDS = 86_400  # a server that asks for more than a day made a typing error
+_SHORTEST_RETRY_SECONDS = 0.1  # `retry: 0` with streams that end at once would cause hundreds of connections a second
+_LASTING_SECONDS = 10.0  # a stream without events that lasted this long counts as healthy: proxies end idle ones after 30 s and more
 
 
 class Reconnection:
-    """The delay before each reconnection: the server's reconnection time, backed off while attempts fail, with jitter.
+    """The delay before each reconnection: the server's reconnection time, with back-off while attempts fail, and jitter.
 
-    The first attempt after an open stream waits the reconnection time: the server's `retry`, at least 0.1 s, else `initial_seconds`. Each
-    further setback multiplies it by `factor`, up to `maximum_seconds`, but never below what the server asked for. A setback is an attempt
-    that got no event stream, or a stream that ended within 10 s and brought no new event. Jitter only lengthens: the delay is spread
-    evenly over [d, d * (1 + jitter)], so that clients which were cut together do not come back together.
+    The first attempt after an open stream waits for the reconnection time: the server's `retry`, at least 0.1 s, else `initial_seconds`.
+    Each further setback multiplies it by `factor`, up to `maximum_seconds`, but never below the server's `retry`. A setback is an attempt
+    that got no event stream, or a stream that ended within 10 s without a new event. Jitter only lengthens: the delay is spread evenly
+    over [d, d * (1 + jitter)], so that clients that lost their connections together do not reconnect together.
     """
 
     def __init__(
@@ -43,37 +43,37 @@ class Reconnection:
         self.quiet = True
         """Whether the newest stream has brought no new event."""
         self.failures = 0
-        """Attempts in a row that got no event stream."""
+        """The number of successive attempts that got no event stream."""
         self.setbacks = 0
-        """Setbacks in a row."""
+        """The number of successive setbacks."""
 
     def __repr__(self) -> str:
         return f"<Reconnection seconds={self._seconds} failures={self.failures} setbacks={self.setbacks}>"
 
     def retry(self, milliseconds: int) -> None:
-        """Take the server's `retry`."""
+        """Set the reconnection time to the server's `retry`."""
         self._seconds = min(max(milliseconds, _SHORTEST_RETRY_SECONDS * 1000), _LONGEST_RETRY_SECONDS * 1000) / 1000
 
     def succeeded(self) -> None:
-        """Note that an event stream was opened."""
+        """Record that an event stream was opened."""
         self.failures = 0
         self.quiet = True
         self._opened_at = self._clock()
 
     def progressed(self) -> None:
-        """Note that the stream brought a new event: the back-off starts over."""
+        """Record that the stream brought a new event, which resets the back-off."""
         self.setbacks = 0
         self.quiet = False
 
     def ended(self) -> None:
-        """Note that the stream has ended or was lost."""
+        """Record that the stream has ended or was lost."""
         if self._clock() - self._opened_at >= _LASTING_SECONDS:
             self.setbacks = 0
         elif self.quiet:
             self.setbacks += 1
 
     def failed(self) -> None:
-        """Note an attempt that got no event stream."""
+        """Record an attempt that got no event stream."""
         self.failures += 1
         self.setbacks += 1
 

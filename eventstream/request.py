@@ -1,4 +1,4 @@
-"""Asks for an event stream over HTTP, and judges the answer (HTML standard 9.2.2, Fetch standard 4.4)."""
+"""Request an event stream over HTTP and judge the answer (HTML standard 9.2.2, Fetch standard 4.4)."""
 
 import email.utils
 import io
@@ -21,30 +21,30 @@ from .errors import ConnectionFailed
 from .tls import describe_tls, find_tls_error
 
 NETWORK_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError)
-"""What aiohttp raises when the network or the peer's HTTP is at fault, timeouts among them."""
+"""The exceptions that aiohttp raises when the network or the peer's HTTP is at fault, timeouts among them."""
 
-_READ_AHEAD_BYTES = 64 * 1024  # aiohttp pauses the socket at twice this; enough for full speed, little enough to be back-pressure
+_READ_AHEAD_BYTES = 64 * 1024  # aiohttp pauses the socket at twice this; enough for full speed, small enough for back-pressure
 _MOST_REDIRECTS = 20  # Fetch standard 4.4 step 7
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
 _REDIRECTS = {301, 302, 303, 307, 308}
 _TOO_MANY_REQUESTS = 429
-_DECODED = {"gzip", "deflate", "br", "zstd"}  # aiohttp hands anything else on as it came, lists of these too
-_LONGEST_RETRY_AFTER_SECONDS = 86_400.0  # a server that asks for more than a day has a typing error
-_CREDENTIALS = ("Authorization", "Cookie", "Proxy-Authorization", "Host")  # Host is none, but as little meant for another origin
+_DECODED = {"gzip", "deflate", "br", "zstd"}  # aiohttp leaves any other coding undecoded, lists of these too
+_LONGEST_RETRY_AFTER_SECONDS = 86_400.0  # a server that asks for more than a day made a typing error
+_CREDENTIALS = ("Authorization", "Cookie", "Proxy-Authorization", "Host")  # Host is no credential, but must not reach another origin either
 _FOR_ANY_ORIGIN = {"accept", "accept-encoding", "accept-language", "cache-control", "content-language", "content-type"}
-"""The fields that go along to another origin; all others may be secrets, or mean something to the first one alone."""
+"""The fields that are sent to another origin too. All others may be secrets, or mean something to the first origin alone."""
 _BODY_HEADERS = ("Content-Encoding", "Content-Language", "Content-Location", "Content-Type", "Content-Length")
 Headers: TypeAlias = Mapping[str, str] | Callable[[], Mapping[str, str]]
-"""Header fields of a request, or what gives them for each attempt anew."""
+"""The header fields of a request, or a function that returns them for each attempt."""
 
 _URI = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")  # RFC 3986 2
 _FORBIDDEN_IN_HEADER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class Unavailable(Exception):
-    """No event stream this time, but perhaps the next: a network error, a 5xx, a 429.
+    """No event stream this time, but a later attempt may succeed: a network error, a 5xx, a 429.
 
-    `retry_after_seconds` is the least time to wait, 0 when the server named none; `status` is None when there was no answer.
+    `retry_after_seconds` is the least delay, 0 when the server named none; `status` is None when there was no answer.
     """
 
     def __init__(self, reason: str, retry_after_seconds: float = 0.0, status: int | None = None) -> None:
@@ -55,14 +55,14 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StreamRequest:
-    """What is asked, the same on every reconnection, `Last-Event-ID` apart."""
+    """A request, the same for every reconnection except for `Last-Event-ID`."""
 
     url: URL
     method: str
     headers: CIMultiDict[str]
     body: bytes | None
     give_headers: Callable[[], Mapping[str, str]] | None = None
-    """Gives further headers for each attempt."""
+    """A function that returns further headers for each attempt."""
     cross_origin_redirects: bool = True
     """Whether redirects to other origins are followed."""
     tls: SSLContext | bool = True
@@ -79,7 +79,7 @@ class StreamRequest:
         cross_origin_redirects: bool = True,
         tls: SSLContext | bool = True,
     ) -> "StreamRequest":
-        """Adds the headers that the standard asks for, unless `headers` has them. Raises ValueError for what HTTP cannot carry."""
+        """Build a request, with the headers of the standard unless `headers` has them. Raises ValueError for what HTTP cannot carry."""
         try:
             target = url if isinstance(url, URL) else parse_url(url)
         except ValueError as error:
@@ -92,14 +92,14 @@ class StreamRequest:
         for name, value in merged.items():
             refuse_control_characters(name, value)
         if "Last-Event-ID" in merged:
-            raise ValueError("header Last-Event-ID is kept by the event source; give the first one as last_event_id")
+            raise ValueError("the event source sets the header Last-Event-ID itself; pass the first one as last_event_id")
         encoded = body.encode() if isinstance(body, str) else body
         return cls(target, method.upper(), merged, encoded, give_headers, cross_origin_redirects, tls)
 
     async def open(
         self, session: aiohttp.ClientSession, last_event_id: str, timeout: aiohttp.ClientTimeout
     ) -> aiohttp.ClientResponse | None:
-        """Gives the response whose body is the event stream, after any redirects; None for 204, the wish not to be asked again.
+        """Return the response whose body is the event stream, after any redirects; None for 204, which ends the reconnecting.
 
         The caller closes it. Raises Unavailable when a later attempt may succeed, ConnectionFailed when none will.
         """
@@ -119,16 +119,16 @@ class StreamRequest:
     async def _send(self, session: aiohttp.ClientSession, last_event_id: str, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
         headers = self.headers.copy()
         if last_event_id:
-            headers["Last-Event-ID"] = last_event_id  # aiohttp writes headers as UTF-8, which is what the standard asks for
+            headers["Last-Event-ID"] = last_event_id  # aiohttp writes headers as UTF-8, as the standard requires
         try:
             return await session.request(
                 self.method,
                 self.url,
                 headers=headers,
-                data=None if self.body is None else io.BytesIO(self.body),  # plain bytes of more than 1 MiB make aiohttp warn
+                data=None if self.body is None else io.BytesIO(self.body),  # aiohttp warns about plain bytes of more than 1 MiB
                 timeout=timeout,
-                allow_redirects=False,  # aiohttp takes a missing Location for an answer, and keeps Cookie across origins
-                auto_decompress=True,  # for servers that compress what was asked for as it is
+                allow_redirects=False,  # aiohttp takes a redirect without Location for an answer, and keeps Cookie across origins
+                auto_decompress=True,  # for servers that compress against the request's Accept-Encoding
                 raise_for_status=False,
                 read_bufsize=_READ_AHEAD_BYTES,
                 ssl=self.tls,
@@ -137,13 +137,13 @@ class StreamRequest:
             if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
                 _forget_address(session, self.url)
             raise Unavailable(describe(error, timeout)) from error
-        except ValueError as error:  # a last event ID with control characters, a host name that is none
-            raise ConnectionFailed(self.shown_url, f"cannot be asked for: {error}") from error
+        except ValueError as error:  # a last event ID with control characters, an invalid host name
+            raise ConnectionFailed(self.shown_url, f"the request cannot be sent: {error}") from error
         except aiohttp.ClientError as error:
             raise Unavailable(describe(error, timeout)) from error
 
     def _redirected(self, response: aiohttp.ClientResponse, session: aiohttp.ClientSession) -> "StreamRequest":
-        """Gives the request that a redirect asks for (Fetch standard 4.4, HTTP-redirect fetch)."""
+        """Return the request that a redirect asks for (Fetch standard 4.4, HTTP-redirect fetch)."""
         status = response.status
         location = response.headers.get("Location", "").strip()
         if not location:
@@ -158,9 +158,9 @@ class StreamRequest:
             if not self.cross_origin_redirects:
                 raise ConnectionFailed(self.shown_url, f"redirect {status} to another origin, which is not followed", status=status)
             if any(name in session.headers for name in _CREDENTIALS):
-                # A request cannot leave out what its session adds, and another origin must not get it.
+                # A request cannot remove headers that its session adds, and another origin must not get them.
                 raise ConnectionFailed(
-                    self.shown_url, f"redirect {status} would show the session's credentials to {url.host}", status=status
+                    self.shown_url, f"redirect {status} would send the session's credentials to {url.host}", status=status
                 )
             headers = CIMultiDict((name, value) for name, value in headers.items() if name.lower() in _FOR_ANY_ORIGIN)
         if (status in (301, 302) and self.method == "POST") or (status == 303 and self.method not in ("GET", "HEAD")):
@@ -171,26 +171,26 @@ class StreamRequest:
 
     @property
     def shown_url(self) -> str:
-        """The URL for messages, without user name and password."""
+        """The URL without user name and password, for messages."""
         return str(self.url.with_user(None))
 
 
 def parse_url(text: str, base: URL | None = None) -> URL:
-    """Reads a URL, as seen from `base`. Raises ValueError when it is not one of http or https.
+    """Parse a URL, relative to `base` if given. Raises ValueError when it is not an http or https URL with a host.
 
-    One that is valid stays as it is, for signatures and the like; only others get their characters quoted.
+    A valid URL stays unchanged, because it may be signed. In any other, characters are quoted.
     """
     url = URL(text, encoded=_URI.fullmatch(text) is not None)
     if base is not None:
         url = base.with_path(base.raw_path.removesuffix("?"), encoded=True, keep_query=True).join(url)
-    if url.scheme not in ("http", "https") or not url.host or url.port is None:  # reading the port is what checks it
+    if url.scheme not in ("http", "https") or not url.host or url.port is None:  # reading the port validates it
         raise ValueError("must begin with http:// or https:// and name a host")
     return keep_mark(text, url)
 
 
 def keep_mark(text: str, url: URL) -> URL:
-    """Gives `url`, which was read from `text`, with the `?` at its end when no query follows it: servers may tell that from none, and yarl
-    drops it, unless it is a part of the path."""
+    """Return `url`, which was parsed from `text`, with its final `?` when no query follows it. Servers may distinguish that from no `?`,
+    but yarl drops it unless it is part of the path."""
     if not text.endswith("?") or url.raw_query_string or url.raw_fragment:
         return url
     return url.with_path(url.raw_path + "?", encoded=True)
@@ -206,20 +206,20 @@ def _judge(url: str, response: aiohttp.ClientResponse) -> aiohttp.ClientResponse
     response.close()
     if status == 204:
         return None
-    # 429 is the only 4xx that says "later" instead of "no": whoever gave up on it would never come back to a server that recovers.
+    # 429 is the only 4xx that means "later": a client that gave up on it would never return to a server that recovers.
     if status >= 500 or status == _TOO_MANY_REQUESTS:
         raise Unavailable(f"{url}: the server answered {status}", _retry_after(status, response.headers.get("Retry-After", "")), status)
     if status != 200:
-        reason = f"the server answered {status}, an event stream needs 200"
+        reason = f"status must be 200 for an event stream, got {status}"
     elif readable:
-        reason = f"content type is {content_type!r}, an event stream needs 'text/event-stream'"
+        reason = f"content type must be 'text/event-stream', got {content_type!r}"
     else:
-        reason = f"content encoding is {encoding!r}, allowed is one of 'identity', 'gzip', 'deflate', 'br' and 'zstd'"
+        reason = f"content encoding must be 'identity', 'gzip', 'deflate', 'br' or 'zstd', got {encoding!r}"
     raise ConnectionFailed(url, reason, status=status, content_type=content_type)
 
 
 def _retry_after(status: int, value: str) -> float:
-    """Reads `Retry-After`, seconds or a date (RFC 9110 10.2.3); 0 for what is neither."""
+    """Return the seconds that `Retry-After` asks for, as a number or a date (RFC 9110 10.2.3); 0 if it is neither."""
     if status not in (503, _TOO_MANY_REQUESTS):
         return 0.0
     if re.fullmatch("[0-9]+", value):
@@ -233,25 +233,25 @@ def _retry_after(status: int, value: str) -> float:
 
 
 def refuse_control_characters(header: str, value: str) -> None:
-    """Raises ValueError for what would end the header early or could not be sent at all."""
+    """Raise ValueError for characters that would end the header early or cannot be sent."""
     if _FORBIDDEN_IN_HEADER.search(header + value):
-        raise ValueError(f"header {header!r} holds a control character: {value!r}")
+        raise ValueError(f"header {header!r} must not contain a control character: {value!r}")
     (header + value).encode()  # a lone surrogate: UnicodeEncodeError, a ValueError
 
 
 def open_session(max_connections: int = 100, **options: Any) -> aiohttp.ClientSession:
-    """Gives a session in which one attempt is one request, on a connection of its own; 0 for any number of connections at once.
+    """Return a session in which each attempt is one request on a new connection. `max_connections` 0 means no limit.
 
-    TCP keep-alive finds hosts that are gone without a word in about 90 s. `options` are those of `aiohttp.ClientSession`. aiohttp repeats
-    an idempotent request at once when the server hangs up, for the sake of stale kept-alive connections. Here there are none, and a
-    server in trouble would get twice the requests that the back-off means it to get.
+    TCP keep-alive detects hosts that vanished within about 90 s. `options` are those of `aiohttp.ClientSession`. aiohttp repeats an
+    idempotent request at once when the server hangs up, because kept-alive connections go stale. Here there are none, and a failing
+    server would get twice the requests that the back-off allows.
     """
     connector = aiohttp.TCPConnector(limit=max_connections, force_close=True, socket_factory=_open_socket)
     return aiohttp.ClientSession(connector=connector, middlewares=(send_once,), **options)
 
 
 def _forget_address(session: aiohttp.ClientSession, url: URL) -> None:
-    """Resolve the host anew next time: its address may have changed."""
+    """Drop the cached address of the host: it may have changed."""
     if isinstance(session.connector, aiohttp.TCPConnector) and url.raw_host is not None and url.port is not None:
         session.connector.clear_dns_cache(url.raw_host, url.port)
 
@@ -266,19 +266,19 @@ def _open_socket(address: AddrInfoType) -> socket.socket:
 
 
 async def send_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """A middleware for aiohttp's client, with which a server that hangs up without an answer is not asked again at once."""
+    """Keep aiohttp's client from repeating a request at once when the server hangs up without an answer (a middleware)."""
     try:
         return await send(request)
     except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError):
         raise  # never repeated
     except aiohttp.ClientConnectionError as error:
-        raise aiohttp.ClientConnectionError(str(error)) from error  # which is not repeated
+        raise aiohttp.ClientConnectionError(str(error)) from error  # aiohttp does not repeat after this class
 
 
 def describe(error: Exception, timeout: aiohttp.ClientTimeout) -> str:
-    """Says in words what went wrong on the network."""
+    """Return a network error in words."""
     if isinstance(error, aiohttp.SocketTimeoutError):
-        return f"no byte came for {timeout.sock_read} s"
+        return f"no byte arrived for {timeout.sock_read} s"
     if (tls_error := find_tls_error(error)) is not None:
         return describe_tls(tls_error)
     return str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""What reading an event stream needs of aiohttp's responses beyond what they do by themselves."""
+"""Additions to aiohttp's responses that reading an event stream needs."""
 
 import asyncio
 
@@ -8,10 +8,10 @@ ENDED = "the server ended the stream"
 
 
 def leave(response: aiohttp.ClientResponse) -> None:
-    """Break off a response.
+    """Abort a response.
 
-    An event stream has no end to wait for. Closing a TLS connection in order would leave it half open for up to 30 s, until the server
-    agrees, and a server that only writes would write on.
+    An event stream has no end to wait for. A TLS connection that is closed in order would stay half open for up to 30 s, until the
+    server agrees, and a server that only writes would keep writing.
     """
     connection = response.connection
     if connection is not None and connection.transport is not None:
@@ -20,22 +20,22 @@ def leave(response: aiohttp.ClientResponse) -> None:
 
 
 def take_rest(content: aiohttp.StreamReader) -> bytes:
-    """Gives what came before the connection broke: aiohttp keeps it, but from then on raises the error instead of giving it."""
+    """Return the bytes that arrived before the connection broke: aiohttp keeps them, but raises the error instead of returning them."""
     content.set_exception(None)  # type: ignore[arg-type]
     return content.read_nowait()
 
 
 def notice_broken_http(response: aiohttp.ClientResponse) -> None:
-    """Makes a read fail when the peer breaks off in the middle of HTTP's own framing.
+    """Make a read fail when the peer breaks HTTP's own framing.
 
-    aiohttp (3.14) closes the connection on an HTTP chunk without a size, but tells the reader nothing, who would wait for ever.
+    On an HTTP chunk without a size, aiohttp (3.14) closes the connection but does not notify the reader, who would wait for ever.
     """
     connection = response.connection
     closed = None if connection is None or connection.protocol is None else connection.protocol.closed
     content = response.content
 
     def fail(closed: asyncio.Future[None]) -> None:
-        closed.exception()  # has told the reader as well, but asyncio complains of one that nobody asked for
+        closed.exception()  # the reader has the error too, and asyncio logs an exception that was never retrieved
         if not content.is_eof() and content.exception() is None:
             content.set_exception(aiohttp.ClientPayloadError("malformed HTTP chunk"))
 

@@ -1,4 +1,4 @@
-"""What goes wrong with TLS, in words that name no address."""
+"""TLS errors in words, without addresses."""
 
 import ssl
 
@@ -6,7 +6,7 @@ _HOST_MISMATCH, _IP_MISMATCH = 62, 64  # X509_V_ERR_… of OpenSSL, whose own te
 
 
 def describe_tls(error: ssl.SSLError) -> str:
-    """Return what the TLS library found, such as "TLS: certificate verify failed: self-signed certificate"."""
+    """Return the TLS library's finding, such as "TLS: certificate verify failed: self-signed certificate"."""
     if isinstance(error, ssl.SSLCertVerificationError):
         mismatch = getattr(error, "verify_code", 0) in (_HOST_MISMATCH, _IP_MISMATCH)
         found = "it is not for this host" if mismatch else getattr(error, "verify_message", "") or "no reason given"
@@ -15,7 +15,7 @@ def describe_tls(error: ssl.SSLError) -> str:
 
 
 def find_tls_error(error: BaseException | None) -> ssl.SSLError | None:
-    """Return the TLS library's error that is behind one of aiohttp's, None when there is none."""
+    """Return the TLS library's error that caused one of aiohttp's, None when there is none."""
     while error is not None:
         found = getattr(error, "os_error", error)
         if isinstance(found, ssl.SSLError):

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line on standard output, for our own facts and for what libraries report."""
+"""Logs: one JSON object a line on standard output, from our own code and from libraries."""
 
 import json
 import logging
@@ -10,14 +10,14 @@ import structlog
 
 from .request_ids import current_request_id
 
-_encode = json.JSONEncoder(default=str).encode  # json.dumps would make an encoder each time, which takes longer than encoding
+_encode = json.JSONEncoder(default=str).encode  # json.dumps would make an encoder for each call, which takes longer than encoding
 
 
 def configure_logs(service: str, level: str = "info", **facts: object) -> None:
-    """Sends structlog and the standard library's loggers alike to stdout as JSON with `time`, `level`, `service` and `event`.
+    """Send the records of structlog and the standard library's loggers to stdout as JSON with `time`, `level`, `service` and `event`.
 
-    `level` is one of debug, info, warning, error; `facts` stand in every line.
-    Library access logs stay off: services log a stream once when it ends.
+    `level` is one of debug, info, warning, error; every line contains `facts`.
+    Library access logs stay off: services log a stream once, when it ends.
     """
 
     def render(logger: object, method: str, event: structlog.typing.EventDict) -> str:
@@ -49,5 +49,5 @@ def _now() -> str:
 
 @lru_cache(maxsize=1)
 def _second(at: int) -> str:
-    """Gives a second of Unix time in ISO 8601. Many lines of a busy service are of the same one."""
+    """Return a second of Unix time in ISO 8601; cached, because a busy service writes many lines in one second."""
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))

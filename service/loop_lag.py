@@ -1,4 +1,4 @@
-"""How late the event loop is with what it has to do."""
+"""The lag of the event loop."""
 
 import asyncio
 import contextlib
@@ -8,16 +8,16 @@ from time import perf_counter
 from prometheus_client import Histogram
 
 _INTERVAL_SECONDS = 0.1
-_WINDOW_SECONDS = 15.0  # as often as Prometheus asks, so that it misses no peak
+_WINDOW_SECONDS = 15.0  # as often as Prometheus scrapes, so that it misses no peak
 
 LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-"""In seconds, for the histogram."""
+"""The buckets of the histogram, in seconds."""
 
 
 class LoopLag:
-    """Measures by how much one timer, due ten times a second, is missed: so long whatever else was ready had to wait.
+    """Measure the event loop's lag: the delay of a timer that is due ten times a second.
 
-    A call that keeps the loop for less than a tenth of a second is seen now and then, a longer one always.
+    It catches a blocking call of less than a tenth of a second now and then, and a longer one always.
     """
 
     def __init__(self, histogram: Histogram) -> None:
@@ -33,12 +33,12 @@ class LoopLag:
 
     @property
     def worst_seconds(self) -> float:
-        """The worst of the last 15 to 30 seconds."""
+        """The worst lag of the last 15 to 30 seconds."""
         return max(self._worst, self._worst_before)
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[None]:
-        """Measures the running loop while the context is open."""
+        """Measure the running loop while the context is open."""
         self._window_end = perf_counter() + _WINDOW_SECONDS
         self._arm(asyncio.get_running_loop())
         try:

@@ -1,4 +1,4 @@
-"""Settings: one frozen class per service, read from its environment variables, and nothing silently ignored."""
+"""Settings: one frozen class for each service, read from its environment variables. Unknown variables are refused."""
 
 import argparse
 import difflib
@@ -13,34 +13,34 @@ from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)|_PORT_\d+_(TCP|UDP)")
-"""What Kubernetes and Docker links set for a service of the same name (`GATEWAY_SERVICE_HOST`, `GATEWAY_PORT_80_TCP_ADDR`)."""
+"""The variables that Kubernetes and Docker links set for a service (`GATEWAY_SERVICE_HOST`, `GATEWAY_PORT_80_TCP_ADDR`)."""
 _MOST_SECRET_BYTES = 64 * 1024
 
 
 class ServiceSettings(BaseSettings):
-    """Fields are environment variables with the service's prefix; an empty variable counts as not set.
+    """The settings of one service. Fields are environment variables with the service's prefix; an empty variable counts as not set.
 
-    A field that is a `SecretStr` can stand in a file instead, which the variable with `_FILE` at its end names.
+    A `SecretStr` field may also be read from a file: the variable with the suffix `_FILE` names it.
     """
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
     others_variables: ClassVar[frozenset[str]] = frozenset()
-    """Variables with the service's prefix that are meant for somebody else, and therefore no mistake."""
+    """Variables with the service's prefix that another program reads, and that are therefore no mistake."""
 
 
 S = TypeVar("S", bound=ServiceSettings)
 
 
 class SettingsError(ValueError):
-    """The environment does not make sense; the message has a line for each problem, with what is allowed."""
+    """The environment has invalid settings. The message has a line for each problem, with the allowed values."""
 
 
 def read_settings(settings: type[S], environ: Mapping[str, str] = os.environ) -> S:
-    """Builds `settings` from the process environment.
+    """Build `settings` from the process environment.
 
-    Raises SettingsError when a variable has the service's prefix but is none of its settings, when a value is not allowed, or when a
-    secret's file cannot be read. It shows no secret.
+    Raises SettingsError if a variable with the service's prefix is unknown, if a value is not allowed, or if a secret's file cannot be
+    read. The message shows no secret.
     """
     prefix = settings.model_config["env_prefix"]
     names = setting_names(settings)
@@ -66,7 +66,7 @@ def read_settings(settings: type[S], environ: Mapping[str, str] = os.environ) ->
 
 
 def setting_names(settings: type[ServiceSettings]) -> set[str]:
-    """Gives the variables that mean something to a service, those of files too."""
+    """Return the names of all variables that a service reads, including those of secrets' files."""
     prefix = settings.model_config["env_prefix"]
     return {prefix + field.upper() for field in settings.model_fields} | {
         prefix + f"{field}_file".upper() for field in _secret_fields(settings)
@@ -78,7 +78,7 @@ def _secret_fields(settings: type[ServiceSettings]) -> frozenset[str]:
 
 
 def _read_secrets(settings: type[ServiceSettings], environ: Mapping[str, str]) -> dict[str, Any]:
-    """Gives the secrets that stand in files, by field. Raises SettingsError for each that cannot be had."""
+    """Return the secrets that are read from files, by field. Raises SettingsError with each that cannot be read."""
     given = {name.upper(): value for name, value in environ.items() if value}
     secrets, problems = {}, []
     for field in sorted(_secret_fields(settings)):
@@ -99,7 +99,7 @@ def _read_secrets(settings: type[ServiceSettings], environ: Mapping[str, str]) -
 
 
 def _read_secret(file: Path) -> str:
-    """Gives what stands in a file, without the line end at its end. Raises ValueError, which shows nothing of it."""
+    """Return the content of a file without a final line end. Raises ValueError, without any of the content."""
     try:
         with file.open("rb") as opened:
             content = opened.read(_MOST_SECRET_BYTES + 1)
@@ -117,7 +117,7 @@ def _read_secret(file: Path) -> str:
 
 
 def describe_settings(settings: type[ServiceSettings]) -> str:
-    """Gives a line or two per setting: variable, default, meaning."""
+    """Return two lines for each setting: variable and default, then its description."""
     prefix = settings.model_config["env_prefix"]
     lines = []
     for field, info in settings.model_fields.items():
@@ -125,21 +125,21 @@ def describe_settings(settings: type[ServiceSettings]) -> str:
         shown = "" if default is None or str(default) == "" else f" (default {default})"
         lines.append(f"  {prefix}{field.upper()}{shown}\n      {info.description}")
         if field in _secret_fields(settings):
-            lines.append(f"  {prefix}{field.upper()}_FILE\n      A file that has it, instead; a line end at its end does not count.")
+            lines.append(f"  {prefix}{field.upper()}_FILE\n      A file to read it from instead; a final line end is removed.")
     return "\n".join(lines)
 
 
 def parse_arguments(
     parser: argparse.ArgumentParser, settings: type[ServiceSettings], arguments: Sequence[str] | None = None
 ) -> argparse.Namespace:
-    """Parses the command line with `parser`, whose `--help` then lists the settings."""
+    """Parse the command line with `parser`, and list the settings in its `--help`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "settings, from the environment:\n" + describe_settings(settings)
     return parser.parse_args(arguments)
 
 
 def settings_or_exit(settings: type[S]) -> S:
-    """The same as `read_settings` for a `__main__`: problems go to stderr and the process exits with status 2."""
+    """Return `read_settings(settings)`, for a `__main__`: print problems to stderr and exit with status 2."""
     try:
         return read_settings(settings)
     except SettingsError as error:

@@ -1,4 +1,4 @@
-"""A SQLite file that one service owns: made whole or not at all, known by its header, and held to its schema."""
+"""A SQLite file that one service owns: created atomically, recognized by its header, and checked against its schema."""
 
 import os
 import sqlite3
@@ -12,44 +12,44 @@ BUSY_SECONDS = 10.0
 
 _HEADER_BYTES = 100
 _MODE = 0o600  # events and answers are for this service alone; SQLite gives its other files the same permissions
-_LITTLE_ROOM_BYTES = 1024 * 1024  # with less than that an I/O error is taken for a full device
+_LITTLE_ROOM_BYTES = 1024 * 1024  # with less free space, an I/O error counts as a full device
 
 E = TypeVar("E", bound=Exception)
 
 
 @dataclass(frozen=True, slots=True)
 class SqliteFile(Generic[E]):
-    """One kind of file, and the errors that its service raises for it; every function may block on the disk."""
+    """One kind of file, and the errors that its service raises for it. Every method may block on the disk."""
 
     what: str
-    """What it is to people, such as `an event log`."""
+    """What users call it, such as `an event log`."""
     application_id: int
-    """In the file's header, by which the file is known as the service's own."""
+    """A number in the file's header that marks it as the service's own."""
     version: int
-    """In the file's header too; grows when an older program could no longer read the file."""
+    """The format version in the file's header; it grows when older programs can no longer read the file."""
     schema: Mapping[str, str]
-    """The statement that makes each table and index, by name."""
+    """The statement that creates each table and index, by name."""
     damaged: Callable[[Path, str], E]
-    """The error for a file that cannot be used, and why; it says what to do about it."""
+    """The error for a file that cannot be used, with the reason; it says what to do."""
     too_new: Callable[[str], E]
     full: Callable[[Path], E]
-    """The error for a device without room."""
+    """The error for a full device."""
     failed: Callable[[str], E]
-    """The error for all else."""
+    """The error for any other failure."""
     cached_statements: int = 128
 
     def connect(self, path: Path, *, timeout: float = BUSY_SECONDS) -> sqlite3.Connection:
-        """Opens the file for any one thread at a time; transactions begin and end where the caller says so."""
+        """Open the file for one thread at a time; the caller begins and ends transactions."""
         return sqlite3.connect(
             path, timeout=timeout, isolation_level=None, check_same_thread=False, cached_statements=self.cached_statements
         )
 
     def find_or_create(self, path: Path, first: Sequence[tuple[str, Sequence[object]]] = ()) -> None:
-        """Recognises the file, or makes it with the rows that `first` inserts. Raises the service's errors, OSError."""
+        """Recognize the file, or create it with the rows that `first` inserts. Raises the service's errors, OSError."""
         if path.exists():
             self.recognise(path)
-        elif path.with_name(f"{path.name}-wal").exists():  # SQLite would take it for the new file's
-            raise self.damaged(path, "it is gone, while its write-ahead log is there")
+        elif path.with_name(f"{path.name}-wal").exists():  # SQLite would apply it to the new file
+            raise self.damaged(path, "it is missing, but its write-ahead log exists")
         else:
             self._create(path, first)
 
@@ -79,8 +79,8 @@ class SqliteFile(Generic[E]):
         sync(path.parent)
 
     def recognise(self, path: Path) -> None:
-        """Looks at the file's header alone. Raises the service's error when it is none that this program can read, OSError."""
-        with path.open("rb") as file:  # not while a connection is open: closing any handle of the file would let go of SQLite's locks
+        """Check the file's header only. Raises the service's error if this program cannot read the file, OSError."""
+        with path.open("rb") as file:  # before any connection: closing a handle of the file would release SQLite's locks
             header = file.read(_HEADER_BYTES)
         application, version = int.from_bytes(header[68:72], "big"), int.from_bytes(header[60:64], "big")
         if len(header) < _HEADER_BYTES or not header.startswith(b"SQLite format 3\0"):
@@ -91,19 +91,19 @@ class SqliteFile(Generic[E]):
             known = f"this program knows formats up to {self.version}"
             raise self.too_new(f"{path}: it has format {version}, and {known}; use the newer program again")
         if version != self.version:
-            raise self.damaged(path, f"it has format {version}, which never was")
+            raise self.damaged(path, f"it has format {version}, which no program ever wrote")
 
     def check_schema(self, connection: sqlite3.Connection, path: Path) -> None:
-        """Raises the service's error when the tables are not those that the schema makes, sqlite3.Error."""
+        """Compare the tables with the schema. Raises the service's error if they differ, sqlite3.Error."""
         named = "SELECT name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
         found = dict(connection.execute(named).fetchall())
         different = sorted(name for name in found.keys() | self.schema.keys() if found.get(name) != self.schema.get(name))
         if different:
-            raise self.damaged(path, f"{different[0]!r} is not as this program makes it")
+            raise self.damaged(path, f"{different[0]!r} differs from this program's schema")
 
     @contextmanager
     def transaction(self, connection: sqlite3.Connection, path: Path) -> Iterator[sqlite3.Connection]:
-        """Commits at the end, or rolls back. Raises the service's errors."""
+        """Commit at the end, or roll back on an error. Raises the service's errors."""
         try:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
@@ -116,7 +116,7 @@ class SqliteFile(Generic[E]):
             raise
 
     def explain(self, error: sqlite3.Error, path: Path) -> E:
-        """Gives what an error of SQLite means for the service."""
+        """Return the service's error for an error of SQLite."""
         code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
         if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and free_bytes(path) < _LITTLE_ROOM_BYTES):
             return self.full(path)
@@ -126,15 +126,15 @@ class SqliteFile(Generic[E]):
 
 
 def free_bytes(path: Path) -> int:
-    """Gives how much is free on the device of a file, for this process."""
+    """Return the free bytes on the device of a file, for this process."""
     device = os.statvfs(path.parent)
     return device.f_bavail * device.f_frsize
 
 
 def room_bytes(path: Path, connection: sqlite3.Connection, most_reserve_bytes: int) -> int:
-    """Gives how much may still be written to a file beside a reserve, which on a small device is a sixteenth of it.
+    """Return how many bytes may still be written to a file, less a reserve of at most a sixteenth of the device.
 
-    What the file grows by when its write-ahead log is moved into it counts as written. Raises OSError, sqlite3.Error.
+    The growth of the file by its next checkpoint counts as written. Raises OSError, sqlite3.Error.
     """
     device = os.statvfs(path.parent)
     [(pages,), (page_size,)] = (connection.execute(f"PRAGMA {fact}").fetchone() for fact in ("page_count", "page_size"))
@@ -143,7 +143,7 @@ def room_bytes(path: Path, connection: sqlite3.Connection, most_reserve_bytes: i
 
 
 def sync(path: Path) -> None:
-    """Makes a file, or the names in a directory, durable."""
+    """Make a file, or the names in a directory, durable."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(handle)

@@ -8,13 +8,13 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 
 def add_status_routes(app: web.Application, registry: CollectorRegistry, not_ready: Callable[[], str | None]) -> None:
-    """Adds `/livez`, `/readyz` and `/metrics` to `app`.
+    """Add `/livez`, `/readyz` and `/metrics` to `app`.
 
-    `not_ready` gives the reason why the service should get no work now (then `/readyz` is 503 with it), or None when it is ready.
+    `not_ready` returns the reason why the service should get no requests (`/readyz` is then 503 with it), or None when it is ready.
     `/livez` is 200 as long as the event loop answers.
     """
 
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody asks for
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # a useless second series for each counter
 
     async def livez(_request: web.Request) -> web.Response:
         return web.json_response({"status": "alive"})

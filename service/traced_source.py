@@ -1,4 +1,4 @@
-"""An event source whose every request has an id, and a span when there is tracing."""
+"""An event source that gives each request an ID, and a span when tracing is on."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,15 +12,15 @@ from .request_ids import REQUEST_ID, new_request_id
 from .tracing import Attributes, Span, Tracing
 
 BuildFields = Callable[[Mapping[str, str]], Mapping[str, str]]
-"""Gives the header fields of a request, among them those that it is given."""
+"""A function that returns the header fields of a request, including those it is given."""
 
 
 class TracedSource(EventSource):
-    """The same as EventSource, but `fields` gives the header fields anew for each attempt.
+    """An EventSource whose header fields `fields` builds anew for each attempt.
 
-    With `tracing` the time from each attempt to the end of its stream is a span. The first one is a child of `opener`, whose request it
-    is made for; later ones, which nobody waits for, begin traces of their own with a link to it. Without tracing the first attempt has
-    `first_fields`: what the opener's request said of its trace.
+    With `tracing`, a span covers each attempt until the end of its stream. The first span is a child of `opener`, whose request needs
+    the stream. Later ones, which no request waits for, start traces of their own with a link to it. Without tracing, the first attempt
+    carries `first_fields`: the trace context of the opener's request.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class TracedSource(EventSource):
         **options: Any,
     ) -> None:
         self.request_id = ""
-        """What the newest request is called here and there."""
+        """The ID of the newest request, here and at the upstream."""
         self._build_fields = fields
         self._tracing = tracing
         self._opener = opener
@@ -50,7 +50,7 @@ class TracedSource(EventSource):
 
     @property
     def span(self) -> Span | None:
-        """The span of the newest attempt, None when there is no tracing."""
+        """The span of the newest attempt, None without tracing."""
         return self._span
 
     def _next_fields(self) -> Mapping[str, str]:
@@ -59,7 +59,7 @@ class TracedSource(EventSource):
         if self._tracing is None:
             own.update(self._first_fields)
         else:
-            self._finish()  # one that was broken off by `restart`
+            self._finish()  # one that `restart` interrupted
             first = self._span is None
             links: Sequence[Span] = () if first or self._opener is None else (self._opener,)
             self._span = self._tracing.ask(self._method, self._shown, self._opener if first else None, links)
@@ -76,7 +76,7 @@ class TracedSource(EventSource):
             self._told(source)
 
     def _finish(self) -> None:
-        """Ends the span of an attempt, unless that has been done."""
+        """End the span of an attempt, unless it has ended."""
         if self._span is None or not self._span_open:
             return
         self._span_open = False
@@ -94,7 +94,7 @@ class TracedSource(EventSource):
 
 
 def _show(url: str, method: str) -> Attributes:
-    """Gives what a span says of a request, without credentials and query."""
+    """Return a span's attributes for a request, without credentials and query."""
     parts = urlsplit(url)
     shown: dict[str, str | int] = {
         "http.request.method": method,

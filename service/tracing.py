@@ -1,4 +1,4 @@
-"""Spans for a collector of traces (OTLP over HTTP), when `OTEL_*` asks for them. Nothing of OpenTelemetry is imported before that."""
+"""Spans for a trace collector (OTLP over HTTP), if `OTEL_*` enables them. OpenTelemetry is not imported before that."""
 
 import asyncio
 import logging
@@ -36,21 +36,21 @@ log = structlog.get_logger()
 
 
 class TracingError(ValueError):
-    """`OTEL_*` asks for what is not here; the message says what is."""
+    """`OTEL_*` asks for something unsupported; the message names what is supported."""
 
 
 class Span:
-    """What is told of one request, or of one connection to an upstream."""
+    """The span of one request, or of one connection to an upstream."""
 
     __slots__ = ("_span", "tracing")
 
     def __init__(self, tracing: "Tracing", span: "OtelSpan") -> None:
         self.tracing = tracing
-        """What made it."""
+        """The tracing that started the span."""
         self._span = span
 
     def fields(self) -> dict[str, str]:
-        """Gives the header fields that let whoever is asked add to the trace."""
+        """Return the header fields that let the receiver of a request continue the trace."""
         from opentelemetry import trace
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -59,19 +59,19 @@ class Span:
         return fields
 
     def note(self, attributes: Attributes) -> None:
-        """Adds to what is told."""
+        """Add attributes."""
         self._span.set_attributes(attributes)
 
     def rename(self, name: str) -> None:
-        """Gives it the name that is known only now."""
+        """Set a name that was not known at the start."""
         self._span.update_name(name)
 
     def link(self, other: "Span") -> None:
-        """Says that it has to do with another, which may be of another trace."""
+        """Link to another span, even of another trace."""
         self._span.add_link(other._span.get_span_context())
 
     def end(self, attributes: Attributes, error: str = "") -> None:
-        """Ends it; with `error` as one that failed."""
+        """End the span; with `error`, as failed."""
         from opentelemetry.trace import Status, StatusCode
 
         self._span.set_attributes(attributes)
@@ -81,11 +81,11 @@ class Span:
 
 
 current_span: ContextVar[Span | None] = ContextVar("current_span", default=None)
-"""The span of the request that the running task answers, where a service has no other way to it."""
+"""The span of the request that the running task answers, for code that is not passed one."""
 
 
 class Tracing:
-    """Makes spans; a thread of its own sends them in batches."""
+    """Start spans; a thread of its own sends them in batches."""
 
     def __init__(self, tracer: "Tracer", processor: "BatchSpanProcessor", exporter: "SpanExporter", complaints: "_Complaints") -> None:
         self._tracer = tracer
@@ -94,7 +94,7 @@ class Tracing:
         self._complaints = complaints
 
     def serve(self, name: str, fields: Mapping[str, str], attributes: Attributes) -> Span:
-        """Opens the span of a request with these header fields, which may say of which trace it is."""
+        """Start the span of a request with these header fields, which may carry a trace context."""
         from opentelemetry.trace import SpanKind
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -102,7 +102,7 @@ class Tracing:
         return self._start(name, SpanKind.SERVER, parent, attributes)
 
     def ask(self, name: str, attributes: Attributes, parent: Span | None = None, links: Sequence[Span] = ()) -> Span:
-        """Opens the span of a request to somebody else; without a parent it begins a trace."""
+        """Start the span of an outgoing request; without a parent it starts a trace."""
         from opentelemetry import trace
         from opentelemetry.context import Context
 
@@ -116,19 +116,19 @@ class Tracing:
         return Span(self, self._tracer.start_span(name, parent, kind, attributes))  # type: ignore[arg-type]
 
     async def close(self, within_seconds: float) -> None:
-        """Sends what is left, if the collector takes it: one that answers with errors, or not at all for so long, is not waited for."""
+        """Send the remaining spans. Stop waiting after `within_seconds`, or as soon as the collector answers with an error."""
         sending = threading.Thread(target=self._processor.shutdown, name="last-spans", daemon=True)
         sending.start()
         end = time.monotonic() + within_seconds
         while sending.is_alive() and time.monotonic() < end and not self._complaints.recent:
             await asyncio.sleep(_POLL_SECONDS)
         if sending.is_alive():
-            self._exporter.shutdown()  # or it would try for ten seconds more
-            log.warning("the last spans are lost, the collector does not take them")
+            self._exporter.shutdown()  # or it would retry for ten seconds more
+            log.warning("the last spans are lost: the collector does not accept them")
 
 
 class _Complaints(logging.Handler):
-    """Lets OpenTelemetry say at most once a minute what is wrong: a collector that is down would fill the logs."""
+    """Pass on OpenTelemetry's warnings at most once a minute: a collector that is down would fill the logs."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -137,31 +137,31 @@ class _Complaints(logging.Handler):
 
     @property
     def recent(self) -> bool:
-        """Whether there was one within the time after which a batch is given up."""
+        """Whether a warning came within the time after which OpenTelemetry drops a batch."""
         return time.monotonic() - self._newest < _GIVEN_UP_SECONDS
 
     def emit(self, record: logging.LogRecord) -> None:
         now = self._newest = time.monotonic()
         if now >= self._quiet_until:
             self._quiet_until = now + _QUIET_SECONDS
-            log.warning("spans cannot be sent as they should", reason=record.getMessage().splitlines()[0][:300])
+            log.warning("spans cannot be sent", reason=record.getMessage().splitlines()[0][:300])
 
 
 def open_tracing(service: str, environ: Mapping[str, str] = os.environ) -> Tracing | None:
-    """Gives what makes spans for `service`; None when nobody asks for them. `OTEL_SERVICE_NAME` may give it another name.
+    """Return the tracing for `service`, None unless it is enabled. `OTEL_SERVICE_NAME` overrides the name.
 
-    Asked for are they by an endpoint for OTLP or `OTEL_TRACES_EXPORTER=otlp`, unless `OTEL_SDK_DISABLED` is true. Samplers, limits,
-    header fields and batches are as the SDK's variables say. Raises TracingError for a protocol or an exporter that is not here.
+    An OTLP endpoint or `OTEL_TRACES_EXPORTER=otlp` enables it, unless `OTEL_SDK_DISABLED` is true. The SDK's variables set samplers,
+    limits, header fields and batches. Raises TracingError for a protocol or an exporter that is not supported.
     """
     exporter = environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
     wanted = exporter == "otlp" or (not exporter and any(environ.get(name) for name in _ENDPOINTS))
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or exporter == "none" or not (wanted or exporter):
         return None
     if exporter not in ("", "otlp"):
-        raise TracingError(f"OTEL_TRACES_EXPORTER={exporter!r}: must be otlp or none")
+        raise TracingError(f"OTEL_TRACES_EXPORTER must be otlp or none, got {exporter!r}")
     protocol = next((environ[name].strip() for name in _PROTOCOLS if environ.get(name)), _PROTOCOL)
     if protocol != _PROTOCOL:
-        raise TracingError(f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol!r}: must be {_PROTOCOL}")
+        raise TracingError(f"OTEL_EXPORTER_OTLP_PROTOCOL must be {_PROTOCOL}, got {protocol!r}")
     complaints = _Complaints()
     logger = logging.getLogger("opentelemetry")
     logger.handlers[:] = [complaints]
@@ -189,7 +189,7 @@ def _open(service: str, environ: Mapping[str, str], complaints: _Complaints) -> 
 
 
 def tracing_or_exit(service: str) -> Tracing | None:
-    """The same as `open_tracing` for a `__main__`: a problem goes to stderr and the process exits with status 2."""
+    """Return `open_tracing(service)`, for a `__main__`: print a problem to stderr and exit with status 2."""
     try:
         return open_tracing(service)
     except TracingError as error:

@@ -1,3 +1,3 @@
-"""What this release is called; the same as in pyproject.toml, which images do not have."""
+"""The version of this release, as in pyproject.toml, which images do not contain."""
 
 VERSION = "0.1.0"

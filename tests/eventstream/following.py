@@ -13,42 +13,42 @@ NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
 def at_once() -> Reconnection:
-    """The policy that never waits."""
+    """Return the policy that never waits."""
     return Reconnection(initial_seconds=0, maximum_seconds=0)
 
 
 def patient() -> Reconnection:
-    """The policy that waits for longer than any test: whoever reconnects under it was told to."""
+    """Return the policy that waits for longer than any test, so that a client that reconnects was made to."""
     return Reconnection(initial_seconds=3600)
 
 
 def stream(*bodies: bytes) -> bytes:
-    """The head of an event stream, and each body in one HTTP chunk."""
+    """Return the head of an event stream, and each body in one HTTP chunk."""
     return EVENT_STREAM_HEAD + b"".join(chunk(body) for body in bodies)
 
 
 def answer(status: int, *headers: str) -> bytes:
-    """An answer without a body."""
+    """Return an answer without a body."""
     lines = [f"HTTP/1.1 {status} Reason", "Content-Length: 0", *headers]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
 @asynccontextmanager
 async def following(*scripts: Script | Callable[[Asked], Script], **options: Any) -> AsyncIterator[tuple[ScriptedUpstream, EventSource]]:
-    """`scripts`, one a request, and an event source that follows them, without delays unless `options` say otherwise."""
+    """Start an upstream with one of `scripts` a request, and an event source that follows it, without delays unless `options` set them."""
     options.setdefault("reconnection", at_once())
     async with ScriptedUpstream(*scripts) as upstream, EventSource(upstream.url, **options) as source:
         yield upstream, source
 
 
 async def until(fact: Callable[[], object]) -> None:
-    """Returns when `fact()` holds, which only the event loop can bring about."""
+    """Return when `fact()` holds; only the event loop can make it true."""
     async with asyncio.timeout(30):
         while not fact():
             await asyncio.sleep(0.001)
 
 
 def asked_ids(upstream: ScriptedUpstream) -> list[str | None]:
-    """The `Last-Event-ID` of each request, as UTF-8."""
+    """Return the `Last-Event-ID` of each request, as UTF-8."""
     sent = [asked.header("Last-Event-ID") for asked in upstream.requests]
     return [value if value is None else value.encode("latin-1").decode() for value in sent]

@@ -1,4 +1,4 @@
-"""The format as naively as it can be written down, to hold the fast code against, and streams cut into chunks in every way."""
+"""A naive implementation of the format to compare the fast code with, and streams cut into chunks in every way."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ LINE_END_NAMES = ["LF", "CRLF", "CR"]
 
 
 def naive_events(stream: bytes) -> list[tuple[str, str, str]]:
-    """Type, data and last event ID of each event, line by line as HTML standard 9.2.6 tells it."""
+    """Return type, data and last event ID of each event, line by line as in HTML standard 9.2.6."""
     events, data, event_type, block_id, last_event_id = [], "", "", None, ""
     for line in re.split("\r\n|\n|\r", stream.removeprefix(BYTE_ORDER_MARK).decode("utf-8", "replace"))[:-1]:
         name, _, value = line.partition(":")
@@ -27,7 +27,7 @@ def naive_events(stream: bytes) -> list[tuple[str, str, str]]:
 
 
 def naive_blocks(stream: bytes, limit: int) -> tuple[bytes, bool]:
-    """The whole blocks, joined, and whether a block went over the limit, byte by byte."""
+    """Return the whole blocks, joined, and whether a block exceeded the limit, byte by byte."""
     given, block, line, previous = b"", b"", b"", b""
     for byte in map(bytes, zip(stream.removeprefix(BYTE_ORDER_MARK))):
         completes_crlf = previous == b"\r" and byte == b"\n"
@@ -48,7 +48,7 @@ def naive_blocks(stream: bytes, limit: int) -> tuple[bytes, bool]:
 
 
 def cut_in_every_way(stream: bytes) -> Iterator[list[bytes]]:
-    """The stream whole, byte by byte, and in two chunks at every place."""
+    """Yield the stream whole, byte by byte, and in two chunks at every place."""
     yield [stream]
     yield [stream[at : at + 1] for at in range(len(stream))]
     for at in range(1, len(stream)):
@@ -56,7 +56,7 @@ def cut_in_every_way(stream: bytes) -> Iterator[list[bytes]]:
 
 
 def cut_at(stream: bytes, places: list[int]) -> list[bytes]:
-    """The stream in chunks that end at `places`, each taken modulo the length; some may be empty."""
+    """Return the stream in chunks that end at `places`, each taken modulo the length; some may be empty."""
     ends = sorted(place % (len(stream) + 1) for place in places)
     return [stream[begin:end] for begin, end in zip([0, *ends], [*ends, len(stream)], strict=True)]
 

@@ -1,4 +1,4 @@
-"""EventSource over real sockets: connecting, losing, restarting, closing, and what is given meanwhile."""
+"""EventSource over real sockets: connecting, losing, restarting and closing, and the events meanwhile."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ async def test_stream_reconnects_after_its_end_and_ends_for_good_with_204() -> N
         assert len(upstream.requests) == 3
 
 
-async def test_state_tells_whether_a_stream_is_open() -> None:
+async def test_state_shows_whether_a_stream_is_open() -> None:
     lost = Pause()
     async with following([stream(b": hi\n\ndata: a\n\n"), lost, Disconnect()], [Silence()]) as (upstream, source):
         assert (source.state, source.connections, source.bytes_received, source.last_error) == ("connecting", 0, 0, None)
@@ -54,14 +54,14 @@ async def test_state_tells_whether_a_stream_is_open() -> None:
         assert (source.state, source.last_error) == ("closed", "closed")
 
 
-async def test_reconnection_asks_for_what_came_after_the_last_whole_block() -> None:
+async def test_reconnection_asks_for_the_events_after_the_last_whole_block() -> None:
     blocks = b"id: 1\ndata: a\n\nid: 2\n\nid: 3\ndata: lost\n"
     async with following([stream(blocks), Disconnect()], [stream(b"id: 3\ndata: b\n\n"), Disconnect()], [NO_CONTENT]) as (upstream, source):
         assert [event.id async for event in source] == ["1", "3"]
         assert asked_ids(upstream) == [None, "2", "3"]
 
 
-async def test_first_request_goes_on_from_a_given_id_until_an_event_resets_it() -> None:
+async def test_first_request_resumes_from_a_given_id_until_an_event_resets_it() -> None:
     async with following([stream(b"id\ndata: a\n\n"), Disconnect()], [NO_CONTENT], last_event_id="七-41") as (upstream, source):
         assert source.last_event_id == "七-41"
         assert (await anext(source)).last_event_id == ""
@@ -69,7 +69,7 @@ async def test_first_request_goes_on_from_a_given_id_until_an_event_resets_it() 
         assert asked_ids(upstream) == ["七-41", None]
 
 
-async def test_last_event_id_is_that_of_the_event_just_given_not_of_what_was_read_ahead() -> None:
+async def test_last_event_id_is_that_of_the_event_just_yielded_not_of_one_read_ahead() -> None:
     async with following([stream(b"id: 1\ndata: a\n\nid: 2\ndata: b\n\n"), Silence()]) as (_, source):
         await anext(source)
         assert source.last_event_id == "1"
@@ -77,15 +77,15 @@ async def test_last_event_id_is_that_of_the_event_just_given_not_of_what_was_rea
         assert source.last_event_id == "2"
 
 
-async def test_id_that_no_header_can_carry_fails_the_connection_instead_of_skipping_events() -> None:
+async def test_id_that_a_header_cannot_carry_fails_the_connection_instead_of_skipping_events() -> None:
     async with following([stream(b"id: a\x01b\ndata: a\n\n"), Disconnect()]) as (_, source):
         await anext(source)
-        with pytest.raises(ConnectionFailed, match="cannot be asked for: Forbidden control character"):
+        with pytest.raises(ConnectionFailed, match="the request cannot be sent: Forbidden control character"):
             await anext(source)
         assert source.state == "closed"
 
 
-async def test_events_are_whole_and_given_once_wherever_upstream_is_cut() -> None:
+async def test_events_are_whole_and_yielded_once_wherever_the_upstream_is_cut() -> None:
     blocks = ["id: 1\ndata: 七\n\n", "id: 2\r\ndata: b\r\n\r\n", "id: 3\rdata: c\r\r"]
     whole = "".join(blocks).encode()
 
@@ -113,7 +113,7 @@ async def test_retry_of_the_server_sets_the_next_delay() -> None:
         assert source.reconnection_time == 20
 
 
-async def test_back_off_grows_while_attempts_fail_and_starts_over_with_a_new_event() -> None:
+async def test_back_off_grows_while_attempts_fail_and_resets_with_a_new_event() -> None:
     failures: list[int] = []
 
     class Counting(Reconnection):
@@ -127,7 +127,7 @@ async def test_back_off_grows_while_attempts_fail_and_starts_over_with_a_new_eve
     assert failures == [1, 2, 0, 1]
 
 
-async def test_refused_connection_is_tried_again_when_due() -> None:
+async def test_refused_connection_is_retried_when_due() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
@@ -174,13 +174,13 @@ async def test_read_timeout_drops_a_silent_connection_and_reconnects() -> None:
         await anext(source)
         reading = asyncio.ensure_future(anext(source, None))
         await until(lambda: source.last_error)
-        assert source.last_error == "no byte came for 1 s"
+        assert source.last_error == "no byte arrived for 1 s"
         await upstream.requests[0].left.wait()
         source.restart()
         assert await reading is None
 
 
-async def test_read_timeout_holds_for_the_head_of_the_answer_too() -> None:
+async def test_read_timeout_applies_to_the_head_of_the_answer_too() -> None:
     async with following([Silence()], [NO_CONTENT], read_timeout_seconds=0.2) as (upstream, source):
         assert await anext(source, None) is None
         assert len(upstream.requests) == 2
@@ -200,7 +200,7 @@ async def test_any_byte_keeps_a_connection_alive() -> None:
 @pytest.mark.parametrize(
     "end", [Disconnect(), Disconnect(reset=True), Silence(), b"zz\r\nno HTTP chunk\r\n"], ids=["FIN", "RST", "silence", "garbage"]
 )
-async def test_events_that_came_before_the_connection_broke_are_given(end: Disconnect | Silence | bytes) -> None:
+async def test_events_that_came_before_the_connection_broke_are_yielded(end: Disconnect | Silence | bytes) -> None:
     more = Pause()
     script = [stream(b"data: a\n\n"), more, chunk(b"data: b\n\ndata: c\n\ndata: lost\n"), end, Silence()]
     async with following(script, [NO_CONTENT], read_timeout_seconds=1) as (_, source):
@@ -208,7 +208,7 @@ async def test_events_that_came_before_the_connection_broke_are_given(end: Disco
         assert source._response is not None
         content = source._response.content
         more.go()
-        await until(content.exception)  # the connection is known to be broken, while nobody has read what came before
+        await until(content.exception)  # the source knows that the connection broke before the test reads the events before it
         assert [event.data async for event in source] == ["b", "c"]
 
 
@@ -238,7 +238,7 @@ async def test_body_without_a_length_ends_with_its_connection() -> None:
         assert [event.data async for event in source] == ["a", "b"]
 
 
-async def test_answer_whose_body_came_with_its_head_is_read() -> None:
+async def test_body_that_arrives_with_its_head_is_read() -> None:
     body = b"data: a\n\n"
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n" % len(body)
     async with following([head + body], [NO_CONTENT]) as (_, source):
@@ -246,7 +246,7 @@ async def test_answer_whose_body_came_with_its_head_is_read() -> None:
 
 
 @pytest.mark.parametrize(("retry", "brings_news"), [(0, False), (2, False), (0, True)])
-async def test_streams_that_end_at_once_are_asked_for_ever_more_slowly_unless_they_bring_news(retry: int, brings_news: bool) -> None:
+async def test_streams_that_end_at_once_back_off_unless_they_bring_a_new_event(retry: int, brings_news: bool) -> None:
     asked_at: list[float] = []
 
     def end_at_once(_asked: Asked) -> Script:
@@ -262,7 +262,7 @@ async def test_streams_that_end_at_once_are_asked_for_ever_more_slowly_unless_th
 
 
 @pytest.mark.parametrize("end", [LAST_CHUNK, b""], ids=["ended", "cut"])
-async def test_retry_of_an_unfinished_block_counts_when_its_line_is_whole(end: bytes) -> None:
+async def test_retry_of_an_unfinished_block_counts_when_its_line_is_complete(end: bytes) -> None:
     torn = stream(b"data: a\n\nretry: 40\ndata: lost\nretry: 5") + end
     whole = stream(b"id: 7\nretry: 50\n") + end
     async with following([torn, Disconnect()], [whole, Disconnect()], [NO_CONTENT]) as (upstream, source):
@@ -274,7 +274,7 @@ async def test_retry_of_an_unfinished_block_counts_when_its_line_is_whole(end: b
 
 async def test_attempt_in_replaces_the_delay_of_the_back_off() -> None:
     async with following([answer(500)], [stream(b"data: a\n\n"), Silence()], reconnection=patient()) as (_, source):
-        source.attempt_in(3600)  # the first attempt is not put off
+        source.attempt_in(3600)  # the first attempt is not delayed
         reading = asyncio.ensure_future(anext(source))
         await until(lambda: source.last_error)
         source.attempt_in(7200)
@@ -309,7 +309,7 @@ async def test_attempt_in_may_be_called_from_on_change() -> None:
         assert len(upstream.requests) == 3
 
 
-async def test_restart_drops_the_connection_and_asks_again_at_once() -> None:
+async def test_restart_drops_the_connection_and_reconnects_at_once() -> None:
     async with following([stream(b"id: 1\ndata: a\n\n"), Silence()], [stream(b"data: b\n\n"), Silence()], reconnection=patient()) as (
         upstream,
         source,
@@ -325,7 +325,7 @@ async def test_restart_drops_the_connection_and_asks_again_at_once() -> None:
         assert (source.connections, source.last_error) == (2, None)
 
 
-async def test_restart_cuts_a_waiting_back_off_short_even_when_called_twice() -> None:
+async def test_restart_ends_the_back_off_even_when_called_twice() -> None:
     async with following([answer(500)], [stream(b"data: a\n\n"), Silence()], reconnection=patient()) as (_, source):
         reading = asyncio.ensure_future(anext(source))
         assert source.next_attempt_seconds == 0
@@ -337,7 +337,7 @@ async def test_restart_cuts_a_waiting_back_off_short_even_when_called_twice() ->
         assert (await reading).data == "a"
 
 
-async def test_restart_gives_up_an_attempt_that_gets_no_answer() -> None:
+async def test_restart_cancels_an_attempt_that_gets_no_answer() -> None:
     async with following([Silence()], [stream(b"data: a\n\n"), Silence()], reconnection=patient()) as (upstream, source):
         reading = asyncio.ensure_future(anext(source))
         await upstream.wait_for_requests(1)
@@ -346,7 +346,7 @@ async def test_restart_gives_up_an_attempt_that_gets_no_answer() -> None:
         assert upstream.requests[0].left.is_set()
 
 
-async def test_restart_between_events_gives_first_what_was_read() -> None:
+async def test_restart_between_events_first_yields_the_events_that_were_read() -> None:
     first = stream(b"id: 1\ndata: a\n\nid: 2\ndata: b\n\n")
     async with following([first, Silence()], [stream(b"data: c\n\n"), Silence()], reconnection=patient()) as (upstream, source):
         await anext(source)
@@ -369,7 +369,7 @@ async def test_restart_without_a_connection_does_nothing() -> None:
 
 
 @pytest.mark.parametrize("script", [[Silence()], [EVENT_STREAM_HEAD, Silence()]], ids=["before the answer", "while reading"])
-async def test_close_ends_a_waiting_iteration_and_leaves_the_server(script: Script) -> None:
+async def test_close_ends_a_waiting_iteration_and_the_connection(script: Script) -> None:
     async with following(script) as (upstream, source):
         reading = asyncio.ensure_future(anext(source, None))
         await upstream.wait_for_requests(1)
@@ -379,7 +379,7 @@ async def test_close_ends_a_waiting_iteration_and_leaves_the_server(script: Scri
         await upstream.requests[0].left.wait()
 
 
-async def test_close_ends_a_waiting_back_off() -> None:
+async def test_close_ends_the_back_off() -> None:
     async with following([answer(500)], reconnection=patient()) as (_, source):
         reading = asyncio.ensure_future(anext(source, None))
         await until(lambda: source.last_error)
@@ -387,18 +387,18 @@ async def test_close_ends_a_waiting_back_off() -> None:
         assert await reading is None
 
 
-async def test_close_just_when_the_next_attempt_is_due_makes_none() -> None:
+async def test_close_at_the_moment_the_next_attempt_is_due_prevents_it() -> None:
     async with following([stream(b"data: a\n\n"), Silence()]) as (upstream, source):
         reading = asyncio.ensure_future(anext(source, None))
         await asyncio.sleep(0)  # it waits for its turn, which is the next one
         await source.close()
         assert await reading is None
         assert upstream.requests == []
-        assert source._session is None  # one that is made after close() would stay open
+        assert source._session is None  # a session that is opened after close() would stay open
 
 
 @pytest.mark.parametrize("status", [200, 500])
-async def test_restart_just_when_the_answer_comes_asks_again_at_once(status: int) -> None:
+async def test_restart_at_the_moment_the_answer_comes_reconnects_at_once(status: int) -> None:
     async def restart_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         response = await send(request)
         if len(upstream.requests) == 1:
@@ -415,7 +415,7 @@ async def test_restart_just_when_the_answer_comes_asks_again_at_once(status: int
         await upstream.requests[0].left.wait()
 
 
-async def test_close_just_when_the_answer_comes_leaves_no_connection() -> None:
+async def test_close_at_the_moment_the_answer_comes_leaves_no_connection() -> None:
     async def close(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         response = await send(request)
         await source.close()
@@ -430,7 +430,7 @@ async def test_close_just_when_the_answer_comes_leaves_no_connection() -> None:
         await upstream.requests[0].left.wait()
 
 
-async def test_blocks_read_ahead_are_not_given_after_close() -> None:
+async def test_blocks_read_ahead_are_not_yielded_after_close() -> None:
     async with following([stream(b"data: a\n\ndata: b\n\n"), Silence()]) as (_, source):
         await anext(source)
         await source.close()
@@ -442,12 +442,12 @@ async def test_session_that_was_passed_in_is_used_and_left_open() -> None:
         async with following([stream(b"data: a\n\n"), Disconnect()], [answer(404)], session=session) as (upstream, source):
             assert (await anext(source)).data == "a"
             assert upstream.requests[0].header("X-Session") == "yes"
-            with pytest.raises(ConnectionFailed, match="the server answered 404"):
+            with pytest.raises(ConnectionFailed, match="status must be 200 for an event stream, got 404"):
                 await anext(source)
         assert not session.closed
 
 
-async def test_iteration_can_be_left_and_taken_up_again() -> None:
+async def test_iteration_can_be_left_and_resumed() -> None:
     async with following([stream(b"data: a\n\ndata: b\n\n"), Silence()]) as (upstream, source):
         async for event in source:
             assert event.data == "a"
@@ -469,7 +469,7 @@ async def test_cancelled_wait_loses_nothing() -> None:
         assert len(upstream.requests) == 1
 
 
-async def test_cancelled_wait_does_not_put_the_next_attempt_off() -> None:
+async def test_cancelled_wait_does_not_delay_the_next_attempt() -> None:
     async with following([answer(500)], [NO_CONTENT], reconnection=Reconnection(initial_seconds=0.3, jitter=0)) as (_, source):
         ended = False
         for _ in range(100):
@@ -489,7 +489,7 @@ async def test_second_task_may_not_iterate_at_the_same_time() -> None:
         await reading
 
 
-async def test_blocks_are_given_as_they_came_one_at_a_time_with_id_and_retry_followed() -> None:
+async def test_blocks_are_yielded_unchanged_one_at_a_time_and_update_id_and_retry() -> None:
     sent = [b"id: 1\r\nfoo: bar\r\ndata: a\r\n\r\n", b": note\n\n", b"retry: 0\rid: 2\r\r", b"data: \xff\n\n\n"]
     async with following([stream(b"\xef\xbb\xbf" + b"".join(sent) + b"id: 3\n"), Disconnect()], [NO_CONTENT], reconnection=patient()) as (
         upstream,
@@ -499,7 +499,7 @@ async def test_blocks_are_given_as_they_came_one_at_a_time_with_id_and_retry_fol
         assert asked_ids(upstream) == [None, "2"]
 
 
-async def test_comments_are_observed() -> None:
+async def test_comments_are_reported() -> None:
     comments: list[str] = []
     async with following([stream(b": one\n\n:two\ndata: a\n\n"), Silence()], on_comment=comments.append) as (_, source):
         assert await anext(source) == Event("a")
@@ -507,7 +507,7 @@ async def test_comments_are_observed() -> None:
 
 
 @pytest.mark.parametrize("sent", [[b":one\n"], [b":on", b"e\r"], [b"data: a\n:one\r\n"], [b"\xef\xbb\xbf:one\n"]])
-async def test_comment_is_observed_with_its_line_and_once(sent: list[bytes]) -> None:
+async def test_comment_is_reported_once_when_its_line_is_complete(sent: list[bytes]) -> None:
     comments: list[str] = []
     more = Pause()
     script = [stream(*sent), more, chunk(b":two\ndata: b\n\n:three\n"), Silence()]
@@ -523,7 +523,7 @@ async def test_comment_is_observed_with_its_line_and_once(sent: list[bytes]) -> 
         assert await reading is None
 
 
-async def test_comment_of_an_unfinished_block_that_is_lost_hides_none_of_the_next_connection() -> None:
+async def test_comment_of_a_lost_unfinished_block_hides_no_comment_of_the_next_connection() -> None:
     comments: list[str] = []
     scripts = [[stream(b":one\n"), Disconnect()], [stream(b":two\n\n"), Disconnect()], [NO_CONTENT]]
     async with following(*scripts, on_comment=comments.append) as (_, source):
@@ -531,7 +531,7 @@ async def test_comment_of_an_unfinished_block_that_is_lost_hides_none_of_the_nex
     assert comments == ["one", "two"]
 
 
-async def test_observer_of_comments_may_close_the_event_source() -> None:
+async def test_on_comment_may_close_the_event_source() -> None:
     closing: list[asyncio.Task[None]] = []
 
     def close(_comment: str) -> None:
@@ -555,13 +555,13 @@ async def test_retry_of_an_unfinished_block_counts_however_the_stream_ends(end: 
         assert asked_ids(upstream) == [None, None]
 
 
-async def test_torn_retry_line_does_not_count() -> None:
+async def test_incomplete_retry_line_does_not_count() -> None:
     async with following([stream(b"retry: 30\n\nretry: 36000000"), Disconnect()], [NO_CONTENT], reconnection=patient()) as (_, source):
         assert await anext(source, None) is None
         assert source.reconnection_time == 30
 
 
-async def test_block_over_the_limit_ends_it_after_the_good_blocks() -> None:
+async def test_block_over_the_limit_ends_the_iteration_after_the_good_blocks() -> None:
     body = b"id: 1\ndata: a\n\ndata: b\n\n" + b"data: " + b"x" * 100 + b"\n\ndata: c\n\n"
     async with following([stream(body), Silence()], max_block_bytes=50) as (upstream, source):
         assert [(await anext(source)).data, (await anext(source)).data] == ["a", "b"]
@@ -595,7 +595,7 @@ async def test_stalled_iteration_stalls_the_server() -> None:
         assert upstream.sent_bytes > before
 
 
-async def test_stream_that_is_compressed_all_the_same_is_read() -> None:
+async def test_stream_that_the_server_compressed_unasked_is_read() -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n"
     body = gzip.compress(b"id: 1\ndata: a\n\ndata: b\n\n")
     cut = Pause()
@@ -619,7 +619,7 @@ async def test_closing_afterwards_keeps_the_reason_of_a_failure() -> None:
     async with following([answer(404)]) as (upstream, source):
         with pytest.raises(ConnectionFailed):
             await anext(source)
-    assert source.last_error == f"{upstream.url}: the server answered 404, an event stream needs 200"
+    assert source.last_error == f"{upstream.url}: status must be 200 for an event stream, got 404"
 
 
 async def test_closing_before_the_first_step_is_no_error() -> None:
@@ -628,7 +628,7 @@ async def test_closing_before_the_first_step_is_no_error() -> None:
     assert await anext(source, None) is None
 
 
-async def test_tap_is_given_each_chunk_with_the_blocks_that_it_completes() -> None:
+async def test_tap_gets_each_chunk_with_the_blocks_that_it_completes() -> None:
     more = Pause()
     async with following([stream(b"data: a\n\nda"), more, chunk(b"ta: b\n\n"), Disconnect()], [NO_CONTENT]) as (_, source):
         tapped: list[tuple[bytes, bytes, int]] = []
@@ -641,7 +641,7 @@ async def test_tap_is_given_each_chunk_with_the_blocks_that_it_completes() -> No
     assert tapped == [(b"data: a\n\nda", b"data: a\n\n", 2), (b"ta: b\n\n", b"data: b\n\n", 0)]
 
 
-async def test_headers_may_be_given_anew_for_each_attempt() -> None:
+async def test_headers_may_be_a_function_called_for_each_attempt() -> None:
     numbers = iter(range(1, 4))
     scripts = [stream(b"data: 1\n\n"), Disconnect()], [answer(503)], [NO_CONTENT]
     async with following(*scripts, headers=lambda: {"X-Attempt": str(next(numbers)), "Accept": "text/event-stream, */*"}) as (

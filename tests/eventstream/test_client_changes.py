@@ -1,4 +1,4 @@
-"""What an EventSource tells besides events: each change of its state, the newest answer, and blocks together with their events."""
+"""What an EventSource reports besides events: changes of its state, the newest answer, and blocks with their events."""
 
 import re
 
@@ -13,7 +13,7 @@ Change = tuple[str, int | None, bool]
 
 
 class Changes:
-    """Notes each change of an event source: its state, the status of the newest answer, and whether there is an error."""
+    """Record each change of an event source: its state, the status of the newest answer, and whether there is an error."""
 
     def __init__(self) -> None:
         self.seen: list[Change] = []
@@ -22,7 +22,7 @@ class Changes:
         self.seen.append((source.state, source.last_status, source.last_error is not None))
 
 
-async def test_on_change_tells_each_opening_each_loss_and_the_end() -> None:
+async def test_on_change_reports_each_opening_each_loss_and_the_end() -> None:
     changes = Changes()
     scripts = [[stream(b"data: a\n\n") + LAST_CHUNK], [stream(b"data: b\n\n"), Disconnect()], [NO_CONTENT]]
     async with following(*scripts, on_change=changes) as (_, source):
@@ -36,7 +36,7 @@ async def test_on_change_tells_each_opening_each_loss_and_the_end() -> None:
     ]
 
 
-async def test_on_change_tells_each_failed_attempt_with_the_status_of_its_answer() -> None:
+async def test_on_change_reports_each_failed_attempt_with_the_status_of_its_answer() -> None:
     changes = Changes()
     async with following([Disconnect()], [answer(503)], [answer(429)], [Disconnect()], [NO_CONTENT], on_change=changes) as (_, source):
         assert [event async for event in source] == []
@@ -49,7 +49,7 @@ async def test_on_change_tells_each_failed_attempt_with_the_status_of_its_answer
     ]
 
 
-async def test_last_loss_tells_failed_attempts_from_lost_and_from_ended_streams() -> None:
+async def test_last_loss_distinguishes_failed_attempts_lost_streams_and_ended_streams() -> None:
     told: list[tuple[str | None, float]] = []
     scripts = [
         [answer(503, "Retry-After: 0")],
@@ -80,10 +80,10 @@ async def test_last_loss_tells_failed_attempts_from_lost_and_from_ended_streams(
     [
         pytest.param(answer(404), 404, id="status"),
         pytest.param(answer(200, "Content-Type: text/html"), 200, id="content type"),
-        pytest.param(answer(301), 301, id="redirect to nowhere"),
+        pytest.param(answer(301), 301, id="redirect without a target"),
     ],
 )
-async def test_on_change_tells_once_that_a_refusal_is_final(refusal: bytes, status: int) -> None:
+async def test_on_change_reports_a_final_refusal_once(refusal: bytes, status: int) -> None:
     changes = Changes()
     async with following([refusal], on_change=changes) as (_, source):
         with pytest.raises(ConnectionFailed):
@@ -93,14 +93,14 @@ async def test_on_change_tells_once_that_a_refusal_is_final(refusal: bytes, stat
 
 
 async def test_failure_before_any_answer_leaves_no_status() -> None:
-    async with following([stream(b"id: a\x01b\n\n"), Disconnect()]) as (_, source):  # an ID that no header can carry
+    async with following([stream(b"id: a\x01b\n\n"), Disconnect()]) as (_, source):  # an ID that a header cannot carry
         with pytest.raises(ConnectionFailed):
             await anext(source)
         assert source.last_status is None
         assert source.state == "closed"
 
 
-async def test_on_change_tells_that_a_block_was_too_large_after_the_blocks_before_it() -> None:
+async def test_on_change_reports_a_block_over_the_limit_after_the_blocks_before_it() -> None:
     told: list[tuple[str, str]] = []
     body = [stream(b"data: a\n\n", b"data: 0123456789\n\n"), Silence()]
     async with following(
@@ -114,7 +114,7 @@ async def test_on_change_tells_that_a_block_was_too_large_after_the_blocks_befor
     assert re.fullmatch(r"event block reached \d\d bytes, limit is 12", told[-1][1])
 
 
-async def test_restart_is_told_as_the_next_opening_alone() -> None:
+async def test_restart_is_reported_only_as_the_next_opening() -> None:
     changes = Changes()
     async with following([stream(b"data: a\n\n"), Silence()], [stream(b"data: b\n\n"), Silence()], on_change=changes) as (_, source):
         await anext(source)
@@ -124,7 +124,7 @@ async def test_restart_is_told_as_the_next_opening_alone() -> None:
     assert changes.seen[2:] == [("closed", 200, True)]
 
 
-async def test_close_is_told_once_also_when_nothing_was_tried() -> None:
+async def test_close_is_reported_once_even_before_the_first_attempt() -> None:
     changes = Changes()
     async with following([NO_CONTENT], on_change=changes) as (upstream, source):
         await source.close()
@@ -161,7 +161,7 @@ async def test_response_headers_are_those_of_the_newest_stream() -> None:
         assert source.last_status == 200
 
 
-async def test_parsed_blocks_gives_each_block_with_its_event_and_the_last_event_id_at_that_place() -> None:
+async def test_parsed_blocks_yields_each_block_with_its_event_and_updates_the_last_event_id() -> None:
     blocks = [b": hi\n\n", b"id: 1\ndata: a\n\n", b"id: 2\n\n", b"event: x\r\ndata: b\r\n\r\n", b"retry: 0\n\n", b"id\ndata\n\n"]
     seen = []
     async with following([stream(b"".join(blocks)), Disconnect()], [NO_CONTENT]) as (upstream, source):
@@ -178,7 +178,7 @@ async def test_parsed_blocks_gives_each_block_with_its_event_and_the_last_event_
     ]
 
 
-async def test_parsed_blocks_blocks_and_events_may_take_turns() -> None:
+async def test_parsed_blocks_blocks_and_events_may_alternate() -> None:
     body = b"".join(b"id: %d\ndata: %d\n\n" % (number, number) for number in range(4))
     async with following([stream(body), Silence()]) as (_, source):
         block, event = await anext(source.parsed_blocks())

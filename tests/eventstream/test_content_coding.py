@@ -1,4 +1,4 @@
-"""content_codings: what was done to a body, whatever a server calls doing nothing."""
+"""content_codings: the codings of a body, whatever a server calls the absence of one."""
 
 import pytest
 

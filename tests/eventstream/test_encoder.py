@@ -1,4 +1,4 @@
-"""encode: what it writes reads back as what was meant, or it refuses."""
+"""encode: its output reads back as its input, or it refuses the input."""
 
 import re
 
@@ -36,10 +36,10 @@ def test_line_ends_in_id_and_type_are_refused(text: str) -> None:
         encode("a", type=text)
 
 
-def test_what_receivers_would_ignore_or_cannot_read_is_refused() -> None:
-    with pytest.raises(ValueError, match="contains NUL, which makes receivers ignore it"):
+def test_values_that_receivers_ignore_or_cannot_read_are_refused() -> None:
+    with pytest.raises(ValueError, match="contains NUL; receivers ignore such an id"):
         encode("a", id="a\0")
-    with pytest.raises(ValueError, match="retry is -1, must be a number of milliseconds that is not negative"):
+    with pytest.raises(ValueError, match="retry must be at least 0 milliseconds, got -1"):
         encode("a", retry=-1)
     with pytest.raises(ValueError, match="needs at least one of data, type, id, retry and comment"):
         encode()
@@ -68,7 +68,7 @@ def test_retry_line_is_no_block_and_belongs_to_the_next_one() -> None:
     framer = Framer()
     assert framer.feed(encode_retry(0)) == b""
     assert Parser().feed(framer.feed(encode("a"))) == [Event("a", retry=0)]
-    with pytest.raises(ValueError, match="retry is -1, must be a number of milliseconds that is not negative"):
+    with pytest.raises(ValueError, match="retry must be at least 0 milliseconds, got -1"):
         encode_retry(-1)
 
 

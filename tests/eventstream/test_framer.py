@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from eventstream import BlockTooLarge, Framer, count_blocks, split_blocks
 from tests.eventstream.reference import BYTE_ORDER_MARK, LINE_END_NAMES, LINE_ENDS, PLACES, STREAMS, cut_at, cut_in_every_way, naive_blocks
 
-# What the blocks of a stream are, and what is left unfinished behind them.
+# The blocks of a stream, and the unfinished rest after them.
 CASES = {
     "one block": (b"data: a\n\n", b""),
     "two blocks": (b"data: a\n\nid: 2\ndata: b\n\n", b""),
@@ -44,7 +44,7 @@ def feed_until_too_large(framer: Framer, chunks: list[bytes]) -> tuple[bytes, Bl
 @pytest.mark.parametrize("line_end", LINE_ENDS, ids=LINE_END_NAMES)
 @pytest.mark.parametrize(("blocks", "unfinished"), CASES.values(), ids=CASES.keys())
 @pytest.mark.parametrize("mark", [b"", BYTE_ORDER_MARK], ids=["bare", "with byte order mark"])
-def test_whole_blocks_are_given_wherever_the_chunks_are_cut(blocks: bytes, unfinished: bytes, line_end: bytes, mark: bytes) -> None:
+def test_whole_blocks_are_returned_wherever_the_chunks_are_cut(blocks: bytes, unfinished: bytes, line_end: bytes, mark: bytes) -> None:
     blocks, unfinished = blocks.replace(b"\n", line_end), unfinished.replace(b"\n", line_end)
     for chunks in cut_in_every_way(mark + blocks + unfinished):
         framer = Framer()
@@ -70,7 +70,7 @@ def test_line_ends_without_a_blank_line_end_no_block(stream: bytes) -> None:
         assert framer.pending_bytes == len(stream)
 
 
-def test_lone_cr_at_the_end_of_a_chunk_ends_the_block_at_once_and_its_lf_is_given_by_itself() -> None:
+def test_lone_cr_at_the_end_of_a_chunk_ends_the_block_at_once_and_its_lf_is_returned_alone() -> None:
     framer = Framer()
     assert framer.feed(b"data: a\r\n\r") == b"data: a\r\n\r"
     assert framer.feed(b"\n") == b"\n"
@@ -108,8 +108,8 @@ def test_stream_that_ends_within_a_byte_order_mark_has_those_bytes_unfinished(he
 
 
 @pytest.mark.parametrize("come", range(8))
-def test_byte_order_mark_that_is_held_back_can_be_dropped_until_it_was_given(come: int) -> None:
-    """Of two only the first, which is the one that a reader would have stripped."""
+def test_byte_order_mark_that_is_held_back_can_be_dropped_until_it_was_returned(come: int) -> None:
+    """Of two marks only the first is dropped: the one that a reader would have stripped."""
     stream = BYTE_ORDER_MARK * 2 + b"data: a\n\n"
     framer = Framer(keeps_mark=True)
     assert framer.feed(stream[:come]) == b""
@@ -137,7 +137,7 @@ def test_block_of_the_limit_passes_and_one_byte_more_does_not(line_end: bytes) -
         assert str(error) == f"event block reached {error.size} bytes, limit is {limit - 1}"
 
 
-def test_many_small_blocks_in_one_chunk_are_no_large_block() -> None:
+def test_many_small_blocks_in_one_chunk_do_not_exceed_the_limit() -> None:
     assert Framer(10).feed(b"data: a\n\n" * 100) == b"data: a\n\n" * 100
 
 
@@ -159,14 +159,14 @@ def test_limit_must_leave_room_for_a_byte() -> None:
         Framer(0)
 
 
-def test_repr_shows_what_is_held_back() -> None:
+def test_repr_shows_the_bytes_held_back() -> None:
     framer = Framer(100)
     framer.feed(b"data")
     assert repr(framer) == "<Framer pending=4 max=100>"
 
 
 @given(STREAMS, PLACES, st.integers(1, 60))
-def test_framer_equals_the_naive_reference_in_blocks_and_in_where_the_limit_strikes(stream: bytes, places: list[int], limit: int) -> None:
+def test_framer_equals_the_naive_reference_in_blocks_and_limit(stream: bytes, places: list[int], limit: int) -> None:
     given, error = feed_until_too_large(Framer(limit), cut_at(stream, places))
     assert (given, error is not None) == naive_blocks(stream, limit)
 

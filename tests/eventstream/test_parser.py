@@ -1,4 +1,4 @@
-"""Parser, behind a Framer: events as HTML standard 9.2.6 tells them."""
+"""Parser, after a Framer: events as in HTML standard 9.2.6."""
 
 import pytest
 from hypothesis import given
@@ -73,7 +73,7 @@ def test_parser_equals_the_naive_reference(stream: bytes, places: list[int]) -> 
     assert [(event.type, event.data, event.last_event_id) for event in parsed] == naive_events(stream)
 
 
-def test_last_event_id_is_that_of_the_last_whole_block_and_starts_where_told() -> None:
+def test_last_event_id_is_that_of_the_last_whole_block_and_starts_with_the_given_one() -> None:
     parser = Parser("0")
     assert parser.feed(b"data: a\n\n") == [message("a", last_event_id="0")]
     parser.feed(b"id: 1\n\nid: 2\n\n")
@@ -95,7 +95,7 @@ def test_retry_sets_the_reconnection_time_however_long_its_digits(digits: str, m
     assert parser.reconnection_time == milliseconds
 
 
-def test_comments_are_observed_in_order_and_are_no_events() -> None:
+def test_comments_are_reported_in_order_and_are_no_events() -> None:
     comments: list[str] = []
     parser = Parser(on_comment=comments.append)
     assert parser.feed(b": one\n\n:two\n:\ndata: a\n: \xff\n\n") == [message("a")]
@@ -106,7 +106,7 @@ def test_bytes_that_are_not_utf_8_become_replacement_characters() -> None:
     assert parse([b"data: a\xff\xe4\xb8\nid: \xc3\nevent: \x80\n\n"]) == [message("a\ufffd\ufffd", "\ufffd", "\ufffd")]
 
 
-def test_repr_shows_where_the_stream_is() -> None:
+def test_repr_shows_the_position_in_the_stream() -> None:
     parser = Parser()
     parser.feed(b"id: 7\nretry: 5\n\n")
     assert repr(parser) == "<Parser last_event_id='7' reconnection_time=5>"

@@ -11,11 +11,11 @@ from eventstream.received import Received, UnfinishedLines
 
 STREAM = b":one\n:two\nretry: 5\ndata: a\n\n:three\n\nid: 1\ndata: b\n: four\nretry: x\n\n\n:five\nretry: 7\ndata: lost"
 TOLD = ["one", "two", ("a", 5), "three", "four", ("b", 5), "five"]
-"""Each comment, and each event with the reconnection time then: a comment of a block is told before its event."""
+"""Each comment, and each event with the reconnection time then: a comment of a block is reported before its event."""
 
 
 def follow(chunks: list[bytes]) -> list[object]:
-    """What a reader is told that pops all blocks after each chunk."""
+    """Return what a reader gets that pops all blocks after each chunk."""
     told: list[object] = []
     parser = Parser(on_comment=told.append)
     received = Received(parser, 1000)
@@ -30,7 +30,7 @@ def follow(chunks: list[bytes]) -> list[object]:
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
-def test_comments_are_told_once_and_in_their_order_wherever_the_stream_is_cut(end: bytes) -> None:
+def test_comments_are_reported_once_and_in_order_wherever_the_stream_is_cut(end: bytes) -> None:
     body = STREAM.replace(b"\n", end)
     assert follow([body]) == TOLD
     assert follow([body[at : at + 1] for at in range(len(body))]) == TOLD
@@ -39,7 +39,7 @@ def test_comments_are_told_once_and_in_their_order_wherever_the_stream_is_cut(en
 
 
 @given(st.lists(st.sampled_from([b":", b"a", b"\n", b"\r", b"\r\n"]), max_size=12), st.lists(st.integers(0, 16), max_size=4))
-def test_unfinished_lines_are_those_of_the_whole(parts: list[bytes], cuts: list[int]) -> None:
+def test_unfinished_lines_equal_the_lines_of_the_whole_block(parts: list[bytes], cuts: list[int]) -> None:
     body = b"".join(parts)
     lines, taken, block = UnfinishedLines(), [], bytearray()
     for begin, end in itertools.pairwise([0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]):
@@ -49,7 +49,7 @@ def test_unfinished_lines_are_those_of_the_whole(parts: list[bytes], cuts: list[
     assert taken == [line for line in whole.splitlines() if line]
 
 
-def test_block_over_the_limit_is_kept_for_behind_the_good_ones() -> None:
+def test_error_of_a_block_over_the_limit_is_kept_until_after_the_good_blocks() -> None:
     received = Received(Parser(), 20)
     assert received.add(b"data: a\n\ndata: " + b"x" * 20) == b"data: a\n\n"
     assert received.pop() == b"data: a\n\n"
@@ -57,7 +57,7 @@ def test_block_over_the_limit_is_kept_for_behind_the_good_ones() -> None:
     assert received.pop() is None
 
 
-def test_representations_show_state() -> None:
+def test_reprs_show_the_state() -> None:
     received = Received(Parser(), 100)
     received.add(b"data: a\n\n:b\nc")
     assert repr(received) == "<Received blocks=1 <Framer pending=4 max=100>>"

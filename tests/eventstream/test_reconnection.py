@@ -23,7 +23,7 @@ def test_delay_is_the_reconnection_time_and_doubles_up_to_the_maximum_while_atte
     assert delays_while_failing(steady(initial_seconds=3, maximum_seconds=20), 6) == [3, 3, 6, 12, 20, 20, 20]
 
 
-def test_new_event_starts_the_back_off_over() -> None:
+def test_new_event_resets_the_back_off() -> None:
     reconnection = steady(initial_seconds=1)
     assert delays_while_failing(reconnection, 3) == [1, 1, 2, 4]
     reconnection.succeeded()
@@ -47,7 +47,7 @@ def test_streams_that_end_at_once_without_an_event_back_off_as_failures_do() -> 
     assert (reconnection.failures, reconnection.setbacks) == (1, 6)
 
 
-def test_stream_that_was_open_for_long_is_no_setback_although_nothing_came() -> None:
+def test_stream_that_was_open_for_long_is_no_setback_even_without_an_event() -> None:
     now = 0.0
     reconnection = Reconnection(initial_seconds=1, jitter=0, clock=lambda: now)
     for _ in range(3):
@@ -64,7 +64,7 @@ def test_retry_of_the_server_replaces_the_initial_time() -> None:
     assert delays_while_failing(reconnection, 4) == [1.5, 1.5, 3, 5, 5]
 
 
-def test_delay_is_never_below_what_the_server_asked_for() -> None:
+def test_delay_is_never_below_the_retry_of_the_server() -> None:
     reconnection = steady(maximum_seconds=5)
     reconnection.retry(60_000)
     assert delays_while_failing(reconnection, 3) == [60, 60, 60, 60]
@@ -88,7 +88,7 @@ def test_jitter_only_lengthens() -> None:
     assert Reconnection(initial_seconds=4, jitter=0.25, rng=lambda: 1.0).next_delay() == 5
 
 
-def test_clients_that_were_cut_together_come_back_apart() -> None:
+def test_clients_that_lose_their_connections_together_reconnect_apart() -> None:
     assert len({Reconnection().next_delay() for _ in range(100)}) > 90
 
 
@@ -106,7 +106,7 @@ def test_delay_stays_within_its_bounds(
 
 
 @pytest.mark.parametrize("wrong", [{"initial_seconds": -1}, {"maximum_seconds": -1}, {"factor": 0.5}, {"jitter": -0.1}])
-def test_policy_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
+def test_invalid_policy_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must"):
         Reconnection(**wrong)
 

@@ -1,4 +1,4 @@
-"""An event source over TLS: whom it trusts, what it says of what it does not, and how it leaves."""
+"""An event source over TLS: which certificates it trusts, how it reports others, and how it disconnects."""
 
 import asyncio
 import ssl
@@ -18,8 +18,8 @@ GUARD_SECONDS = 30.0
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-def test_server_that_only_notices_a_failed_write_is_left_at_once(authority: Authority) -> None:
-    """On uvloop a connection that is closed in order waits for the server's word, for 30 s, in which the server writes on."""
+def test_server_that_only_writes_is_disconnected_at_once(authority: Authority) -> None:
+    """On uvloop, closing in order waits up to 30 s for the server's answer, and the server keeps writing."""
     failed = threading.Event()
 
     def drip(connection: Connection) -> None:
@@ -46,15 +46,15 @@ def test_server_that_only_notices_a_failed_write_is_left_at_once(authority: Auth
         uvloop.run(leave(upstream.url))
 
 
-def test_fault_of_tls_is_said_in_words() -> None:
+def test_tls_error_is_described_in_words() -> None:
     incoming = ssl.MemoryBIO()
-    incoming.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")  # as servers answer on a port that speaks no TLS
+    incoming.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")  # as servers answer on a port without TLS
     with pytest.raises(ssl.SSLError) as failed:
         ssl.create_default_context().wrap_bio(incoming, ssl.MemoryBIO(), server_hostname="localhost").do_handshake()
     assert describe_tls(failed.value) == "TLS: wrong version number"
 
 
-async def test_certificate_that_is_not_trusted_is_said_in_words(authority: Authority, tmp_path: Path) -> None:
+async def test_untrusted_certificate_is_described_in_words(authority: Authority, tmp_path: Path) -> None:
     stranger = Authority(tmp_path, "stranger")
     failures: list[str] = []
 

@@ -122,10 +122,10 @@ def lose_file_but_not_its_log(path: Path) -> None:
         (overwrite_pages, "it is damaged"),
         (replace_by_text, "its first 100 bytes are not"),
         (replace_by_other_database, r"it is a database of another program \(application id 0x4d\)"),
-        (execute("DROP TABLE parts"), "'parts' is not as this program makes it"),
-        (execute("CREATE TABLE mine (x)"), "'mine' is not as this program makes it"),
-        (execute("PRAGMA user_version = 0"), "it has format 0, which never was"),
-        (lose_file_but_not_its_log, "it is gone, while its write-ahead log is there"),
+        (execute("DROP TABLE parts"), "'parts' differs from this program's schema"),
+        (execute("CREATE TABLE mine (x)"), "'mine' differs from this program's schema"),
+        (execute("PRAGMA user_version = 0"), "it has format 0, which no program ever wrote"),
+        (lose_file_but_not_its_log, "it is missing, but its write-ahead log exists"),
     ],
 )
 async def test_file_that_cannot_be_used_is_refused_with_what_to_do_and_left_alone(

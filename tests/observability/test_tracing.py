@@ -72,8 +72,8 @@ def test_there_are_no_spans_without_an_endpoint_or_when_the_sdk_is_off(environ: 
 @pytest.mark.parametrize(
     ("environ", "said"),
     [
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "'grpc': must be http/protobuf"),
-        ({"OTEL_TRACES_EXPORTER": "zipkin"}, "'zipkin': must be otlp or none"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "must be http/protobuf, got 'grpc'"),
+        ({"OTEL_TRACES_EXPORTER": "zipkin"}, "must be otlp or none, got 'zipkin'"),
     ],
 )
 def test_what_is_not_here_stops_the_start_and_says_what_is(
@@ -122,8 +122,8 @@ async def test_collector_that_is_down_delays_nothing_and_is_told_of_once(monkeyp
             while any(thread.name.startswith("OtelBatch") for thread in threading.enumerate()):  # it gives up for good
                 await asyncio.sleep(0.01)
     assert [line["event"] for line in lines] == [
-        "spans cannot be sent as they should",
-        "the last spans are lost, the collector does not take them",
+        "spans cannot be sent",
+        "the last spans are lost: the collector does not accept them",
     ]
 
 
@@ -137,7 +137,7 @@ async def test_collector_that_takes_a_connection_and_says_nothing_is_left_after_
         with structlog.testing.capture_logs() as lines:
             await tracing.close(0.2)
         assert 0.2 <= time.monotonic() - began < GUARD_SECONDS
-        assert [line["event"] for line in lines] == ["the last spans are lost, the collector does not take them"]
+        assert [line["event"] for line in lines] == ["the last spans are lost: the collector does not accept them"]
 
 
 @pytest.mark.parametrize("mode", ["direct", "shared", "resumable"])

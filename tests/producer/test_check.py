@@ -81,7 +81,7 @@ async def test_log_that_a_crash_left_can_be_checked_and_then_opened(tmp_path: Pa
         ("UPDATE keys SET last = 9", "idempotency key 'k': it stands for the events 1 to 9, which never were"),
         ("UPDATE state SET gone_through = 2", "log: 2 is written down as the newest offset that is gone, of topics it is 4"),
         ("UPDATE state SET begin = 10", "log: it began with offset 10, and the newest before is 4"),
-        ("DROP INDEX events_by_topic", "'events_by_topic' is not as this program makes it"),
+        ("DROP INDEX events_by_topic", "'events_by_topic' differs from this program's schema"),
     ],
 )
 async def test_what_is_wrong_is_named(tmp_path: Path, damage: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,7 +115,7 @@ def change(sql: str) -> Callable[[Path], None]:
         (replace_by_text, "are not those of an event log"),
         (replace_by_other_database, "a database of another program"),
         (change("PRAGMA user_version = 0"), "it has format 0"),
-        (change("DROP INDEX events_by_topic"), "'events_by_topic' is not as this program makes it"),
+        (change("DROP INDEX events_by_topic"), "'events_by_topic' differs from this program's schema"),
         (change("DELETE FROM events WHERE offset = 3"), "its newest event is 2, and should be 3"),
         (change("DELETE FROM state"), "make no sense"),
     ],
@@ -150,7 +150,7 @@ async def test_write_ahead_log_without_its_file_is_refused(tmp_path: Path) -> No
         await log.append("a", blocks("one"))
         shutil.copytree(tmp_path / "log", tmp_path / "copy")
     (tmp_path / "copy" / FILE).unlink()
-    with pytest.raises(LogDamaged, match="it is gone, while its write-ahead log is there"):
+    with pytest.raises(LogDamaged, match="it is missing, but its write-ahead log exists"):
         await SqliteEventLog.open(tmp_path / "copy")
 
 

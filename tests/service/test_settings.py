@@ -1,4 +1,4 @@
-"""Secrets that stand in files, for any service."""
+"""Secrets that are read from files, for any service."""
 
 from pathlib import Path
 from typing import Annotated
@@ -45,7 +45,7 @@ def file(tmp_path: Path) -> Path:
     ("content", "key"),
     [("hidden", "hidden"), ("hidden\n", "hidden"), ("hidden\r\n", "hidden"), (" hidden \n\n", " hidden \n"), ("geheim·", "geheim·")],
 )
-def test_secret_is_read_from_a_file_without_the_line_end_at_its_end(file: Path, content: str, key: str) -> None:
+def test_secret_is_read_from_a_file_without_a_final_line_end(file: Path, content: str, key: str) -> None:
     file.write_bytes(content.encode())
     settings = read_settings(ProbeSettings, {"PROBE_KEY_FILE": str(file), "probe_token_file": str(file)})
     assert settings.key.get_secret_value() == key
@@ -62,7 +62,7 @@ def test_variable_and_file_at_once_are_refused(file: Path) -> None:
     assert refusal({"PROBE_KEY": "hidden", "PROBE_KEY_FILE": str(file)}) == "PROBE_KEY and PROBE_KEY_FILE are both set; set one of them"
 
 
-def test_file_that_is_no_secret_is_refused_by_its_name(file: Path, tmp_path: Path) -> None:
+def test_unreadable_secret_file_is_refused_by_name(file: Path, tmp_path: Path) -> None:
     environ = {"PROBE_KEY_FILE": str(file), "PROBE_TOKEN_FILE": str(tmp_path)}
     missing, directory = refusal(environ).splitlines()
     assert missing == f"PROBE_KEY_FILE={str(file)!r}: the file cannot be read: No such file or directory"
@@ -78,26 +78,26 @@ def test_file_that_is_no_secret_is_refused_by_its_name(file: Path, tmp_path: Pat
         (b"x" * 65_537, "more than 65536 bytes"),
     ],
 )
-def test_content_that_is_no_secret_is_refused(file: Path, content: bytes, said: str) -> None:
+def test_content_that_cannot_be_a_secret_is_refused(file: Path, content: bytes, said: str) -> None:
     file.write_bytes(content)
     assert said in refusal({"PROBE_KEY_FILE": str(file)})
 
 
-def test_secret_that_is_not_allowed_is_not_shown(file: Path) -> None:
+def test_invalid_secret_is_not_shown(file: Path) -> None:
     file.write_text("§§")
     assert refusal({"PROBE_KEY_FILE": str(file)}) == "PROBE_KEY_FILE: Value error, must have three characters"
 
 
-def test_only_secrets_stand_in_files(file: Path) -> None:
+def test_only_secrets_are_read_from_files(file: Path) -> None:
     assert refusal({"PROBE_PORT_FILE": str(file)}).startswith("PROBE_PORT_FILE is not a setting; the nearest is PROBE_")
     assert setting_names(ProbeSettings) == {"PROBE_PORT", "PROBE_KEY", "PROBE_KEY_FILE", "PROBE_TOKEN", "PROBE_TOKEN_FILE"}
 
 
 def test_help_names_the_variables_of_files() -> None:
-    assert "  PROBE_TOKEN\n      A token.\n  PROBE_TOKEN_FILE\n      A file that has it, instead" in describe_settings(ProbeSettings)
+    assert "  PROBE_TOKEN\n      A token.\n  PROBE_TOKEN_FILE\n      A file to read it from instead" in describe_settings(ProbeSettings)
 
 
-def test_publish_keys_and_source_headers_can_stand_in_files(file: Path) -> None:
+def test_publish_keys_and_source_headers_can_be_read_from_files(file: Path) -> None:
     file.write_text("hidden\n")
     assert read_settings(ProducerSettings, {"PRODUCER_PUBLISH_KEYS_FILE": str(file)}).publish_keys.get_secret_value() == "hidden"
     file.write_text('{"Authorization": "Bearer hidden"}\n')

@@ -134,9 +134,7 @@ async def test_stream_that_no_subscriber_waits_for_is_left_alone_until_one_does(
         pytest.param(b"retry: 0\ndata: a\n\n", [0.1, 0.1, 0.1, 0.1], id="new events"),
     ],
 )
-async def test_streams_that_end_at_once_are_asked_for_ever_more_slowly_unless_they_bring_news(
-    tmp_path: Path, body: bytes, least: list[float]
-) -> None:
+async def test_streams_that_end_at_once_back_off_unless_they_bring_a_new_event(tmp_path: Path, body: bytes, least: list[float]) -> None:
     asked_at: list[float] = []
 
     def end_at_once(_asked: Asked) -> Script:
