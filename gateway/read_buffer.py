@@ -3,10 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .upstream_protocol import UpstreamProtocol
+from typing import Protocol
 
 SAMPLE_EVERY = 64
 """One read in 64 is timed: reading the clock costs more than it tells."""
@@ -42,6 +39,37 @@ class ReadBuffer:
         self.share = max(_LEAST_READ_BYTES, min(READ_BYTES, _TURN_BYTES // max(1, self._flat_out)))
 
 
+class Owner(Protocol):
+    """The protocol that gets what was read: aiohttp's, with what `UpstreamProtocol` adds."""
+
+    fd: int
+    flat_out: bool
+    read_buffer: ReadBuffer
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether an answer is awaited, or has not come to its end."""
+
+    def set_flat_out(self, flat_out: bool) -> None:
+        """Note whether the newest read filled what it was offered."""
+
+    def time_read(self, data: bytes, note_latency: Callable[[float], object] | None) -> None:
+        """Take what was read, and note how long that took."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """As `asyncio.Protocol`; so are those that follow."""
+
+    def data_received(self, data: bytes) -> None: ...
+
+    def eof_received(self) -> bool | None: ...
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
+
+    def connection_lost(self, exc: BaseException | None) -> None: ...
+
+
 class BoundedReads(asyncio.BufferedProtocol):
     """What the transport of an UpstreamProtocol talks to: bounds its reads, passes on all else.
 
@@ -50,7 +78,7 @@ class BoundedReads(asyncio.BufferedProtocol):
 
     __slots__ = ("_buffer", "_offered", "_owner")
 
-    def __init__(self, owner: "UpstreamProtocol", buffer: ReadBuffer) -> None:
+    def __init__(self, owner: Owner, buffer: ReadBuffer) -> None:
         self._owner = owner
         self._buffer = buffer
         self._offered = 0

@@ -1,11 +1,8 @@
 """What takes the body of an upstream's answer as it comes."""
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from aiohttp.streams import StreamReader
-
-if TYPE_CHECKING:
-    from .upstream_protocol import UpstreamProtocol
 
 
 class Source(Protocol):
@@ -44,11 +41,18 @@ class Receiver(Protocol):
         """The connection ended before the body did."""
 
 
+class Collecting(Protocol):
+    """Collects what one read brought of a body."""
+
+    body: list[bytes]
+    body_ended: bool
+
+
 class ReceivedBody(StreamReader):
     """A response's payload once it is attached: keeps nothing, passes all to its protocol."""
 
     __slots__ = ()
-    _protocol: "UpstreamProtocol"
+    _protocol: Collecting  # type: ignore[assignment]  # aiohttp's own protocol, which collects as well
 
     def feed_data(self, data: bytes, size: int = 0) -> bool:
         self._protocol.body.append(data)
