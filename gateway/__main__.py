@@ -16,7 +16,8 @@ from .routing.check import check, read_routes_of
 from .routing.route_table import RouteError
 from .settings import Settings
 from .workers.parent import WorkerFailed, serve_with_workers
-from .workers.worker import run, serve_alone
+from .workers.running import run
+from .workers.worker import serve_alone
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING
 
 import aiohttp
 from aiohttp import web
@@ -13,21 +12,18 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from ..admin_hosts import AdminHosts, admin_application
-from ..dashboard.workers import add_dashboard_of_workers
 from ..pages import add_pages
 from ..problems import problem
 from ..routing.reload import Reload, add_reload
 from ..settings import Settings
-
-if TYPE_CHECKING:
-    from .parent import Workers
-    from .process import Worker
+from .dashboard import add_dashboard_of_workers
+from .process import Crew, Worker
 
 
 class _ParentFigures(Collector):
     """What only the parent knows."""
 
-    def __init__(self, workers: "Workers") -> None:
+    def __init__(self, workers: Crew) -> None:
         self._workers = workers
 
     def collect(self) -> Iterator[Metric]:
@@ -37,7 +33,7 @@ class _ParentFigures(Collector):
 
 
 class _Admin:
-    def __init__(self, workers: "Workers", reload: Reload) -> None:
+    def __init__(self, workers: Crew, reload: Reload) -> None:
         self._workers = workers
         self._registry = CollectorRegistry()
         self._registry.register(reload)
@@ -71,7 +67,7 @@ class _Admin:
         return web.Response(status=status, headers={"Content-Type": media_type}, body=body)
 
 
-async def _not_ready(worker: "Worker") -> str | None:
+async def _not_ready(worker: Worker) -> str | None:
     """Gives the reason why a worker should get no work now."""
     if worker.state != "ready":
         return f"worker {worker.number} is {worker.state}"
@@ -83,7 +79,7 @@ async def _not_ready(worker: "Worker") -> str | None:
 
 
 @contextlib.asynccontextmanager
-async def serve_admin(workers: "Workers", settings: Settings, public_port: int, reload: Reload) -> AsyncIterator[str]:
+async def serve_admin(workers: Crew, settings: Settings, public_port: int, reload: Reload) -> AsyncIterator[str]:
     """Serves `/livez`, `/readyz`, `/metrics`, `/reload`, the pages, and each worker's admin below `/workers/<number>/`; gives the URL.
 
     Raises OSError when the port cannot be had.

@@ -1,7 +1,7 @@
 """What the parent tells its workers to do, and whether they have done it: all of them put new routes in place, or none."""
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -9,10 +9,7 @@ from ..routing.changes import RouteChanges
 from ..routing.reload import DRAINING, ReloadFailed
 from ..routing.route_table import RouteError, RouteTable, routes_of
 from ..routing.table import Routing
-
-if TYPE_CHECKING:
-    from .parent import Workers
-    from .process import Worker
+from .process import Crew, Worker
 
 log = structlog.get_logger()
 
@@ -43,7 +40,7 @@ class Orders:
         self._routes.replace(routes)
         return changes
 
-    async def give(self, worker: "Worker", seconds: float, **order: object) -> str:
+    async def give(self, worker: Worker, seconds: float, **order: object) -> str:
         """Gives what was in the way, empty when it was done."""
         if worker.channel is None:
             return ""
@@ -60,20 +57,26 @@ class Orders:
         finally:
             del self._waiting[key]
 
-    def note(self, worker: "Worker", message: dict[str, Any]) -> None:
+    def note(self, worker: Worker, message: dict[str, Any]) -> None:
         """Takes a worker's answer."""
         done = self._waiting.get((worker.number, message["done"]))
         if done is not None and not done.done():
             done.set_result(message["obstacle"])
 
-    def note_end(self, worker: "Worker") -> None:
+    def note_end(self, worker: Worker) -> None:
         """Takes note that the process of a worker has ended."""
         for (number, _), done in self._waiting.items():
             if number == worker.number and not done.done():
                 done.set_result("")
 
 
-async def replace_in_all(workers: "Workers", routes: RouteTable, prepare_seconds: float) -> RouteChanges:
+class Ordered(Crew, Protocol):
+    """Workers that take orders."""
+
+    orders: Orders
+
+
+async def replace_in_all(workers: Ordered, routes: RouteTable, prepare_seconds: float) -> RouteChanges:
     """Lets all workers serve these routes, those too that are only starting. Raises ReloadFailed.
 
     A worker that cannot put in place what it had prepared leaves, and is replaced by one that begins with it.
@@ -93,7 +96,7 @@ async def replace_in_all(workers: "Workers", routes: RouteTable, prepare_seconds
     return changes
 
 
-async def _all(workers: "Workers", some: "list[Worker]", seconds: float, **order: object) -> "list[tuple[Worker, str]]":
+async def _all(workers: Ordered, some: list[Worker], seconds: float, **order: object) -> list[tuple[Worker, str]]:
     """Gives those that have not done it, each with what was in the way."""
     obstacles = await asyncio.gather(*(workers.orders.give(worker, seconds, **order) for worker in some))
     return [(worker, obstacle) for worker, obstacle in zip(some, obstacles, strict=True) if obstacle]

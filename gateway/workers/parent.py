@@ -24,11 +24,12 @@ from ..routing.reload import Reload
 from ..routing.route_table import RouteTable
 from ..settings import Settings
 from .admin import serve_admin
+from .channel import Channel, Place
 from .listeners import Addresses, bind_listeners, close_listeners, port_of, url_of
 from .orders import Orders, replace_in_all
 from .process import Worker
 from .pulse import BEATS
-from .worker import Channel, Place, listening_facts, stop_at_signal
+from .running import listening_facts, stop_at_signal
 
 log = structlog.get_logger()
 

@@ -1,14 +1,17 @@
-"""One of several workers, as the parent knows it."""
+"""The workers of a gateway, as their parent knows them."""
 
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
 
 import aiohttp
 
+from ..dashboard.timeline import Timeline
+from ..metrics.totals import Totals
+from .channel import Channel
 from .pulse import Pulse
-from .worker import Channel
 
 _ANSWER_SECONDS = 2.0
 
@@ -56,3 +59,25 @@ class Worker:
             self.channel.tell(drain=True)
         elif self.state == "starting" and self.process is not None and self.process.returncode is None:
             self.process.terminate()
+
+
+class Crew(Protocol):
+    """All workers of a gateway, for what shows and asks them."""
+
+    totals: Totals
+    """The figures of all, as far as they have told them."""
+    timeline: Timeline
+    """What the parent itself has seen."""
+    restarts: int
+    """How often a worker was started again."""
+
+    @property
+    def workers(self) -> Sequence[Worker]:
+        """Each worker, by its number."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether the gateway shuts down."""
+
+    async def ask_for_figures(self) -> None:
+        """Bring `totals` up to date, as far as workers answer."""

@@ -1,10 +1,8 @@
 """Whether the event loops of workers turn: each tells the parent so from time to time, and one that has fallen silent is stuck."""
 
 import asyncio
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .worker import Channel
+from .channel import Channel
 
 BEATS = 5
 """So many are due within the time after which a worker that has told nothing counts as stuck."""
@@ -32,7 +30,7 @@ class Pulse:
         return self._missing > BEATS
 
 
-async def beat(channel: "Channel", silence_seconds: float) -> None:
+async def beat(channel: Channel, silence_seconds: float) -> None:
     """Tells the parent that the event loop turns, often enough for a parent that waits for so long; 0: never."""
     while silence_seconds:
         await asyncio.sleep(silence_seconds / BEATS)

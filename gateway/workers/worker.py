@@ -1,22 +1,16 @@
 """A process that serves: the only one, or (`python -m gateway.workers.worker`, which the parent starts) one of several on one port."""
 
 import asyncio
-import contextlib
-import gc
 import json
 import os
-import resource
 import shutil
 import signal
 import socket
 import sys
-from collections.abc import Coroutine
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
-from typing import Any, TypeVar
 
 import structlog
-import uvloop
 from aiohttp import web
 
 from service.logs import configure_logs
@@ -29,40 +23,16 @@ from ..deletion import Deletion
 from ..resumable.peers import Peers
 from ..routing.route_table import RouteTable, routes_of
 from ..settings import Settings
+from .channel import Channel, Place
 from .listeners import BACKLOG, Listeners, bind_listeners, url_of
 from .orders import Obedience
 from .pulse import beat
+from .running import listening_facts, run, stop_at_signal
 
 log = structlog.get_logger()
 
-_MAX_MESSAGE_BYTES = 2**24
 _HANDOVER_SECONDS = 0.2
 """What the requests of connections that were accepted last may take to come, before a worker that leaves refuses them."""
-
-T = TypeVar("T")
-
-
-def run(serving: Coroutine[Any, Any, T]) -> T:
-    """Runs the loop of a process that has many connections and lives long."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two descriptors a stream
-    sys.setswitchinterval(0.001)  # the loop waits so long for the interpreter's lock, which the store's threads take too
-    gc.freeze()  # what is there now stays; the collector need not look at it again and again
-    gc.set_threshold(5_000, 20, 50)
-    return uvloop.run(serving)
-
-
-def stop_at_signal() -> asyncio.Event:
-    """Gives an event that SIGTERM and SIGINT set."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    return stop
-
-
-def listening_facts(url: str, admin: str, routes: RouteTable) -> dict[str, object]:
-    """Gives what the log says when everything can be served."""
-    return {"url": url, "admin": admin, "routes": {route.path: route.upstream for route in routes.routes}}
 
 
 async def serve_alone(settings: Settings, routes: RouteTable, tracing: Tracing | None) -> None:
@@ -84,64 +54,6 @@ async def serve_alone(settings: Settings, routes: RouteTable, tracing: Tracing |
     log.info("stopped")
 
 
-@dataclass(frozen=True)
-class Place:
-    """What a worker is told by its command line: which it is, and what it has inherited."""
-
-    number: int
-    directory: str
-    """Where workers serve their admin surfaces, each on a Unix socket."""
-    channel: int
-    """Descriptor of the connection to the parent."""
-    counts: int
-    """Descriptor of the memory for `OpenCounts`."""
-    sets: list[list[int]]
-    """Descriptors of the listening sockets of all workers."""
-
-    @property
-    def peers(self) -> Peers:
-        """The other workers, each with a Unix socket for what is handed over to it."""
-        return Peers(self.number, [f"{self.directory}/{number}.peer" for number in range(len(self.sets))])
-
-    @property
-    def admin_path(self) -> str:
-        """The path of the admin surface's socket."""
-        return f"{self.directory}/{self.number}"
-
-
-class Channel:
-    """The connection between parent and worker, a line of JSON a message."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    @classmethod
-    async def open(cls, sock: socket.socket) -> "Channel":
-        """Gives the channel over one end of a socket pair, and owns that end."""
-        sock.setblocking(False)
-        return cls(*await asyncio.open_unix_connection(sock=sock, limit=_MAX_MESSAGE_BYTES))
-
-    def tell(self, **message: object) -> None:
-        """Sends a message, if there is still somebody to read it."""
-        if not self._writer.is_closing():
-            self._writer.write(json.dumps(message).encode() + b"\n")
-
-    async def hear(self) -> dict[str, Any] | None:
-        """Gives the next message; None when the other process is gone."""
-        try:
-            line = await self._reader.readline()
-        except ConnectionError:
-            return None
-        return dict(json.loads(line)) if line.endswith(b"\n") else None
-
-    async def close(self) -> None:
-        """Sends what was told and closes."""
-        self._writer.close()
-        with contextlib.suppress(ConnectionError):
-            await self._writer.wait_closed()
-
-
 async def _serve_among_others(settings: Settings, place: Place, tracing: Tracing | None) -> None:
     signalled = stop_at_signal()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _leave_reloading_to_parent)
@@ -158,7 +70,7 @@ async def _serve_among_others(settings: Settings, place: Place, tracing: Tracing
     shares = {name: max(1, getattr(settings, name) // len(place.sets)) for name in ("max_history_bytes", "max_kept_bytes")}
     settings = settings.model_copy(update=shares)
     open_admin = partial(web.UnixSite, path=place.admin_path)
-    peers = place.peers
+    peers = Peers(place.number, [f"{place.directory}/{number}.peer" for number in range(len(place.sets))])
     peers.tell_deletion = lambda deletion: channel.tell(deleted=asdict(deletion))
     async with run_gateway(settings, routes, listeners, open_admin, counts, peers, tracing) as gateway:
         opened.set_result(gateway)

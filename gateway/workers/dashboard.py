@@ -3,24 +3,21 @@
 import asyncio
 import contextlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 from aiohttp import web
 
+from ..dashboard.events import FIELDS, WRITE_SECONDS, Dashboard, add_events
+from ..dashboard.process import SAMPLE_PATH
+from ..dashboard.services import Services, parse_services
+from ..dashboard.snapshot_total import total
+from ..dashboard.tail import TAIL_PATH
 from ..problems import problem
-from .events import FIELDS, WRITE_SECONDS, Dashboard, add_events
-from .process import SAMPLE_PATH
-from .services import Services, parse_services
-from .snapshot_total import total
-from .tail import TAIL_PATH
-
-if TYPE_CHECKING:
-    from ..workers.parent import Workers
-    from ..workers.process import Worker
+from .process import Crew, Worker
 
 
-def add_dashboard_of_workers(app: web.Application, workers: "Workers", services: str) -> None:
+def add_dashboard_of_workers(app: web.Application, workers: Crew, services: str) -> None:
     """Adds the event streams of the dashboard, and the tails of all workers' streams. `services` is the setting."""
 
     async def look() -> dict[str, Any]:
@@ -42,7 +39,7 @@ def add_dashboard_of_workers(app: web.Application, workers: "Workers", services:
     app.router.add_get(TAIL_PATH, tail)
 
 
-async def _ask(worker: "Worker") -> dict[str, Any] | None:
+async def _ask(worker: Worker) -> dict[str, Any] | None:
     """Gives a worker's sample, None when it does not answer."""
     try:
         status, _, body = await worker.ask(SAMPLE_PATH)
@@ -51,13 +48,13 @@ async def _ask(worker: "Worker") -> dict[str, Any] | None:
     return dict(json.loads(body)) if status == 200 else None
 
 
-def _not_ready(worker: "Worker", sample: dict[str, Any] | None) -> str:
+def _not_ready(worker: Worker, sample: dict[str, Any] | None) -> str:
     if worker.state != "ready":
         return f"worker {worker.number} is {worker.state}"
     return "" if sample is not None else f"worker {worker.number} does not answer"
 
 
-async def _pass_on(request: web.Request, worker: "Worker") -> web.StreamResponse:
+async def _pass_on(request: web.Request, worker: Worker) -> web.StreamResponse:
     """Sends what a worker answers, as it comes."""
     try:
         async with worker.open(request.path) as answer:
