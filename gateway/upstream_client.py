@@ -25,11 +25,12 @@ from yarl import URL
 from .headers import head_bytes, max_head_bytes
 from .target import url_of
 from .upstream_connector import UpstreamConnector
-from .upstream_protocol import HeadTooLarge
+from .upstream_protocol import BadHead, HeadTooLarge
 
 _PLAIN = re.compile(r"/[^\x00-\x20#\x7f]*")  # without blanks, controls and a fragment; beyond ASCII the bytes are sent as they came
 _WITHOUT_BODY = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))  # of others an empty one is announced (RFC 9110 section 8.6)
 _IDEMPOTENT = _WITHOUT_BODY | {"PUT", "DELETE"}  # asked again when a kept connection turns out to be closed (RFC 9112 section 9.3.1)
+_LEAST_FINAL_STATUS = 200
 _CONTENT_LENGTH, _HOST = istr("Content-Length"), istr("Host")
 _NO_TIMER = TimerNoop()
 
@@ -126,7 +127,7 @@ class UpstreamClient:
         if not isinstance(data, bytes | None) or not method.isalpha() or not _PLAIN.fullmatch(target) or self._session.closed:
             url = url_of(upstream, target)
             response = await self._session.request(method, url, headers=fields, data=data, allow_redirects=False, timeout=timeout, ssl=tls)
-            self._bound_head(response.raw_headers, response)
+            self._check_head(response.status, response.raw_headers, response)
             return response
         place = self._places.get(upstream)
         if place is None or place.tls is not tls:  # another after a reload
@@ -186,7 +187,7 @@ class UpstreamClient:
             while True:
                 head, content = await protocol.read()
                 if not 100 <= head.code < 200 or head.code == 101:
-                    self._bound_head(head.raw_headers, connection)
+                    self._check_head(head.code, head.raw_headers, connection)
                     return Answer(connection, protocol, head, content)
         except aiohttp.http.HttpProcessingError as error:
             connection.close()
@@ -199,9 +200,13 @@ class UpstreamClient:
             connection.close()
             raise
 
-    def _bound_head(self, raw_headers: Iterable[tuple[bytes, bytes]], answer: Connection | aiohttp.ClientResponse) -> None:
-        """Close the answer and raise HeadTooLarge when its head is: the parser only counts fields."""
+    def _check_head(self, status: int, raw_headers: Iterable[tuple[bytes, bytes]], answer: Connection | aiohttp.ClientResponse) -> None:
+        """Close the answer and raise HeadTooLarge when its head is, because the parser only counts fields, and BadHead for 101, which
+        was not asked for (RFC 9110 section 7.8), and for a status below 100."""
         max_bytes = max_head_bytes(self._session._max_field_size)
+        if status < _LEAST_FINAL_STATUS:
+            answer.close()
+            raise BadHead(f"its answer has the status {status:03}, which is not that of a final answer")
         if head_bytes(raw_headers) > max_bytes:
             answer.close()
             raise HeadTooLarge(max_bytes)

@@ -6,7 +6,7 @@ import aiohttp
 
 from eventstream.tls import describe_tls, find_tls_error
 
-from .upstream_protocol import HeadTooLarge
+from .upstream_protocol import BadHead
 
 _TLS_ADVICE = {
     "self-signed certificate": "name the authority that issued it, or the certificate itself, with ca_file",
@@ -33,7 +33,7 @@ def explain(error: Exception) -> str:
     match error:
         case aiohttp.ClientConnectorError(os_error=cause):
             return f"cannot connect: {os.strerror(cause.errno) if cause.errno else cause}"
-        case HeadTooLarge():
+        case BadHead():
             return str(error)
         case aiohttp.ServerDisconnectedError():
             return "closed the connection without an answer"

@@ -25,10 +25,15 @@ CLOSED_EARLY = "connection closed before the end of the response"
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
 _RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # struct linger
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # line ends apart, which the parser knows
 _FREE, _HEAD, _BODY = range(3)  # what an upstream is expected to send: nothing, a head, a body
 
 
-class HeadTooLarge(aiohttp.ClientError):
+class BadHead(aiohttp.ClientError):
+    """The head of an answer cannot be passed on; the message says why."""
+
+
+class HeadTooLarge(BadHead):
     """The head of an answer passes a limit."""
 
     def __init__(self, max_bytes: int, what: str = "the head of its answer") -> None:
@@ -135,6 +140,9 @@ class UpstreamProtocol(ResponseHandler):
             self._head_bytes += size
             if self._head_bytes > self._max_head_bytes:
                 self.set_exception(HeadTooLarge(self._max_head_bytes))
+                return b""
+            if _CONTROL.search(data, 0, size):  # the parser takes some, and a server writes none
+                self.set_exception(BadHead("its answer is not HTTP: its head has a control character"))
                 return b""
             self._head_end = b"" if end else (self._head_end + data)[-2:]
             come = len(self._buffer)

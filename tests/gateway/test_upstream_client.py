@@ -10,6 +10,7 @@ from multidict import CIMultiDict
 from gateway.target import url_of
 from gateway.upstream import open_session
 from gateway.upstream_client import Answer, UpstreamAnswer, UpstreamClient
+from gateway.upstream_protocol import BadHead
 from tests.gateway.receiving import GUARD_SECONDS, Recorder, attached
 from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Disconnect, Pause, ScriptedUpstream, Silence, chunk
 
@@ -173,13 +174,16 @@ async def test_informational_answers_are_passed_over(session: aiohttp.ClientSess
         assert (answer.status, "Link" in answer.headers, body_of(answer)) == (200, False, b"ok")
 
 
-async def test_switched_connection_serves_nobody_else(session: aiohttp.ClientSession) -> None:
-    async with ScriptedUpstream([b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", Silence()]) as upstream:
-        answer = await ask(session, upstream.url)
-        assert answer.status == 101
-        answer.close()
-        async with asyncio.timeout(GUARD_SECONDS):
-            await upstream.requests[0].left.wait()
+@pytest.mark.parametrize("method", ["GET", "M-SEARCH"])
+@pytest.mark.parametrize("status", [b"101 Switching Protocols", b"042 x", b"000"])
+async def test_status_that_is_not_of_a_final_answer_is_an_error_and_ends_the_connection(
+    session: aiohttp.ClientSession, method: str, status: bytes
+) -> None:
+    head = b"HTTP/1.1 %b\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n" % status
+    async with ScriptedUpstream([head, Silence()]) as upstream, asyncio.timeout(GUARD_SECONDS):
+        with pytest.raises(BadHead, match=f"status {status[:3].decode()}"):
+            await ask(session, upstream.url, method=method)
+        await upstream.requests[0].left.wait()
 
 
 async def test_answer_that_is_not_http_is_an_error_and_ends_the_connection(session: aiohttp.ClientSession) -> None:
