@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from aiohttp import HttpVersion11, web
 
 from .incoming import Incoming
+from .malformed import BAD_BODY
 from .refusal import Refusal
 
 _LEAST_BYTES = 256
@@ -88,7 +89,7 @@ class RequestBody:
             detail = f"the body stalled: less than {_LEAST_BYTES} bytes of it came within {self._timeout_seconds:g} s"
             raise self._refuse(Refusal(408, "body", detail)) from None
         except web.RequestPayloadError:
-            raise self._refuse(Refusal(400, "malformed", "the body is not what its head says, or its chunks are not valid")) from None
+            raise self._refuse(BAD_BODY) from None
 
     def _refuse(self, refusal: Refusal) -> ValueError:
         self.refusal = refusal

@@ -156,7 +156,10 @@ class DownstreamProtocol(RequestHandler):
         self._garbage_bytes = 0
         message.exc.__traceback__ = None  # whose frames hold what was read
         if self._newest_body is not None and not self._newest_body.is_eof():
-            self._newest_body.set_exception(web.RequestPayloadError(message.message))
+            error = web.RequestPayloadError(message.message)
+            self._newest_body.set_exception(error)
+            # A reader that the end of a chunk has just woken waits for data again without looking for an exception.
+            self._loop.call_soon(self._newest_body.set_exception, error)
             self._lingering_time = 0.0  # there is no rest to wait for
 
     def _awaits_head(self) -> bool:

@@ -12,6 +12,7 @@ from .refusal import Refusal
 _HOST = re.compile(r"([A-Za-z0-9._~!$&'()*+;=%-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?")  # RFC 3986 section 3.2.2, without the comma of lists
 _HOST_FIELD, _TRANSFER_ENCODING = istr("Host"), istr("Transfer-Encoding")
 _TOO_MANY = "Too many"
+BAD_BODY = Refusal(400, "malformed", "the body is not what its head says, or its chunks are not valid")
 _LOOKALIKES = frozenset(
     (
         "authorization",
@@ -72,6 +73,8 @@ def explain(error: BaseException) -> Refusal:
         case HttpProcessingError():
             said = error.message.partition("\n")[0].rstrip(": ")  # in the lines below stand the client's bytes
             return Refusal(400, "malformed", said or "the request is not valid HTTP")
+        case web.RequestPayloadError():
+            return BAD_BODY
     return Refusal(500, "malformed", "the request could not be served")
 
 
@@ -88,7 +91,7 @@ class OneLine(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, HttpProcessingError):
+        if isinstance(error, HttpProcessingError | web.RequestPayloadError):
             record.levelno, record.levelname = logging.INFO, "INFO"
             record.msg, record.args, record.exc_info = "bad request: %s", (explain(error).detail,), None
         return True
