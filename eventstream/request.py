@@ -182,6 +182,9 @@ def parse_url(text: str, base: URL | None = None) -> URL:
     """
     url = URL(text, encoded=_URI.fullmatch(text) is not None)
     if base is not None:
+        if not url.absolute and url.raw_path and not url.raw_path.startswith("/"):
+            folder = base.raw_path.rpartition("/")[0]  # yarl would decode it
+            url = url.with_path(f"{folder}/{url.raw_path}", encoded=True, keep_query=True, keep_fragment=True)
         url = base.with_path(base.raw_path.removesuffix("?"), encoded=True, keep_query=True).join(url)
     if url.scheme not in ("http", "https") or not url.host or url.port is None:  # reading the port validates it
         raise ValueError("must begin with http:// or https:// and name a host")

@@ -10,7 +10,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from eventstream import BlockTooLarge, Framer
-from eventstream.request import send_once
+from eventstream.request import parse_url, send_once
 from gateway.decoding import UndecodableError, find_decoder
 from gateway.receiver import Source
 from gateway.upstream import attach, open_session
@@ -223,10 +223,8 @@ async def _ask(session: aiohttp.ClientSession, question: Question, redirects: li
             return response
         response.close()
         try:
-            url = question.url.join(URL(location))
+            url = parse_url(location, question.url)
         except ValueError:
-            return response
-        if url.scheme not in ("http", "https") or not url.host:
             return response
         redirects.append(shown_url(url))
         question = question.redirected(response.status, url)

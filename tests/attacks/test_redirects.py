@@ -30,3 +30,15 @@ async def test_redirect_to_another_origin_is_passed_on(tmp_path: Path, status: i
             assert (await (await near.answer()).receive(len(EVENT))).endswith(EVENT)
         assert other.requests == []
         assert [asked.header(SECRET[0]) for asked in upstream.requests if asked.target == "/here"] == [SECRET[1]]
+
+
+async def test_path_of_a_client_that_an_upstream_redirects_from_stays_percent_encoded(tmp_path: Path) -> None:
+    def play(asked: Asked) -> Script:
+        return [b"HTTP/1.1 302 Found\r\nLocation: here\r\nContent-Length: 0\r\n\r\n"] if asked.target.endswith("/there") else stream
+
+    planted, stream = "/a%20HTTP%2F1.1%0d%0aX:%20%3Fy%23", [EVENT_STREAM_HEAD, chunk(EVENT)]
+    async with ScriptedUpstream(play) as upstream:
+        async with running([shared("/", upstream.url, initial="history")], tmp_path) as gateway, Downstream(gateway.port) as client:
+            await client.ask(f"{planted}/there")
+            assert (await (await client.answer()).receive(len(EVENT))).endswith(EVENT)
+        assert [asked.target for asked in upstream.requests] == [f"{planted}/there", f"{planted}/here"]

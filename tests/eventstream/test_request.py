@@ -222,6 +222,27 @@ async def test_redirect_is_resolved_against_a_url_that_ends_in_a_question_mark(l
 
 
 @pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("c", "/%2E%2e/a%20HTTP%2F1.1%0d%0aX:%3Fy%23/c"),
+        ("./c?d=%20", "/%2E%2e/a%20HTTP%2F1.1%0d%0aX:%3Fy%23/c?d=%20"),
+        ("../c", "/%2E%2e/c"),
+        ("../../../c#d", "/c"),
+        ("?d", "/%2E%2e/a%20HTTP%2F1.1%0d%0aX:%3Fy%23/b%20?d"),
+        ("c d", "/%2E%2e/a%20HTTP%2F1.1%0d%0aX:%3Fy%23/c%20d"),
+    ],
+)
+async def test_redirect_leaves_what_is_percent_encoded_in_the_path_it_is_seen_from(location: str, target: str) -> None:
+    asked = "/%2E%2e/a%20HTTP%2F1.1%0d%0aX:%3Fy%23/b%20"
+    async with (
+        ScriptedUpstream([answer(302, f"Location: {location}")], [NO_CONTENT]) as upstream,
+        EventSource(upstream.url + asked) as source,
+    ):
+        assert await anext(source, None) is None
+        assert [each.target for each in upstream.requests] == [asked, target]
+
+
+@pytest.mark.parametrize(
     ("status", "method", "follows_with"),
     [
         (301, "POST", "GET"),
