@@ -95,8 +95,10 @@ def read_routes(file: Path, upstream: str = "") -> RouteTable:
     """
     try:
         document = tomllib.loads(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # not UTF-8, not TOML, a number of thousands of digits
         raise RouteError(f"{file}: {error}") from error
+    except RecursionError as error:
+        raise RouteError(f"{file}: arrays or tables are nested too deeply") from error
     unknown = sorted(set(document) - {"routes"})
     if unknown:
         raise RouteError(f"{file}: unknown key {unknown[0]!r}, allowed is routes")

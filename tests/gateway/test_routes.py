@@ -279,6 +279,22 @@ def test_file_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
         read_routes(file)
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("max_block_bytes = " + "9" * 5000, "Exceeds the limit"),
+        ("methods = " + "[" * 2000, "arrays or tables are nested too deeply"),
+        ("cors = " + "{a = " * 2000, "arrays or tables are nested too deeply"),
+    ],
+    ids=["number", "arrays", "tables"],
+)
+def test_file_that_python_cannot_read_although_it_may_be_toml_is_named(tmp_path: Path, line: str, said: str) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(one_route('path = "/a"', UPSTREAM, line))
+    with pytest.raises(RouteError, match=rf"gateway\.toml: {said}"):
+        read_routes(file)
+
+
 def test_bad_file_stops_the_start_with_status_2(tmp_path: Path) -> None:
     file = tmp_path / "gateway.toml"
     file.write_text(one_route('path = "/a"', UPSTREAM, "heartbeat_second = 5"))
