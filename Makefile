@@ -21,7 +21,7 @@ except ImportError as error:
 endef
 export CHECK_PYTHON
 
-.PHONY: help run test soak lint format lock bench clean FORCE
+.PHONY: help run test soak fuzz lint format lock bench clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 16
@@ -50,6 +50,9 @@ test: lint ## check everything: lint, types, import rules, every test
 
 soak: $(ENVIRONMENT) ## run the tests of endurance for SOAK_SECONDS each (600); SOAK_SEED decides as an earlier run did
 	SOAK_SECONDS=$${SOAK_SECONDS:-600} $(BIN)/python -m pytest -m soak -o log_cli=true -o log_cli_level=INFO
+
+fuzz: $(ENVIRONMENT) ## feed random bytes to all that reads foreign ones, SECONDS_EACH (600); FUZZ_SEED decides as an earlier run did
+	FUZZ_SECONDS=$${SECONDS_EACH:-600} $(BIN)/python -m pytest tests/fuzz -m fuzz -o log_cli=true -o log_cli_level=INFO
 
 lint: $(ENVIRONMENT) ## check style, types and import rules
 	$(BIN)/ruff check

@@ -102,6 +102,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for tool, (description, _) in _NEEDS.items():
         config.addinivalue_line("markers", f"{tool}: {description}")
     config.addinivalue_line("markers", "soak: goes on for SOAK_SECONDS, in `make soak` for long")
+    config.addinivalue_line("markers", "fuzz: goes on for FUZZ_SECONDS, in `make fuzz` for long")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
