@@ -1,13 +1,13 @@
 """The language that all three services speak: `text/event-stream` (HTML standard 9.2).
 
 Bytes become whole event blocks (`Framer`), blocks become events (`Parser`), events become bytes (`encode`). The package needs only the
-standard library and does no I/O. The exception is `eventstream.client`, with `eventstream.request`: it follows a stream over HTTP with
-aiohttp, and is therefore imported by its own name.
+standard library and does no I/O. The exceptions are `eventstream.client`, with `eventstream.request`, which follows a stream over HTTP with
+aiohttp, and `eventstream.decoding`. They are therefore imported by their own names.
 """
 
 from .content_coding import content_codings
 from .encoder import HEARTBEAT, HEARTBEAT_BLOCK, encode, encode_retry
-from .errors import BlockTooLarge, ConnectionFailed, EventStreamError
+from .errors import BlockTooLarge, ConnectionFailed, DecodedTooLarge, EventStreamError, Undecodable
 from .framer import BYTE_ORDER_MARK, DEFAULT_MAX_BLOCK_BYTES, Framer, count_blocks, split_blocks
 from .parser import Event, Parser
 from .reconnection import Reconnection
@@ -19,11 +19,13 @@ __all__ = [
     "HEARTBEAT_BLOCK",
     "BlockTooLarge",
     "ConnectionFailed",
+    "DecodedTooLarge",
     "Event",
     "EventStreamError",
     "Framer",
     "Parser",
     "Reconnection",
+    "Undecodable",
     "content_codings",
     "count_blocks",
     "encode",

@@ -10,13 +10,13 @@ import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from .errors import ConnectionFailed
+from .errors import ConnectionFailed, DecodedTooLarge, Undecodable
 from .framer import DEFAULT_MAX_BLOCK_BYTES, count_blocks
 from .parser import Event, Parser
 from .received import Received
 from .reconnection import Reconnection
 from .request import NETWORK_ERRORS, Headers, StreamRequest, Unavailable, describe, open_session, refuse_control_characters
-from .response import ENDED, leave, notice_broken_http, take_rest
+from .response import ENDED, Body, leave, notice_broken_http
 
 State = Literal["connecting", "open", "closed"]
 Loss = Literal["failed", "lost", "ended"]
@@ -32,7 +32,7 @@ class EventSource:
     It connects at the first step of the iteration. Whenever the stream ends or breaks, it reconnects after the delay that `reconnection`
     returns, and asks for the events after the last event ID. The iteration ends when the server answers 204 or after `close()`.
     Raises ConnectionFailed when the answer forbids a retry (a status other than 200, 204, 429 and 5xx, another content type, an
-    unusable redirect). Raises BlockTooLarge after the good blocks before it. Both are final.
+    unusable redirect). Raises BlockTooLarge and DecodedTooLarge after the good blocks before them. All are final.
     Leaving the loop and iterating again loses nothing. Only one task at a time may iterate; any task may call `restart()` and `close()`.
     Reading is pulled: while the caller does not iterate, less than half a MiB is read ahead, and then back-pressure stops the server.
 
@@ -99,7 +99,7 @@ class EventSource:
         self._received = Received(self._parser, max_block_bytes)
         self._on_change = on_change
         self._state: State = "connecting"
-        self._response: aiohttp.ClientResponse | None = None
+        self._body: Body | None = None  # of the open stream
         self._due = 0.0  # loop time of the next attempt, 0 before the first one and during an attempt
         self._waiting: asyncio.Timeout | None = None  # around the wait of the iterating task
 
@@ -197,10 +197,10 @@ class EventSource:
                 continue  # a callback may have closed the source
             try:
                 async with asyncio.timeout(None) as self._waiting:
-                    await (self._connect() if self._response is None else self._read(self._response))
+                    await (self._connect() if self._body is None else self._read(self._body))
             except TimeoutError:
                 pass  # from restart() or close(): network timeouts do not get here
-            except ConnectionFailed as error:
+            except (ConnectionFailed, DecodedTooLarge) as error:
                 self._end(str(error))
                 raise
             finally:
@@ -244,7 +244,7 @@ class EventSource:
 
     def _open(self, response: aiohttp.ClientResponse) -> None:
         notice_broken_http(response)
-        self._response, self._state = response, "open"
+        self._body, self._state = Body(response), "open"
         self._received.open()
         self.last_error = self.last_loss = None
         self.last_status, self.retry_after_seconds = response.status, 0.0
@@ -253,12 +253,12 @@ class EventSource:
         self._reconnection.succeeded()
         self._tell()
 
-    async def _read(self, response: aiohttp.ClientResponse) -> None:
+    async def _read(self, body: Body) -> None:
         try:
-            chunk = await response.content.readany()
+            chunk = await body.read()
             reason = "" if chunk else ENDED
-        except NETWORK_ERRORS as error:
-            chunk, reason = take_rest(response.content), describe(error, self._timeout)
+        except (*NETWORK_ERRORS, Undecodable) as error:
+            chunk, reason = body.take_rest(), describe(error, self._timeout)
         if self._interrupted():
             return
         self.bytes_received += len(chunk)
@@ -282,9 +282,9 @@ class EventSource:
         self._tell()
 
     def _drop(self, reason: str) -> None:
-        if self._response is not None:
-            leave(self._response)
-            self._response = None
+        if self._body is not None:
+            leave(self._body.response)
+            self._body = None
             self._state = "connecting"
             self.last_error = reason
 

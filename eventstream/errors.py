@@ -18,6 +18,20 @@ class BlockTooLarge(EventStreamError):
         self.complete = complete
 
 
+class Undecodable(EventStreamError):
+    """A body's bytes are not what its `Content-Encoding` says."""
+
+
+class DecodedTooLarge(EventStreamError):
+    """A body grew beyond the limit when its content coding was undone; the stream cannot go on."""
+
+    def __init__(self, received: int, decoded: int, limit: int) -> None:
+        super().__init__(f"{received} bytes of the compressed body decoded to {decoded} bytes, limit is {limit}")
+        self.received = received
+        self.decoded = decoded
+        self.limit = limit
+
+
 class ConnectionFailed(EventStreamError):
     """The server's answer forbids reconnecting (HTML standard 9.2.2, "fail the connection").
 

@@ -16,7 +16,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 from yarl import URL
 
-from .content_coding import content_codings
+from .decoding import READABLE, is_readable
 from .errors import ConnectionFailed
 from .tls import describe_tls, find_tls_error
 
@@ -28,7 +28,6 @@ _MOST_REDIRECTS = 20  # Fetch standard 4.4 step 7
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
 _REDIRECTS = {301, 302, 303, 307, 308}
 _TOO_MANY_REQUESTS = 429
-_DECODED = {"gzip", "deflate", "br", "zstd"}  # aiohttp leaves any other coding undecoded, lists of these too
 _LONGEST_RETRY_AFTER_SECONDS = 86_400.0  # a server that asks for more than a day made a typing error
 _CREDENTIALS = ("Authorization", "Cookie", "Proxy-Authorization", "Host")  # Host is no credential, but must not reach another origin either
 _FOR_ANY_ORIGIN = {"accept", "accept-encoding", "accept-language", "cache-control", "content-language", "content-type"}
@@ -128,7 +127,7 @@ class StreamRequest:
                 data=None if self.body is None else io.BytesIO(self.body),  # aiohttp warns about plain bytes of more than 1 MiB
                 timeout=timeout,
                 allow_redirects=False,  # aiohttp takes a redirect without Location for an answer, and keeps Cookie across origins
-                auto_decompress=True,  # for servers that compress against the request's Accept-Encoding
+                auto_decompress=False,  # `Body` decodes what servers compress against the request's Accept-Encoding, and bounds it
                 raise_for_status=False,
                 read_bufsize=_READ_AHEAD_BYTES,
                 ssl=self.tls,
@@ -203,7 +202,7 @@ def _judge(url: str, response: aiohttp.ClientResponse) -> aiohttp.ClientResponse
     status = response.status
     content_type = response.headers.get("Content-Type", "")
     encoding = ", ".join(response.headers.getall("Content-Encoding", ())).strip().lower()
-    readable = encoding in _DECODED or not content_codings(encoding)
+    readable = is_readable(encoding)
     if status == 200 and content_type.partition(";")[0].strip().lower() == "text/event-stream" and readable:
         return response
     response.close()
@@ -217,7 +216,7 @@ def _judge(url: str, response: aiohttp.ClientResponse) -> aiohttp.ClientResponse
     elif readable:
         reason = f"content type must be 'text/event-stream', got {content_type!r}"
     else:
-        reason = f"content encoding must be 'identity', 'gzip', 'deflate', 'br' or 'zstd', got {encoding!r}"
+        reason = f"content encoding must be one of {', '.join(map(repr, READABLE))}, got {encoding!r}"
     raise ConnectionFailed(url, reason, status=status, content_type=content_type)
 
 

@@ -1,10 +1,63 @@
 """Additions to aiohttp's responses that reading an event stream needs."""
 
 import asyncio
+from collections.abc import Iterator
 
 import aiohttp
 
+from .decoding import PART_BYTES, find_decoder
+from .request import NETWORK_ERRORS
+
 ENDED = "the server ended the stream"
+
+
+class Body:
+    """The body of a response, its content coding undone, in parts of bounded size. The event loop turns between two of them."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self.response = response
+        self._content = response.content
+        self._decoder = find_decoder(", ".join(response.headers.getall("Content-Encoding", ())))
+        self._parts: Iterator[bytes] = iter(())
+        self._failure: Exception | None = None
+        self._has_more = False  # whether the next part may be there already
+
+    def __repr__(self) -> str:
+        return f"<Body {self._content}>"
+
+    async def read(self) -> bytes:
+        """Return the next part, empty at the end. Cancelling it loses nothing.
+
+        Raises what aiohttp does, behind the decoded parts of all that came before, and what `Decoder.decode` does.
+        """
+        while True:
+            if self._has_more:
+                await asyncio.sleep(0)
+            part = next(self._parts, None)
+            if part:
+                self._has_more = True
+                return part
+            if part is None:
+                chunk = await self._receive()
+                if self._decoder is None or not (chunk or self._failure):
+                    return chunk
+                self._parts = self._decoder.decode(chunk)
+
+    def take_rest(self) -> bytes:
+        """Return what came before the connection broke and was not read: aiohttp keeps it, but raises the error instead of giving it."""
+        return _take_rest(self._content) if self._decoder is None else b""
+
+    async def _receive(self) -> bytes:
+        if self._failure is not None:
+            raise self._failure
+        try:
+            chunk = await self._content.read(PART_BYTES)
+        except NETWORK_ERRORS as error:
+            if self._decoder is None:
+                raise
+            self._failure, chunk = error, _take_rest(self._content)
+        self._has_more = len(chunk) == PART_BYTES
+        return chunk
 
 
 def leave(response: aiohttp.ClientResponse) -> None:
@@ -17,12 +70,6 @@ def leave(response: aiohttp.ClientResponse) -> None:
     if connection is not None and connection.transport is not None:
         connection.transport.abort()
     response.close()
-
-
-def take_rest(content: aiohttp.StreamReader) -> bytes:
-    """Return the bytes that arrived before the connection broke: aiohttp keeps them, but raises the error instead of returning them."""
-    content.set_exception(None)  # type: ignore[arg-type]
-    return content.read_nowait()
 
 
 def notice_broken_http(response: aiohttp.ClientResponse) -> None:
@@ -41,3 +88,8 @@ def notice_broken_http(response: aiohttp.ClientResponse) -> None:
 
     if closed is not None:
         closed.add_done_callback(fail)
+
+
+def _take_rest(content: aiohttp.StreamReader) -> bytes:
+    content.set_exception(None)  # type: ignore[arg-type]
+    return content.read_nowait()

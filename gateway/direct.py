@@ -11,6 +11,7 @@ from aiohttp.http_writer import StreamWriter
 from multidict import CIMultiDict, istr
 
 from eventstream import Framer, content_codings
+from eventstream.decoding import find_decoder, is_readable
 from service.request_ids import REQUEST_ID
 from service.tracing import Span
 
@@ -19,7 +20,6 @@ from .body import RequestBody
 from .clients.address import plain_address
 from .clients.throttle import begin_writing, open_throttle
 from .deadline import Deadline
-from .decoding import find_decoder, is_readable
 from .deletion import Deletion
 from .downstream import DownstreamProtocol, comes_from_peer, end_unfinished
 from .error_event import UI_MESSAGES
@@ -263,6 +263,9 @@ async def _pump(upstream: UpstreamAnswer, relay: Relay, writer: StreamWriter) ->
         async for chunk in upstream.content.iter_any():
             relay.feed(chunk)
             await writer.drain()
+            while relay.paused and not relay.verdict:  # there is more to decode
+                await asyncio.sleep(0)
+                await writer.drain()
         relay.upstream_ended()
     except (aiohttp.ClientError, OSError) as error:
         relay.upstream_lost(str(error) or type(error).__name__)

@@ -24,9 +24,12 @@ class Source(Protocol):
 class Receiver(Protocol):
     """Takes what an upstream sends after its head."""
 
-    paused: bool
     bytes_out: int
     """Bytes that it has written."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether the upstream has to wait."""
 
     def attached(self, source: Source) -> None:
         """Take the connection whose bytes come from now on."""

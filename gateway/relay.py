@@ -1,12 +1,13 @@
 """One upstream body on its way to one downstream connection."""
 
 import asyncio
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 
 from eventstream import HEARTBEAT, HEARTBEAT_BLOCK, BlockTooLarge, Framer, count_blocks, encode_retry
+from eventstream.decoding import Decoder
 
-from .decoding import Decoder, UndecodableError
+from .decoding import Decoding
 from .error_event import error_block
 from .fan_out.heartbeats import shows_id
 from .flow import Sink, Source
@@ -35,20 +36,21 @@ class Relay:
     body, `until_close`, an end within a line is a cut. `resumes` says that the client brings a last event ID.
 
     Whoever owns the transport calls `pause` when its buffer is over the high-water mark and `resume` when it has drained; meanwhile the
-    upstream is paused. So at most one read and one transport buffer are in memory, plus the unfinished block.
+    upstream is paused. So at most one read and one transport buffer are in memory, plus the unfinished block. The upstream is paused too
+    while what it sent is decoded, some of it in each turn of the event loop.
     """
 
     __slots__ = (
         "_chunked",
-        "_decoder",
+        "_decoding",
         "_framer",
         "_heartbeat_ticks",
         "_idle_ticks",
         "_last_read",
         "_last_write",
-        "_parts",
         "_shown_id",
         "_sink",
+        "_sink_is_full",
         "_until_close",
         "_waiter",
         "_waiting_end",
@@ -57,7 +59,6 @@ class Relay:
         "bytes_in",
         "bytes_out",
         "heartbeats",
-        "paused",
         "reason",
         "rest",
         "slot",
@@ -82,7 +83,7 @@ class Relay:
         self._sink = sink
         self._chunked = chunked
         self._framer = framer
-        self._decoder = decoder
+        self._decoding: Decoding | None = None
         self._until_close = until_close
         self._shown_id = resumes or not heartbeat_ticks
         self._wheel = wheel
@@ -90,9 +91,8 @@ class Relay:
         self._idle_ticks = idle_ticks
         self._waiter: asyncio.Future[None] | None = None
         self.upstream: Source | None = None
-        self._parts: Iterator[bytes] | None = None  # being decoded
-        self._waiting_end: tuple[str, str] | None = None  # how it ends when they are forwarded
-        self.paused = False
+        self._waiting_end: tuple[str, str] | None = None  # how it ends when all is decoded
+        self._sink_is_full = False
         self.verdict = ""
         """How it ended; empty while it has not."""
         self.reason = ""
@@ -106,12 +106,24 @@ class Relay:
         self.slot = 0
         self.tap: Callable[[bytes, bytes, int], None] | None = None
         """Is given what the framer was fed, the blocks that it gave, and how many bytes it holds back, while somebody tails the stream."""
+        if decoder is not None:
+            failed = partial(self.end, CUT)
+            self._decoding = Decoding(decoder, self._take_decoded, tired=self._pause_upstream, rested=self._decoded, failed=failed)
         if heartbeat_ticks or idle_ticks:
             wheel.add(self, wheel.now)
         self._last_read = self._last_write = wheel.now
 
     def __repr__(self) -> str:
         return f"<Relay {self.verdict or ('paused' if self.paused else 'open')} in={self.bytes_in} out={self.bytes_out}>"
+
+    @property
+    def paused(self) -> bool:
+        """Whether the upstream has to wait."""
+        return self._sink_is_full or self._is_decoding
+
+    @property
+    def _is_decoding(self) -> bool:
+        return self._decoding is not None and self._decoding.is_pending
 
     @property
     def framed(self) -> bool:
@@ -124,10 +136,8 @@ class Relay:
             return
         self._last_read = self._wheel.now
         self.bytes_in += len(chunk)
-        if self._decoder is not None:
-            parts = self._decoder.decode(chunk)
-            self._parts = parts if self._parts is None else itertools.chain(self._parts, parts)
-            self._decode_on()
+        if self._decoding is not None:
+            self._decoding.feed(chunk)
         elif self._framer is None:
             self._forward(chunk)
         else:
@@ -147,20 +157,20 @@ class Relay:
                 self._shown_id = shows_id(blocks)
             self._forward(blocks, count_blocks(blocks))
 
-    def _decode_on(self) -> None:
-        """Decodes and forwards until the subscriber is to be waited for: a small chunk may become gigabytes."""
-        assert self._parts is not None
-        try:
-            for part in self._parts:
-                self._frame(part)
-                if self.paused or self.verdict:
-                    return
-        except UndecodableError as error:
-            self.end(CUT, str(error))
-            return
-        self._parts = None
+    def _take_decoded(self, part: bytes) -> bool:
+        self._frame(part)
+        return not (self._sink_is_full or self.verdict)
+
+    def _pause_upstream(self) -> None:
+        if self.upstream is not None:
+            self.upstream.pause()
+
+    def _decoded(self) -> None:
+        """Go on behind what was decoded in several turns."""
         if self._waiting_end is not None:
             self._finish(*self._waiting_end)
+        elif self.upstream is not None and not self._sink_is_full:
+            self.upstream.resume()
 
     def _forward(self, data: bytes, blocks: int = 0) -> None:
         sink = self._sink
@@ -178,17 +188,16 @@ class Relay:
 
     def pause(self) -> None:
         """Takes note that the sink's buffer is full."""
-        self.paused = True
-        if self.upstream is not None:
-            self.upstream.pause()
+        self._sink_is_full = True
+        self._pause_upstream()
 
     def resume(self) -> None:
         """Goes on after the sink has drained."""
-        self.paused = False
+        self._sink_is_full = False
         self._last_read = self._last_write = self._wheel.now  # neither side was silent
-        if self._parts is not None and not self.verdict:
-            self._decode_on()
-        if self.upstream is not None and not self.paused:
+        if self._decoding is not None and self._is_decoding:
+            self._decoding.go_on()
+        elif self.upstream is not None:
             self.upstream.resume()
 
     def attached(self, source: Source) -> None:
@@ -209,10 +218,10 @@ class Relay:
 
     def _end_of_input(self, verdict: str, reason: str = "") -> None:
         self._let_go()
-        if self._parts is None:
-            self._finish(verdict, reason)
-        else:
+        if self._is_decoding:
             self._waiting_end = (verdict, reason)
+        else:
+            self._finish(verdict, reason)
 
     def _finish(self, verdict: str, reason: str) -> None:
         """End behind everything that came. An unfinished block of an upstream that was cut is discarded."""
@@ -220,7 +229,7 @@ class Relay:
         if verdict == COMPLETE and framer is not None and not self.verdict:
             rest = framer.flush()
             torn = bool(rest) and not rest.endswith(_LINE_ENDS)
-            if self._until_close and (torn or (self._decoder is not None and not self._decoder.whole)):
+            if self._until_close and (torn or (self._decoding is not None and not self._decoding.whole)):
                 verdict, reason = CUT, "connection closed in the middle of a line, and nothing else delimits the response"
             elif rest:
                 self.rest = rest
@@ -242,6 +251,9 @@ class Relay:
         if self.slot:
             self._wheel.remove(self)
         self._let_go()
+        if self._decoding is not None:
+            self._decoding.stop()
+            self._decoding = None  # a circle would keep its memory until the collector comes by
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 

@@ -9,9 +9,9 @@ import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
-from eventstream import BlockTooLarge, Framer
+from eventstream import BlockTooLarge, DecodedTooLarge, Framer, Undecodable
+from eventstream.decoding import find_decoder
 from eventstream.request import parse_url, send_once
-from gateway.decoding import UndecodableError, find_decoder
 from gateway.receiver import Source
 from gateway.upstream import attach, open_session
 
@@ -208,8 +208,10 @@ def _decode(head: Head, arrivals: list[Arrival]) -> tuple[tuple[Arrival, ...], s
     decoded: list[Arrival] = []
     try:
         for arrival in arrivals:
-            decoded.extend(Arrival(arrival.seconds, part) for part in decoder.decode(arrival.data))  # `+=` would lose parts before an error
-    except UndecodableError as error:
+            decoded.extend(
+                Arrival(arrival.seconds, part) for part in decoder.decode(arrival.data) if part
+            )  # `+=` would lose parts before an error
+    except (Undecodable, DecodedTooLarge) as error:
         return tuple(decoded), str(error)
     return tuple(decoded), ""
 

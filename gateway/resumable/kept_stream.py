@@ -8,10 +8,10 @@ import aiohttp
 import structlog
 
 from eventstream import Framer, Parser, split_blocks
+from eventstream.decoding import find_decoder
 from service.tracing import Span
 
 from ..budget import Budget
-from ..decoding import find_decoder
 from ..fan_out.fan_out import FanOut
 from ..fan_out.history import UNLIMITED
 from ..fan_out.stamping import guard_mark, read_id, read_stamp, stamp, stamp_plain
@@ -287,6 +287,8 @@ async def _pump(upstream: UpstreamAnswer, relay: Relay) -> None:
         async for chunk in upstream.content.iter_any():
             relay.feed(chunk)
             await asyncio.sleep(0)
+            while relay.paused and not relay.verdict:  # there is more to decode
+                await asyncio.sleep(0)
         relay.upstream_ended()
     except (aiohttp.ClientError, OSError) as error:
         relay.upstream_lost(str(error) or type(error).__name__)

@@ -10,8 +10,9 @@ from typing import Any
 
 from multidict import CIMultiDict
 
+from eventstream.decoding import is_readable
+
 from ..budget import Budget
-from ..decoding import is_readable
 from ..headers import apply_rules, content_encoding, end_to_end, is_event_stream
 from ..metrics.received import Received
 from ..refusal import Refusal

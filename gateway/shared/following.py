@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from eventstream import HEARTBEAT, BlockTooLarge, ConnectionFailed, Event
+from eventstream import HEARTBEAT, Event, EventStreamError
 from eventstream.client import EventSource
 from eventstream.reconnection import Reconnection
 from service.traced_source import TracedSource
@@ -111,7 +111,7 @@ class Following:
                 await self.fan_out.room(for_whom=self._for_subscribers_alone)
             verdict, reason = COMPLETE, ""
             self.origin.reached()
-        except (ConnectionFailed, BlockTooLarge) as error:
+        except EventStreamError as error:
             reason = str(error)
             if self.source.last_status not in _PASSING:
                 self.origin.reached()

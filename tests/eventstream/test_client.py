@@ -9,8 +9,9 @@ import socket
 
 import aiohttp
 import pytest
+import zstandard
 
-from eventstream import BlockTooLarge, ConnectionFailed, Event, Reconnection
+from eventstream import BlockTooLarge, ConnectionFailed, DecodedTooLarge, Event, Reconnection
 from eventstream.client import EventSource
 from tests.eventstream.following import NO_CONTENT, answer, asked_ids, at_once, following, patient, stream, until
 from tests.scripted_upstream import (
@@ -205,8 +206,8 @@ async def test_events_that_came_before_the_connection_broke_are_yielded(end: Dis
     script = [stream(b"data: a\n\n"), more, chunk(b"data: b\n\ndata: c\n\ndata: lost\n"), end, Silence()]
     async with following(script, [NO_CONTENT], read_timeout_seconds=1) as (_, source):
         await anext(source)
-        assert source._response is not None
-        content = source._response.content
+        assert source._body is not None
+        content = source._body.response.content
         more.go()
         await until(content.exception)  # the source knows that the connection broke before the test reads the events before it
         assert [event.data async for event in source] == ["b", "c"]
@@ -583,8 +584,8 @@ async def test_stalled_iteration_stalls_the_server() -> None:
     block = b"data: " + b"x" * 1000 + b"\n\n"
     async with following([EVENT_STREAM_HEAD, Flood(block)]) as (upstream, source):
         await anext(source)
-        assert source._response is not None
-        content = source._response.content
+        assert source._body is not None
+        content = source._body.response.content
         before = -1
         while before != upstream.sent_bytes:  # until neither side moves any more
             before = upstream.sent_bytes
@@ -596,16 +597,70 @@ async def test_stalled_iteration_stalls_the_server() -> None:
 
 
 async def test_stream_that_the_server_compressed_unasked_is_read() -> None:
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n"
     body = gzip.compress(b"id: 1\ndata: a\n\ndata: b\n\n")
     cut = Pause()
     async with (
-        aiohttp.ClientSession(auto_decompress=False) as session,
-        following([head + chunk(body[:-4]), cut, Disconnect()], [NO_CONTENT], session=session) as (_, source),
+        aiohttp.ClientSession(auto_decompress=True) as session,
+        following([coded() + chunk(body[:-4]), cut, Disconnect()], [NO_CONTENT], session=session) as (_, source),
     ):
         assert [(await anext(source)).data, (await anext(source)).data] == ["a", "b"]
         cut.go()
         assert await anext(source, None) is None
+
+
+def coded(*bodies: bytes) -> bytes:
+    """An event stream in the coding gzip, each of whose members comes in an HTTP chunk of its own."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return head + b"".join(chunk(gzip.compress(body)) for body in bodies)
+
+
+async def test_compressed_stream_that_is_reset_gives_what_came_before() -> None:
+    came = Pause()
+    async with following([coded(b"data: a\n\n", b"", b"data: b\n\n"), came, Disconnect(reset=True)], [NO_CONTENT]) as (_, source):
+        assert (await anext(source)).data == "a"
+        assert repr(source._body).startswith("<Body <StreamReader")
+        came.go()
+        assert [event.data async for event in source] == ["b"]
+
+
+async def test_stream_that_is_not_what_its_coding_says_counts_as_lost() -> None:
+    async with following([coded(b"data: a\n\n") + chunk(b"garbage"), Silence()], [NO_CONTENT]) as (_, source):
+        assert (await anext(source)).data == "a"
+        changes: list[str | None] = []
+        source._on_change = lambda source: changes.append(source.last_error)
+        assert await anext(source, None) is None
+        assert (changes[0] or "").startswith("the body is not gzip or deflate: ")
+
+
+async def test_bomb_is_final_behind_the_events_before_it() -> None:
+    bomb = zstandard.ZstdCompressor().compress(b"data: a\n\n" + bytes(20 * 2**20))
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: zstd\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with following([head + chunk(bomb), Silence()], max_block_bytes=64 * 2**20) as (upstream, source):
+        assert (await anext(source)).data == "a"
+        with pytest.raises(DecodedTooLarge):
+            await anext(source)
+        assert (source.state, len(upstream.requests)) == ("closed", 1)
+
+
+async def test_waiting_for_an_event_of_a_compressed_stream_may_be_given_up_and_taken_up_again() -> None:
+    events = [b"data: %d\n\n" % number for number in range(20_000)]
+    async with following([coded(*events[:9], b"".join(events[9:])), Silence()]) as (_, source):
+        got = [await anext(source)]
+        while len(got) < len(events):
+            event = await _soon(source)
+            got += [event] if event is not None else []
+        assert [event.data for event in got] == [str(number) for number in range(len(events))]
+
+
+async def _soon(source: EventSource) -> Event | None:
+    """The next event if it is there within three turns of the event loop."""
+    task = asyncio.ensure_future(anext(source))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        return await task
+    return None
 
 
 async def test_event_source_works_without_async_with() -> None:

@@ -11,7 +11,7 @@ import brotli
 import pytest
 
 from eventstream import Framer, Parser
-from gateway.decoding import find_decoder
+from eventstream.decoding import find_decoder
 from gateway.relay import COMPLETE, CUT, DRAINED, LEFT, Relay
 from gateway.wheel import TimerWheel
 from tests.gateway.subscribing import GUARD_SECONDS, Downstream, connected
@@ -119,7 +119,7 @@ async def test_undecodable_stream_is_cut() -> None:
         relay, upstream = open_relay(downstream, decoder=find_decoder("gzip"))
         relay.feed(b"not gzip")
         assert (relay.verdict, relay.bytes_out, upstream.wishes) == (CUT, 0, ["detach"])
-        assert relay.reason.startswith("upstream's body is not gzip or deflate: ")
+        assert relay.reason.startswith("the body is not gzip or deflate: ")
 
 
 async def test_block_over_the_limit_cuts_the_stream_after_the_blocks_before_it() -> None:
