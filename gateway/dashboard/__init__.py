@@ -1,1 +1,1 @@
-"""What the gateway shows of itself: snapshots, what has happened lately, and the tail of one stream."""
+"""Data of the operators' dashboard: snapshots, recent incidents, and the tail of one stream."""

@@ -1,4 +1,4 @@
-"""The dashboard's events: one snapshot a second while somebody looks, the same for all who do."""
+"""Send the dashboard's events: one snapshot a second while a viewer is connected, the same for all viewers."""
 
 import asyncio
 import contextlib
@@ -15,14 +15,14 @@ from ..problems import problem
 from .services import Services
 
 Look = Callable[[], Awaitable[dict[str, Any]]]
-"""Gives a snapshot: what `gateway.dashboard.snapshot_total.total` gives, with `state`, `reason` and `workers` of the gateway as a whole."""
+"""Returns a snapshot: the result of `gateway.dashboard.snapshot_total.total` with the gateway's `state`, `reason` and `workers`."""
 
 EVENTS_PATH = "/dashboard/events"
 FIELDS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no", "X-Content-Type-Options": "nosniff"}
 """Header fields of the event streams that the admin port sends."""
 
 WRITE_SECONDS = 20.0
-"""Who takes nothing for so long has left."""
+"""A viewer that takes no bytes for 20 s is disconnected."""
 
 _INTERVAL_SECONDS = 1.0
 _SERIES_SECONDS = 180
@@ -32,10 +32,10 @@ _RETURN_AFTER_MS = 2000
 
 
 class Dashboard:
-    """Looks once a second for all who look together, and not at all when nobody does.
+    """Take one snapshot a second for all viewers, and none without viewers.
 
-    Who takes too slowly misses snapshots, and nothing is kept for him: each snapshot says all there is. Who comes later than others is
-    first told what the charts of the last three minutes need, as far as anybody looked.
+    Each snapshot is complete, so a slow viewer misses snapshots and nothing is buffered for it. A new viewer first gets the series of the
+    last three minutes, as far as snapshots were taken.
     """
 
     def __init__(self, look: Look, services: Services) -> None:
@@ -52,7 +52,7 @@ class Dashboard:
         return f"<Dashboard lookers={self._lookers}>"
 
     async def close(self) -> None:
-        """Ends the event streams of all who look."""
+        """End the event streams of all viewers."""
         self._closed = True
         self._wake()
         if self._making is not None:
@@ -60,9 +60,9 @@ class Dashboard:
             await asyncio.wait((self._making,))
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        """Sends snapshots until whoever asked has left."""
+        """Send snapshots until the viewer disconnects."""
         if self._lookers >= _MOST_LOOKERS:
-            return problem(503, f"{self._lookers} look at the dashboard already, which is all it is made for")
+            return problem(503, f"the dashboard already has {self._lookers} viewers, its limit; close one")
         response = web.StreamResponse(headers=FIELDS)
         await response.prepare(request)
         with contextlib.suppress(ConnectionResetError, TimeoutError):
@@ -121,7 +121,7 @@ class Dashboard:
 
 
 def add_events(app: web.Application, dashboard: Dashboard) -> None:
-    """Adds the dashboard's event stream to `app`, whose shutdown ends it."""
+    """Add the dashboard's event stream to `app`, whose shutdown ends it."""
 
     async def close(_app: web.Application) -> None:
         await dashboard.close()

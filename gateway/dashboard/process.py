@@ -1,4 +1,4 @@
-"""The dashboard of one process: its own when it is the only one, else what its parent asks for."""
+"""Serve the dashboard of a single process, or a worker's samples for its parent."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from .snapshot_total import total
 from .tail import Tails, add_tails
 
 SAMPLE_PATH = "/dashboard/sample"
-"""Where a worker gives its parent a sample."""
+"""Path at which a worker's parent gets a sample."""
 
 
 def add_dashboard(app: web.Application, sampler: Sampler, services: str) -> None:
-    """Adds the event streams of the dashboard of a gateway that is one process. `services` is the setting."""
+    """Add the dashboard's event streams to a gateway without workers. `services` is the setting's value."""
 
     async def look() -> dict[str, Any]:
         sample = sampler.sample()
@@ -26,7 +26,7 @@ def add_dashboard(app: web.Application, sampler: Sampler, services: str) -> None
 
 
 def add_sample(app: web.Application, sampler: Sampler) -> None:
-    """Adds what the parent of a worker asks for."""
+    """Add what a worker's parent requests: samples and tails."""
 
     async def sample(_request: web.Request) -> web.Response:
         return web.json_response(sampler.sample())

@@ -1,4 +1,4 @@
-"""The services around the gateway, as it finds them: ready or not, and a few figures."""
+"""Watch the services around the gateway: readiness and a few metrics."""
 
 import asyncio
 import math
@@ -21,12 +21,12 @@ _URL = re.compile(r"https?://[^\s;,/?#@]+(/[^\s;,?#]*)?")
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A metric that is shown, where a service has it: the sum of its samples with these labels."""
+    """A metric that a service's card shows if the service has it: the sum of its samples."""
 
     metric: str
     label: str
     unit: str = ""
-    """`bytes`, `seconds` or `yes`; empty for a count."""
+    """`bytes`, `seconds` or `yes`, empty for a count."""
 
 
 FIGURES = (
@@ -38,25 +38,25 @@ FIGURES = (
     Figure("consumer_last_event_age_seconds", "last event", "seconds"),
     Figure("process_resident_memory_bytes", "memory", "bytes"),
 )
-"""Those that a card has room for are shown, in this order."""
+"""Metrics in order of preference; a card shows the first that fit."""
 
 
 def parse_services(text: str) -> dict[str, str]:
-    """Reads `name=URL,name=URL`. Raises ValueError, which says what was got and what is allowed."""
+    """Parse `name=URL,name=URL`. Raises ValueError if an entry is wrong or a name is repeated."""
     services: dict[str, str] = {}
     for entry in filter(None, (part.strip() for part in text.split(","))):
         name, equals, url = entry.partition("=")
         if not equals or not _NAME.fullmatch(name) or not _URL.fullmatch(url):
-            allowed = "name=URL, the name of letters a to z, digits and -, the URL http or https without query or credentials"
-            raise ValueError(f"{re.sub('//[^/@]*@', '//***@', entry)!r} is no service; each is {allowed}; several are separated by commas")
+            allowed = "name=URL: a name of letters a to z, digits and -, and an http or https URL without query or credentials"
+            raise ValueError(f"services must be a comma-separated list of {allowed}; got {re.sub('//[^/@]*@', '//***@', entry)!r}")
         if name in services:
-            raise ValueError(f"there are two services with the name {name!r}")
+            raise ValueError(f"service names must be unique, got {name!r} twice")
         services[name] = url.rstrip("/")
     return services
 
 
 class Services:
-    """Asks each service's `/readyz` and `/metrics` every two seconds while `watch` runs, and no service waits for another."""
+    """Poll each service's `/readyz` and `/metrics` every 2 s while `watch` runs. No service waits for another."""
 
     def __init__(self, urls: Mapping[str, str]) -> None:
         self._urls = urls
@@ -67,11 +67,11 @@ class Services:
 
     @property
     def states(self) -> list[dict[str, Any]]:
-        """What is known of each, in the order of the setting."""
+        """State of each service, in the order of the setting."""
         return list(self._states.values())
 
     async def watch(self) -> None:
-        """Goes on until it is cancelled."""
+        """Poll until cancelled."""
         timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS)
         async with aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session, asyncio.TaskGroup() as group:
             for name, url in self._urls.items():
@@ -118,7 +118,7 @@ def _explain(error: Exception) -> str:
 
 
 def _figures(text: str) -> Iterator[dict[str, Any]]:
-    """Gives those figures that the text has; what is no text of Prometheus has none."""
+    """Yield the figures in a Prometheus text, none if the text is malformed."""
     sums: dict[str, float] = {}
     try:
         for family in text_string_to_metric_families(text):

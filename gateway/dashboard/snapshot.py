@@ -1,4 +1,4 @@
-"""What one process of the gateway has now, for the dashboard: plain values, and no secrets."""
+"""Sample the state of one gateway process for the dashboard, as plain values without secrets."""
 
 import asyncio
 import heapq
@@ -25,14 +25,14 @@ from ..shared.stream import SharedStream
 from .timeline import Timeline, shown_id, shown_path, without_secrets
 
 MOST_STREAMS = 100
-"""So many streams are shown one by one, those that most happens in; the others only count for their routes."""
+"""Streams shown one by one at most, the busiest first. The others only count for their routes."""
 
 _MOST_ENDED = 10
 _FRESH_SECONDS = 5.0
-"""A rate is told from one sample to the next only when they are no further apart."""
+"""Samples further apart than this give no rate."""
 
 Stream = Exchange | SharedStream | KeptStream
-"""An exchange is a stream when it has an upstream of its own."""
+"""A stream of any mode. An exchange is a stream if it has its own upstream."""
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class _Sums:
 
 
 class Sampler:
-    """Looks at everything when it is asked, and remembers for some seconds what it saw, for the rates. In between it costs nothing."""
+    """Sample on request, and remember the last sample for 5 s, to calculate rates. Costs nothing between samples."""
 
     def __init__(self, proxy: Proxy, shared: Shared, metrics: Metrics, timeline: Timeline) -> None:
         self._proxy = proxy
@@ -69,18 +69,18 @@ class Sampler:
         return f"<Sampler streams={len(self._seen)}>"
 
     def close(self) -> None:
-        """Forgets what it saw."""
+        """Forget the last sample."""
         if self._forgetting is not None:
             self._forgetting.cancel()
             self._forgetting = None
         self._seen, self._sums, self._at = {}, {}, 0.0
 
     def find(self, number: int) -> Stream | None:
-        """Gives the stream that a sample called by this number, None when it is gone, or nobody has asked for samples lately."""
+        """Return the stream to which the last sample gave this number, None if the stream or the sample is gone."""
         return next((stream for stream, seen in self._seen.items() if seen.number == number), None)
 
     def sample(self) -> dict[str, Any]:
-        """Gives what there is now."""
+        """Return a sample of the current state."""
         loop = asyncio.get_running_loop()
         if self._forgetting is not None:
             self._forgetting.cancel()
@@ -90,7 +90,7 @@ class Sampler:
         streams = self._look_at_streams(passed)
         routes = self._look_at_routes(passed, streams)
         latencies, lag = list(self._metrics.latency.recent), self._metrics.loop_lag
-        self._metrics.latency.recent.clear()  # what comes until the next sample belongs to that one
+        self._metrics.latency.recent.clear()  # later latencies belong to the next sample
         sample = {
             "state": "draining" if self._proxy.draining else "ready",
             "requests": sum(not exchange.handed_over for exchange in self._proxy.exchanges),
@@ -148,7 +148,7 @@ class Sampler:
         return rows
 
     def _history_bytes(self) -> Counter[str]:
-        """Gives what each route keeps in memory, also of streams that have ended."""
+        """Return the bytes of history that each route keeps in memory, also of ended streams."""
         kept = self._proxy.kept
         history: Counter[str] = Counter()
         streams: list[SharedStream | KeptStream] = [*self._shared.streams, *(kept.streams if kept is not None else ())]
@@ -157,7 +157,7 @@ class Sampler:
         return history
 
     def _kept_that_ended(self) -> list[dict[str, Any]]:
-        """Gives the kept streams that ended last and before their upstream did: that their clients were told is another matter."""
+        """Return the latest kept streams that ended without being complete."""
         kept = self._proxy.kept
         ended = (stream for stream in (kept.streams if kept is not None else ()) if stream.state not in (RUNNING, COMPLETE))
         return [
@@ -176,7 +176,7 @@ class Sampler:
         ]
 
     def _add_up(self) -> dict[str, _Sums]:
-        """Gives what each route's streams, also those that have ended, have received and sent."""
+        """Return how much each route's streams have received and sent, including ended streams."""
         sums: dict[str, _Sums] = defaultdict(_Sums)
         for path, sent in self._timeline.sent.items():
             sums[path].blocks_out += sent.blocks
@@ -229,7 +229,7 @@ def _is_own_stream(exchange: Exchange) -> bool:
 
 
 def _blocks_in(stream: Stream) -> int:
-    """How many blocks have come of a stream, with those that the gateway kept of it before it was started again."""
+    """Return the number of blocks received, for a kept stream including those from before a restart of the gateway."""
     if isinstance(stream, Exchange):
         return stream.relay.blocks_out if stream.relay is not None else 0
     return stream.fan_out.history.end
@@ -240,7 +240,7 @@ def _fan_out(stream: Stream) -> FanOut | None:
 
 
 def _subscribers(stream: Stream) -> int:
-    """How many follow a stream, its catch-ups too."""
+    """Return the number of subscribers, including those of catch-ups."""
     if isinstance(stream, Exchange):
         return 1
     catch_ups = stream.catch_ups if isinstance(stream, SharedStream) else ()
@@ -248,7 +248,7 @@ def _subscribers(stream: Stream) -> int:
 
 
 def _lag(fan_out: FanOut) -> dict[str, int]:
-    """Tells how many subscribers are not live, and by how many blocks the last of them is behind."""
+    """Return the number of subscribers that are behind, and the greatest lag in blocks."""
     alone = [subscriber.cursor for subscriber in fan_out.subscribers if subscriber.cohort is None]
     end = fan_out.history.end
     return {"slow": sum(cursor < end for cursor in alone), "lag": end - min(alone, default=end)}
@@ -259,7 +259,7 @@ def _describe(route: Route) -> dict[str, Any]:
 
 
 def _memory_bytes() -> int:
-    """What the process takes of the machine's memory; the most it ever took where that is all that can be known."""
+    """Return the resident memory of the process, or its peak on systems other than Linux."""
     if sys.platform == "linux":
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

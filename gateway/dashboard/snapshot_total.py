@@ -1,4 +1,4 @@
-"""What the samples of one or several processes say together: the snapshot that the dashboard shows."""
+"""Combine the samples of one or several processes into the snapshot that the dashboard shows."""
 
 import heapq
 import itertools
@@ -13,11 +13,11 @@ _MOST_MARKS = 100
 _ROUTE_FIGURES = ("streams", "history_bytes", "subscribers", "in", "out", "bytes_out")
 
 Samples = Mapping[int, Mapping[str, Any]]
-"""By the number of the worker; 0 where there are none."""
+"""Samples by worker number, which is 0 without workers."""
 
 
 def total(samples: Samples, marks: Iterable[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    """Gives what is true of all processes together. `marks` are those that no sample has."""
+    """Return the totals of all processes. `marks` are those that no sample contains."""
     streams = [
         {"key": f"{worker}-{stream['number']}", "worker": worker, **stream}
         for worker, sample in samples.items()
@@ -49,7 +49,7 @@ def total(samples: Samples, marks: Iterable[Mapping[str, Any]] = ()) -> dict[str
 
 
 def _routes(samples: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Adds up the routes of the same path, in the order of the paths."""
+    """Return the sums of routes with the same path, ordered by path."""
     alike: dict[str, list[dict[str, Any]]] = {}
     for sample in samples:
         for route in sample["routes"]:
@@ -60,12 +60,12 @@ def _routes(samples: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _newest(most: int, *entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Gives the newest entries of all, oldest first."""
+    """Return the newest of all entries, oldest first."""
     return sorted(itertools.chain(*entries), key=lambda entry: float(entry["at"]))[-most:]
 
 
 def _sum(figures: Iterable[float | None]) -> float | None:
-    """Adds up what is known; None when nothing is."""
+    """Return the sum of the known figures, None if there are none."""
     known = [figure for figure in figures if figure is not None]
     return sum(known) if known else None
 

@@ -1,4 +1,4 @@
-"""The tail of one stream: an event stream on the admin port that shows its bytes as they come."""
+"""Serve the tail of one stream: an event stream on the admin port that shows its bytes as they arrive."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ from .taps import Tail, Tappable, show_block
 from .timeline import without_secrets
 
 TAIL_PATH = "/dashboard/streams/{key:[0-9]{1,4}-[0-9]{1,15}}/tail"
-"""The key is that of a snapshot: a worker's number and a stream's."""
+"""The key is that of a snapshot: the worker's number and the stream's."""
 
 _INTERVAL_SECONDS = 0.25
 _INTERVALS_PER_HEARTBEAT = 40
@@ -32,7 +32,7 @@ _MOST_HISTORY = 20
 
 
 class Tails:
-    """Answers those who want to see one of the streams that `find` gives by the number that the newest snapshot has of it."""
+    """Serve tails of the streams that `find` returns by their number in the newest snapshot."""
 
     def __init__(self, find: Callable[[int], Stream | None]) -> None:
         self._find = find
@@ -43,16 +43,16 @@ class Tails:
         return f"<Tails open={self._open}>"
 
     def close(self) -> None:
-        """Ends all."""
+        """End all tails."""
         self._closing.set()
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        """Sends a stream's tail until it has ended, or whoever asked has left."""
+        """Send a stream's tail until the stream ends or the viewer disconnects."""
         if self._open >= _MOST_TAILS:
-            return problem(503, f"{self._open} streams are being tailed, which is all this is made for; close one")
+            return problem(503, f"{self._open} tails are open, the limit; close one")
         stream = self._find(int(request.match_info["key"].partition("-")[2]))
         if stream is None:
-            return problem(404, "this stream has ended, or nobody looks at the dashboard; open it, and tail a stream that it shows")
+            return problem(404, "the stream has ended, or the dashboard has no viewer; open the dashboard and tail a stream that it shows")
         self._open += 1
         try:
             response = web.StreamResponse(headers=FIELDS)
@@ -69,8 +69,8 @@ class Tails:
         try:
             await _write(response, "history", _history(stream))
             quiet = 0
-            while not self._closing.is_set() and request.transport is not None:  # None: whoever asked has left
-                end = _end(stream)  # before what came is taken, so that nothing comes behind it
+            while not self._closing.is_set() and request.transport is not None:  # None: the viewer has disconnected
+                end = _end(stream)  # checked before the drain, so that no chunk follows the end
                 if tail is not None and (gathered := tail.drain()) is not None:
                     await _write(response, "chunks", gathered)
                     quiet = 0
@@ -79,7 +79,7 @@ class Tails:
                     return
                 quiet += 1
                 if quiet % _INTERVALS_PER_HEARTBEAT == 0:
-                    await response.write(encode(comment=""))  # shows whether anybody is there
+                    await response.write(encode(comment=""))  # reveals a lost connection
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._closing.wait(), _INTERVAL_SECONDS)
         finally:
@@ -88,7 +88,7 @@ class Tails:
 
 
 def add_tails(app: web.Application, tails: Tails) -> None:
-    """Adds the tails to `app`, whose shutdown ends them."""
+    """Add the tails to `app`, whose shutdown ends them."""
 
     async def close(_app: web.Application) -> None:
         tails.close()
@@ -113,7 +113,7 @@ def _tappable(stream: Stream) -> Tappable | None:
 
 
 def _history(stream: Stream) -> dict[str, Any]:
-    """Gives the newest blocks that are kept, as they were sent; how their chunks were cut is not known any more."""
+    """Return the newest blocks of the history, as sent. Their chunk boundaries are no longer known."""
     if isinstance(stream, Exchange):
         return {"blocks": []}
     fan_out: FanOut = stream.fan_out
@@ -124,7 +124,7 @@ def _history(stream: Stream) -> dict[str, Any]:
 
 
 def _end(stream: Stream) -> dict[str, Any] | None:
-    """Tells how a stream ended, None while it has not."""
+    """Return how a stream ended, None while it is open."""
     match stream:
         case SharedStream(source=source):
             verdict, reason = ("ended" if source.state == "closed" else ""), source.last_error or ""
@@ -137,13 +137,13 @@ def _end(stream: Stream) -> dict[str, Any] | None:
 
 
 def _sent_as(stream: KeptStream) -> Callable[[list[bytes]], list[bytes | None]]:
-    """Gives what tells how a kept stream sends the blocks that have just come: with its IDs, and comments only with the next event."""
+    """Return a function that stamps new blocks as the kept stream sends them: with its IDs, and comments only with the next event."""
 
     def sent_as(blocks: list[bytes]) -> list[bytes | None]:
         number, sent = stream.fan_out.history.end, list[bytes | None]()
         for block in blocks:
             if stream.relay is not None and stream.relay.rest:
-                sent.append(block)  # the unfinished one at the end
+                sent.append(block)  # the unfinished block at the end
                 continue
             stamped = stamp(block, stream.head.id, number + 1)
             number += stamped is not None

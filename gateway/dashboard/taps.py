@@ -1,4 +1,4 @@
-"""Lets somebody watch the bytes of one stream as they come from its upstream, and where its blocks are cut."""
+"""Tap one stream: record its bytes as they arrive from the upstream, and where chunks cut its blocks."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -8,22 +8,22 @@ from eventstream import count_blocks, split_blocks
 
 _MOST_BLOCKS = 400
 _MOST_BYTES = 256 * 1024
-"""So much is kept for a tail until it is taken; what comes beyond that is only counted."""
+"""Bytes buffered for a tail at most. Further blocks are only counted."""
 _MOST_SHOWN_BYTES = 16 * 1024
 _MOST_CUTS = 256
 
 SentAs = Callable[[list[bytes]], list[bytes | None]]
-"""Gives how the gateway sends each of these blocks on; None for one that it does not send by itself."""
+"""Returns each block as the gateway sends it, None for a block that it does not send separately."""
 
 
 class Tappable(Protocol):
-    """What has a framer: a relay, or an event source."""
+    """A relay or an event source: the owner of a framer."""
 
     tap: Callable[[bytes, bytes, int], None] | None
 
 
 class Tap:
-    """Stands in a stream while somebody tails it, and gives each tail what the stream's framer was fed and gave."""
+    """Pass the input and output of a stream's framer to each of its tails, while there are any."""
 
     def __init__(self) -> None:
         self.tails: list[Tail] = []
@@ -34,15 +34,15 @@ class Tap:
 
 
 class Tail:
-    """Gathers what one who watches is shown next: chunks as they came, each with the blocks that it completed, and their cuts.
+    """Gather what one viewer is shown next: chunks as received, each with the blocks that it completed and their cuts.
 
-    It never makes the stream wait: whoever takes too seldom finds the rest only counted.
+    A tail never slows the stream: if the viewer drains it too rarely, further blocks are only counted.
     """
 
     def __init__(self, stream: Tappable, sent_as: SentAs | None = None) -> None:
         self._stream = stream
         self._sent_as = sent_as
-        self._cuts: list[int] = []  # where chunks began within the unfinished block
+        self._cuts: list[int] = []  # offsets in the unfinished block at which chunks begin
         self._clear()
         tap = stream.tap
         if not isinstance(tap, Tap):
@@ -54,7 +54,7 @@ class Tail:
         self._blocks = self._bytes = self._left_out_chunks = self._left_out_blocks = 0
 
     def close(self) -> None:
-        """Stops watching; the stream is as if nobody ever had."""
+        """Stop tailing, and remove the tap from the stream with the last tail."""
         tap = self._stream.tap
         if isinstance(tap, Tap) and self in tap.tails:
             tap.tails.remove(self)
@@ -62,12 +62,12 @@ class Tail:
                 self._stream.tap = None
 
     def take(self, chunk: bytes, blocks: bytes, pending_bytes: int) -> None:
-        """Takes a chunk as it came, the whole blocks that it completed, joined, and how many bytes wait for the rest of theirs."""
+        """Record a received chunk, the complete blocks that it yields, joined, and the number of bytes pending in an unfinished block."""
         if not chunk:
             return  # the stream has ended
         held = max(0, len(blocks) + pending_bytes - len(chunk))
         if not held:
-            self._cuts.clear()  # also when another connection has begun
+            self._cuts.clear()  # also after a reconnection
         elif len(self._cuts) < _MOST_CUTS:
             self._cuts.append(held)
         full = self._blocks >= _MOST_BLOCKS or self._bytes >= _MOST_BYTES or len(self._records) >= _MOST_BLOCKS
@@ -96,7 +96,7 @@ class Tail:
         return shown
 
     def drain(self) -> dict[str, Any] | None:
-        """Gives what has come since it was last called, None when nothing has."""
+        """Return what has arrived since the last call, None if nothing has."""
         if not self._records and not self._left_out_chunks:
             return None
         gathered = {"chunks": self._records, "left_out_chunks": self._left_out_chunks, "left_out_blocks": self._left_out_blocks}
@@ -105,8 +105,11 @@ class Tail:
 
 
 def show_block(block: bytes, cuts: Iterable[int] = (), sent: bytes | None = b"") -> dict[str, Any]:
-    """Gives a block as text in parts, one for each chunk that brought some of it. Bytes that are not UTF-8 are shown as `\\xff`, such as
-    those of a character that two chunks brought. With `sent`, also how it left if that is different, None if it did not."""
+    """Return a block as text in parts, one for each chunk that carried part of it.
+
+    Bytes that are not UTF-8, such as those of a character split between chunks, are shown as `\\xff`. With `sent`, the result also has the
+    block as sent if that differs, or None if it was not sent.
+    """
     shown, parts, start = block[:_MOST_SHOWN_BYTES], [], 0
     for cut in [*(cut for cut in cuts if cut < len(shown)), len(shown)]:
         parts.append(shown[start:cut].decode("utf-8", "backslashreplace"))

@@ -1,4 +1,4 @@
-"""What has happened lately: which event streams ended and how, which upstreams were lost and came back, who met a gap, new routes."""
+"""Keep recent incidents: ends of event streams, upstreams lost and found again, gaps, ends of workers, and reloads of routes."""
 
 import re
 import time
@@ -13,30 +13,30 @@ from ..relay import CUT
 _MOST_MARKS = 100
 _MOST_ENDED = 30
 _SAME_SECONDS = 1.0
-"""Equal marks within so long are one mark with a count: ten thousand subscribers may meet the same gap."""
+"""Equal marks within this time become one mark with a count: ten thousand subscribers may hit the same gap."""
 _MOST_CHARS = 200
 
 _MOST_READ_CHARS = 4096
-_WORD_WITH_QUERY = re.compile(r"(?<!\S)([^\s?#]*)[?#]\S+")  # from where a word begins, so that the cost is linear
+_WORD_WITH_QUERY = re.compile(r"(?<!\S)([^\s?#]*)[?#]\S+")  # anchored at the start of a word, so that matching takes linear time
 _STREAM_ID = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{24}\b")
 
 LOST = "lost"
-"""The upstream of a shared stream was lost; it is asked again."""
+"""A shared stream's upstream was lost; the gateway reconnects."""
 BACK = "back"
-"""It was found again."""
+"""The upstream was reconnected."""
 GAP = "gap"
-"""Subscribers were told that they may have missed something."""
+"""Subscribers got a gap event: they may have missed events."""
 WORKER = "worker"
 """A worker ended."""
 RELOADED = "reloaded"
-"""The routes were read again."""
+"""The routes were reloaded."""
 NOT_RELOADED = "not-reloaded"
-"""They were not, and the old ones hold."""
+"""A reload failed; the old routes stay in force."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One thing that happened, once or several times in a row."""
+    """One incident, which happened once or several times in a row."""
 
     at: float
     """Unix time."""
@@ -49,7 +49,7 @@ class Mark:
 
 
 class _End(NamedTuple):
-    """An event stream that has ended; what must not be shown of its path and its reason is left out when somebody looks."""
+    """An event stream that has ended. Secrets in path and reason are removed on reading."""
 
     at: float
     route: str
@@ -64,20 +64,20 @@ class _End(NamedTuple):
 
 @dataclass(slots=True)
 class Sent:
-    """What the event streams of one route have sent that have ended."""
+    """Totals sent by the ended event streams of one route."""
 
     blocks: int = 0
     bytes: int = 0
 
 
 class Timeline:
-    """Keeps the newest marks and ends, however many there are; costs nothing per event."""
+    """Keep the newest marks and ends, a bounded number. Costs nothing per event."""
 
     def __init__(self) -> None:
         self._marks: deque[Mark] = deque(maxlen=_MOST_MARKS)
         self._ended: deque[_End] = deque(maxlen=_MOST_ENDED)
         self.sent: dict[str, Sent] = {}
-        """By the route's path."""
+        """Totals of ended event streams, by the route's path."""
 
     def __repr__(self) -> str:
         return f"<Timeline marks={len(self._marks)} ended={len(self._ended)}>"
@@ -89,11 +89,11 @@ class Timeline:
 
     @property
     def ended(self) -> list[dict[str, Any]]:
-        """The event streams that ended last, oldest first."""
+        """The latest event streams that ended, oldest first."""
         return [end._asdict() | {"path": shown_path(end.path), "reason": without_secrets(end.reason)} for end in self._ended]
 
     def mark(self, kind: str, route: str, target: str = "", detail: str = "") -> None:
-        """Takes note of what has just happened. The query of `target`, and those of URLs in `detail`, are left out."""
+        """Record an incident, without the query of `target` and those of URLs in `detail`."""
         mark = Mark(time.time(), kind, route, shown_path(target), without_secrets(detail))
         last = self._marks[-1] if self._marks else None
         if last is not None and mark.at - last.at < _SAME_SECONDS and replace(mark, at=last.at, count=last.count) == last:
@@ -102,7 +102,7 @@ class Timeline:
             self._marks.append(mark)
 
     def note_end(self, exchange: Exchange) -> None:
-        """Takes note of an event stream that has ended."""
+        """Record an event stream that has ended."""
         relay = exchange.relay
         assert relay is not None
         sent = self.sent.get(exchange.route.path)
@@ -119,12 +119,12 @@ class Timeline:
 
 
 def shown_path(target: str) -> str:
-    """Gives the path of a request target without its query, which may carry secrets."""
+    """Return the path of a request target without its query, which may carry secrets."""
     return shown_id(target.partition("?")[0])
 
 
 def shown_id(text: str) -> str:
-    """Gives an event ID with only the beginning of a kept stream's id in it, because who knows all of it may come for the stream."""
+    """Return an event ID with a kept stream's ID shortened: the full ID may be enough to read the stream."""
     return _STREAM_ID.sub(r"\1…", text)[:_MOST_CHARS]
 
 

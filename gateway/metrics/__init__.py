@@ -1,1 +1,1 @@
-"""Figures, counted where they arise and added up when somebody asks."""
+"""Metrics: counted where they arise, and added up when they are scraped."""

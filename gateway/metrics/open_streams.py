@@ -1,4 +1,4 @@
-"""Figures of event streams that are open, added up when somebody asks: nothing is counted per event for them."""
+"""Metrics of event streams, added up on each scrape, so that they cost nothing per event."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -27,23 +27,23 @@ class _Sent:
 
 
 class OpenStreams(Collector):
-    """Says how many event streams are open, and what they and those before them received and were sent."""
+    """Report the number of open event streams, and the totals received and sent by open and ended ones."""
 
     def __init__(self, received: Received) -> None:
         self._received = received
         self._ended: defaultdict[str, _Sent] = defaultdict(_Sent)
         self._exchanges: Callable[[], Iterable[Exchange]] = tuple
-        self._seen: set[tuple[str, str]] = set()  # routes and modes: a gauge that is gone is not a 0
+        self._seen: set[tuple[str, str]] = set()  # routes and modes whose gauge must fall to 0 instead of vanishing
 
     def __repr__(self) -> str:
         return f"<OpenStreams routes={len(self._ended)}>"
 
     def watch(self, exchanges: Callable[[], Iterable[Exchange]]) -> None:
-        """Lets `exchanges` say what is open."""
+        """Read the open exchanges from `exchanges`."""
         self._exchanges = exchanges
 
     def closed(self, exchange: Exchange) -> None:
-        """Keeps what a stream was sent, which is no longer among those that are open."""
+        """Keep the totals of a stream that is no longer open."""
         relay = exchange.relay
         if relay is None:
             return
@@ -68,10 +68,10 @@ class OpenStreams(Collector):
                 received[route].blocks += relay.blocks_out
                 received[route].bytes += relay.bytes_in
         self._seen.update(streams)
-        open_now = GaugeMetricFamily("gateway_streams_open", "Event streams that are open.", labels=["route", "mode"])
+        open_now = GaugeMetricFamily("gateway_streams_open", "Open event streams.", labels=["route", "mode"])
         for labels, count in streams.items():
             open_now.add_metric(labels, count)
-        slow = GaugeMetricFamily("gateway_streams_paused", "Open event streams whose client takes nothing now.", labels=["route"])
+        slow = GaugeMetricFamily("gateway_streams_paused", "Open event streams whose client is not reading.", labels=["route"])
         for route, count in paused.items():
             slow.add_metric([route], count)
         yield from (open_now, slow)
@@ -83,8 +83,8 @@ class OpenStreams(Collector):
             size.add_metric([route], each.bytes)
             heartbeats.add_metric([route], each.heartbeats)
         yield from (blocks, size, heartbeats)
-        blocks_in = CounterMetricFamily("gateway_upstream_blocks_total", "Event blocks that upstreams sent.", labels=["route"])
-        bytes_in = CounterMetricFamily("gateway_upstream_bytes_total", "Bytes of event streams that upstreams sent.", labels=["route"])
+        blocks_in = CounterMetricFamily("gateway_upstream_blocks_total", "Event blocks received from upstreams.", labels=["route"])
+        bytes_in = CounterMetricFamily("gateway_upstream_bytes_total", "Bytes of event streams received from upstreams.", labels=["route"])
         for route, count_in in received.items():
             blocks_in.add_metric([route], count_in.blocks)
             bytes_in.add_metric([route], count_in.bytes)

@@ -1,4 +1,4 @@
-"""A counter for what every request counts: prometheus_client's takes a lock and looks for what may be attached to it."""
+"""A counter for the hot path: prometheus_client's counter takes a lock and looks for exemplars on each call."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,7 +8,7 @@ from prometheus_client.registry import Collector
 
 
 class Tally(Collector):
-    """Counts by labels, on the thread of the event loop; `registry` may be asked from any."""
+    """Count by labels on the event loop's thread. `registry` may be read from any thread."""
 
     def __init__(self, name: str, documentation: str, labels: Sequence[str], registry: CollectorRegistry) -> None:
         self._name = name
@@ -21,7 +21,7 @@ class Tally(Collector):
         return f"<Tally {self._name} {sum(self._counts.values())}>"
 
     def count(self, *labels: str | int) -> None:
-        """Counts one more with these labels."""
+        """Count one more with these labels."""
         self._counts[labels] = self._counts.get(labels, 0) + 1
 
     def collect(self) -> Iterator[Metric]:

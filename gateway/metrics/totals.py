@@ -1,4 +1,4 @@
-"""Figures of several workers as those of one gateway."""
+"""Combine the metrics of several workers into those of one gateway."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeAlias
@@ -18,11 +18,11 @@ _ONE_OF: Mapping[str, Callable[[float, float], float]] = {
     "gateway_loop_lag_worst_seconds": max,
     "process_start_time_seconds": min,
 }
-"""Gauges whose sum means nothing: one of the workers speaks for all."""
+"""Gauges that must not be summed, each with the choice of the one worker's value that represents all."""
 
 
 class Totals(Collector):
-    """Adds up what workers said last, and keeps the counters of those that are gone, so that no sum ever falls because of that."""
+    """Sum the workers' latest metrics, and keep the counters of ended workers, so that a worker's end lowers no counter."""
 
     def __init__(self) -> None:
         self._kinds: dict[str, tuple[str, str]] = {}
@@ -30,7 +30,7 @@ class Totals(Collector):
         self._gone: dict[_Key, float] = {}
 
     def take(self, worker: int, text: str) -> None:
-        """Keeps the newest figures of a worker, in Prometheus' text format."""
+        """Keep the newest metrics of a worker, given in Prometheus' text format."""
         figures: dict[_Key, float] = {}
         for family in text_string_to_metric_families(text):
             self._kinds[family.name] = (family.documentation, family.type)
@@ -39,12 +39,12 @@ class Totals(Collector):
         self._latest[worker] = figures
 
     def retire(self, worker: int) -> None:
-        """Keeps the counters of a worker that is gone; its gauges go with it."""
+        """Keep the counters of an ended worker and drop its gauges."""
         figures = self._latest.pop(worker, {})
         _add(self._gone, ((key, value) for key, value in figures.items() if self._kinds[key[0]][1] in _GROWING))
 
     def collect(self) -> Iterator[Metric]:
-        """Gives the sums to a registry."""
+        """Yield the sums, for a registry."""
         sums = dict(self._gone)
         for figures in self._latest.values():
             _add(sums, figures.items())

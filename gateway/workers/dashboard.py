@@ -1,4 +1,4 @@
-"""The dashboard of a gateway with workers: what they say, taken together by their parent."""
+"""Serve the dashboard of a gateway with workers: the parent combines the workers' samples."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from .process import Crew, Worker
 
 
 def add_dashboard_of_workers(app: web.Application, workers: Crew, services: str) -> None:
-    """Adds the event streams of the dashboard, and the tails of all workers' streams. `services` is the setting."""
+    """Add the dashboard's event streams, and the tails of all workers' streams. `services` is the setting's value."""
 
     async def look() -> dict[str, Any]:
         asked = await asyncio.gather(*map(_ask, workers.workers))
@@ -32,7 +32,7 @@ def add_dashboard_of_workers(app: web.Application, workers: Crew, services: str)
     async def tail(request: web.Request) -> web.StreamResponse:
         number = int(request.match_info["key"].partition("-")[0])
         if number >= len(workers.workers):
-            return problem(404, f"there is no worker {number}; they are numbered from 0 to {len(workers.workers) - 1}")
+            return problem(404, f"worker numbers are 0 to {len(workers.workers) - 1}, got {number}")
         return await _pass_on(request, workers.workers[number])
 
     add_events(app, Dashboard(look, Services(parse_services(services))))
@@ -40,7 +40,7 @@ def add_dashboard_of_workers(app: web.Application, workers: Crew, services: str)
 
 
 async def _ask(worker: Worker) -> dict[str, Any] | None:
-    """Gives a worker's sample, None when it does not answer."""
+    """Return a worker's sample, None if it does not answer."""
     try:
         status, _, body = await worker.ask(SAMPLE_PATH)
     except (TimeoutError, aiohttp.ClientError):
@@ -55,7 +55,7 @@ def _not_ready(worker: Worker, sample: dict[str, Any] | None) -> str:
 
 
 async def _pass_on(request: web.Request, worker: Worker) -> web.StreamResponse:
-    """Sends what a worker answers, as it comes."""
+    """Stream a worker's answer to the viewer."""
     try:
         async with worker.open(request.path) as answer:
             if answer.status != 200:
@@ -70,4 +70,4 @@ async def _pass_on(request: web.Request, worker: Worker) -> web.StreamResponse:
                         await response.write(part)
             return response
     except (TimeoutError, aiohttp.ClientError):
-        return problem(503, f"worker {worker.number} does not answer, it is {worker.state}")
+        return problem(503, f"worker {worker.number} does not answer; it is {worker.state}")

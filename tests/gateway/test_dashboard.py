@@ -145,7 +145,7 @@ async def test_reload_is_marked_with_what_is_different_or_why_the_old_routes_hol
             marks = (await looker.snapshot())["marks"]
     assert [(mark["kind"], mark["detail"]) for mark in marks[:2]] == [
         ("reloaded", "added /new; removed /"),
-        ("reloaded", "nothing is different"),
+        ("reloaded", "no changes"),
     ]
     assert marks[2]["kind"] == "not-reloaded"
     assert marks[2]["detail"].startswith(f"{gateway.config}: Expected '='")

@@ -114,7 +114,7 @@ def test_setting_names_services_and_their_addresses() -> None:
     "text", ["producer", "=http://host", "Producer=http://host", "a=ftp://host", "a=http://host?key=1", "a=http://", "a=http://b=c d"]
 )
 def test_setting_that_makes_no_sense_says_what_is_allowed(text: str) -> None:
-    with pytest.raises(ValueError, match="each is name=URL"):
+    with pytest.raises(ValueError, match="must be a comma-separated list of name=URL"):
         Settings(services=text)
 
 
@@ -125,7 +125,7 @@ def test_refused_setting_keeps_credentials_to_itself() -> None:
 
 
 def test_service_is_named_once() -> None:
-    with pytest.raises(ValueError, match="two services with the name 'a'"):
+    with pytest.raises(ValueError, match="service names must be unique, got 'a' twice"):
         parse_services("a=http://b,a=http://c")
 
 

@@ -37,7 +37,7 @@ async def test_connections_spread_over_workers_and_figures_add_up() -> None:
     assert meter(metrics, "gateway_streams_ended_total", verdict="left") == 60
     assert meter(metrics, "gateway_stream_bytes_total") == 60 * len(EVENT)
     assert metrics["gateway_streams_ended"].type == "counter"
-    assert metrics["gateway_open_requests"].documentation == "Requests that are open, event streams included."
+    assert metrics["gateway_open_requests"].documentation == "Open requests, including event streams."
 
 
 async def test_admin_surface_of_each_worker_can_be_asked() -> None:
@@ -49,7 +49,7 @@ async def test_admin_surface_of_each_worker_can_be_asked() -> None:
             assert (await http.get(f"/workers/{number}/none")).status_code == 404
             assert (await http.post(f"/workers/{number}/readyz")).status_code == 405
         absent = await http.get("/workers/2/readyz")
-        assert (absent.status_code, absent.json()["detail"]) == (404, "there is no worker 2; they are numbered from 0 to 1")
+        assert (absent.status_code, absent.json()["detail"]) == (404, "worker numbers are 0 to 1, got 2")
         for path in ("/", "/metrics", "/workers/0/metrics"):
             assert (await http.get(path, headers={"Host": "rebound.example"})).status_code == 421
         assert (await http.post("/reload", headers={"Origin": "https://evil.example"})).status_code == 403
@@ -162,7 +162,7 @@ async def test_workers_of_a_parent_that_is_killed_drain_and_end(when: str, tmp_p
         parent.kill()
         rest = await asyncio.to_thread(parent.stdout.read)
         await until_ended(pids)
-    assert when == "starting" or rest.count("the parent is gone, draining") == (2 if when == "ready" else 1)
+    assert when == "starting" or rest.count("parent is gone, draining") == (2 if when == "ready" else 1)
     assert [*tmp_path.iterdir()] == []
 
 
@@ -202,7 +202,7 @@ def test_directory_for_temporary_files_with_too_long_a_path_is_refused(tmp_path:
     with starting(directory) as parent:
         _, err = parent.communicate()
     assert parent.returncode == 1
-    assert re.fullmatch(rf"gateway: {directory}/\S+ is too long a path for Unix sockets: set TMPDIR to .*\n", err)
+    assert re.fullmatch(rf"gateway: the path {directory}/\S+ is too long for Unix sockets: set TMPDIR to .*\n", err)
     assert [*directory.iterdir()] == []
 
 
