@@ -1,1 +1,1 @@
-"""Several processes on one port, and the parent that looks after them."""
+"""Run several worker processes on one port, and the parent that supervises them."""

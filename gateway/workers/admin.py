@@ -1,4 +1,4 @@
-"""The admin port of a gateway with workers: what they say, taken together."""
+"""Serve the admin port of a gateway with workers: their answers, combined."""
 
 import asyncio
 import contextlib
@@ -21,15 +21,15 @@ from .process import Crew, Worker
 
 
 class _ParentFigures(Collector):
-    """What only the parent knows."""
+    """Metrics that only the parent knows."""
 
     def __init__(self, workers: Crew) -> None:
         self._workers = workers
 
     def collect(self) -> Iterator[Metric]:
         ready = sum(worker.state == "ready" for worker in self._workers.workers)
-        yield GaugeMetricFamily("gateway_workers_ready", "Workers that serve.", ready)
-        yield CounterMetricFamily("gateway_worker_restarts_total", "Workers that were started again.", self._workers.restarts)
+        yield GaugeMetricFamily("gateway_workers_ready", "Workers that are ready.", ready)
+        yield CounterMetricFamily("gateway_worker_restarts_total", "Restarts of workers.", self._workers.restarts)
 
 
 class _Admin:
@@ -55,20 +55,20 @@ class _Admin:
         return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
     async def worker(self, request: web.Request) -> web.Response:
-        """Gives what one worker's admin surface answers."""
+        """Return the answer of one worker's admin endpoints."""
         number, workers = int(request.match_info["number"]), self._workers.workers
         if number >= len(workers):
-            return problem(404, f"there is no worker {number}; they are numbered from 0 to {len(workers) - 1}")
+            return problem(404, f"worker numbers are 0 to {len(workers) - 1}, got {number}")
         _, _, target = request.raw_path.removeprefix("/workers/").partition("/")
         try:
             status, media_type, body = await workers[number].ask(f"/{target}", request.method, await request.read())
         except (TimeoutError, aiohttp.ClientError):
-            return problem(503, f"worker {number} does not answer, it is {workers[number].state}")
+            return problem(503, f"worker {number} does not answer; it is {workers[number].state}")
         return web.Response(status=status, headers={"Content-Type": media_type}, body=body)
 
 
 async def _not_ready(worker: Worker) -> str | None:
-    """Gives the reason why a worker should get no work now."""
+    """Return why a worker is not ready, None if it is."""
     if worker.state != "ready":
         return f"worker {worker.number} is {worker.state}"
     try:
@@ -80,9 +80,9 @@ async def _not_ready(worker: Worker) -> str | None:
 
 @contextlib.asynccontextmanager
 async def serve_admin(workers: Crew, settings: Settings, public_port: int, reload: Reload) -> AsyncIterator[str]:
-    """Serves `/livez`, `/readyz`, `/metrics`, `/reload`, the pages, and each worker's admin below `/workers/<number>/`; gives the URL.
+    """Serve `/livez`, `/readyz`, `/metrics`, `/reload`, the pages, and each worker's admin endpoints below `/workers/<number>/`.
 
-    Raises OSError when the port cannot be had.
+    Yields the URL. Raises OSError if the port cannot be bound.
     """
     disable_created_metrics()  # type: ignore[no-untyped-call]
     admin = _Admin(workers, reload)

@@ -1,4 +1,4 @@
-"""What parent and worker tell each other, and what a worker is told at its start."""
+"""The channel between parent and worker, and a worker's command line."""
 
 import asyncio
 import contextlib
@@ -12,11 +12,11 @@ _MAX_MESSAGE_BYTES = 2**24
 
 @dataclass(frozen=True)
 class Place:
-    """What a worker is told by its command line: which it is, and what it has inherited."""
+    """A worker's command line: its number and the descriptors that it inherits."""
 
     number: int
     directory: str
-    """Where workers serve their admin surfaces, each on a Unix socket."""
+    """Directory of the Unix sockets on which workers serve their admin endpoints."""
     channel: int
     """Descriptor of the connection to the parent."""
     counts: int
@@ -26,12 +26,12 @@ class Place:
 
     @property
     def admin_path(self) -> str:
-        """The path of the admin surface's socket."""
+        """Path of the Unix socket of the admin endpoints."""
         return f"{self.directory}/{self.number}"
 
 
 class Channel:
-    """The connection between parent and worker, a line of JSON a message."""
+    """The connection between parent and worker: one line of JSON a message."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -39,17 +39,17 @@ class Channel:
 
     @classmethod
     async def open(cls, sock: socket.socket) -> "Channel":
-        """Gives the channel over one end of a socket pair, and owns that end."""
+        """Return a channel over one end of a socket pair, which the channel then owns."""
         sock.setblocking(False)
         return cls(*await asyncio.open_unix_connection(sock=sock, limit=_MAX_MESSAGE_BYTES))
 
     def tell(self, **message: object) -> None:
-        """Sends a message, if there is still somebody to read it."""
+        """Send a message, unless the connection is closing."""
         if not self._writer.is_closing():
             self._writer.write(json.dumps(message).encode() + b"\n")
 
     async def hear(self) -> dict[str, Any] | None:
-        """Gives the next message; None when the other process is gone."""
+        """Return the next message, None if the other process is gone."""
         try:
             line = await self._reader.readline()
         except ConnectionError:
@@ -57,7 +57,7 @@ class Channel:
         return dict(json.loads(line)) if line.endswith(b"\n") else None
 
     async def close(self) -> None:
-        """Sends what was told and closes."""
+        """Send pending messages, then close."""
         self._writer.close()
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()

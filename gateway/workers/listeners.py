@@ -1,4 +1,4 @@
-"""Listening sockets of the public port: a set for each worker, held by all, so that no queue is lost with one process."""
+"""Listening sockets of the public port: one set per worker, open in all processes, so that no queue is lost with one process."""
 
 import asyncio
 import contextlib
@@ -9,24 +9,27 @@ from collections.abc import Collection, Iterable, Sequence
 from aiohttp import web
 
 BACKLOG = 4096
-_ACCEPTED_PER_TURN = 8  # uvloop takes one of each socket per turn of the event loop, and a turn with a thousand writes takes 10 ms
-_ACCEPTING_SECONDS, _ACCEPTING_TURNS = 0.1, 64  # under load there is always one more, and on a busy machine few turns are in the time
+_ACCEPTED_PER_TURN = 8  # uvloop accepts one a socket and turn of the loop, and a turn with a thousand writes takes 10 ms
+_ACCEPTING_SECONDS, _ACCEPTING_TURNS = (
+    0.1,
+    64,
+)  # limited, because the queue never empties under load; a busy machine takes few turns in 0.1 s
 
 Addresses = Sequence[socket.socket]
 """One worker's listening sockets: one for each address of the host."""
 
 
 def bind_listeners(host: str, port: int, count: int = 1) -> list[list[socket.socket]]:
-    """Gives listening sockets for `count` workers, all on one port, among which the kernel spreads connections; port 0 takes a free one.
+    """Return sets of listening sockets for `count` workers on one port, among which the kernel spreads connections. Port 0 picks a free one.
 
-    Raises OSError when the port cannot be had, also when its holder would share it (another gateway with workers).
+    Raises OSError if the port cannot be bound, even if its owner would share it (another gateway with workers).
     """
     asked = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sets: list[list[socket.socket]] = [[] for _ in range(count)]
     try:
         for family, address in dict.fromkeys((family, address) for family, _, _, _, address in asked):
             if count > 1:
-                _bind(family, address, shared=False).close()  # SO_REUSEPORT alone would not notice another gateway there
+                _bind(family, address, shared=False).close()  # with SO_REUSEPORT alone, binding beside another gateway would succeed
             for addresses in sets:
                 place = (address[0], port or address[1], *address[2:])
                 addresses.append(_bind(family, place, shared=count > 1))
@@ -40,19 +43,19 @@ def bind_listeners(host: str, port: int, count: int = 1) -> list[list[socket.soc
 
 
 def close_listeners(sets: Iterable[Addresses]) -> None:
-    """Closes this process's ends; a queue ends with the last of all."""
+    """Close this process's descriptors. A queue ends when the last process closes its own."""
     for sock in (sock for addresses in sets for sock in addresses):
         sock.close()
 
 
 def url_of(host: str, addresses: Addresses) -> str:
-    """Gives the URL that leads to one of `addresses`, with `host` as it was asked for."""
-    host = host or "0.0.0.0"  # noqa: S104  # only named here
+    """Return the URL of the first of `addresses`, with `host` as configured."""
+    host = host or "0.0.0.0"  # noqa: S104  # only printed, not bound
     return f"http://{f'[{host}]' if ':' in host else host}:{port_of(addresses)}"
 
 
 def port_of(addresses: Addresses) -> int:
-    """Gives the port on which they listen."""
+    """Return the port of these sockets."""
     return int(addresses[0].getsockname()[1])
 
 
@@ -74,7 +77,7 @@ def _bind(family: int, address: tuple[object, ...], *, shared: bool) -> socket.s
 
 
 class Listeners:
-    """What one process accepts connections from: its own set, and those of workers that are away."""
+    """The sets from which one process accepts connections: its own, and those of workers that are away."""
 
     def __init__(self, sets: Sequence[Addresses], own: int = 0) -> None:
         self._sets = sets
@@ -84,19 +87,19 @@ class Listeners:
 
     @property
     def port(self) -> int:
-        """The port on which they listen; they must be open."""
+        """The port, which must still be open."""
         return port_of(self._sets[self._own])
 
     def __repr__(self) -> str:
         return f"<Listeners own={self._own} accepting={sorted(self._sites)}>"
 
     async def open(self, runner: web.BaseRunner) -> None:
-        """Accepts connections for `runner`, from its own set."""
+        """Accept connections for `runner` from the own set."""
         self._runner = runner
         await self.adopt(())
 
     async def adopt(self, others: Collection[int]) -> None:
-        """Accepts from its own set and from those of `others`, and leaves all further ones alone."""
+        """Accept from the own set and those of `others`, and from no further set."""
         if self._runner is None:
             return  # closed, or not open yet
         wanted = {self._own, *others}
@@ -109,14 +112,14 @@ class Listeners:
                 await sites[-1].start()
 
     async def leave(self) -> None:
-        """Accepts from no set any more; what is queued is left to those who adopt it."""
+        """Stop accepting. Workers that adopt the sets accept the queued connections."""
         self._runner = None
         for number in list(self._sites):
             await self._leave(number)
         close_listeners(self._sets)
 
     async def close(self) -> None:
-        """Accepts what is queued, then closes, for whoever else holds these sets too."""
+        """Accept the queued connections, then shut the sockets down for all processes."""
         sets = [self._sets[number] for number in self._sites]
         deadline = asyncio.get_running_loop().time() + _ACCEPTING_SECONDS
         turns = 0
@@ -124,7 +127,7 @@ class Listeners:
             await asyncio.sleep(0)  # each turn accepts some
             turns += 1
         for sock in (sock for addresses in sets for sock in addresses):
-            with contextlib.suppress(OSError):  # another worker was first
+            with contextlib.suppress(OSError):  # another worker has shut it down
                 sock.shutdown(socket.SHUT_RDWR)
         await self.leave()
 
@@ -134,7 +137,7 @@ class Listeners:
 
 
 def _queued(sets: Iterable[Addresses]) -> bool:
-    """Tells whether a connection waits to be accepted."""
+    """Return whether a connection is waiting to be accepted."""
     poller = select.poll()
     for sock in (sock for addresses in sets for sock in addresses):
         poller.register(sock, select.POLLIN)

@@ -1,4 +1,4 @@
-"""What the parent tells its workers to do, and whether they have done it: all of them put new routes in place, or none."""
+"""Send orders from the parent to its workers, and wait for the results: all workers adopt new routes, or none."""
 
 import asyncio
 from typing import Any, Protocol
@@ -14,11 +14,11 @@ from .process import Crew, Worker
 log = structlog.get_logger()
 
 _OBEYING_SECONDS = 5.0
-_SILENT = "it does not answer"
+_SILENT = "no answer"
 
 
 class Orders:
-    """Orders that have been given, until they are done. A worker that ends has done them: the next one begins with the newest plan."""
+    """Pending orders. The end of a worker's process completes its orders, because its successor starts with the newest plan."""
 
     def __init__(self, key: bytes, routes: RouteTable) -> None:
         self._key = key
@@ -31,17 +31,17 @@ class Orders:
 
     @property
     def plan(self) -> dict[str, Any]:
-        """What a worker is told first."""
+        """The first message to a worker."""
         return {"key": self._key.hex(), "routes": tables_of(self._routes)}
 
     def plan_routes(self, routes: RouteTable) -> RouteChanges:
-        """Lets workers that are started from now on have these routes."""
+        """Give these routes to workers that start from now on."""
         changes = RouteChanges.between(self._routes, routes)
         self._routes.replace(routes)
         return changes
 
     async def give(self, worker: Worker, seconds: float, **order: object) -> str:
-        """Gives what was in the way, empty when it was done."""
+        """Send an order and wait up to `seconds` for its result. Return the error, empty on success."""
         if worker.channel is None:
             return ""
         self._newest += 1
@@ -58,13 +58,13 @@ class Orders:
             del self._waiting[key]
 
     def note(self, worker: Worker, message: dict[str, Any]) -> None:
-        """Takes a worker's answer."""
+        """Record a worker's answer to an order."""
         done = self._waiting.get((worker.number, message["done"]))
         if done is not None and not done.done():
             done.set_result(message["obstacle"])
 
     def note_end(self, worker: Worker) -> None:
-        """Takes note that the process of a worker has ended."""
+        """Complete all orders of a worker whose process has ended."""
         for (number, _), done in self._waiting.items():
             if number == worker.number and not done.done():
                 done.set_result("")
@@ -77,9 +77,10 @@ class Ordered(Crew, Protocol):
 
 
 async def replace_in_all(workers: Ordered, routes: RouteTable, prepare_seconds: float) -> RouteChanges:
-    """Lets all workers serve these routes, those too that are only starting. Raises ReloadFailed.
+    """Make all workers serve these routes, including those that are still starting.
 
-    A worker that cannot put in place what it had prepared leaves, and is replaced by one that begins with it.
+    A worker that cannot adopt the routes that it prepared leaves; its successor starts with them. Raises ReloadFailed if a worker cannot
+    prepare the routes.
     """
     if workers.draining:
         raise ReloadFailed(DRAINING)
@@ -89,27 +90,27 @@ async def replace_in_all(workers: Ordered, routes: RouteTable, prepare_seconds: 
         raise ReloadFailed(f"worker {worker.number}: {obstacle}")
     changes = workers.orders.plan_routes(routes)
     for worker in workers.workers:
-        if worker not in ready and worker.channel is not None:  # it obeys as soon as it serves
+        if worker not in ready and worker.channel is not None:  # it obeys once it serves
             worker.channel.tell(order=0, put=tables)
     for worker, obstacle in await _all(workers, ready, _OBEYING_SECONDS, put=tables):
-        log.error("a worker has the old routes for now", worker=worker.number, reason=obstacle)
+        log.error("a worker still serves the old routes", worker=worker.number, reason=obstacle)
     return changes
 
 
 async def _all(workers: Ordered, some: list[Worker], seconds: float, **order: object) -> list[tuple[Worker, str]]:
-    """Gives those that have not done it, each with what was in the way."""
+    """Give an order to some workers. Return those that failed, each with its error."""
     obstacles = await asyncio.gather(*(workers.orders.give(worker, seconds, **order) for worker in some))
     return [(worker, obstacle) for worker, obstacle in zip(some, obstacles, strict=True) if obstacle]
 
 
 class Obedience:
-    """The worker's side: does what was ordered, and tells what was in the way, empty when nothing was."""
+    """The worker's side: carry out orders."""
 
     def __init__(self) -> None:
         self._prepared: tuple[object, RouteTable] | None = None
 
     async def obey(self, routing: Routing, order: dict[str, Any]) -> str:
-        """Prepares routes, or puts them in place."""
+        """Prepare or adopt routes. Return the error, empty on success."""
         tables = order.get("put") or order["prepare"]
         try:
             if "prepare" in order or self._prepared is None or self._prepared[0] != tables:
@@ -125,5 +126,5 @@ class Obedience:
 
 
 def tables_of(routes: RouteTable) -> list[dict[str, Any]]:
-    """Gives routes as another process can read them with `routes_of`; secrets stay where they are, and it reads them there."""
+    """Return routes as tables for `routes_of` in another process, which reads their secrets itself."""
     return [route.model_dump(mode="json", exclude_unset=True) for route in routes.routes]

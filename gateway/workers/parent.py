@@ -1,4 +1,4 @@
-"""Several workers on one port, and the parent that starts them, knows how they are and replaces them."""
+"""Start, watch and replace the workers of a gateway: the parent process."""
 
 import asyncio
 import json
@@ -34,27 +34,27 @@ from .running import listening_facts, stop_at_signal
 log = structlog.get_logger()
 
 _ENDING_SECONDS = 10.0
-"""What a worker may need to end, once it has drained and said so: killed before, it would lose what it counted last. With a grace time of
-its default that is 20 s, of the 30 that the compose file gives."""
+"""Seconds a worker has to exit after draining. Killed earlier, it would lose its last metrics. With the default drain time that makes
+20 s, within the 30 s that the compose file allows."""
 _STEADY_SECONDS = 10.0
-"""A worker that served so long is replaced at once when it ends."""
+"""A worker that served for at least this time is replaced at once."""
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 30.0
 _LONGEST_DIRECTORY = 98
-"""In bytes: a socket in it adds five, and its path may have 103 on BSDs, 107 on Linux (unix(7))."""
+"""In bytes. A socket's name adds five, and its path may have 103 bytes on BSDs, 107 on Linux (unix(7))."""
 _ASK_SECONDS = 1.0
-"""From one look at the workers' figures to the next: so much of them is lost when one is killed."""
+"""Interval at which the parent reads the workers' metrics: a killed worker loses at most this much."""
 
 
 class WorkerFailed(Exception):
-    """A worker ended before it ever served; it has said why on standard error, unless it was killed."""
+    """A worker ended before it ever served. Unless killed, it has printed the reason on standard error."""
 
     def __init__(self, number: int, status: int) -> None:
-        super().__init__(f"worker {number} ended at its start: {_describe(status)}")
+        super().__init__(f"worker {number} failed to start: {_describe(status)}")
         self.status = status
 
 
 class Workers:
-    """All of them, kept alive until they drain."""
+    """All workers, restarted until they drain."""
 
     def __init__(self, settings: Settings, routes: RouteTable, sets: Sequence[Addresses], directory: str, counts: int) -> None:
         key = secrets.token_bytes(16)
@@ -74,17 +74,17 @@ class Workers:
 
     @property
     def draining(self) -> bool:
-        """Whether the gateway shuts down."""
+        """Whether the gateway is shutting down."""
         return self._stopping.is_set()
 
     async def until_ready(self) -> None:
-        """Returns when all have been ready for the first time."""
+        """Wait until every worker has been ready once."""
         await self._all_ready.wait()
 
     async def serve(self, stop: asyncio.Event) -> bool:
-        """Keeps all workers alive until `stop`, then drains them; tells whether each of them ended in time.
+        """Keep all workers running until `stop`, then drain them. Return whether all ended in time.
 
-        Raises WorkerFailed, or OSError, when one cannot be started at all.
+        Raises WorkerFailed or OSError if a worker cannot start at all.
         """
         try:
             async with asyncio.TaskGroup() as group:
@@ -100,7 +100,7 @@ class Workers:
         return draining.result()
 
     async def ask_for_figures(self) -> None:
-        """Brings `totals` up to date, as far as workers answer."""
+        """Update `totals` from each worker that answers."""
         await asyncio.gather(*(self._ask_for_figures(worker) for worker in self.workers))
 
     async def _ask_for_figures(self, worker: Worker) -> None:
@@ -110,7 +110,7 @@ class Workers:
         try:
             _, _, text = await worker.ask("/metrics")
         except (TimeoutError, aiohttp.ClientError):
-            return  # starting, ending or stuck: what it said last holds, and /readyz tells
+            return  # starting, ending or stuck: its last metrics stay valid, and /readyz reports it
         if worker.process is process:
             self.totals.take(worker.number, text.decode())
 
@@ -120,7 +120,7 @@ class Workers:
             await self.ask_for_figures()
 
     async def _watch(self) -> None:
-        """Kills workers whose event loop is stuck; like all that end they are started again."""
+        """Kill workers whose event loop is stuck. They are restarted like all that end."""
         while self._silence_seconds:
             await asyncio.sleep(self._silence_seconds / BEATS)
             for worker in self.workers:
@@ -133,7 +133,7 @@ class Workers:
                     process.kill()
 
     async def _keep(self, worker: Worker) -> None:
-        """Starts a worker again whenever it has ended, after a pause that doubles when it does not serve long."""
+        """Restart a worker whenever it ends, after a back-off that doubles while it serves only briefly."""
         loop = asyncio.get_running_loop()
         pause = 0.0
         while not self.draining:
@@ -145,7 +145,7 @@ class Workers:
             except OSError as error:
                 if not worker.served:
                     raise
-                end = f"it could not be started: {error}"
+                end = f"cannot be started: {error}"
             if self.draining:
                 return
             pause = (
@@ -161,14 +161,14 @@ class Workers:
                 self.restarts += 1
 
     async def _live(self, worker: Worker) -> int:
-        """Is the life of one process, from its start to its exit status."""
+        """Run one worker process until it exits, and return its exit status."""
         ours, theirs = socket.socketpair()
         with theirs:
             descriptors = [theirs.fileno(), self._counts_file, *(sock.fileno() for addresses in self._sets for sock in addresses)]
             place = json.dumps(asdict(self._place(worker.number, theirs.fileno())))
             command = (sys.executable, "-m", "gateway.workers.worker", place)
             worker.state, worker.ready_at = "starting", math.inf
-            worker.process = process = await asyncio.create_subprocess_exec(  # in a session of its own: Ctrl-C is for the parent
+            worker.process = process = await asyncio.create_subprocess_exec(  # in its own session, so that Ctrl-C reaches only the parent
                 *command, stdin=asyncio.subprocess.DEVNULL, pass_fds=descriptors, start_new_session=True
             )
         worker.channel = channel = await Channel.open(ours)
@@ -216,7 +216,7 @@ class Workers:
                 self._all_ready.set()
 
     def _spread(self) -> None:
-        """Lets those who are there accept what comes for those who are not. At first all wait for all, or the quickest would get most."""
+        """Make ready workers accept connections for absent ones, except those that never served: else the first worker would get most."""
         away = [worker.number for worker in self.workers if worker.served and worker.state != "ready"]
         for worker in self.workers:
             if worker.state == "ready" and worker.channel is not None and not self.draining:
@@ -243,16 +243,16 @@ class Workers:
 
 
 async def serve_with_workers(settings: Settings, routes: RouteTable) -> bool:
-    """Serves with `settings.workers` workers until a signal, then drains them; tells whether each ended in time.
+    """Serve with `settings.workers` workers until a signal, then drain them. Return whether all ended in time.
 
-    Raises OSError when a port cannot be had, WorkerFailed when a worker ends before it has served.
+    Raises OSError if a port cannot be bound, WorkerFailed if a worker ends before it serves.
     """
     stop = stop_at_signal()
     sets = bind_listeners(settings.host, settings.port, settings.workers)
     url = url_of(settings.host, sets[0])
     with tempfile.TemporaryDirectory(prefix="gateway-", ignore_cleanup_errors=True) as directory, tempfile.TemporaryFile() as counts:
         if len(os.fsencode(directory)) > _LONGEST_DIRECTORY:
-            raise OSError(f"{directory} is too long a path for Unix sockets: set TMPDIR to a directory with a shorter one")
+            raise OSError(f"the path {directory} is too long for Unix sockets: set TMPDIR to a directory with a shorter path")
         counts.truncate(OpenCounts.size(len(sets)))
         workers = Workers(settings, routes, sets, directory, counts.fileno())
         reload = Reload(settings, partial(replace_in_all, workers, prepare_seconds=settings.drain_seconds), workers.timeline)

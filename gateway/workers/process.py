@@ -1,4 +1,4 @@
-"""The workers of a gateway, as their parent knows them."""
+"""One worker, as seen by the parent."""
 
 import asyncio
 import contextlib
@@ -17,16 +17,16 @@ _ANSWER_SECONDS = 2.0
 
 
 class Worker:
-    """One of the workers, whichever process it is at the moment."""
+    """One of the workers, independent of the process that currently runs it."""
 
     def __init__(self, number: int, admin_path: str) -> None:
         self.number = number
         self.state = "starting"
-        """`starting`, `ready`, `leaving` (drains by itself) or `gone`."""
+        """`starting`, `ready`, `leaving` (draining on its own) or `gone`."""
         self.served = False
-        """Whether any process of it was ever ready."""
+        """Whether any of its processes was ever ready."""
         self.ready_at = math.inf
-        """When its process began to serve, by the loop's clock."""
+        """Time at which its process became ready, on the loop's clock."""
         self.process: asyncio.subprocess.Process | None = None
         self.channel: Channel | None = None
         self.pulse = Pulse()
@@ -36,16 +36,16 @@ class Worker:
         return f"<Worker {self.number} {self.state} pid={self.process and self.process.pid}>"
 
     async def ask(self, target: str, method: str = "GET", body: bytes = b"") -> tuple[int, str, bytes]:
-        """Gives status, content type and body of an answer of its admin surface.
+        """Return status, content type and body from the worker's admin endpoints.
 
-        Raises TimeoutError or aiohttp.ClientError when there is none.
+        Raises TimeoutError or aiohttp.ClientError if the worker does not answer.
         """
         async with asyncio.timeout(_ANSWER_SECONDS), self.open(target, method, body) as answer:
             return answer.status, answer.headers.get("Content-Type", ""), await answer.read()
 
     @contextlib.asynccontextmanager
     async def open(self, target: str, method: str = "GET", body: bytes = b"") -> AsyncIterator[aiohttp.ClientResponse]:
-        """Gives an answer of its admin surface while the context is open, for as long as that takes. Raises the same."""
+        """Yield a response from the worker's admin endpoints, without a time limit. Raises the same errors as `ask`."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_ANSWER_SECONDS)
         async with (
             aiohttp.ClientSession(connector=aiohttp.UnixConnector(self._admin_path), timeout=timeout) as session,
@@ -54,7 +54,7 @@ class Worker:
             yield answer
 
     def drain(self) -> None:
-        """Lets it end, together with all others."""
+        """Tell the worker to drain, together with all others."""
         if self.state == "ready" and self.channel is not None:
             self.channel.tell(drain=True)
         elif self.state == "starting" and self.process is not None and self.process.returncode is None:

@@ -1,17 +1,17 @@
-"""Whether the event loops of workers turn: each tells the parent so from time to time, and one that has fallen silent is stuck."""
+"""Detect stuck event loops: each worker sends regular beats to the parent, and a silent one is stuck."""
 
 import asyncio
 
 from .channel import Channel
 
 BEATS = 5
-"""So many are due within the time after which a worker that has told nothing counts as stuck."""
+"""Beats due within the silence after which a worker counts as stuck."""
 
 
 class Pulse:
-    """What the parent feels of one worker.
+    """The beats of one worker, counted by the parent.
 
-    Beats that are due are counted, not seconds: what stops the parent as well, a suspended or overloaded machine, lets none become due.
+    The parent counts due beats, not seconds: when a suspended or overloaded machine stops the parent too, no beats become due.
     """
 
     def __init__(self) -> None:
@@ -21,17 +21,17 @@ class Pulse:
         return f"<Pulse missing={self._missing}>"
 
     def note(self) -> None:
-        """Takes note that the worker has told something."""
+        """Record a message from the worker."""
         self._missing = 0
 
     def is_missing(self) -> bool:
-        """Is asked once for each beat that is due; tells whether there has been none for too long."""
+        """Return whether too many beats are missing. Call it once for each due beat."""
         self._missing += 1
         return self._missing > BEATS
 
 
 async def beat(channel: Channel, silence_seconds: float) -> None:
-    """Tells the parent that the event loop turns, often enough for a parent that waits for so long; 0: never."""
+    """Send beats to the parent, often enough for its limit of `silence_seconds`. 0: never."""
     while silence_seconds:
         await asyncio.sleep(silence_seconds / BEATS)
         channel.tell(beat=True)

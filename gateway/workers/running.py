@@ -1,4 +1,4 @@
-"""What every process of a gateway does that serves: its event loop, its signals, its first log line."""
+"""Shared by all serving processes of a gateway: the event loop, the signals and the first log line."""
 
 import asyncio
 import gc
@@ -16,17 +16,17 @@ T = TypeVar("T")
 
 
 def run(serving: Coroutine[Any, Any, T]) -> T:
-    """Runs the loop of a process that has many connections and lives long."""
+    """Run the event loop, tuned for a long-lived process with many connections."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two descriptors a stream
-    sys.setswitchinterval(0.001)  # the loop waits so long for the interpreter's lock, which the store's threads take too
-    gc.freeze()  # what is there now stays; the collector need not look at it again and again
+    sys.setswitchinterval(0.001)  # the loop waits at most 1 ms for the GIL, which the store's threads hold too
+    gc.freeze()  # spares the collector the objects that stay for good
     gc.set_threshold(5_000, 20, 50)
     return uvloop.run(serving)
 
 
 def stop_at_signal() -> asyncio.Event:
-    """Gives an event that SIGTERM and SIGINT set."""
+    """Return an event that SIGTERM and SIGINT set."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -34,5 +34,5 @@ def stop_at_signal() -> asyncio.Event:
 
 
 def listening_facts(url: str, admin: str, routes: RouteTable) -> dict[str, object]:
-    """Gives what the log says when everything can be served."""
+    """Return the fields of the log line that announces the gateway."""
     return {"url": url, "admin": admin, "routes": {route.path: route.upstream for route in routes.routes}}

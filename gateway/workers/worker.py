@@ -1,4 +1,4 @@
-"""A process that serves: the only one, or (`python -m gateway.workers.worker`, which the parent starts) one of several on one port."""
+"""A serving process: the only one, or one of several workers, which the parent starts as `python -m gateway.workers.worker`."""
 
 import asyncio
 import json
@@ -32,11 +32,11 @@ from .running import listening_facts, run, stop_at_signal
 log = structlog.get_logger()
 
 _HANDOVER_SECONDS = 0.2
-"""What the requests of connections that were accepted last may take to come, before a worker that leaves refuses them."""
+"""Seconds in which requests on just accepted connections may arrive before a leaving worker rejects them."""
 
 
 async def serve_alone(settings: Settings, routes: RouteTable, tracing: Tracing | None) -> None:
-    """Serves as the only process until a signal, then drains. Raises OSError when a port cannot be had."""
+    """Serve as the only process until a signal, then drain. Raises OSError if a port cannot be bound."""
     stop = stop_at_signal()
     sets = bind_listeners(settings.host, settings.port)
     url = url_of(settings.host, sets[0])
@@ -61,7 +61,7 @@ async def _serve_among_others(settings: Settings, place: Place, tracing: Tracing
     plan = await channel.hear()
     if plan is None:
         _tidy(place)
-        return  # the parent ended before this began
+        return  # the parent ended before this worker started
     routes = routes_of(plan["routes"])
     counts = OpenCounts(place.counts, bytes.fromhex(plan["key"]), len(place.sets), place.number)
     listeners = Listeners([[_inherited(number) for number in numbers] for numbers in place.sets], place.number)
@@ -79,7 +79,7 @@ async def _serve_among_others(settings: Settings, place: Place, tracing: Tracing
         leaving = asyncio.create_task(signalled.wait())
         await asyncio.wait((obeying, leaving), return_when=asyncio.FIRST_COMPLETED)
         leaving.cancel()
-        if not obeying.done():  # the signal was for this worker: the others take over at once, and the parent starts a new one
+        if not obeying.done():  # the signal was for this worker only: the others take over at once, and the parent starts a new one
             await listeners.leave()
             channel.tell(state="leaving")
             await asyncio.sleep(_HANDOVER_SECONDS)
@@ -87,22 +87,22 @@ async def _serve_among_others(settings: Settings, place: Place, tracing: Tracing
     if obeying.done() and not obeying.result():
         _tidy(place)
     beating.cancel()
-    obeying.cancel()  # before the channel closes, which looks as if the parent were gone
+    obeying.cancel()  # before the channel closes, which would look like the parent's end
     channel.tell(figures=gateway.figures())
     await channel.close()
 
 
 def _leave_reloading_to_parent() -> None:
-    log.info("SIGHUP to one worker does nothing; send it to the parent", parent=os.getppid())
+    log.info("a worker ignores SIGHUP; send it to the parent", parent=os.getppid())
 
 
 def _tidy(place: Place) -> None:
-    """Removes what the parent would remove if it were there; nobody else asks at the sockets in it."""
-    shutil.rmtree(place.directory, ignore_errors=True)  # another worker may do the same
+    """Remove the sockets' directory in place of the parent that is gone."""
+    shutil.rmtree(place.directory, ignore_errors=True)  # another worker may remove it at the same time
 
 
 async def _obey(channel: Channel, listeners: Listeners, opened: "asyncio.Future[Gateway]", leave: asyncio.Event) -> bool:
-    """Does what the parent says until all workers are to drain; tells whether the parent is still there then."""
+    """Obey the parent until it orders all workers to drain. Return False if the parent is gone instead."""
     obedience = Obedience()
     while (message := await channel.hear()) is not None:
         if "drain" in message:
@@ -114,14 +114,14 @@ async def _obey(channel: Channel, listeners: Listeners, opened: "asyncio.Future[
             obstacle = await obedience.obey((await opened).routing, message)
             channel.tell(done=message["order"], obstacle=obstacle)
             if obstacle and "put" in message:
-                log.error("leaving, because the new routes cannot be served here", reason=obstacle)
+                log.error("worker leaves: it cannot serve the new routes", reason=obstacle)
                 leave.set()
             continue
         try:
             await listeners.adopt(message["adopt"])
-        except OSError as error:  # too many open files; what it has goes on
+        except OSError as error:  # too many open files; open connections continue
             log.error("cannot accept for other workers", reason=str(error))
-    log.warning("the parent is gone, draining")
+    log.warning("parent is gone, draining")
     return False
 
 
@@ -132,7 +132,7 @@ def _inherited(descriptor: int) -> socket.socket:
 
 
 def main() -> None:
-    """Serves as one of several workers; the command line is a `Place` as JSON, and the rest comes over its channel."""
+    """Serve as one of several workers. The command line is a `Place` as JSON; the channel carries the rest."""
     place = Place(**json.loads(sys.argv[1]))
     settings = settings_or_exit(Settings)
     configure_logs("gateway", settings.log_level, worker=place.number)

@@ -174,6 +174,6 @@ async def test_worker_that_dies_before_it_ever_served_ends_the_start(tmp_path: P
         os.kill(pids[0], signal.SIGKILL)
         out, err = await asyncio.to_thread(parent.communicate)
     assert (parent.returncode, out) == (1, "")
-    assert re.fullmatch(r"gateway: worker [01] ended at its start: killed by SIGKILL\n", err), err
+    assert re.fullmatch(r"gateway: worker [01] failed to start: killed by SIGKILL\n", err), err
     assert ended(pids)
     assert [*tmp_path.iterdir()] == []
