@@ -1,1 +1,1 @@
-"""Which upstream serves a path, and how that is read, checked and changed while the gateway runs."""
+"""Map paths to upstreams: read, check and reload routes."""

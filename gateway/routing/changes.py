@@ -1,4 +1,4 @@
-"""In what two tables of routes differ."""
+"""Compare two tables of routes."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -8,7 +8,7 @@ from .route_table import RouteTable
 
 @dataclass(frozen=True, slots=True)
 class RouteChanges:
-    """The paths of routes, in order."""
+    """Paths of the routes that differ, sorted."""
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
@@ -16,7 +16,7 @@ class RouteChanges:
 
     @classmethod
     def between(cls, old: RouteTable, new: RouteTable) -> Self:
-        """Compares; a route has changed too when a secret that it names has."""
+        """Compare two tables. A route has also changed if the value of a secret that it names has."""
         before, after = ({route.path: route for route in table.routes} for table in (old, new))
         changed = (path for path in before.keys() & after.keys() if before[path] != after[path])
         return cls(tuple(sorted(after.keys() - before.keys())), tuple(sorted(before.keys() - after.keys())), tuple(sorted(changed)))

@@ -1,4 +1,4 @@
-"""`python -m gateway check`: whether the gateway would start with these settings and routes."""
+"""Run `python -m gateway check`: validate settings and routes without starting the gateway."""
 
 import argparse
 import sys
@@ -12,14 +12,14 @@ from .route_table import RouteError, RouteTable, read_routes, single_route
 
 
 def read_routes_of(settings: Settings) -> RouteTable:
-    """Gives the routes that a gateway with these settings has. Raises RouteError."""
+    """Return the routes of a gateway with these settings. Raises RouteError if they are wrong."""
     return read_routes(settings.config, settings.upstream) if settings.config else single_route(settings.upstream)
 
 
 def check(arguments: Sequence[str]) -> int:
-    """Says what is wrong, as the start would; gives the exit status, 2 when something is."""
-    parser = argparse.ArgumentParser("python -m gateway check", description="Checks settings and routes, and starts nothing.")
-    parser.add_argument("file", nargs="?", type=Path, help="a file of routes; that of GATEWAY_CONFIG when it is missing")
+    """Print the routes, or the error that a start would give. Return the exit status, 2 on an error."""
+    parser = argparse.ArgumentParser("python -m gateway check", description="Check settings and routes without starting the gateway.")
+    parser.add_argument("file", nargs="?", type=Path, help="the routes file; default GATEWAY_CONFIG")
     file = parse_arguments(parser, Settings, arguments).file
     settings = settings_or_exit(Settings)
     if file is not None:

@@ -1,4 +1,4 @@
-"""What is wrong with a route, said to whoever wrote it."""
+"""Describe errors in a route for the operator who wrote it."""
 
 import difflib
 import re
@@ -14,10 +14,10 @@ _TABLES: dict[str, type[BaseModel]] = {"cors": Cors}
 
 
 def describe(problem: Mapping[str, Any], number: int, table: Mapping[str, Any], route: type[BaseModel]) -> str:
-    """Gives the sentence for one of pydantic's findings in the table of the route with this number, counted from 1."""
+    """Return the message for one of pydantic's errors in the route table with this number, counted from 1."""
     key = ".".join(str(part) for part in problem["loc"])
     where = f"route {number} ({table.get('path', 'without path')!s})"
-    if not key:  # the keys do not fit together
+    if not key:  # keys that contradict each other
         return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
     if problem["loc"][0] == "auth":
         return f"{where}: {describe_auth(problem)}"
@@ -28,6 +28,6 @@ def describe(problem: Mapping[str, Any], number: int, table: Mapping[str, Any], 
         return f"{where}: unknown key {key!r}, the nearest is {nearest!r}; allowed are {', '.join(allowed)}"
     if problem["type"] == "missing":
         return f"{where}: key {key!r} is missing"
-    got = re.sub(r"//[^/@]*@", "//***@", repr(problem["input"]))  # credentials stay out of logs
+    got = re.sub(r"//[^/@]*@", "//***@", repr(problem["input"]))  # keeps credentials out of logs
     message = problem["msg"].removeprefix("Value error, ").replace("valid tuple", "array").replace("valid dictionary", "table")
     return f"{where}: {key} = {got}: {message}"

@@ -1,4 +1,4 @@
-"""New routes while the gateway runs: read again, checked, and put in the place of the old ones, or refused with a reason."""
+"""Reload routes while the gateway runs: read and check them, then replace the old ones, or reject them with a reason."""
 
 import asyncio
 import contextlib
@@ -26,13 +26,13 @@ DRAINING = "the gateway is shutting down"
 
 
 class ReloadFailed(Exception):
-    """The routes are right, and yet cannot be put in place; the message says what is in the way."""
+    """The routes are valid but cannot be served. The message gives the reason."""
 
 
 class Reload(Collector):
-    """Reads GATEWAY_CONFIG again, one time after the other, and counts how that went.
+    """Reload GATEWAY_CONFIG, one reload at a time, and count the results.
 
-    `replace` puts a table in place everywhere, or nowhere and raises ReloadFailed. `timeline` is marked either way.
+    `replace` puts a table into force everywhere, or nowhere and raises ReloadFailed. Both outcomes are marked on `timeline`.
     """
 
     def __init__(self, settings: Settings, replace: Callable[[RouteTable], Awaitable[RouteChanges]], timeline: Timeline) -> None:
@@ -47,14 +47,14 @@ class Reload(Collector):
         return f"<Reload {dict(self._results)}>"
 
     async def reload(self) -> RouteChanges:
-        """Gives what is different now. Raises RouteError or ReloadFailed, when nothing is."""
+        """Reload the routes and return the changes. Raises RouteError or ReloadFailed if the old routes stay in force."""
         async with self._turn:
             try:
                 changes = await self._replace(self._read())
             except (RouteError, ReloadFailed) as error:
                 self._results["refused"] += 1
                 self._timeline.mark(NOT_RELOADED, "", detail=str(error))
-                log.error("routes not reloaded, the old ones hold", reason=str(error))
+                log.error("routes not reloaded; the old ones stay in force", reason=str(error))
                 raise
             self._results["done"] += 1
             self._loaded_at = time.time()
@@ -64,20 +64,22 @@ class Reload(Collector):
 
     def _read(self) -> RouteTable:
         if self._settings.config is None:
-            raise RouteError("GATEWAY_CONFIG is not set, so there is no file to read again")
+            raise RouteError("GATEWAY_CONFIG is not set, so there is no file to reload")
         return read_routes(self._settings.config, self._settings.upstream)
 
     def collect(self) -> Iterator[Metric]:
-        """Gives the figures for Prometheus."""
-        reloads = CounterMetricFamily("gateway_reloads_total", "Times that the routes were read again, by result.", labels=["result"])
+        """Yield the metrics for Prometheus."""
+        reloads = CounterMetricFamily("gateway_reloads_total", "Reloads of the routes, by result.", labels=["result"])
         for result, count in self._results.items():
             reloads.add_metric([result], count)
         yield reloads
-        yield GaugeMetricFamily("gateway_config_loaded_timestamp_seconds", "When the routes that hold were read.", self._loaded_at)
+        yield GaugeMetricFamily(
+            "gateway_config_loaded_timestamp_seconds", "Unix time at which the current routes were loaded.", self._loaded_at
+        )
 
     @contextlib.asynccontextmanager
     async def at_hangup(self) -> AsyncIterator[None]:
-        """Reloads at each SIGHUP while the context is open. One that was blocked until then counts, those that come later do not."""
+        """Reload at each SIGHUP while the context is open, including one that was blocked before. Later ones are blocked again."""
         wanted = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, wanted.set)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
@@ -85,22 +87,22 @@ class Reload(Collector):
         try:
             yield
         finally:
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # it would end the process when the loop is closed
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # without the loop's handler, SIGHUP would end the process
             heeding.cancel()
 
     async def _heed(self, wanted: asyncio.Event) -> None:
         while await wanted.wait():
             wanted.clear()
-            with contextlib.suppress(RouteError, ReloadFailed):  # the log says it
+            with contextlib.suppress(RouteError, ReloadFailed):  # already logged
                 await self.reload()
 
 
 def _describe(changes: RouteChanges) -> str:
-    return "; ".join(f"{what} {', '.join(paths)}" for what, paths in asdict(changes).items() if paths) or "nothing is different"
+    return "; ".join(f"{what} {', '.join(paths)}" for what, paths in asdict(changes).items() if paths) or "no changes"
 
 
 def add_reload(app: web.Application, reload: Reload) -> None:
-    """Adds `POST /reload`: 200 with the paths of routes that were added, removed and changed, or why the old ones hold, 422 or 503."""
+    """Add `POST /reload`: 200 with the paths of added, removed and changed routes; 422 or 503 with the reason why the old ones stay."""
 
     async def answer(_request: web.Request) -> web.Response:
         try:

@@ -1,4 +1,4 @@
-"""The table of routes: which route serves a path; read from a TOML file."""
+"""The table of routes: read it from a TOML file, and find the route of a path."""
 
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -14,49 +14,51 @@ from .routes import Route, is_below
 
 
 class RouteError(ValueError):
-    """The routes make no sense; the message names file, route and key, and says what is allowed."""
+    """The routes are invalid. The message names file, route and key, and what is allowed."""
 
 
 class RouteTable:
-    """Finds the route of a path: the longest matching prefix.
+    """Find the route of a path: the longest matching prefix. `replace` changes the routes for all holders of the table.
 
-    `replace` lets whoever holds the table find other routes from then on.
+    Raises RouteError if there is no route, or a path twice.
     """
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self.routes = tuple(sorted(routes, key=lambda route: len(route.path), reverse=True))
-        """Longest prefix first."""
+        """The routes, longest prefix first."""
         paths = [route.path for route in self.routes]
         for path in paths:
             if paths.count(path) > 1:
-                raise RouteError(f"two routes have the path {path!r}")
+                raise RouteError(f"each route needs its own path, got {path!r} twice")
         if not paths:
-            raise RouteError("there is no route; at least one [[routes]] table with path and upstream is needed")
+            raise RouteError("no routes: at least one [[routes]] table with path and upstream is needed")
         self._note_guards()
 
     def _note_guards(self) -> None:
         self.guarded = any(route.auth is not None and route.auth.kind != "none" for route in self.routes)
-        """Whether a route authenticates its clients, so that it matters which route an upstream takes a path for."""
+        """Whether any route authenticates clients, so that gateway and upstream must agree on a path's route."""
 
     def route_of(self, path: str) -> Route:
-        """Gives the route with this very path prefix; one with defaults when it is gone."""
+        """Return the route with exactly this path prefix, or a route with defaults if it is gone."""
         gone = Route.model_validate({"path": path, "upstream": "http://gone.invalid", "mode": "resumable"})
         return next((route for route in self.routes if route.path == path), gone)
 
     def cors_of_streams(self, origin: str, path: str | None = None) -> Cors | None:
-        """Gives what holds for answers about a kept stream of the route `path`; without one, as nobody knows the route of a stream that
-        is not there, a table that lets pages of `origin` read. None when there is none."""
+        """Return the CORS table for answers about a kept stream of the route `path`, None if there is none.
+
+        An unknown stream has no route, so `path` is None: then return any resumable route's table that allows `origin`.
+        """
         if path is not None:
             return next((route.cors for route in self.routes if route.path == path), None)
         tables = (route.cors for route in self.routes if route.mode == "resumable" and route.cors is not None)
         return next((cors for cors in tables if cors.allows(origin)), None)
 
     def key_sources(self) -> Iterator[KeySource]:
-        """Gives where the keys of token issuers come from."""
+        """Return the sources of token issuers' keys."""
         return (route.auth.key_source for route in self.routes if route.auth is not None and route.auth.key_source is not None)
 
     def subject_fields(self, route: Route) -> frozenset[str]:
-        """Return the fields that tell the upstream of `route` who asks, on this or another route to its origin; in lower case."""
+        """Return the header fields, in lower case, that name the subject to the upstream of `route`, on any route to its origin."""
         origin = route.upstream_origin
         return frozenset(
             each.auth.subject_header.lower()
@@ -65,22 +67,22 @@ class RouteTable:
         )
 
     def replace(self, other: "RouteTable") -> None:
-        """Takes the routes of another table; those that are equal stay the same objects."""
+        """Take over the routes of another table. Equal routes stay the same objects."""
         mine = {route.path: route for route in self.routes}
         self.routes = tuple(mine[route.path] if mine.get(route.path) == route else route for route in other.routes)
         self._note_guards()
 
     def find(self, path: str) -> Route | None:
-        """Gives the route of `path` (percent-encoded, without query), None when there is none."""
+        """Return the route of `path` (percent-encoded, without query), None if there is none."""
         for route in self.routes:
             if route.matches(path):
                 return route
         return None
 
     def find_ignoring_case(self, path: str) -> Route | None:
-        """Return the route that an upstream which ignores case takes `path` for.
+        """Return the route of `path` as seen by an upstream that ignores case.
 
-        Of two routes that differ only in case it is the one that `find` gives.
+        Of two routes that differ only in case, return the one that `find` returns.
         """
         lower = path.lower()
         found = next((route for route in self.routes if is_below(lower, route.lower_path)), None)
@@ -89,9 +91,9 @@ class RouteTable:
 
 
 def read_routes(file: Path, upstream: str = "") -> RouteTable:
-    """Reads the `[[routes]]` of a TOML file; those without an upstream get `upstream`, unless it is empty.
+    """Read the `[[routes]]` of a TOML file. Routes without an upstream get `upstream`, unless it is empty.
 
-    Raises RouteError, which says file, line or key, what was got and what is allowed.
+    Raises RouteError if the file is unreadable or invalid. It names file, line or key, the value, and what is allowed.
     """
     try:
         document = tomllib.loads(file.read_text("utf-8"))
@@ -101,7 +103,7 @@ def read_routes(file: Path, upstream: str = "") -> RouteTable:
         raise RouteError(f"{file}: arrays or tables are nested too deeply") from error
     unknown = sorted(set(document) - {"routes"})
     if unknown:
-        raise RouteError(f"{file}: unknown key {unknown[0]!r}, allowed is routes")
+        raise RouteError(f"{file}: unknown key {unknown[0]!r}; the only key allowed is routes")
     tables = document.get("routes", [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise RouteError(f"{file}: routes must be an array of tables, written [[routes]]")
@@ -112,15 +114,12 @@ def read_routes(file: Path, upstream: str = "") -> RouteTable:
 
 
 def routes_of(tables: Iterable[dict[str, Any]]) -> RouteTable:
-    """Gives the routes that stand in `[[routes]]` tables. Raises RouteError."""
+    """Return the routes of `[[routes]]` tables. Raises RouteError if they are invalid."""
     return RouteTable(_read_route(table, number) for number, table in enumerate(tables, 1))
 
 
 def single_route(upstream: str) -> RouteTable:
-    """Gives the table with one route that sends everything to `upstream`, all else at its default.
-
-    Raises RouteError.
-    """
+    """Return a table with one route that sends every path to `upstream`. Raises RouteError if `upstream` is not a valid URL."""
     return routes_of([{"path": "/", "upstream": upstream}])
 
 

@@ -1,4 +1,4 @@
-"""A route: which upstream serves a path, and how."""
+"""A route: the upstream that serves a path, and how."""
 
 import hashlib
 import re
@@ -46,7 +46,7 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 
 
 _KEYS_OF_REQUESTS = ("methods", "query_parameters", "auth", "cors")
-"""Keys that say who may ask, and not what a shared stream is."""
+"""Keys that restrict requests and do not change a shared stream."""
 
 
 class Route(BaseModel):
@@ -55,116 +55,117 @@ class Route(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     path: str
-    """Path prefix that this route serves. `/api` serves `/api` and `/api/…`, `/api/` only what is below it, `/` everything."""
+    """Path prefix of this route. `/api` serves `/api` and `/api/…`, `/api/` only paths below it, `/` every path."""
     upstream: str
-    """An http or https URL; GATEWAY_UPSTREAM when it is missing. The request's path and query are appended to its path, as they came."""
+    """An http or https URL, by default GATEWAY_UPSTREAM. The request's path and query are appended unchanged to its path."""
     mode: Literal["direct", "shared", "resumable"] = "direct"
-    """`direct`: one upstream request per downstream request. `shared`: one for all GETs of the same URL, whoever asks. `resumable`: one per
-    request, whose event stream is kept, so that a client that was cut off comes back for the rest; for POST, or for `methods`."""
+    """`direct`: one upstream request per client request. `shared`: one for all GETs of the same URL, whichever client sends them.
+    `resumable`: one per request, whose event stream is kept, so that a disconnected client can resume it; for POST, or for `methods`."""
     methods: tuple[str, ...] = ()
-    """Allowed methods, all when empty. Others are answered 405."""
+    """Allowed methods; empty allows all. Others get 405."""
     query_parameters: tuple[str, ...] | None = None
-    """Names of the query parameters that requests may have, beside those of other keys and the last event ID. Others are answered 400.
-    Without it any parameter passes."""
+    """Allowed query parameters, besides those of other keys and of the last event ID. Others get 400. Without this key all are allowed."""
     connect_timeout_seconds: float = Field(5.0, gt=0)
-    """For how long the gateway tries to connect to the upstream; then 502, or 504 when the upstream did not answer. A refused connection is
-    tried again meanwhile, whatever the method: nothing of the request has been sent."""
+    """Time limit for connecting to the upstream; then 502, or 504 if the upstream did not answer. Refused connections are retried within
+    it, for any method, because nothing of the request has been sent."""
     first_byte_timeout_seconds: float = Field(60.0, ge=0)
-    """How long the upstream's head may take after the last byte of the request, connecting included; then 504. 0: no limit."""
+    """Time limit for the upstream's response head after the last byte of the request, including connecting; then 504. 0: no limit."""
     body_timeout_seconds: float = Field(60.0, ge=0)
-    """How long the body of a request may go without bringing 256 bytes, as far as it is waited for; then 408. 0: no limit."""
+    """Time limit for each 256 bytes of a request body while the gateway waits for it; then 408. 0: no limit."""
     idle_timeout_seconds: float = Field(0.0, ge=0)
-    """How long the upstream may be silent within a response; then it is lost. 0: no limit (TCP keep-alive finds dead hosts)."""
+    """Time limit for silence within an upstream's response; then the upstream is lost. 0: no limit (TCP keep-alive detects dead hosts)."""
     heartbeat_seconds: float = Field(15.0, ge=0)
-    """An event stream without a write for this time gets a comment (`:`), as a block of its own while it has shown no `id`. 0: none."""
+    """Interval of heartbeats: an event stream without a write for this time gets a comment (`:`), in a block of its own until the stream
+    has shown an `id`. 0: none."""
     max_block_bytes: int = Field(DEFAULT_MAX_BLOCK_BYTES, ge=1)
-    """Largest event block in bytes; a larger one ends the stream as an upstream loss does."""
+    """Largest event block in bytes. A larger one ends the stream like a lost upstream."""
     on_upstream_loss: Literal["abort", "error-event"] = "abort"
-    """What a cut event stream ends with: an aborted connection, or an `event: error` block and a clean end."""
+    """How the gateway ends an event stream that its upstream cut: abort the connection, or send an `event: error` block and end cleanly."""
     share_by: tuple[str, ...] = ()
-    """shared: request header fields that say who asks, such as `authorization`. They are forwarded, and only requests that agree in them
-    share a stream."""
+    """shared: request header fields that identify the client, such as `authorization`. They are forwarded, and only requests with equal
+    values share a stream."""
     public: bool = False
-    """shared: everybody gets the same whoever they are. `Authorization` and `Cookie` are not forwarded, unless `share_by` names them."""
+    """shared: every client gets the same stream. `Authorization` and `Cookie` are not forwarded, unless `share_by` names them."""
     begin_parameters: tuple[str, ...] = ()
-    """shared: query parameters by which a client says where to begin, such as `from`. They make no stream of their own: what they ask
-    for is fetched by itself and followed by what is shared."""
+    """shared: query parameters that select where a client starts, such as `from`. They do not make a separate stream: the gateway fetches
+    that part separately and continues with the shared stream."""
     private_parameters: tuple[str, ...] = ()
-    """shared: query parameters, such as `limit`, that make an answer nobody else's; such requests go as in mode direct."""
+    """shared: query parameters, such as `limit`, whose answers must not be shared. Such requests are handled as in mode direct."""
     wait_seconds: float = Field(10.0, ge=0)
-    """How long a new subscriber waits for an upstream that is down, which is tried again meanwhile; then it gets the error. 0: it never
-    waits. shared: down is an upstream without a connection or an answer, or with a 502, 503 or 504. Other modes: only one without a
-    connection, and a subscriber is a GET whose `Accept` names `text/event-stream`."""
+    """Time that a new subscriber waits for an upstream that is down, while the gateway retries; then it gets the error. 0: do not wait.
+    shared: an upstream is down without a connection or an answer, or with a 502, 503 or 504. Other modes: only without a connection; a
+    subscriber is a GET whose `Accept` names `text/event-stream`."""
     linger_seconds: float = Field(30.0, ge=0)
-    """shared: how long the upstream is still followed when the last subscriber has left, if there was an event."""
+    """shared: time that the upstream connection stays open after the last subscriber leaves, if there was an event."""
     initial: Literal["live", "history"] = "live"
-    """shared: where a subscriber without `Last-Event-ID` begins: now, or with the oldest block that is kept."""
+    """shared: where a subscriber without `Last-Event-ID` starts: `live` with new events, `history` with the oldest kept block."""
     history_max_blocks: int = Field(10_000, ge=1)
-    """shared: how many blocks of a stream are kept."""
+    """shared: number of blocks kept per stream."""
     history_max_bytes: int = Field(8 * 2**20, ge=1)
-    """shared: how many bytes of a stream are kept, the index by event ID included (about 160 bytes an event)."""
+    """shared: number of bytes kept per stream, including the index by event ID (about 160 bytes an event)."""
     history_max_age_seconds: float = Field(3600.0, gt=0)
-    """shared: for how long blocks are kept."""
+    """shared: time for which blocks are kept."""
     ids: Literal["upstream", "assign"] = "upstream"
-    """shared: `assign` gives blocks that have data and no ID one of the gateway's own, `<epoch>-<offset>`."""
+    """shared: `assign` gives blocks with data but no ID an ID made by the gateway, `<epoch>-<offset>`."""
     gap_events: bool = True
-    """shared: whether a subscriber that may have missed something is told by an event of type `gap`."""
+    """shared: whether a subscriber that may have missed events gets an event of type `gap`."""
     max_stream_bytes: int = Field(16 * 2**20, ge=1)
-    """resumable: a stream that passes so many bytes ends, as too large."""
+    """resumable: largest stream in bytes. A larger one ends as too large."""
     retain_seconds: float = Field(300.0, ge=0)
-    """resumable: for how long a stream is kept after its end."""
+    """resumable: time for which a stream is kept after its end."""
     orphan_seconds: float = Field(60.0, ge=0)
-    """resumable: a stream that nobody has followed for so long is cancelled; 0: as soon as nobody does."""
+    """resumable: time without a subscriber after which a stream is cancelled. 0: as soon as its last subscriber leaves."""
     credential_fields: tuple[str, ...] = ("Authorization", "X-Api-Key", "Api-Key")
-    """resumable: request header fields that say whose a kept answer is; only a request with the same ones gets it. A route with `auth` goes
-    by the subject instead."""
+    """resumable: request header fields that identify the owner of a kept stream. Only a request with equal values gets it. A route with
+    `auth` uses the subject instead."""
     credential_cookies: tuple[str, ...] | Literal["all"] = "all"
-    """resumable: cookies that say so too."""
+    """resumable: cookies that also identify the owner."""
     credential_parameters: tuple[str, ...] = ("key", "api_key", "access_token", "token")
-    """resumable: query parameters that say so too."""
+    """resumable: query parameters that also identify the owner."""
     anonymous_keys: Literal["by-address", "anybody", "off"] = "by-address"
-    """resumable: who may join by the `Idempotency-Key` of a request without credentials: clients of the same address (of IPv6 a /64),
-    anybody who knows the key, or, with `off`, no client."""
+    """resumable: clients that may join a stream by the `Idempotency-Key` of a request without credentials: those at the same address (IPv6:
+    the same /64), any client that knows the key, or, with `off`, none."""
     max_connection_seconds: float = Field(0.0, ge=0)
-    """shared: a subscriber is told to come back after about so long, give or take a tenth. 0: never."""
+    """shared: time after which a subscriber is told to reconnect, varied by up to 10 %. 0: never."""
     cors: Cors | None = None
-    """Table: which pages of other origins may ask and read. Without it that is the upstream's business."""
+    """Table: which pages of other origins may send requests and read answers (CORS). Without it the upstream decides."""
     auth: Auth | None = None
-    """Table: who may use the route. Without it anybody may."""
+    """Table: which clients may use the route. Without it all may."""
     ca_file: str = ""
-    """https: a PEM file with the certificate authorities to trust, in place of the system's or those of `SSL_CERT_FILE`."""
+    """https: a PEM file with the certificate authorities to trust, instead of the system's or those of `SSL_CERT_FILE`."""
     client_certificate_file: str = ""
-    """https: a PEM file with the certificate that the gateway shows, and any between it and its authority."""
+    """https: a PEM file with the gateway's client certificate and any intermediate certificates."""
     client_key_file: str = ""
-    """https: a PEM file with that certificate's private key, unencrypted. Without it the key is in `client_certificate_file`."""
+    """https: a PEM file with that certificate's unencrypted private key. Default: the key is in `client_certificate_file`."""
     preserve_host: bool = False
-    """Whether the upstream gets the client's `Host`; otherwise it gets its own. With mode shared, clients share a stream by `Host` then."""
+    """Whether the upstream gets the client's `Host` instead of its own. With mode shared, only clients with the same `Host` then share a
+    stream."""
     request_headers: dict[str, str] = {}
-    """Header fields that every upstream request gets; an empty value removes the field."""
+    """Header fields set on every upstream request. An empty value removes the field."""
     response_headers: dict[str, str] = {}
-    """Header fields that every answer of the upstream gets; an empty value removes the field."""
+    """Header fields set on every answer of the upstream. An empty value removes the field."""
     _tls: UpstreamTls = PrivateAttr()
 
     @field_validator("path")
     @classmethod
     def _path_is_absolute(cls, path: str) -> str:
         if not re.fullmatch(r"/[!-~]*", path) or "?" in path or "#" in path:
-            raise ValueError("must begin with / and contain no ?, # or blank; other characters than ASCII are percent-encoded")
+            raise ValueError("must begin with / and contain no ?, # or blank; percent-encode characters other than ASCII")
         return path
 
     @field_validator("upstream")
     @classmethod
     def _upstream_is_a_url(cls, upstream: str) -> str:
         if not re.fullmatch(r"[!-~]+", upstream):
-            raise ValueError("must be a URL like http://host:port, without blanks, other characters than ASCII percent-encoded")
+            raise ValueError("must be a URL such as http://host:port without blanks; percent-encode characters other than ASCII")
         parts = urlsplit(upstream)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be a URL like http://host:port or https://host/prefix")
+            raise ValueError("must be a URL such as http://host:port or https://host/prefix")
         if parts.username is not None:
-            raise ValueError("must not contain credentials, set them with request_headers")
+            raise ValueError("must not contain credentials; set them with request_headers")
         if parts.query or parts.fragment:
             raise ValueError("must not contain a query or a fragment")
-        _ = parts.port  # raises ValueError when it is out of range
+        _ = parts.port  # raises ValueError if out of range
         return upstream.rstrip("/")
 
     @field_validator("methods")
@@ -198,7 +199,7 @@ class Route(BaseModel):
         for mode, names in _KEYS_OF_MODES.items():
             for name in names:
                 if self.mode != mode and name in self.model_fields_set:
-                    raise ValueError(f"{name} is for mode = {mode!r}, this route's mode is {self.mode!r}")
+                    raise ValueError(f"{name} requires mode = {mode!r}, got mode = {self.mode!r}")
         if conflict := conflict_with_route(self.auth, self.mode, self.share_by):
             raise ValueError(conflict)
         return self
@@ -207,7 +208,7 @@ class Route(BaseModel):
     def _cors_is_said_once(self) -> Self:
         for name in self.response_headers if self.cors is not None else ():
             if name.lower().startswith("access-control-"):
-                raise ValueError(f"response_headers sets {name}, as the table cors does; leave out one of them")
+                raise ValueError(f"response_headers and the table cors both set {name}; remove one of them")
         return self
 
     @model_validator(mode="after")
@@ -217,23 +218,23 @@ class Route(BaseModel):
 
     @property
     def tls(self) -> ssl.SSLContext | bool:
-        """What aiohttp takes as `ssl`."""
+        """Value for aiohttp's `ssl`."""
         return self._tls.context
 
     @cached_property
     def timeout(self) -> aiohttp.ClientTimeout:
-        """The time limits that aiohttp keeps for this route."""
+        """Time limits that aiohttp applies for this route."""
         return aiohttp.ClientTimeout(total=None, connect=self.connect_timeout_seconds, sock_connect=self.connect_timeout_seconds)
 
     @cached_property
     def subscriber_timeout(self) -> aiohttp.ClientTimeout:
-        """The same for a subscriber, which waits for an upstream that is down."""
+        """Time limits for a subscriber, which waits for an upstream that is down."""
         longest = max(self.connect_timeout_seconds, self.wait_seconds)
         return aiohttp.ClientTimeout(total=None, connect=longest, sock_connect=self.connect_timeout_seconds)
 
     @cached_property
     def stream_kind(self) -> str:
-        """Is the same for routes whose requests can share a stream: a digest of the path and of all that makes a stream what it is."""
+        """Digest of the path and all keys that affect a shared stream. Requests can share a stream if their routes' digests match."""
         keys = self.model_dump_json(exclude=set(_KEYS_OF_REQUESTS))
         return hashlib.sha256(f"{keys}{self._tls}".encode()).hexdigest()
 
@@ -245,7 +246,7 @@ class Route(BaseModel):
 
     @cached_property
     def known_parameters(self) -> frozenset[str] | None:
-        """The query parameters that requests may have, None if any."""
+        """Allowed query parameters, None if all are allowed."""
         if self.query_parameters is None:
             return None
         credentials = self.credential_parameters if self.mode == "resumable" else ()
@@ -253,7 +254,7 @@ class Route(BaseModel):
         return frozenset((*self.query_parameters, *self.begin_parameters, *self.private_parameters, *credentials, *key, *PARAMETERS))
 
     def unknown_parameter(self, query: str) -> str | None:
-        """Return the first parameter of a query that requests may not have, None if there is none. Empty ones are no parameters."""
+        """Return the first parameter of a query that is not allowed, None if there is none. Empty parameters are ignored."""
         known = self.known_parameters
         if known is None:
             return None
@@ -266,10 +267,10 @@ class Route(BaseModel):
         return self.path.lower()
 
     def matches(self, path: str) -> bool:
-        """Whether this route serves `path`, which is still percent-encoded and has no query."""
+        """Return whether this route serves `path` (percent-encoded, without query)."""
         return is_below(path, self.path)
 
 
 def is_below(path: str, prefix: str) -> bool:
-    """Whether `path` is that of the prefix or below it. A prefix that ends in a slash has only what is below it."""
+    """Return whether `path` is the prefix or below it. A prefix that ends in a slash matches only paths below it."""
     return path.startswith(prefix) and (len(path) == len(prefix) or prefix.endswith("/") or path[len(prefix)] == "/")

@@ -1,4 +1,4 @@
-"""The routes of a running gateway, and what has to happen when others take their place."""
+"""Replace the routes of a running gateway, and apply what follows from that."""
 
 import math
 from collections.abc import Awaitable, Callable
@@ -13,14 +13,13 @@ from .changes import RouteChanges
 from .reload import DRAINING, ReloadFailed
 from .route_table import RouteTable
 
-_TURNS_PER_INTERVAL = 16  # a heartbeat is at most this part of its interval late
+_TURNS_PER_INTERVAL = 16  # a heartbeat is late by at most 1/16 of its interval
 
 
 class Routing:
-    """Puts routes in place. Requests that are open go on as they are; those that come later find the new routes.
+    """Put routes into force. Open requests continue unchanged; new ones use the new routes.
 
-    `open_resumable` opens what routes of mode resumable need; that is done once, and then it stays, also for streams of routes that are
-    gone.
+    `open_resumable` opens what mode resumable needs. It is called once, and the result stays open, also for streams of removed routes.
     """
 
     def __init__(
@@ -37,12 +36,12 @@ class Routing:
         return f"<Routing routes={len(self._routes.routes)}>"
 
     async def prepare(self, routes: RouteTable) -> None:
-        """Gets what these routes need, and lets the old ones serve. Raises OSError when it cannot be had."""
+        """Open what these routes need while the old ones serve. Raises OSError if that fails."""
         if self._resumable is None and any(route.mode == "resumable" for route in routes.routes):
             self._resumable = await self._open_resumable()
 
     def put(self, routes: RouteTable) -> RouteChanges:
-        """Lets these routes serve, for which `prepare` has been called; gives what is different now."""
+        """Put routes into force for which `prepare` was called, and return the changes."""
         intervals = [seconds for route in routes.routes for seconds in (route.heartbeat_seconds, route.idle_timeout_seconds) if seconds]
         self._wheel.turn_within(min(intervals, default=math.inf) / _TURNS_PER_INTERVAL)
         if self._resumable is not None:
@@ -54,7 +53,7 @@ class Routing:
         return changes
 
     async def replace(self, routes: RouteTable) -> RouteChanges:
-        """Does both. Raises ReloadFailed when the old routes stay."""
+        """Prepare routes and put them into force. Raises ReloadFailed if the old routes stay in force."""
         if self._proxy.draining:
             raise ReloadFailed(DRAINING)
         try:
@@ -64,5 +63,5 @@ class Routing:
         return self.put(routes)
 
     def forget(self, deletion: Deletion) -> None:
-        """Takes note of what another worker's upstream has deleted."""
+        """Forget the shared streams of what another worker's upstream has deleted."""
         self._shared.forget(deletion)

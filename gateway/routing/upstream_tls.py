@@ -1,20 +1,20 @@
-"""TLS towards a route's upstream: whom to trust, and what to show."""
+"""TLS to a route's upstream: the authorities to trust, and the client certificate."""
 
 import hashlib
 import ssl
 from pathlib import Path
 
 _BEGIN = b"-----BEGIN CERTIFICATE-----"
-_NO_CERTIFICATE = "has no certificate as PEM (-----BEGIN CERTIFICATE-----)"
+_NO_CERTIFICATE = "contains no PEM certificate (-----BEGIN CERTIFICATE-----)"
 _ENCRYPTED = (b"BEGIN ENCRYPTED PRIVATE KEY", b"Proc-Type: 4,ENCRYPTED")
 
 
 class UpstreamTls:
-    """The files of a route that are about TLS, as they were when it was read.
+    """A route's TLS files, with their content at the time when the route was read.
 
-    Two are equal if the names and the content of their files are, so that a reload takes renewed certificates.
+    Two are equal if the names and contents of their files are, so that a reload picks up renewed certificates.
 
-    Raises ValueError for what is not usable, with the key, the file, and what is needed.
+    Raises ValueError if a file is not usable. It names the key, the file, and what is needed.
     """
 
     __slots__ = ("_digest", "context")
@@ -24,13 +24,13 @@ class UpstreamTls:
         named = {name: path for name, path in files.items() if path}
         self._digest = ""
         self.context: ssl.SSLContext | bool = True
-        """What aiohttp takes as `ssl`: True for what holds in the whole process."""
+        """Value for aiohttp's `ssl`. True: the defaults of the process."""
         if not named:
             return
         if not upstream.startswith("https:"):
-            raise ValueError(f"{next(iter(named))} is for an https upstream, this route's is {upstream!r}")
+            raise ValueError(f"{next(iter(named))} needs an https upstream, got {upstream!r}")
         if client_key_file and not client_certificate_file:
-            raise ValueError("client_key_file needs client_certificate_file, the certificate that belongs to the key")
+            raise ValueError("client_key_file needs client_certificate_file, the certificate of that key")
         contents = {name: _read(name, path) for name, path in named.items()}
         self._digest = hashlib.sha256(repr((named, contents)).encode()).hexdigest()
         if ca_file:
@@ -69,7 +69,7 @@ def _check_authorities(path: str, content: bytes) -> None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
     except ssl.SSLError as error:
-        raise ValueError(f"ca_file = {path!r}: has a certificate that cannot be read: {error.reason or error}") from None
+        raise ValueError(f"ca_file = {path!r}: contains a malformed certificate: {error.reason or error}") from None
 
 
 def _check_pair(certificate: str, content: bytes, key_name: str, key: str, key_content: bytes) -> None:
@@ -77,11 +77,9 @@ def _check_pair(certificate: str, content: bytes, key_name: str, key: str, key_c
         raise ValueError(f"client_certificate_file = {certificate!r}: {_NO_CERTIFICATE}")
     if b"PRIVATE KEY-----" not in key_content:
         where = "" if key_name == "client_key_file" else "; name the file that has it with client_key_file"
-        raise ValueError(f"{key_name} = {key!r}: has no private key as PEM (-----BEGIN PRIVATE KEY-----){where}")
+        raise ValueError(f"{key_name} = {key!r}: contains no PEM private key (-----BEGIN PRIVATE KEY-----){where}")
     if any(mark in key_content for mark in _ENCRYPTED):
-        raise ValueError(
-            f"{key_name} = {key!r}: the private key is encrypted, and the gateway has no password; decrypt it with openssl pkey"
-        )
+        raise ValueError(f"{key_name} = {key!r}: the private key is encrypted; decrypt it with openssl pkey")
 
 
 def _load_pair(context: ssl.SSLContext, certificate: str, key_name: str, key: str) -> None:
@@ -89,5 +87,5 @@ def _load_pair(context: ssl.SSLContext, certificate: str, key_name: str, key: st
         context.load_cert_chain(certificate, key)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            raise ValueError(f"{key_name} = {key!r}: is not the key of the certificate in {certificate!r}") from None
-        raise ValueError(f"{certificate!r} and {key!r} are no certificate with its key: {error.reason or error}") from None
+            raise ValueError(f"{key_name} = {key!r}: does not match the certificate in {certificate!r}") from None
+        raise ValueError(f"{certificate!r} and {key!r} must be a certificate and its key: {error.reason or error}") from None

@@ -120,7 +120,7 @@ def test_start_is_refused_with_the_key_and_what_is_allowed(tmp_path: Path) -> No
     assert "route 1 (/): unknown key 'cors.origin', the nearest is 'origins'; allowed are origins, credentials, methods" in unknown
     assert "key 'cors.origins' is missing" in refusal(tmp_path, "[routes.cors]\ncredentials = true")
     twice = refusal(tmp_path, 'response_headers = { "access-control-allow-origin" = "*" }\n[routes.cors]\norigins = ["*"]')
-    assert "response_headers sets access-control-allow-origin, as the table cors does; leave out one of them" in twice
+    assert "response_headers and the table cors both set access-control-allow-origin; remove one of them" in twice
 
 
 def test_origin_does_not_split_a_shared_stream(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_methods_do_not_make_another_stream() -> None:
 
 async def test_gateway_without_a_file_says_that_there_is_none_to_read_again() -> None:
     reload = Reload(Settings(), replace=lambda routes: pytest.fail(f"{routes} were put in place"), timeline=Timeline())
-    with pytest.raises(RouteError, match="GATEWAY_CONFIG is not set, so there is no file to read again"):
+    with pytest.raises(RouteError, match="GATEWAY_CONFIG is not set, so there is no file to reload"):
         await reload.reload()
 
 
@@ -136,7 +136,7 @@ async def test_worker_that_does_not_answer_leaves_all_with_the_old_routes(monkey
     crew = workers("ready", "ready")
     replacing = asyncio.create_task(replace_in_all(crew, table({"path": "/new"}), 0))
     await answer(crew, 0)
-    with pytest.raises(ReloadFailed, match=r"\Aworker 1: it does not answer\Z"):
+    with pytest.raises(ReloadFailed, match=r"\Aworker 1: no answer\Z"):
         await replacing
     crew.orders.note(crew.workers[1], {"done": 2, "obstacle": ""})  # too late, and harmless
 

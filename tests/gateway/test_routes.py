@@ -173,7 +173,7 @@ def test_every_key_of_a_route_is_documented_and_read(tmp_path: Path, authority: 
 def test_keys_of_another_mode_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "gateway.toml"
     file.write_text("[[routes]]\npath = '/'\nupstream = 'http://a'\nlinger_seconds = 1")
-    with pytest.raises(RouteError, match="route 1 \\(/\\): linger_seconds is for mode = 'shared', this route's mode is 'direct'"):
+    with pytest.raises(RouteError, match="route 1 \\(/\\): linger_seconds requires mode = 'shared', got mode = 'direct'"):
         read_routes(file)
 
 
@@ -191,12 +191,12 @@ BAD_FILES = {
     ),
     "blank in a URL": (one_route('path = "/a"', 'upstream = "http://ho st"'), ["upstream = 'http://ho st'", "without blanks"]),
     "blank in a method": (one_route('path = "/a"', UPSTREAM, 'methods = ["G ET"]'), ["'G ET' is not a method"]),
-    "letter beyond ASCII in a path": (one_route('path = "/ä"', UPSTREAM), ["path = '/ä'", "percent-encoded"]),
+    "letter beyond ASCII in a path": (one_route('path = "/ä"', UPSTREAM), ["path = '/ä'", "percent-encode"]),
     "unknown key": (
         one_route('path = "/a"', UPSTREAM, "heartbeat_second = 5"),
         ["route 2 (/a)", "unknown key 'heartbeat_second'", "the nearest is 'heartbeat_seconds'", *Route.model_fields],
     ),
-    "unknown table": ("[[route]]\n" + UPSTREAM, ["unknown key 'route'", "allowed is routes"]),
+    "unknown table": ("[[route]]\n" + UPSTREAM, ["unknown key 'route'", "the only key allowed is routes"]),
     "one table for an array": ('[routes]\npath = "/a"\n' + UPSTREAM, ["routes must be an array of tables, written [[routes]]"]),
     "array of other things": ('routes = ["/a"]', ["routes must be an array of tables, written [[routes]]"]),
     "missing upstream": (one_route('path = "/a"'), ["route 2 (/a)", "key 'upstream' is missing"]),
@@ -234,8 +234,8 @@ BAD_FILES = {
     "two faults": (one_route('path = "a"', "upstream = 5"), ["path = 'a'", "upstream = 5"]),
     "syntax": ("[[routes]]\npath = /a\n", ["line 2"]),
     "key twice": ('[[routes]]\npath = "/a"\npath = "/b"\n', ["line 3"]),
-    "no routes": ("", ["there is no route", "[[routes]]", "path and upstream"]),
-    "duplicate paths": (one_route('path = "/ok"', UPSTREAM), ["two routes have the path '/ok'"]),
+    "no routes": ("", ["no routes", "[[routes]]", "path and upstream"]),
+    "duplicate paths": (one_route('path = "/ok"', UPSTREAM), ["each route needs its own path, got '/ok' twice"]),
 }
 
 
@@ -314,4 +314,4 @@ def test_bad_upstream_in_the_environment_stops_the_start_with_status_2(
     monkeypatch.setenv("GATEWAY_UPSTREAM", "localhost:8000")
     status, said = start_refused(monkeypatch, capsys)
     assert status == 2
-    assert said.startswith("gateway: route 1 (/): upstream = 'localhost:8000': must be a URL like http://host:port")
+    assert said.startswith("gateway: route 1 (/): upstream = 'localhost:8000': must be a URL such as http://host:port")

@@ -38,14 +38,14 @@ def certified(certificate: Certificate, **keys: str) -> dict[str, str]:
 BAD_FILES: dict[str, tuple[Files, list[str]]] = {
     "no such file": (lambda path, _: {"ca_file": str(path / "none.pem")}, ["ca_file = ", "none.pem", "cannot be read: No such file"]),
     "a directory": (lambda path, _: {"ca_file": str(path)}, ["ca_file", "cannot be read: Is a directory"]),
-    "not PEM": (lambda path, _: {"ca_file": written(path / "a", b"junk")}, ["ca_file", "no certificate as PEM", "BEGIN CERTIFICATE"]),
+    "not PEM": (lambda path, _: {"ca_file": written(path / "a", b"junk")}, ["ca_file", "no PEM certificate", "BEGIN CERTIFICATE"]),
     "a broken certificate": (
         lambda path, _: {"ca_file": written(path / "a", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")},
-        ["ca_file", "cannot be read"],
+        ["ca_file", "malformed certificate"],
     ),
     "plain HTTP": (
         lambda _, authority: {"upstream": "http://127.0.0.1:9", "ca_file": str(authority.file)},
-        ["ca_file is for an https upstream", "'http://127.0.0.1:9'"],
+        ["ca_file needs an https upstream", "'http://127.0.0.1:9'"],
     ),
     "a key alone": (
         lambda _, authority: {"client_key_file": str(authority.issue("alone", client=True).key_file)},
@@ -53,13 +53,13 @@ BAD_FILES: dict[str, tuple[Files, list[str]]] = {
     ),
     "a certificate alone": (
         lambda _, authority: {"client_certificate_file": str(authority.issue("alone", client=True).file)},
-        ["client_certificate_file", "no private key as PEM", "name the file that has it with client_key_file"],
+        ["client_certificate_file", "no PEM private key", "name the file that has it with client_key_file"],
     ),
     "another key": (
         lambda _, authority: certified(
             authority.issue("one", client=True), client_key_file=str(authority.issue("two", client=True).key_file)
         ),
-        ["client_key_file", "two.key", "is not the key of the certificate in", "one.pem"],
+        ["client_key_file", "two.key", "does not match the certificate in", "one.pem"],
     ),
     "an encrypted key": (
         lambda _, authority: certified(authority.issue("locked", client=True, password=b"secret")),
@@ -69,7 +69,7 @@ BAD_FILES: dict[str, tuple[Files, list[str]]] = {
         lambda _, authority: certified(
             authority.issue("swapped", client=True), client_certificate_file=str(authority.issue("swapped", client=True).key_file)
         ),
-        ["client_certificate_file", "no certificate as PEM"],
+        ["client_certificate_file", "no PEM certificate"],
     ),
 }
 

@@ -59,7 +59,7 @@ async def test_sighup_reloads_and_says_what_came_of_it_and_harms_neither_the_sta
         assert (fact["level"], fact["added"], fact["removed"], fact["changed"]) == ("info", ["/new"], ["/"], [])
         config.write_text("nonsense")
         gateway.terminate(signal.SIGHUP)
-        fact = await gateway.log_line("routes not reloaded, the old ones hold")
+        fact = await gateway.log_line("routes not reloaded; the old ones stay in force")
         assert fact["level"] == "error"
         assert fact["reason"].startswith(f"{config}: ")
         gateway.terminate()
@@ -92,7 +92,7 @@ async def test_all_workers_reload_or_none_and_one_that_is_started_later_has_the_
             async with subscribed(crew.port, 4) as answers:
                 config.write_text(route("/new", upstream.url) + resumable("/ask", upstream.url))
                 gateway.terminate(signal.SIGHUP)
-                fact = await gateway.log_line("routes not reloaded, the old ones hold")
+                fact = await gateway.log_line("routes not reloaded; the old ones stay in force")
                 assert fact["reason"].startswith(f"worker 1: {data / 'worker-1'}: streams cannot be kept there")
                 assert {await status(crew.port, "/new") for _ in range(12)} == {404}
                 (data / "worker-1").unlink()
@@ -112,7 +112,7 @@ async def test_all_workers_reload_or_none_and_one_that_is_started_later_has_the_
                 assert marks[1]["detail"] == "added /ask, /new; removed /stream"
             for number, pid in crew.pids().items():
                 os.kill(pid, signal.SIGHUP)
-                assert (await gateway.log_line("SIGHUP to one worker does nothing; send it to the parent"))["worker"] == number
+                assert (await gateway.log_line("a worker ignores SIGHUP; send it to the parent"))["worker"] == number
             killed = crew.kill(0)
             await gateway.log_line("worker ended")
             await crew.until_ready()

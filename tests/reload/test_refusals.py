@@ -20,8 +20,8 @@ NOWHERE = "http://127.0.0.1:9"
         ("[[routes]\n", "Expected ']]' at the end of an array declaration (at line 1, column 9)"),
         (route("relative", NOWHERE), "route 1 (relative): path = 'relative': must begin with /"),
         (route("/a", NOWHERE) + route("/b", NOWHERE, hertbeat_seconds=1), "route 2 (/b): unknown key 'hertbeat_seconds', the nearest is"),
-        (route("/a", NOWHERE) + route("/a", NOWHERE), "two routes have the path '/a'"),
-        ("", "there is no route"),
+        (route("/a", NOWHERE) + route("/a", NOWHERE), "each route needs its own path, got '/a' twice"),
+        ("", "no routes"),
     ],
 )
 async def test_file_that_makes_no_sense_changes_nothing_and_is_answered_with_the_reason(tmp_path: Path, file: str, reason: str) -> None:
@@ -72,7 +72,7 @@ async def test_each_result_is_one_log_line(tmp_path: Path, capsys: pytest.Captur
         await gateway.post()
     said = capsys.readouterr().out
     assert "routes reloaded" in said
-    assert "routes not reloaded, the old ones hold" in said
+    assert "routes not reloaded; the old ones stay in force" in said
 
 
 @pytest.mark.parametrize(

@@ -303,7 +303,9 @@ async def test_nothing_is_left_over_after_all_that_can_happen(stack: Stack, span
     assert tasks_after <= tasks_before
     assert mib[1] - mib[0] <= FLAT_MIB
     errors = [
-        line for line in stack.gateway.log() if line["level"] == "error" and line["event"] != "routes not reloaded, the old ones hold"
+        line
+        for line in stack.gateway.log()
+        if line["level"] == "error" and line["event"] != "routes not reloaded; the old ones stay in force"
     ]
     assert errors == []
     for command in (["consumer", "verify", str(stack.log_dir)], ["producer", "check", str(tmp_path / "producer")]):
