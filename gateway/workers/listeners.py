@@ -20,7 +20,7 @@ Addresses = Sequence[socket.socket]
 
 
 def bind_listeners(host: str, port: int, count: int = 1) -> list[list[socket.socket]]:
-    """Return sets of listening sockets for `count` workers on one port, among which the kernel spreads connections. Port 0 picks a free one.
+    """Return `count` sets of listening sockets on one port, among which the kernel spreads connections. Port 0 picks a free one.
 
     Raises OSError if the port cannot be bound, even if its owner would share it (another gateway with workers).
     """

@@ -62,22 +62,22 @@ class Worker:
 
 
 class Crew(Protocol):
-    """All workers of a gateway, for what shows and asks them."""
+    """All workers of a gateway, as seen by the admin port and the dashboard."""
 
     totals: Totals
-    """The figures of all, as far as they have told them."""
+    """Metrics of all workers, as of their latest answers."""
     timeline: Timeline
-    """What the parent itself has seen."""
+    """Incidents that the parent itself saw."""
     restarts: int
-    """How often a worker was started again."""
+    """Number of restarts of workers."""
 
     @property
     def workers(self) -> Sequence[Worker]:
-        """Each worker, by its number."""
+        """The workers, in the order of their numbers."""
 
     @property
     def draining(self) -> bool:
-        """Whether the gateway shuts down."""
+        """Whether the gateway is shutting down."""
 
     async def ask_for_figures(self) -> None:
-        """Bring `totals` up to date, as far as workers answer."""
+        """Update `totals` from each worker that answers."""
