@@ -19,7 +19,7 @@ from consumer.segment import list_segments
 from tests.stack import QUICK_START, REPOSITORY, clean_environment
 
 T = TypeVar("T")
-GUARD_SECONDS = 120.0  # only what hangs reaches it: beside three other processes a test of 3 s took 30
+GUARD_SECONDS = 120.0  # only a hang reaches it: beside three other processes a test of 3 s took 30 s
 SOURCE = "http://127.0.0.1/"
 QUICK = {"CONSUMER_RECONNECT_INITIAL_SECONDS": "0.01", "CONSUMER_WRITE_RETRY_SECONDS": "0.05", "CONSUMER_PORT": "0"}
 
@@ -36,7 +36,7 @@ class ConsumerProcess:
         self._reading: asyncio.Task[None] | None = None
 
     async def read_line(self) -> bool:
-        """Takes one line of standard output; False at its end."""
+        """Read one line of standard output. Return False at its end."""
         assert self.process.stdout is not None
         line = await self.process.stdout.readline()
         if not line:
@@ -53,7 +53,7 @@ class ConsumerProcess:
         self._reading = asyncio.create_task(self.read_on())
 
     async def says(self, event: str) -> dict[str, Any]:
-        """Gives the fact of this name, once it was logged."""
+        """Return the fact of this name, once it was logged."""
         return await eventually(lambda: next((fact for fact in self.facts if fact["event"] == event), None))
 
     async def is_ready(self) -> tuple[bool, str]:
@@ -61,7 +61,7 @@ class ConsumerProcess:
         return response.status_code == 200, response.json().get("reason", "")
 
     async def readiness_becomes(self, ready: bool) -> str:
-        """Gives the reason, when `/readyz` says `ready`."""
+        """Return the reason, once `/readyz` says `ready`."""
         async with asyncio.timeout(GUARD_SECONDS):
             while (now := await self.is_ready())[0] is not ready:
                 await asyncio.sleep(0.02)
@@ -77,11 +77,11 @@ class ConsumerProcess:
                 await asyncio.sleep(0.02)
 
     async def logs(self, count: int) -> list[dict[str, Any]]:
-        """Gives the lines of the log, once there are `count`."""
+        """Return the lines of the log, once there are `count`."""
         return await eventually(lambda: lines if len(lines := read_log(self.log_dir)) >= count else None)
 
     async def stop(self) -> int:
-        """Ends it by SIGTERM; gives the exit status."""
+        """End it by SIGTERM, and return the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return await self.ended()
 
@@ -98,7 +98,7 @@ class ConsumerProcess:
 
 @asynccontextmanager
 async def consuming(log_dir: Path, url: str, *, started: bool = True, **settings: str) -> AsyncIterator[ConsumerProcess]:
-    """A consumer of `url` that logs into `log_dir`; killed at the end if it still runs. `started`: wait for its status port."""
+    """Start a consumer of `url` that logs into `log_dir`, and kill it at the end if it still runs. `started`: wait for its status port."""
     variables = QUICK | {"CONSUMER_SOURCE_URL": url, "CONSUMER_LOG_DIR": str(log_dir)} | settings
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -131,7 +131,7 @@ async def consuming(log_dir: Path, url: str, *, started: bool = True, **settings
 
 
 async def eventually(fact: Callable[[], T | None]) -> T:
-    """Gives what `fact` gives once that is not None."""
+    """Return the result of `fact` once it is not None."""
     async with asyncio.timeout(GUARD_SECONDS):
         while (found := fact()) is None:
             await asyncio.sleep(0.05)
@@ -139,7 +139,7 @@ async def eventually(fact: Callable[[], T | None]) -> T:
 
 
 def run_command(*arguments: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
-    """Runs `python -m consumer` with `arguments` to its end."""
+    """Run `python -m consumer` with `arguments` to its end."""
     command = [sys.executable, "-m", "consumer", *map(str, arguments)]
     return subprocess.run(command, cwd=REPOSITORY, env=clean_environment(**QUICK_START), capture_output=True, text=True, timeout=60)
 
@@ -151,7 +151,7 @@ def assert_clean(directory: Path) -> None:
 
 
 def read_lines(directory: Path) -> list[bytes]:
-    """Gives the whole lines of a log, all segments together."""
+    """Return the whole lines of a log, all segments together."""
     return [line for segment in list_segments(directory) for line in segment.lines() if line.endswith(b"\n")]
 
 
@@ -162,7 +162,7 @@ def read_log(directory: Path) -> list[dict[str, Any]]:
 
 
 def record(number: int, id: str | None = "", *, data: str = "some data", epoch: str = "e", **fields: Any) -> Record:
-    """A record whose ID is its number unless the test has another."""
+    """Return a record whose ID is its number unless the test has another."""
     shown = str(number) if id == "" else id
     return Record("2026-01-02T03:04:05.678901Z", SOURCE, shown, "message", Position(epoch, number), data, **fields)
 
@@ -172,7 +172,7 @@ def lines_of(numbers: Iterable[int], **fields: Any) -> list[bytes]:
 
 
 def segment(directory: Path, first: int, content: bytes) -> Path:
-    """Writes a segment by hand."""
+    """Write a segment by hand."""
     directory.mkdir(exist_ok=True)
     path = directory / f"events-{first:016}.jsonl"
     path.write_bytes(content)

@@ -1,6 +1,6 @@
-"""Kills a process that works on a log, at each of its system calls in turn: before it, after it, and for writes half way through it.
+"""Kill a process that works on a log at each of its system calls in turn: before it, after it, and for writes halfway through it.
 
-Prints the number of crashes. A process of its own, because it forks.
+Print the number of crashes. It is a process of its own, because it forks.
 """
 
 import os
@@ -24,7 +24,7 @@ CALLS = ("open", "write", "fsync", "rename", "unlink", "truncate", "utime")
 
 
 class CrashPoint:
-    """Counts the calls, and is the end of the process at the chosen one."""
+    """Count the system calls, and end the process at the chosen one."""
 
     def __init__(self, chosen: int, mode: str) -> None:
         self._left = chosen
@@ -50,7 +50,7 @@ class CrashPoint:
 
 
 def work(directory: Path, acknowledge: Callable[[int], object]) -> None:
-    """Logs the events behind the checkpoint, with all the housekeeping between; tells of each that is durable."""
+    """Log the events after the checkpoint, with all the upkeep in between, and acknowledge each that is durable."""
     with EventLog(directory, Rotation(max_bytes=2 * len(record(1).encode())), source=SOURCE, window=100) as log:
         begin = int(log.recovered.checkpoint or 0) + 1
         assert log.recovered.next_number == begin, "each event is one line"
@@ -64,7 +64,7 @@ def work(directory: Path, acknowledge: Callable[[int], object]) -> None:
 
 
 def crash(directory: Path, chosen: int, mode: str) -> tuple[bool, int]:
-    """Works in a child that dies at the chosen call; gives whether it died and the newest event that it acknowledged."""
+    """Work in a child that dies at the chosen call. Return whether it died, and the newest event that it acknowledged."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -91,7 +91,7 @@ def main(root: Path) -> None:
             directory = root / f"{mode}-{chosen}"
             died, acknowledged = crash(directory, chosen, mode)
             crashes += died
-            # A second crash at about the place where recovery works, then a life without one.
+            # A second crash at about the place where recovery works, then a run without one.
             died_again, acknowledged_again = crash(directory, chosen % 7, mode)
             crashes += died_again
             if directory.is_dir():

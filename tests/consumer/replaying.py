@@ -16,7 +16,7 @@ Manner = Literal["exact", "asked again", "from the beginning"]
 
 @dataclass
 class Replay:
-    """Events 1 to `last`, one every `interval` seconds; ends its connections after `cut` events each, if that is not 0."""
+    """Events 1 to `last`, one every `interval` seconds. It ends its connections after `cut` events each, if that is not 0."""
 
     last: int
     interval: float = 0.0
@@ -25,7 +25,7 @@ class Replay:
     asked: list[str | None] = field(default_factory=list)
     url: str = ""
     open: int = 0
-    """Connections that are open now."""
+    """The number of open connections."""
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         asked = request.headers.get("Last-Event-ID")
@@ -55,7 +55,7 @@ def event_data(number: int) -> str:
 
 @asynccontextmanager
 async def replaying(replay: Replay) -> AsyncIterator[Replay]:
-    """Serves `replay` and sets its `url`."""
+    """Serve `replay` and set its `url`."""
     app = web.Application()
     app.router.add_route("*", "/", replay.stream)
     server = TestServer(app)

@@ -14,7 +14,7 @@ from tests.consumer.consuming import record
 
 
 class Talk:
-    """An intake, and what it made of the events so far."""
+    """An intake, and the records of the events so far."""
 
     def __init__(self, *recent: Seen, window: int = 100, gaps_from_ids: bool = True) -> None:
         recovered = Recovered("e", len(recent) + 1, recent=list(recent))
@@ -40,13 +40,13 @@ def logged(*ids: str | None) -> list[Seen]:
     return [Seen.of(record(number, id, data=f"data {id}")) for number, id in enumerate(ids, 1)]
 
 
-def test_events_are_numbered_without_holes_whatever_is_dropped_between() -> None:
+def test_events_are_numbered_without_holes_even_when_repeats_are_dropped() -> None:
     talk = Talk().connect().say("1", "2").connect("2").say("1", "2", "3").connect("3").say("3", "9", None)
     positions = [line["position"] for line in talk.lines]
     assert positions == [f"e-{number}" for number in range(1, len(positions) + 1)]
 
 
-def test_repeats_from_before_the_connection_are_dropped_wherever_the_server_begins() -> None:
+def test_repeats_from_before_the_connection_are_dropped_wherever_the_server_starts() -> None:
     for begin in range(1, 6):
         talk = Talk().connect().say("1", "2", "3", "4").connect("4").say(*map(str, range(begin, 8)))
         assert talk.ids == ["1", "2", "3", "4", "5", "6", "7"]
@@ -58,20 +58,20 @@ def test_repeats_after_a_restart_are_dropped() -> None:
     assert talk.ids == ["4"]
 
 
-def test_repeat_is_told_by_content_too_so_that_a_server_counting_from_1_again_loses_nothing() -> None:
+def test_event_with_a_known_id_and_other_content_is_logged_when_a_server_restarts_its_numbering() -> None:
     talk = Talk().connect().say("1", "2").connect("2").say("1", "2", data="other")
     assert talk.ids == ["1", "2", "1", "2"]
     assert not any("repeat" in line for line in talk.lines)
     assert talk.connect("2").say("1", type="other", data="other").ids[-1] == "1"
 
 
-def test_same_event_again_on_one_connection_is_the_sources_own_and_logged_as_such() -> None:
+def test_event_that_the_source_sends_twice_on_one_connection_is_logged_as_a_repeat() -> None:
     talk = Talk().connect().say("1", "1", "2")
     assert talk.ids == ["1", "1", "2"]
     assert [line.get("repeat") for line in talk.lines] == [None, True, None]
 
 
-def test_constant_event_is_dropped_once_a_connection_and_not_for_ever() -> None:
+def test_constant_event_is_dropped_only_once_per_connection() -> None:
     talk = Talk().connect().say("tick", "tick").connect("tick").say("tick", "tick", "tick")
     assert talk.ids == ["tick"] * 4
     assert talk.intake.tally.duplicates == 1
@@ -87,7 +87,7 @@ def test_window_forgets_the_oldest() -> None:
     assert talk.ids == ["a", "b", "c", "d", "a"]
 
 
-def test_events_without_ids_are_logged_as_they_come() -> None:
+def test_events_without_ids_are_all_logged() -> None:
     talk = Talk().connect().say(None, None, data="x").connect().say(None, data="x").say("", data="x").connect().say("", data="x")
     assert talk.ids == [None, None, None, "", ""]
 
@@ -100,7 +100,7 @@ def test_line_without_an_id_carries_the_last_event_id() -> None:
     assert made.checkpoint == ""
 
 
-def test_dropped_repeats_are_reported_once_a_connection() -> None:
+def test_dropped_repeats_are_reported_once_per_connection() -> None:
     talk = Talk(*logged("1", "2", "3"))
     with capture_logs() as facts:
         talk.connect("3").say("1", "2", "3", "4", "5").connect("5").say("5").connect("5")
@@ -117,7 +117,7 @@ def test_jump_of_consecutive_ids_at_a_reconnection_is_a_gap(prefix: str) -> None
     assert (talk.intake.tally.gaps, talk.intake.tally.missed, talk.intake.tally.events) == (1, 2, 4)
 
 
-def test_jump_of_the_ids_of_some_topics_of_many_is_no_gap_and_what_the_source_tells_still_is() -> None:
+def test_jump_of_the_ids_of_some_topics_is_no_gap_but_a_gap_event_of_the_source_is() -> None:
     talk = Talk(gaps_from_ids=False).connect().say("7f-1", "7f-2").connect("7f-2").say("7f-5").connect("7f-5").say("7f-8", type="gap")
     assert talk.ids == ["7f-1", "7f-2", "7f-5", "gap"]
     assert talk.intake.tally.gaps == 1
@@ -131,7 +131,7 @@ def test_second_jump_is_a_gap_too() -> None:
     assert Talk().connect().say("1", "2").connect("2").say("5").connect("5").say("9").ids == ["1", "2", "gap", "5", "gap", "9"]
 
 
-def test_gap_is_found_behind_repeats() -> None:
+def test_gap_is_found_after_repeats() -> None:
     assert Talk().connect().say("1", "2").connect("2").say("1", "2", "4").ids == ["1", "2", "gap", "4"]
 
 
@@ -139,19 +139,19 @@ def test_gap_is_found_behind_repeats() -> None:
     ("before", "asked", "after"),
     [
         (["1", "2"], "2", ["3"]),
-        (["1", "2"], "", ["9"]),  # nothing was asked for: from where the server goes on is its own choice
-        (["1", "2"], "8", ["9"]),  # a block without data moved the last event ID
+        (["1", "2"], "", ["9"]),  # nothing was asked for: the server chooses where to continue
+        (["1", "2"], "8", ["9"]),  # a block without data updated the last event ID
         (["1", "2"], "2", ["x"]),
         (["1", "2"], "2", ["02"]),
-        (["5", "6"], "6", ["1", "2"]),  # the server counts anew
-        (["a-1", "a-2"], "a-2", ["b-9"]),  # another epoch: the server knows what is lost, we do not
+        (["5", "6"], "6", ["1", "2"]),  # the server restarts its numbering
+        (["a-1", "a-2"], "a-2", ["b-9"]),  # another epoch: the server knows what is lost, the consumer does not
         (["1", "3", "4"], "4", ["9"]),  # never were consecutive
         (["7"], "7", ["9"]),  # one ID is no sequence
         (["x", "1", "2"], "2", ["9"]),
         (["1", None, "2", "x"], "x", ["9"]),
     ],
 )
-def test_no_gap_is_made_up(before: list[str | None], asked: str, after: list[str]) -> None:
+def test_no_gap_is_invented(before: list[str | None], asked: str, after: list[str]) -> None:
     talk = Talk().connect().say(*before).connect(asked).say(*after)
     assert talk.ids == [*before, *after]
 
@@ -160,10 +160,10 @@ def test_jump_within_a_connection_is_no_gap() -> None:
     assert Talk().connect().say("1", "2").connect("2").say("3", "9").ids == ["1", "2", "3", "9"]
 
 
-def test_gap_event_of_the_source_keeps_what_it_says() -> None:
+def test_gap_event_of_the_source_keeps_its_content() -> None:
     told = {"after": "5", "before": "9", "missed": 3, "more": [1]}
     talk = Talk().connect().say("4", "5").connect("5").say(None, type="gap", data=json.dumps(told)).say("9", "10")
-    assert talk.ids == ["4", "5", "gap", "9", "10"], "the source said it, so it is not said again"
+    assert talk.ids == ["4", "5", "gap", "9", "10"], "the source reported the gap, so it is not reported again"
     assert talk.lines[2]["gap"] == told | {"reason": "the source said so"}
     assert "data" not in talk.lines[2]
     assert talk.intake.tally.missed == 3
@@ -178,12 +178,12 @@ def test_gap_event_of_the_source_keeps_what_it_says() -> None:
         ('{"reason": "retention"}', {"reason": "retention"}),
     ],
 )
-def test_gap_event_may_say_anything(data: str, gap: dict[str, Any]) -> None:
+def test_gap_event_may_contain_anything(data: str, gap: dict[str, Any]) -> None:
     assert Talk().connect().say("8", type="gap", data=data).lines[0]["gap"] == gap
 
 
-def test_every_history_of_reconnections_gives_each_id_once() -> None:
-    """All ways in which a server may cut and overlap five events over three connections."""
+def test_every_history_of_reconnections_logs_each_id_once() -> None:
+    """Try all ways in which a server may cut and overlap five events over three connections."""
     for cuts in itertools.product(range(6), repeat=3):
         talk = Talk()
         have = 0

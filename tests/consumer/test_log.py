@@ -1,4 +1,4 @@
-"""The durable log: appending, rotation, ownership, and what a crash leaves behind."""
+"""The durable log: appending, rotation, ownership, and recovery after a crash."""
 
 import fcntl
 import os
@@ -28,20 +28,20 @@ def write(directory: Path, numbers: range, *, max_age_seconds: float = 10**10) -
         assert log.flush(sync=True) == lines_of(numbers)
 
 
-def test_flush_gives_the_lines_that_are_durable_and_the_next_life_goes_on_behind_them(tmp_path: Path) -> None:
+def test_flush_returns_the_durable_lines_and_the_next_run_continues_after_them(tmp_path: Path) -> None:
     write(tmp_path, range(1, 4))
     write(tmp_path, range(4, 6))
     assert read_lines(tmp_path) == lines_of(range(1, 6))
     assert recover(tmp_path, SOURCE, 10).checkpoint == "5"
 
 
-def test_new_log_has_an_epoch_of_its_own_and_nothing_to_ask_for(tmp_path: Path) -> None:
+def test_new_log_has_a_new_epoch_and_no_checkpoint(tmp_path: Path) -> None:
     first, second = recover(tmp_path, SOURCE, 10), recover(tmp_path, SOURCE, 10)
     assert first.epoch != second.epoch
     assert (first.next_number, first.checkpoint, first.recent) == (1, "", [])
 
 
-def test_log_makes_its_directory(tmp_path: Path) -> None:
+def test_log_creates_its_directory(tmp_path: Path) -> None:
     write(tmp_path / "a" / "b", range(1, 2))
 
 
@@ -54,7 +54,7 @@ def test_second_owner_is_refused_until_the_first_leaves(tmp_path: Path) -> None:
     open_log(tmp_path).close()
 
 
-def test_looking_whether_a_log_is_owned_does_not_keep_a_consumer_from_starting(tmp_path: Path) -> None:
+def test_checking_whether_a_log_is_owned_does_not_keep_a_consumer_from_starting(tmp_path: Path) -> None:
     open_log(tmp_path).close()
     looking = os.open(tmp_path / "consumer.lock", os.O_RDONLY)
     fcntl.flock(looking, fcntl.LOCK_SH)
@@ -91,12 +91,12 @@ def test_lines_wait_for_the_interval_to_be_durable_and_sync_does_not(tmp_path: P
     with open_log(tmp_path, sync_seconds=3600) as log:
         log.append(lines_of(range(1, 3)))
         assert log.flush() == []
-        assert read_lines(tmp_path) == lines_of(range(1, 3)), "written they are"
+        assert read_lines(tmp_path) == lines_of(range(1, 3)), "they are written"
         log.append(lines_of(range(3, 4)))
         assert log.flush(sync=True) == lines_of(range(1, 4))
 
 
-def test_log_goes_on_in_a_new_segment_when_the_newest_was_removed_by_hand(tmp_path: Path) -> None:
+def test_log_continues_in_a_new_segment_when_the_newest_was_removed_by_hand(tmp_path: Path) -> None:
     with open_log(tmp_path) as log:
         log.append(lines_of(range(1, 3)))
         log.flush()
@@ -108,7 +108,7 @@ def test_log_goes_on_in_a_new_segment_when_the_newest_was_removed_by_hand(tmp_pa
     assert read_lines(tmp_path) == lines_of(range(3, 5))
 
 
-def test_torn_last_line_is_cut_off_wherever_the_crash_came(tmp_path: Path) -> None:
+def test_torn_last_line_is_removed_wherever_the_crash_came(tmp_path: Path) -> None:
     whole = b"".join(lines_of(range(1, 3)))
     last = record(3, data="七夕 torn").encode()
     for cut in range(len(last)):
@@ -123,7 +123,7 @@ def test_torn_last_line_is_cut_off_wherever_the_crash_came(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("tail", [b"\0" * 5000, b"\0" * 100 + b"\n", b"half a page\n\0\0", b"\n", b"\n\n", b"{}\n"])
-def test_what_a_power_cut_made_of_the_end_is_cut_off(tmp_path: Path, tail: bytes) -> None:
+def test_end_that_a_power_cut_damaged_is_removed(tmp_path: Path, tail: bytes) -> None:
     path = segment(tmp_path, 1, b"".join(lines_of(range(1, 4))) + tail)
     recovered = recover(tmp_path, SOURCE, 10)
     assert (recovered.checkpoint, recovered.cut_bytes) == ("3", len(tail))
@@ -136,7 +136,7 @@ def test_torn_only_line_leaves_an_empty_log(tmp_path: Path) -> None:
     assert read_lines(tmp_path) == lines_of(range(1, 3))
 
 
-def test_damage_amid_the_log_stays_for_verify_and_the_log_goes_on(tmp_path: Path) -> None:
+def test_damage_in_the_middle_of_the_log_stays_for_verify_and_the_log_continues(tmp_path: Path) -> None:
     path = segment(tmp_path, 1, record(1).encode() + b"damage\n" + record(3).encode())
     write(tmp_path, range(4, 5))
     assert path.read_bytes() == record(1).encode() + b"damage\n" + b"".join(lines_of(range(3, 5)))
@@ -156,7 +156,7 @@ def compressed(directory: Path, first: int, content: bytes) -> Path:
     return path
 
 
-def test_log_whose_segments_are_all_compressed_goes_on_in_a_new_one(tmp_path: Path) -> None:
+def test_log_whose_segments_are_all_compressed_continues_in_a_new_one(tmp_path: Path) -> None:
     compressed(tmp_path, 1, b"".join(lines_of(range(1, 4))))
     with open_log(tmp_path) as log:
         assert log.recovered.checkpoint == "3"
@@ -166,7 +166,7 @@ def test_log_whose_segments_are_all_compressed_goes_on_in_a_new_one(tmp_path: Pa
     assert read_lines(tmp_path) == lines_of(range(1, 5))
 
 
-def test_compressed_copy_beside_its_segment_and_unfinished_ones_are_cleared_away(tmp_path: Path) -> None:
+def test_compressed_copy_beside_its_segment_and_unfinished_copies_are_removed(tmp_path: Path) -> None:
     copy = compressed(tmp_path, 1, b"".join(lines_of(range(1, 4))))
     plain = segment(tmp_path, 1, b"".join(lines_of(range(1, 4))))
     unfinished = tmp_path / "events-0000000000000001.jsonl.zst.tmp"
@@ -180,7 +180,7 @@ def test_compressed_copy_beside_its_segment_and_unfinished_ones_are_cleared_away
     assert (tmp_path / "notes.txt").exists()
 
 
-def test_checkpoint_is_found_behind_lines_that_do_not_tell_it_in_a_compressed_segment(tmp_path: Path) -> None:
+def test_checkpoint_is_found_in_a_compressed_segment_before_lines_without_one(tmp_path: Path) -> None:
     compressed(tmp_path, 1, b"".join(lines_of(range(1, 4))))
     compressed(tmp_path, 4, b"".join(lines_of(range(4, 8), id=None)))
     segment(tmp_path, 8, b"".join(lines_of(range(8, 10), id=None)))
@@ -188,14 +188,12 @@ def test_checkpoint_is_found_behind_lines_that_do_not_tell_it_in_a_compressed_se
 
 
 @pytest.mark.parametrize(("id", "last_event_id", "checkpoint"), [("5", None, "5"), ("", None, ""), (None, "8", "8"), (None, None, "1")])
-def test_checkpoint_is_what_the_newest_line_that_tells_it_says(
-    tmp_path: Path, id: str | None, last_event_id: str | None, checkpoint: str
-) -> None:
+def test_checkpoint_is_that_of_the_newest_line_with_one(tmp_path: Path, id: str | None, last_event_id: str | None, checkpoint: str) -> None:
     segment(tmp_path, 1, record(1).encode() + replace(record(2), id=id, last_event_id=last_event_id).encode())
     assert recover(tmp_path, SOURCE, 10).checkpoint == checkpoint
 
 
-def test_ids_of_another_source_are_not_asked_for_nor_taken_for_repeats(tmp_path: Path) -> None:
+def test_ids_of_another_source_are_neither_sent_nor_taken_for_repeats(tmp_path: Path) -> None:
     write(tmp_path, range(1, 4))
     with EventLog(tmp_path, Rotation(), source="http://elsewhere/", window=10) as log:
         assert (log.recovered.checkpoint, log.recovered.recent, log.recovered.next_number) == ("", [], 4)
@@ -219,7 +217,7 @@ def test_damaged_compressed_segment_is_reported_and_the_rest_counts(tmp_path: Pa
     assert len(recovered.unreadable) == 1
 
 
-def test_newest_segment_that_cannot_be_read_is_left_as_evidence_and_the_log_goes_on_behind_it(tmp_path: Path) -> None:
+def test_unreadable_newest_segment_is_kept_and_the_log_continues_after_it(tmp_path: Path) -> None:
     path = compressed(tmp_path, 5, b"".join(lines_of(range(5, 30))))
     path.write_bytes(b"no zstd")
     for _ in range(2):
@@ -231,7 +229,7 @@ def test_newest_segment_that_cannot_be_read_is_left_as_evidence_and_the_log_goes
     assert path.read_bytes() == b"no zstd"
 
 
-def test_what_can_be_read_of_a_damaged_newest_segment_counts(tmp_path: Path) -> None:
+def test_readable_part_of_a_damaged_newest_segment_counts(tmp_path: Path) -> None:
     path = compressed(tmp_path, 1, b"".join(lines_of(range(1, 4))))
     path.write_bytes(path.read_bytes()[:-1])  # a part of the checksum
     with open_log(tmp_path) as log:
@@ -250,7 +248,7 @@ def test_lines_are_read_backwards_wherever_the_pieces_are_cut(tmp_path: Path, le
             assert all(content[at:].startswith(line) for at, line in found)
 
 
-def test_every_crash_point_of_writing_rotating_compressing_and_removing_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None:
+def test_crash_at_any_system_call_loses_and_duplicates_no_event(tmp_path: Path) -> None:
     script = REPOSITORY / "tests" / "consumer" / "crash_points.py"
     outcome = subprocess.run([sys.executable, script, tmp_path], cwd=REPOSITORY, capture_output=True, text=True, timeout=110)
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr

@@ -23,7 +23,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def let_go(writing: int) -> None:
-    """Closes the pipe for its reader, though not the descriptor, which a thread may still hold."""
+    """Close the pipe for its reader, but not the descriptor, which a thread may still hold."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, writing)
     os.close(null)
@@ -55,7 +55,7 @@ async def test_slow_reader_slows_the_writer_and_gets_every_line(pipe: tuple[int,
     assert output.left_out == 0
 
 
-async def test_stalled_reader_is_waited_for_once_and_told_what_it_missed(pipe: tuple[int, int]) -> None:
+async def test_stalled_reader_is_waited_for_once_and_its_lost_lines_are_counted(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     output = Output(writing, stall_seconds=0.2)
     begun = time.monotonic()
@@ -78,7 +78,7 @@ async def test_stalled_reader_is_waited_for_once_and_told_what_it_missed(pipe: t
     await asyncio.to_thread(thread.join)
 
 
-async def test_stalled_reader_does_not_hold_up_the_end(pipe: tuple[int, int]) -> None:
+async def test_stalled_reader_does_not_delay_the_exit(pipe: tuple[int, int]) -> None:
     output = Output(pipe[1], stall_seconds=0)
     await output.put([LINE] * 50)
     begun = time.monotonic()
@@ -88,7 +88,7 @@ async def test_stalled_reader_does_not_hold_up_the_end(pipe: tuple[int, int]) ->
     await eventually(lambda: True if output.gone else None)  # its thread holds a descriptor whose number the next test gets
 
 
-async def test_reader_that_is_gone_costs_lines_and_nothing_else(pipe: tuple[int, int], capfd: pytest.CaptureFixture[str]) -> None:
+async def test_reader_that_is_gone_loses_lines_and_blocks_nothing(pipe: tuple[int, int], capfd: pytest.CaptureFixture[str]) -> None:
     reading, writing = pipe
     os.close(reading)
     output = Output(writing, stall_seconds=10)
@@ -100,7 +100,7 @@ async def test_reader_that_is_gone_costs_lines_and_nothing_else(pipe: tuple[int,
     assert "standard output is gone" in capfd.readouterr().err
 
 
-async def test_facts_never_wait(pipe: tuple[int, int]) -> None:
+async def test_log_records_never_wait(pipe: tuple[int, int]) -> None:
     output = Output(pipe[1], stall_seconds=3600)
     begun = time.monotonic()
     for _ in range(300):
@@ -112,7 +112,7 @@ async def test_facts_never_wait(pipe: tuple[int, int]) -> None:
     await eventually(lambda: True if output.gone else None)
 
 
-async def test_descriptor_that_does_not_block_is_waited_for(pipe: tuple[int, int]) -> None:
+async def test_non_blocking_descriptor_is_waited_for(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     os.set_blocking(writing, False)
     output = Output(writing, stall_seconds=10)

@@ -1,4 +1,4 @@
-"""The consumer as a process: what it logs, survives, refuses, and how it ends."""
+"""The consumer as a process: what it logs, survives and refuses, and how it ends."""
 
 import asyncio
 import contextlib
@@ -71,7 +71,7 @@ async def test_each_event_is_one_json_line_in_the_log_and_the_same_on_stdout(tmp
         assert upstream.requests[0].target == "/path?token=secret"
 
 
-async def test_status_port_tells_what_is_going_on_and_no_secrets(tmp_path: Path) -> None:
+async def test_status_port_shows_the_state_and_no_secrets(tmp_path: Path) -> None:
     script = [stream(b"id: 1\ndata: a\n\n", b"id: 2\ndata: b\n\n"), Disconnect()]
     again = [stream(b"id: 2\ndata: b\n\n", b"id: 5\ndata: e\n\n"), Silence()]
     async with ScriptedUpstream(script, again) as upstream:
@@ -104,7 +104,7 @@ async def test_status_port_tells_what_is_going_on_and_no_secrets(tmp_path: Path)
         assert "password" not in said
 
 
-async def test_id_that_no_header_can_carry_is_not_asked_for_after_a_restart(tmp_path: Path) -> None:
+async def test_id_that_a_header_cannot_carry_is_not_sent_after_a_restart(tmp_path: Path) -> None:
     async with ScriptedUpstream([stream(b"id: \x01\ndata: a\n\n"), Silence()]) as upstream:
         for count in (1, 2):
             async with consuming(tmp_path, upstream.url) as consumer:
@@ -134,7 +134,7 @@ async def test_every_event_is_logged_once_through_kill_9_at_any_moment(tmp_path:
             async with consuming(tmp_path, replay.url, started=False, **settings) as consumer:
                 consumer.read_in_background()
                 await eventually(lambda have=have: True if have == last or len(read_log(tmp_path)) > have else None)  # type: ignore[misc]
-                await asyncio.sleep(moments.random() * 0.1)  # the moment does not matter, that is what is tested
+                await asyncio.sleep(moments.random() * 0.1)  # any moment is as good as another for the kill
                 await consumer.kill()
         async with consuming(tmp_path, replay.url, **settings) as consumer:
             consumer.read_in_background()
@@ -146,7 +146,7 @@ async def test_every_event_is_logged_once_through_kill_9_at_any_moment(tmp_path:
     assert len(list_segments(tmp_path)) > 3
 
 
-async def test_restart_asks_for_what_comes_after_the_newest_line_and_says_that_it_cut_a_torn_one(tmp_path: Path) -> None:
+async def test_restart_resumes_after_the_newest_line_and_reports_a_removed_torn_line(tmp_path: Path) -> None:
     async with replaying(Replay(5)) as replay:
         async with consuming(tmp_path, replay.url) as consumer:
             consumer.read_in_background()
@@ -162,14 +162,14 @@ async def test_restart_asks_for_what_comes_after_the_newest_line_and_says_that_i
     assert_clean(tmp_path)
 
 
-async def test_id_that_was_reset_is_not_asked_for_after_a_restart(tmp_path: Path) -> None:
+async def test_id_that_was_reset_is_not_sent_after_a_restart(tmp_path: Path) -> None:
     async with ScriptedUpstream([stream(b"id: 7\ndata: a\n\n", b"id\ndata: b\n\n"), Silence()]) as upstream:
         for count in (2, 3):
             async with consuming(tmp_path, upstream.url) as consumer:
                 await consumer.logs(count)
                 await consumer.kill()
         assert [asked.header("Last-Event-ID") for asked in upstream.requests] == [None, None]
-        assert ids(tmp_path) == ["7", "", ""], "the event with an ID is known, the one without comes again"
+        assert ids(tmp_path) == ["7", "", ""], "the event with an ID is known, the one without an ID is repeated"
 
 
 async def test_jump_over_a_restart_becomes_a_gap_that_verify_reports(tmp_path: Path) -> None:
@@ -183,8 +183,8 @@ async def test_jump_over_a_restart_becomes_a_gap_that_verify_reports(tmp_path: P
     assert read_log(tmp_path)[2]["gap"]["missed"] == 6
 
 
-async def test_retry_line_behind_the_last_block_says_when_to_come_back(tmp_path: Path) -> None:
-    """As the producer and the gateway send clients away. Without it the consumer would wait for an hour."""
+async def test_retry_line_after_the_last_block_sets_the_reconnection_time(tmp_path: Path) -> None:
+    """The producer and the gateway end streams this way. Without it the consumer would wait for an hour."""
     first = [stream(b"retry: 3600000\nid: 1\ndata: a\n\n", b"retry: 10\n"), LAST_CHUNK]
     async with ScriptedUpstream(first, [stream(b"id: 2\ndata: b\n\n"), Silence()]) as upstream:
         async with consuming(tmp_path, upstream.url) as consumer:
@@ -210,7 +210,7 @@ async def test_204_finishes_the_source_and_the_consumer_stays_idle_and_ready(tmp
         assert len(upstream.requests) == 2
 
 
-async def test_refusal_is_said_and_tried_again_slowly(tmp_path: Path) -> None:
+async def test_refusal_is_reported_and_retried_slowly(tmp_path: Path) -> None:
     scripts = [[stream(b"id: 1\ndata: a\n\n") + LAST_CHUNK, Disconnect()], [NOT_FOUND], [stream(b"id: 2\ndata: b\n\n"), Silence()]]
     settings = {"CONSUMER_REFUSED_RETRY_SECONDS": "1"}
     async with ScriptedUpstream(*scripts) as upstream:
@@ -227,7 +227,7 @@ async def test_refusal_is_said_and_tried_again_slowly(tmp_path: Path) -> None:
             assert await consumer.meter("consumer_reconnections_total") == 1
 
 
-async def test_block_over_the_limit_is_a_refusal_and_what_came_before_it_is_logged(tmp_path: Path) -> None:
+async def test_block_over_the_limit_is_a_refusal_and_the_events_before_it_are_logged(tmp_path: Path) -> None:
     blocks = stream(b"id: 1\ndata: a\n\n", b"id: 2\ndata: " + b"x" * 5000 + b"\n\n")
     settings = {"CONSUMER_MAX_BLOCK_BYTES": "1000"}
     async with ScriptedUpstream([blocks, Silence()]) as upstream, consuming(tmp_path, upstream.url, **settings) as consumer:
@@ -238,7 +238,7 @@ async def test_block_over_the_limit_is_a_refusal_and_what_came_before_it_is_logg
         assert ids(tmp_path) == ["1"]
 
 
-async def test_server_that_is_away_makes_it_not_ready_until_it_is_back(tmp_path: Path) -> None:
+async def test_consumer_is_not_ready_until_its_server_is_up(tmp_path: Path) -> None:
     with refusing() as url:
         async with consuming(tmp_path, url) as consumer:
             consumer.read_in_background()
@@ -265,7 +265,7 @@ async def test_second_consumer_of_a_log_ends_with_a_clear_error(tmp_path: Path) 
             assert b"Traceback" not in errors + output
 
 
-async def test_stdout_that_is_closed_changes_nothing_for_the_log(tmp_path: Path) -> None:
+async def test_log_is_complete_when_stdout_is_closed(tmp_path: Path) -> None:
     async with replaying(Replay(300, interval=0.001)) as replay, consuming(tmp_path, replay.url) as consumer:
         transport: Any = consumer.process._transport  # type: ignore[attr-defined]
         transport.get_pipe_transport(1).close()
@@ -274,7 +274,7 @@ async def test_stdout_that_is_closed_changes_nothing_for_the_log(tmp_path: Path)
         assert await consumer.stop() == 0
 
 
-async def test_stdout_that_nobody_reads_changes_nothing_for_the_log_nor_for_the_end(tmp_path: Path) -> None:
+async def test_log_is_complete_and_the_exit_prompt_when_stdout_has_no_reader(tmp_path: Path) -> None:
     blocks = stream(*(b"id: %d\ndata: %b\n\n" % (number, b"x" * 10_000) for number in range(1, 301)))
     settings = {"CONSUMER_STDOUT_STALL_SECONDS": "0.3"}
     async with ScriptedUpstream([blocks, Silence()]) as upstream, held_stdout() as pipe:
@@ -291,7 +291,7 @@ async def test_stdout_that_nobody_reads_changes_nothing_for_the_log_nor_for_the_
 
 @contextlib.asynccontextmanager
 async def held_stdout() -> AsyncIterator[int]:
-    """The writing end of a pipe that nobody reads."""
+    """Yield the writing end of a pipe that no process reads."""
     reading, writing = os.pipe()
     yield writing
     os.close(reading)
@@ -306,7 +306,7 @@ def start_with_stdout(log_dir: Path, url: str, stdout: int, **settings: str) -> 
     )
 
 
-async def test_sigterm_ends_it_with_everything_durable_that_stdout_shows(tmp_path: Path) -> None:
+async def test_every_event_on_stdout_is_durable_after_sigterm(tmp_path: Path) -> None:
     async with replaying(Replay(100_000, interval=0.0002)) as replay, consuming(tmp_path, replay.url, CONSUMER_SYNC="interval") as consumer:
         consumer.read_in_background()
         await consumer.logs(300)
@@ -318,11 +318,11 @@ async def test_sigterm_ends_it_with_everything_durable_that_stdout_shows(tmp_pat
 
 
 def limit_file_size(process: ConsumerProcess, size: int) -> None:
-    """Makes each write fail that would make a file larger than this, or cuts it short, as a full disk does; the error is EFBIG."""
+    """Make each write fail, or fall short, that would make a file larger than this, as a full disk does; the error is EFBIG."""
     resource.prlimit(process.process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
-async def test_failing_writes_stop_reading_and_nothing_is_lost_when_they_work_again(tmp_path: Path) -> None:
+async def test_failing_writes_pause_reading_and_no_event_is_lost_when_they_work_again(tmp_path: Path) -> None:
     last = 600
     async with replaying(Replay(last, interval=0.0005)) as replay, consuming(tmp_path, replay.url) as consumer:
         limit_file_size(consumer, 20_001)
@@ -340,12 +340,12 @@ async def test_failing_writes_stop_reading_and_nothing_is_lost_when_they_work_ag
         assert consumer.events == lines
         assert acknowledged < last
         said = [fact for fact in consumer.facts if fact["event"].startswith("the log can")]
-        assert len(said) == 2, "once that it cannot, once that it can"
+        assert len(said) == 2, "one for the failure, one for the recovery"
         assert replay.asked == [None]
     assert_clean(tmp_path)
 
 
-async def test_consumer_whose_disk_is_full_ends_quickly_and_loses_nothing_acknowledged(tmp_path: Path) -> None:
+async def test_consumer_with_a_full_disk_ends_quickly_and_loses_no_acknowledged_event(tmp_path: Path) -> None:
     async with replaying(Replay(600)) as replay:
         async with consuming(tmp_path, replay.url, CONSUMER_WRITE_RETRY_SECONDS="30") as consumer:
             limit_file_size(consumer, 20_001)
@@ -361,7 +361,7 @@ async def test_consumer_whose_disk_is_full_ends_quickly_and_loses_nothing_acknow
     assert_clean(tmp_path)
 
 
-async def test_full_disk_is_waited_out(device: Path) -> None:
+async def test_consumer_waits_until_a_full_disk_has_space(device: Path) -> None:
     last = 600
     ballast = device / "ballast"
     ballast.write_bytes(bytes(DEVICE_BYTES - 50_000))
@@ -381,7 +381,7 @@ async def test_full_disk_is_waited_out(device: Path) -> None:
     assert_clean(log_dir)
 
 
-async def test_log_that_cannot_be_opened_is_waited_for(tmp_path: Path) -> None:
+async def test_opening_the_log_is_retried_until_it_succeeds(tmp_path: Path) -> None:
     log_dir = tmp_path / "log"
     log_dir.write_text("a file in the way")
     async with replaying(Replay(3)) as replay, consuming(log_dir, replay.url) as consumer:
@@ -393,7 +393,7 @@ async def test_log_that_cannot_be_opened_is_waited_for(tmp_path: Path) -> None:
         assert len(await consumer.logs(3)) == 3
 
 
-async def test_source_that_floods_is_slowed_to_the_pace_of_a_log_that_cannot_be_written(tmp_path: Path) -> None:
+async def test_flooding_source_gets_back_pressure_from_a_log_that_cannot_be_written(tmp_path: Path) -> None:
     block = b"data: " + b"x" * 1000 + b"\n\n"
     async with ScriptedUpstream([EVENT_STREAM_HEAD, Flood(block)]) as upstream, consuming(tmp_path, upstream.url) as consumer:
         limit_file_size(consumer, 100_000)
@@ -403,7 +403,7 @@ async def test_source_that_floods_is_slowed_to_the_pace_of_a_log_that_cannot_be_
         while sent != upstream.sent_bytes:  # until nothing moves any more for a moment
             sent = upstream.sent_bytes
             await asyncio.sleep(0.5)
-        assert sent < 30_000_000, "kernel buffers and no more than the pending bytes"
+        assert sent < 30_000_000, "no more than kernel buffers and the pending bytes"
         memory = int(Path(f"/proc/{consumer.process.pid}/statm").read_text().split()[1]) * resource.getpagesize()
         assert memory < 150_000_000
 
@@ -413,7 +413,7 @@ async def test_segments_are_compressed_and_removed_while_events_come(tmp_path: P
     async with replaying(Replay(2000, interval=0.0001)) as replay, consuming(tmp_path, replay.url, **settings) as consumer:
         consumer.read_in_background()
         await eventually(lambda: True if len(consumer.events) == 2000 else None)
-        # Upkeep comes when a segment is closed; the newest one may have grown to its full size since.
+        # Upkeep runs when a segment is closed; the newest one may have grown to its full size since.
         await eventually(lambda: True if sum(path.stat().st_size for path in tmp_path.iterdir()) <= 25_000 else None)
         assert await consumer.stop() == 0
     kept = ids(tmp_path)
@@ -430,7 +430,7 @@ async def test_wrong_setting_stops_the_start_with_status_2(tmp_path: Path) -> No
         assert output == b""
 
 
-async def test_port_that_is_taken_ends_it_with_status_1(tmp_path: Path) -> None:
+async def test_port_in_use_ends_the_start_with_status_1(tmp_path: Path) -> None:
     async with ScriptedUpstream([NO_CONTENT]) as upstream:
         settings = {"CONSUMER_PORT": str(upstream.port)}
         async with consuming(tmp_path, upstream.url, started=False, **settings) as consumer:
@@ -440,7 +440,7 @@ async def test_port_that_is_taken_ends_it_with_status_1(tmp_path: Path) -> None:
             assert b"Traceback" not in errors
 
 
-async def test_damaged_old_segment_does_not_keep_it_from_going_on(tmp_path: Path) -> None:
+async def test_consumer_continues_despite_a_damaged_old_segment(tmp_path: Path) -> None:
     (tmp_path / "events-0000000000000001.jsonl.zst").write_bytes(b"no zstd")
     segment(tmp_path, 7, b"")
     async with replaying(Replay(2)) as replay, consuming(tmp_path, replay.url) as consumer:

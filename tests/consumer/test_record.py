@@ -27,7 +27,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
         repeat=st.booleans(),
     )
 )
-def test_line_says_all_of_a_record_and_is_one_line(record: Record) -> None:
+def test_record_round_trips_through_one_line(record: Record) -> None:
     line = record.encode()
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
@@ -35,7 +35,7 @@ def test_line_says_all_of_a_record_and_is_one_line(record: Record) -> None:
     assert decode(line).key() == record.key()
 
 
-def test_line_of_an_event_has_the_fields_that_were_promised() -> None:
+def test_line_of_an_event_has_the_documented_fields() -> None:
     line = json.loads(record(7).encode())
     assert line == {
         "received_at": "2026-01-02T03:04:05.678901Z",
@@ -47,7 +47,7 @@ def test_line_of_an_event_has_the_fields_that_were_promised() -> None:
     }
 
 
-def test_gap_has_an_object_in_place_of_data() -> None:
+def test_gap_has_an_object_instead_of_data() -> None:
     gap = Record("t", "s", None, "gap", Position("e", 3), gap={"missed": 2}, last_event_id="9")
     assert json.loads(gap.encode()) == {
         "received_at": "t",
@@ -84,7 +84,7 @@ def test_characters_beyond_ascii_are_readable_in_the_line() -> None:
         (b'{"data": "", "received_at": "t", "source": "s", "type": "m", "position": "e"}', "position 'e'"),
     ],
 )
-def test_what_is_no_record_is_refused_with_the_reason(line: bytes, reason: str) -> None:
+def test_invalid_record_is_refused_with_the_reason(line: bytes, reason: str) -> None:
     with pytest.raises(RecordError, match=reason.replace("`", ".")):
         decode(line)
 

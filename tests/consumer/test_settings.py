@@ -1,4 +1,4 @@
-"""What the consumer may be told, and what stops its start."""
+"""The consumer's settings, and the errors that stop its start."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def check() -> ConsumerSettings:
     return settings
 
 
-def test_defaults_are_those_that_were_promised() -> None:
+def test_defaults_are_the_documented_ones() -> None:
     settings = check()
     assert (settings.host, settings.port) == ("127.0.0.1", 8082)
     assert settings.source_url == "http://127.0.0.1:8080/"
@@ -30,7 +30,7 @@ def test_defaults_are_those_that_were_promised() -> None:
     assert settings.sync == "always"
 
 
-def test_every_setting_is_explained() -> None:
+def test_every_setting_is_described() -> None:
     assert all(field.description and field.description[-1] in ".)" for field in ConsumerSettings.model_fields.values())
 
 
@@ -62,7 +62,7 @@ def test_headers_are_read_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None
         ("CONSUMER_SOURCE_HEADERS", '{"X-Key": "hidden\\n"}', "header 'X-Key' must not contain a control character"),
     ],
 )
-def test_what_makes_no_sense_is_refused_without_showing_secrets(monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str) -> None:
+def test_invalid_setting_is_refused_without_showing_secrets(monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as refused:
         check()

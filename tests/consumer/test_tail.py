@@ -1,4 +1,4 @@
-"""`python -m consumer tail`: the newest lines, and those that come, across rotation."""
+"""`python -m consumer tail`: the newest lines, and new ones, across rotation."""
 
 import asyncio
 import subprocess
@@ -22,7 +22,7 @@ from tests.stack import REPOSITORY, clean_environment
 
 @pytest.fixture(params=["plain", "compressed"])
 def log(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """Twenty lines in four segments."""
+    """Return a log of twenty lines in four segments."""
     for first in (1, 6, 11, 16):
         segment(tmp_path, first, b"".join(lines_of(range(first, first + 5))))
     if request.param == "compressed":
@@ -35,24 +35,24 @@ def newest(directory: Path, count: int) -> list[bytes | None]:
 
 
 @pytest.mark.parametrize("count", [0, 1, 4, 5, 6, 12, 20, 30])
-def test_newest_lines_are_given_across_segments(log: Path, count: int) -> None:
+def test_newest_lines_are_yielded_across_segments(log: Path, count: int) -> None:
     assert newest(log, count) == lines_of(range(max(21 - count, 1), 21))
 
 
-def test_line_that_is_not_whole_is_not_given(log: Path) -> None:
+def test_incomplete_line_is_not_yielded(log: Path) -> None:
     with list_segments(log)[-1].path.open("ab") as file:
         file.write(record(21).encode()[:-1])
     assert newest(log, 2) == lines_of(range(19, 21))
 
 
-def test_damaged_segment_is_passed_over(log: Path) -> None:
+def test_damaged_segment_is_skipped(log: Path) -> None:
     damaged = list_segments(log)[1].path
     if damaged.suffix == ".zst":
         damaged.write_bytes(b"no zstd")
         assert newest(log, 12) == [*lines_of(range(4, 6)), *lines_of(range(11, 21))]
 
 
-def test_command_prints_the_newest_ten_and_ends_when_it_shall_not_follow(log: Path) -> None:
+def test_command_prints_the_newest_ten_lines_and_exits_without_follow(log: Path) -> None:
     outcome = run_command("tail", "--no-follow", log)
     assert (outcome.returncode, outcome.stderr) == (0, "")
     assert outcome.stdout.encode() == b"".join(lines_of(range(11, 21)))
@@ -60,7 +60,7 @@ def test_command_prints_the_newest_ten_and_ends_when_it_shall_not_follow(log: Pa
 
 
 def take(tail: Iterator[bytes | None]) -> list[bytes]:
-    """Everything that is there by now."""
+    """Return the lines that are available now."""
     taken = []
     while (line := next(tail)) is not None:
         taken.append(line)
@@ -71,7 +71,7 @@ def small_segments(directory: Path) -> EventLog:
     return EventLog(directory, Rotation(max_bytes=3 * len(record(10).encode()), max_age_seconds=10**10), source=SOURCE, window=10)
 
 
-def test_following_gives_each_line_once_whatever_happens_to_the_segments(tmp_path: Path) -> None:
+def test_following_yields_each_line_once_through_rotation_and_compression(tmp_path: Path) -> None:
     with small_segments(tmp_path) as owned, closing(read_tail(tmp_path, count=0, follow=True)) as tail:
         assert take(tail) == []
         taken: list[bytes] = []
@@ -97,7 +97,7 @@ def test_follower_that_fell_behind_reads_compressed_segments(tmp_path: Path) -> 
         assert take(tail) == lines_of(range(2, 30))
 
 
-def test_torn_line_that_is_cut_off_is_never_given(tmp_path: Path) -> None:
+def test_torn_line_that_is_removed_is_never_yielded(tmp_path: Path) -> None:
     path = segment(tmp_path, 1, b"".join(lines_of(range(1, 3))))
     with closing(read_tail(tmp_path, count=10, follow=True)) as tail:
         assert take(tail) == lines_of(range(1, 3))

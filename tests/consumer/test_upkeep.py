@@ -16,7 +16,7 @@ NOW = 1_000_000.0
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """Four segments of ten lines, an hour apart, the newest an hour old."""
+    """Return a log of four segments of ten lines, an hour apart, the newest an hour old."""
     for index in range(4):
         path = segment(tmp_path, 10 * index + 1, b"".join(lines_of(range(10 * index + 1, 10 * index + 11))))
         os.utime(path, (0, NOW - 3600 * (4 - index)))
@@ -40,7 +40,7 @@ def test_compressed_segment_keeps_its_time_for_retention(log: Path) -> None:
     assert list_segments(log)[0].path.stat().st_mtime == NOW - 4 * 3600
 
 
-def test_compression_that_is_stopped_leaves_the_segment_as_it_was(log: Path) -> None:
+def test_stopped_compression_leaves_the_segment_unchanged(log: Path) -> None:
     stopped = threading.Event()
     stopped.set()
     assert compress(list_segments(log)[0], stopped) is None
@@ -55,7 +55,7 @@ def test_segment_that_is_compressed_while_it_is_listed_is_read_under_its_new_nam
 
 
 @pytest.mark.parametrize("cut", [1, 4, 5, 20])
-def test_compressed_segment_that_is_cut_short_says_so_after_what_could_be_read(log: Path, cut: int) -> None:
+def test_truncated_compressed_segment_raises_after_its_readable_lines(log: Path, cut: int) -> None:
     compress_closed(log, threading.Event())
     [damaged, *_] = list_segments(log)
     damaged.path.write_bytes(damaged.path.read_bytes()[:-cut])

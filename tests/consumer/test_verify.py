@@ -1,4 +1,4 @@
-"""`python -m consumer verify` on logs that are fine and on logs that are not."""
+"""`python -m consumer verify` on clean logs and on others."""
 
 import contextlib
 import json
@@ -93,7 +93,7 @@ def test_lost_segment_is_a_hole_and_retention_is_not(tmp_path: Path, capfd: Capt
     assert "10 lines are missing" in capfd.readouterr().out
 
 
-def test_torn_line_amid_the_segments_is_found(tmp_path: Path, capfd: Capture) -> None:
+def test_torn_line_in_an_older_segment_is_found(tmp_path: Path, capfd: Capture) -> None:
     segment(tmp_path, 1, b"".join(lines_of(range(1, 3))) + b"torn")
     segment(tmp_path, 3, b"".join(lines_of(range(3, 5))))
     assert verify(tmp_path) == 1
@@ -111,7 +111,7 @@ def test_compressed_segment_that_is_damaged_is_found(tmp_path: Path, capfd: Capt
     assert "unreadable segments: 1" in capfd.readouterr().out
 
 
-def test_repeat_that_says_so_and_id_with_other_content_are_notes(tmp_path: Path, capfd: Capture) -> None:
+def test_marked_repeat_and_reused_id_are_notes(tmp_path: Path, capfd: Capture) -> None:
     repeat = replace(record(2, "1"), repeat=True).encode()
     assert verify(log(tmp_path, record(1).encode(), repeat, record(3, "1", data="other").encode())) == 0
     said = capfd.readouterr().out
@@ -145,7 +145,7 @@ def test_unfinished_line_of_a_log_that_is_being_written_is_a_note(tmp_path: Path
     assert verify(tmp_path) == 1
 
 
-def test_events_are_printed_when_asked_for(tmp_path: Path) -> None:
+def test_events_are_printed_on_request(tmp_path: Path) -> None:
     lines = [*lines_of([1, 2]), gap(3, reason="why")]
     outcome = run_command("verify", log(tmp_path, *lines), "--events")
     assert outcome.returncode == 1
@@ -161,9 +161,9 @@ def test_directory_without_a_log_is_no_clean_log(tmp_path: Path) -> None:
 
 
 def all_of(terminal: int) -> bytes:
-    """What was written to a terminal whose other end is closed by now; it may come in several reads."""
+    """Return all output of a terminal whose other end is closed by now; it may come in several reads."""
     shown = b""
-    with open(terminal, "rb", buffering=0) as screen, contextlib.suppress(OSError):  # EIO is what Linux says at the end
+    with open(terminal, "rb", buffering=0) as screen, contextlib.suppress(OSError):  # Linux signals the end with EIO
         while part := screen.read(10_000):
             shown += part
     return shown
@@ -179,10 +179,10 @@ def test_progress_is_shown_on_a_terminal_only(tmp_path: Path, monkeypatch: pytes
         assert verify(tmp_path) == 0
     shown = all_of(ours).decode()
     assert "lines, 0% of the bytes checked, 0 problems" in shown
-    assert shown.endswith("\r\x1b[K"), "and taken away at the end"
+    assert shown.endswith("\r\x1b[K"), "and erased at the end"
 
 
-def test_reader_of_the_output_may_leave(tmp_path: Path) -> None:
+def test_reader_of_the_output_may_close_it(tmp_path: Path) -> None:
     log(tmp_path, *lines_of(range(1, 20_000)))
     command = f"{sys.executable} -m consumer verify --events {tmp_path} | head -n 1"
     outcome = subprocess.run(command, shell=True, cwd=REPOSITORY, env=clean_environment(), capture_output=True, text=True, timeout=60)
