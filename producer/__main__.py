@@ -1,4 +1,4 @@
-"""`python -m producer`: serves until SIGTERM or Ctrl-C, drains, exits with status 0. `python -m producer check`: checks an event log."""
+"""`python -m producer`: serve until SIGTERM or Ctrl-C, drain, exit with status 0. `python -m producer check`: check an event log."""
 
 import argparse
 import asyncio
@@ -27,21 +27,20 @@ from .web.meters import Meters
 from .web.server import Server
 
 _SWITCH_SECONDS = 0.001
-"""How soon a thread of the event log gets its turn while the event loop is busy; it needs some turns for each commit and each read.
-With Python's 0.005 an append takes 36 ms beside a loop that never rests, with this 4 ms."""
+"""The longest wait of a thread of the event log while the event loop is busy; it needs several turns for each commit and each read.
+With Python's 0.005 an append takes 36 ms beside a busy loop, with this 4 ms."""
 
 _GARBAGE_THRESHOLDS = (10_000, 20, 50)
-"""Each open stream has some hundred objects that live as long as it does. With Python's (700, 10, 10) looking through them again and again
-takes a quarter of the time while 3,000 are opened."""
+"""Each open stream has some hundred objects that live as long as it does. With Python's (700, 10, 10) the collector takes a quarter of
+the time while 3,000 streams are opened."""
 
 
 _FLUSH_SPANS_SECONDS = 1.0
-"""How long the last spans may take to a collector, behind the drain."""
+"""The time to send the last spans to a collector, after the drain."""
 
 
 def main() -> None:
-    """Runs the producer. Exit status: 0 after a drain, 2 for settings that make no sense, 3 when it cannot listen or cannot open
-    its event log."""
+    """Run the producer. The exit status is 0 after a drain, 2 for invalid settings, 3 when it cannot listen or open its event log."""
     asked = parse_arguments(_parser(), Settings)
     settings = settings_or_exit(Settings)
     if asked.command == "check":
@@ -51,18 +50,18 @@ def main() -> None:
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.set_threshold(*_GARBAGE_THRESHOLDS)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _exit)  # uvicorn puts its own handlers in front, and raises the signal again when it has drained
+        signal.signal(number, _exit)  # uvicorn installs its own handlers, and raises the signal again after the drain
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings, tracing))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m producer", description="Streams text, and events of topics that anyone may publish to, over HTTP."
+        prog="python -m producer", description="Stream text, and publish and subscribe to events of topics, over HTTP."
     )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="without a command it serves; commands")
-    audit = commands.add_parser("check", help="check an event log: exit status 0 only when it is clean", description=check.__doc__)
-    audit.add_argument("directory", type=Path, nargs="?", metavar="DIR", help="the log's folder (default: PRODUCER_LOG_DIR)")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="without a command: serve; commands")
+    audit = commands.add_parser("check", help="check an event log; the exit status is 0 only if it is clean", description=check.__doc__)
+    audit.add_argument("directory", type=Path, nargs="?", metavar="DIR", help="the directory of the log (default: PRODUCER_LOG_DIR)")
     return parser
 
 
@@ -97,7 +96,7 @@ async def _serve(settings: Settings, tracing: Tracing | None) -> None:
             with meters.loop_lag.watch():
                 await server.serve()
         finally:
-            drain.begin()  # it has begun, unless the server could not start
+            drain.begin()  # it has already begun, unless the server could not start
             if demo is not None:
                 await demo
             if tracing is not None:

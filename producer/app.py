@@ -32,9 +32,9 @@ def create_app(
     meters: Meters | None = None,
     tracing: Tracing | None = None,
 ) -> FastAPI:
-    """Gives the application. Who runs it begins `drain` when the process shall stop: then streams end and none is opened.
+    """Return the application. The caller begins `drain` to stop: then streams end and none is opened.
 
-    Topics are kept in `log`, which who runs it opens before and closes after; without one there are none, and none can be made.
+    Topics are kept in `log`, which the caller opens before and closes after. Without a log there are no topics.
     """
     drain = drain or Drain()
     log = log or ClosedLog()
@@ -47,12 +47,12 @@ def create_app(
         app.include_router(router)
     answer_with_problems(app, routers)
     app.add_middleware(BodyLimit, not_below=TOPICS_PATH, max_bytes=settings.max_message_chars * _LONGEST_ESCAPE + _BODY_OVERHEAD_BYTES)
-    app.add_middleware(  # outside of the others: errors carry CORS headers too
+    app.add_middleware(  # outermost, so that errors carry CORS headers too
         CORSMiddleware,
         allow_origins=settings.allowed_origins,
         allow_credentials=settings.credentials_allowed,
         allow_methods=["GET", "HEAD", "POST", "DELETE"],
-        allow_headers=["*"],  # Authorization, Idempotency-Key and Last-Event-ID among them: a preflight is answered with what it asks for
+        allow_headers=["*"],  # Authorization, Idempotency-Key and Last-Event-ID too; a preflight gets the headers it asks for
         expose_headers=["Location"],
     )
     app.user_middleware[:0] = [Middleware(Requests, meters=meters, tracing=tracing), shortcut]

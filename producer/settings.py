@@ -1,4 +1,4 @@
-"""What can be set from outside: the environment variables that start with `PRODUCER_`."""
+"""The producer's settings: the environment variables that start with `PRODUCER_`."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -24,79 +24,79 @@ class Settings(ServiceSettings):
     """TCP port to listen on; 0 takes a free one, which the log line `listening` names."""
 
     log_dir: Path = Path("./data/producer")
-    """Folder of the event log that topics are kept in; made if need be. One producer at a time."""
+    """Directory of the event log with the topics; it is created if missing. Only one producer at a time may use it."""
 
     log_sync: Literal["always", "interval"] = "always"
-    """When a published event is acknowledged: always: when it is synced to disk; interval: before, a power failure may take it back."""
+    """When a published event is acknowledged. always: after a sync to disk; interval: before, so a power failure may take it back."""
 
     log_sync_interval_ms: Annotated[int, Field(ge=1, le=60_000)] = 1000
     """How long an event may stay unsynced with PRODUCER_LOG_SYNC=interval, in milliseconds. A crash of the process alone loses nothing."""
 
     retain_max_age_seconds: Annotated[float, Field(ge=0)] = 604_800
-    """Older events are removed, in seconds; 0: no limit."""
+    """Age in seconds beyond which events are removed; 0: no limit."""
 
     retain_max_events: Annotated[int, Field(ge=0)] = 10_000_000
-    """So many events are kept at most, over all topics; 0: no limit."""
+    """The most events that are kept over all topics; 0: no limit."""
 
     retain_max_bytes: Annotated[int, Field(ge=0)] = 1024 * 1024 * 1024
-    """So many bytes of events are kept at most; 0: no limit. The file is larger, of short events about half as much again."""
+    """The most bytes of events that are kept; 0: no limit. The file is larger, for short events by about half."""
 
     idempotency_seconds: Annotated[float, Field(gt=0)] = 86_400
-    """How long an Idempotency-Key is known, in seconds; the newest ten million of them at most."""
+    """How long an Idempotency-Key is known, in seconds; at most the newest ten million are kept."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least level that is logged: debug, info, warning or error."""
+    """The lowest level that is logged: debug, info, warning or error."""
 
     text: Annotated[str, Field(min_length=1)] = "七夕情人节即将来临,我们为您准备了精美的鲜花和美味的蛋糕"
     """Text that `GET /` and `GET /plain` stream."""
 
     interval_ms: Annotated[int, Field(ge=0)] = 100
-    """Milliseconds from one event to the next, unless the query says otherwise; 0 means as fast as the client reads."""
+    """Milliseconds between events, unless the query sets them; 0 means as fast as the client reads."""
 
     max_interval_ms: Annotated[int, Field(ge=0)] = 60_000
-    """Longest `interval_ms` that a query may ask for, in milliseconds."""
+    """The largest `interval_ms` that a query may have, in milliseconds."""
 
     max_repeat: Annotated[int, Field(ge=1)] = 10_000
-    """How often a query may have its text streamed at most (`repeat`)."""
+    """The largest `repeat` that a query may have: how often the text is streamed."""
 
     max_message_chars: Annotated[int, Field(ge=1, le=10_000_000)] = 16_384
-    """Longest `message` that a POST may carry, in characters (Unicode code points)."""
+    """The longest `message` that a POST may have, in characters (Unicode code points)."""
 
     retry_ms: Annotated[int, Field(ge=0, le=86_400_000)] = 15_000
-    """Reconnection time that every event tells its client (`retry:`), in milliseconds."""
+    """Reconnection time in every event (`retry:`), in milliseconds."""
 
     heartbeat_seconds: Annotated[float, Field(gt=0, le=3600)] = 15.0
-    """Longest silence in an open stream, in seconds: then a comment goes out, always between two events."""
+    """Longest silence of an open stream, in seconds, before a heartbeat comment is sent between two events."""
 
     send_timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
-    """A client that takes none of what was sent to it for so many seconds is cut off."""
+    """Seconds after which a client that reads nothing is disconnected."""
 
     drain_seconds: Annotated[int, Field(ge=1, le=3600)] = 8
-    """Seconds from SIGTERM in which open streams end; what is open then is cut off. Keep below the container's stop timeout."""
+    """Seconds after SIGTERM in which open streams may end before they are cut. Keep it below the container's stop timeout."""
 
     publish_keys: SecretStr = SecretStr("")
-    """Keys, separated by commas, of which a publisher must send one as `Authorization: Bearer KEY`; empty: anyone may publish."""
+    """Keys, separated by commas, one of which a publisher must send as `Authorization: Bearer KEY`; empty: any client may publish."""
 
     max_event_bytes: Annotated[int, Field(ge=1, le=64 * 1024 * 1024)] = 1024 * 1024
-    """Longest data that an event of a topic may have, in bytes of UTF-8."""
+    """The longest data of a published event, in bytes of UTF-8."""
 
     max_batch_events: Annotated[int, Field(ge=1, le=100_000)] = 1000
-    """Most events that are published as one, all or none of them: by a JSON array, and per piece of a longer NDJSON body."""
+    """The most events that are stored all or none: in a JSON array, and in each batch of an NDJSON body."""
 
     max_batch_bytes: Annotated[int, Field(ge=1, le=1024 * 1024 * 1024)] = 8 * 1024 * 1024
-    """Longest JSON body, and longest piece of an NDJSON body that is published as one, in bytes."""
+    """The longest JSON body, and the longest batch of an NDJSON body, in bytes."""
 
     topic_retry_ms: Annotated[int, Field(ge=0, le=86_400_000)] = 3000
-    """Reconnection time that every subscriber of topics is told (`retry:`), in milliseconds."""
+    """Reconnection time that subscribers of topics receive (`retry:`), in milliseconds."""
 
     cors_origins: str = ANY_ORIGIN
     """Origins whose pages may read the streams: `*`, or origins separated by commas, or a JSON list of them; `[]` for none."""
 
     cors_credentials: bool | None = None
-    """Whether those pages may send credentials (cookies). Not set means: yes with named origins, no with `*`."""
+    """Whether those pages may send credentials (cookies). The default is yes with named origins and no with `*`."""
 
     demo: bool = True
-    """Whether the topics `demo.host` (CPU, memory and network of the machine) and `demo.clock` are published to each second."""
+    """Whether the topics `demo.host` (CPU, memory and network of the machine) and `demo.clock` get an event each second."""
 
     @field_validator("cors_origins")
     @classmethod
@@ -116,8 +116,7 @@ class Settings(ServiceSettings):
             raise ValueError(f"PRODUCER_INTERVAL_MS is {self.interval_ms}, PRODUCER_MAX_INTERVAL_MS allows {self.max_interval_ms}")
         if self.max_batch_bytes < self.max_event_bytes:
             raise ValueError(
-                f"PRODUCER_MAX_BATCH_BYTES is {self.max_batch_bytes}, which has no room for an event of PRODUCER_MAX_EVENT_BYTES, "
-                f"{self.max_event_bytes}"
+                f"PRODUCER_MAX_BATCH_BYTES must be at least PRODUCER_MAX_EVENT_BYTES ({self.max_event_bytes}), got {self.max_batch_bytes}"
             )
         if self.cors_credentials and ANY_ORIGIN in self.allowed_origins:
             raise ValueError(
@@ -132,7 +131,7 @@ class Settings(ServiceSettings):
 
     @property
     def credentials_allowed(self) -> bool:
-        """What `cors_credentials` comes to."""
+        """Whether pages may send credentials, from `cors_credentials` and its default."""
         if self.cors_credentials is not None:
             return self.cors_credentials
         return ANY_ORIGIN not in self.allowed_origins

@@ -14,14 +14,15 @@ from .web.meters import Meters
 
 
 def status_routes(meters: Meters, drain: Drain, log: EventLog, feeds: Feeds) -> APIRouter:
-    """Gives `/livez`, `/readyz` (503 while draining) and `/metrics`.
+    """Return the routes `/livez`, `/readyz` (503 while draining) and `/metrics`.
 
-    A log that cannot be written leaves the producer ready: subscribers go on, publishers are told, and `producer_log_writable` says so.
+    When the log cannot be written the producer stays ready: subscribers continue, publishers get an error,
+    and `producer_log_writable` is 0.
     """
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody asks for
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # a useless second series for each counter
     router = APIRouter(tags=["status"])
 
-    @router.get("/livez", summary="200 as long as the process answers")
+    @router.get("/livez", summary="200 while the process answers")
     async def livez() -> dict[str, str]:
         return {"status": "alive"}
 
@@ -41,7 +42,7 @@ def status_routes(meters: Meters, drain: Drain, log: EventLog, feeds: Feeds) -> 
 
 
 async def _note_log(meters: Meters, log: EventLog) -> None:
-    """Show what the event log has now; the offset of its first event is NaN when it cannot be read."""
+    """Update the gauges of the event log; the offset of its first event is NaN when it cannot be read."""
     topics = log.topics.values()
     meters.log_events.set(sum(topic.count for topic in topics))
     meters.log_bytes.set(sum(topic.bytes for topic in topics))

@@ -1,1 +1,1 @@
-"""The durable event log: what it takes, what it returns, and the embedded one. Knows nothing of HTTP."""
+"""The durable event log: its interface, and the embedded implementation. Independent of HTTP."""

@@ -15,15 +15,15 @@ _MOST_PROBLEMS = 100
 
 
 def check(directory: Path) -> int:
-    """Checks the event log in DIR, also while a producer writes it: prints each problem and a summary.
+    """Check the event log in DIR, even while a producer writes it, and print each problem and a summary.
 
-    Looks at the file's structure, at every event (its id, that it is one whole event block, the order of offsets and times), and whether
-    counts and bytes of topics are right. While it reads, the write-ahead log of a running producer grows.
-    Exit status 0 only when the log is clean, 1 when there are problems, 2 when DIR is no log.
+    It checks the file's structure, every event (its id, that it is one whole event block, the order of offsets and times), and the
+    counts and bytes of topics. Meanwhile the write-ahead log of a running producer grows.
+    The exit status is 0 only if the log is clean, 1 if there are problems, 2 if DIR is not a log.
     """
     path = directory / FILE
     if not path.exists() and not path.with_name(path.name + "-wal").exists():
-        sys.stderr.write(f"{directory}: no event log here ({FILE} is missing)\n")
+        sys.stderr.write(f"{directory}: not an event log ({FILE} is missing)\n")
         return 2
     audit = LogAudit(path)
     progress = _Progress(lambda: f"{audit.events} events, {audit.problems} problems")
@@ -39,14 +39,14 @@ def check(directory: Path) -> int:
 
 @dataclass(slots=True)
 class LogAudit:
-    """The check of one file: iterate `check` to its end, then look at the counts."""
+    """The check of one file: iterate `check` to its end, then read the counts."""
 
     path: Path
     events: int = 0
     bytes: int = 0
     topics: int = 0
     dropped_events: int = 0
-    """Of dropped topics, still to be removed from the file."""
+    """Events of dropped topics that are still in the file."""
     first: int = 0
     last: int = 0
     epoch: str = ""
@@ -55,12 +55,12 @@ class LogAudit:
     """By topic: number of events, their bytes, offset of the first and of the last."""
 
     def check(self) -> Iterator[str]:
-        """Gives each problem, and an empty text now and then. All is read from one snapshot."""
+        """Yield each problem, and an empty string now and then. Everything is read from one snapshot."""
         for problem in self._steps():
             self.problems += bool(problem)
             yield problem
             if self.problems >= _MOST_PROBLEMS:
-                yield f"{self.path.name}: that is enough; there may be more"
+                yield f"{self.path.name}: stopped after {_MOST_PROBLEMS} problems; there may be more"
                 return
 
     def _steps(self) -> Iterator[str]:
@@ -91,18 +91,18 @@ class LogAudit:
         before_ms = 0
         for offset, topic, time_ms, block in connection.execute("SELECT offset, topic, time_ms, block FROM events ORDER BY offset"):
             if not (isinstance(block, bytes) and isinstance(time_ms, int)):
-                yield f"event {offset}: its columns are not of the kind that a log writes"
+                yield f"event {offset}: its columns have the wrong types"
                 continue
             self.events += 1
             self.bytes += len(block)
             self.first, self.last = self.first or offset, offset
             id = b"%b%d\n" % (prefix, offset)
             if not block.startswith(id):
-                yield f"event {offset}: it begins with {block[: len(id)]!r}, its id is {id!r}"
+                yield f"event {offset}: it begins with {block[: len(id)]!r} instead of its id {id!r}"
             elif not is_whole_block(block[len(id) :]):
-                yield f"event {offset}: it is not one whole event block"
+                yield f"event {offset}: it is not exactly one event block"
             if time_ms < before_ms:
-                yield f"event {offset}: its time is {time_ms}, that of the event before is {before_ms}"
+                yield f"event {offset}: its time {time_ms} is before {before_ms}, that of the previous event"
             before_ms = time_ms
             counted = self._counted.setdefault(topic, [0, 0, offset, offset])
             counted[0] += 1
@@ -119,29 +119,29 @@ class LogAudit:
             count, size, first, last = self._counted.pop(id, (0, 0, 0, 0))
             if known != [count, size, last]:
                 written = f"{known[0]} events of {known[1]} bytes up to {known[2]}"
-                yield f"topic {name!r}: {written} are written down, {count} of {size} up to {last} are there"
+                yield f"topic {name!r}: {written} are recorded, but {count} of {size} up to {last} exist"
             if first and first <= gone_through:
-                yield f"topic {name!r}: all events up to {gone_through} should be gone, {first} is there"
+                yield f"topic {name!r}: all events up to {gone_through} should be gone, but {first} exists"
             forgotten = max(forgotten, gone_through)
         if forgotten != gone:
-            yield f"log: {gone} is written down as the newest offset that is gone, of topics it is {forgotten}"
+            yield f"log: the newest removed offset is recorded as {gone}, but that of its topics is {forgotten}"
         for id, (count, _, first, _) in self._counted.items():
             self.dropped_events += count
             if id not in dropped:
-                yield f"event {first}: it is of topic number {id}, which there is not; {count} events"
+                yield f"event {first}: its topic number {id} does not exist; {count} events"
         if max(self.last, gone) < begin - 1 and begin > 1:
-            yield f"log: it began with offset {begin}, and the newest before is {max(self.last, gone)}"
+            yield f"log: it continued at offset {begin}, but the newest offset is {max(self.last, gone)}"
 
     def _check_keys(self, connection: sqlite3.Connection) -> Iterator[str]:
         [newest] = connection.execute("SELECT max(?, gone_through) FROM state", (self.last,)).fetchone()
         topics = "SELECT id FROM topics UNION SELECT id FROM dropped"
         sql = f"SELECT name, first, last FROM keys WHERE first > last OR last > ? OR topic NOT IN ({topics})"  # noqa: S608  # a constant
         for name, first, last in connection.execute(sql, (newest,)):
-            yield f"idempotency key {name!r}: it stands for the events {first} to {last}, which never were"
+            yield f"idempotency key {name!r}: it refers to the events {first} to {last}, which never existed"
 
 
 class _Progress:
-    """A line on the terminal that says how far it is; nothing when standard error is none."""
+    """A progress line on the terminal; nothing when standard error is not a terminal."""
 
     def __init__(self, tell: Callable[[], str]) -> None:
         self._tell = tell
@@ -166,5 +166,5 @@ def _summary(audit: LogAudit) -> Iterator[str]:
     if audit.events:
         yield f"offsets: {audit.first} to {audit.last}"
     if audit.dropped_events:
-        yield f"note: {audit.dropped_events} events of dropped topics are still in the file, no reader sees them"
+        yield f"note: {audit.dropped_events} events of dropped topics are still in the file, invisible to readers"
     yield "clean" if not audit.problems else f"NOT CLEAN: {audit.problems} problems"

@@ -6,11 +6,11 @@ _ID = re.compile(r"([A-Za-z0-9]{1,64})-(0|[1-9][0-9]{0,17})")
 
 
 def format_event_id(epoch: str, offset: int) -> str:
-    """Gives the id of the event at `offset`. With the offset 0 it stands before the first."""
+    """Return the id of the event at `offset`. The offset 0 is before the first event."""
     return f"{epoch}-{offset}"
 
 
 def parse_event_id(text: str) -> tuple[str, int] | None:
-    """Gives epoch and offset, None when `text` is no event id."""
+    """Return epoch and offset, None when `text` is not an event id."""
     found = _ID.fullmatch(text)
     return (found[1], int(found[2])) if found else None

@@ -1,4 +1,4 @@
-"""Runs of event blocks, which their readers take in pieces that are joined once for all of them."""
+"""Runs of event blocks, which readers take in pieces that are joined once for all of them."""
 
 from bisect import bisect_right
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from itertools import accumulate
 from .event_log import Stored
 
 PIECE_BYTES = 64 * 1024
-"""What is sent at once; one block may be larger."""
+"""The size of one send; a single block may be larger."""
 
 _KEPT_PIECES = 32
 _COMPACT_FROM = 1024
@@ -27,9 +27,9 @@ class Piece:
 
 
 class Run:
-    """Blocks in the order of their offsets, which grows at its end and shrinks at its head.
+    """Blocks in the order of their offsets; it grows at its end and shrinks at its head.
 
-    Pieces end where the bytes of the run reach a multiple of PIECE_BYTES, so that readers who began at different places soon share theirs.
+    Pieces end where the bytes of the run reach a multiple of PIECE_BYTES, so that readers that began at different places soon share them.
     """
 
     __slots__ = ("_base", "_blocks", "_ends", "_head", "_offsets", "_pieces")
@@ -37,9 +37,9 @@ class Run:
     def __init__(self, events: Iterable[Stored] = ()) -> None:
         self._offsets: list[int] = []
         self._blocks: list[bytes] = []
-        self._ends: list[int] = []  # bytes of all blocks up to and with this one, those that are gone included
+        self._ends: list[int] = []  # bytes of all blocks up to and including this one, evicted ones too
         self._base = 0  # the same before the first
-        self._head = 0  # what stands before it in the lists is gone
+        self._head = 0  # entries before it in the lists are evicted
         self._pieces: dict[int, Piece] = {}  # by the index of the first block
         for event in events:
             self.append(event)
@@ -52,18 +52,18 @@ class Run:
 
     @property
     def bytes(self) -> int:
-        """Of all blocks."""
+        """Bytes of all blocks."""
         return self._ends[-1] - self._start_of(self._head) if self._ends else 0
 
     def append(self, event: Stored) -> None:
-        """Adds a block, whose offset must be the highest."""
+        """Add a block, whose offset must be the highest."""
         self._ends.append((self._ends[-1] if self._ends else self._base) + len(event.block))
         self._offsets.append(event.offset)
         self._blocks.append(event.block)
         self._pieces.clear()
 
     def put_in_front(self, other: "Run", upto: int) -> None:
-        """Adds the blocks of `other` with offsets up to `upto`, which must be lower than all of this."""
+        """Add the blocks of `other` with offsets up to `upto`, which must be lower than all offsets here."""
         self._forget_evicted()
         count = bisect_right(other._offsets, upto, other._head)
         blocks = other._blocks[other._head : count]
@@ -75,7 +75,7 @@ class Run:
         self._pieces.clear()
 
     def evict(self) -> int:
-        """Removes the first block and gives its offset."""
+        """Remove the first block and return its offset."""
         offset = self._offsets[self._head]
         self._blocks[self._head] = b""
         self._head += 1
@@ -85,9 +85,9 @@ class Run:
         return offset
 
     def piece(self, after: int, upto: int | None = None, max_events: int | None = None) -> Piece | None:
-        """Gives the next blocks with offsets higher than `after`: up to `upto`, at most `max_events`, None when there is none.
+        """Return the next blocks with offsets above `after`, up to `upto`, at most `max_events`; None when there is none.
 
-        What is asked for without the last two is joined once, for all who ask.
+        Without the last two arguments, a piece is joined once for all readers.
         """
         begin = bisect_right(self._offsets, after, self._head)
         if begin == len(self._offsets):

@@ -1,4 +1,4 @@
-"""Group commit: the appends of many publishers in one transaction, each for itself all or nothing."""
+"""Group commit: the appends of many publishers in one transaction, each of them all or nothing."""
 
 import json
 import sqlite3
@@ -23,7 +23,7 @@ class Entry:
 
 
 class Group:
-    """Appends that become one transaction; until then the store stays as it is."""
+    """Appends that become one transaction; until then the store stays unchanged."""
 
     def __init__(self, store: Store, entries: Sequence[Entry], *, key_seconds: float) -> None:
         self._store = store
@@ -40,11 +40,11 @@ class Group:
         self._key_values: list[object] = []
 
     def commit(self) -> Committed:
-        """Raises LogError when nothing was appended; a key that was used for something else is the outcome of its entry alone."""
+        """Commit all entries. Raises LogError when nothing was appended; a reused key is the outcome of its own entry only."""
         store = self._store
         size = sum(len(block) for entry in self._entries for block in entry.blocks)
         store.check_room(size)
-        # Written down durably ahead of time, because a subscriber may see an offset that a power failure takes back.
+        # The reservation is durable beforehand, because a subscriber may see an offset that a power failure takes back.
         reserve = not store.always and store.next - 1 + sum(len(entry.blocks) for entry in self._entries) > store.reserved
         with store.transaction(durable=store.always or reserve):
             self._find_keys()
@@ -106,7 +106,7 @@ class Group:
 
 
 def write_rows(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
-    """Writes what is known of topics."""
+    """Write the rows of topics."""
     values: list[object] = []
     for row in rows:
         values += (row.id, row.name, row.count, row.bytes, row.last, row.gone_through)
@@ -117,8 +117,8 @@ def write_rows(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
 
 
 def _insert(connection: sqlite3.Connection, statement: str, columns: int, values: list[object], conflict: str = "") -> None:
-    """Inserts many rows with few statements: each gives up the interpreter's lock, and a busy event loop is slow to give it back.
-    Powers of two, so that few different statements have to be prepared."""
+    """Insert many rows with few statements: each releases the interpreter's lock, and a busy event loop is slow to return it.
+    Powers of two keep the number of prepared statements small."""
     done, total = 0, len(values) // columns
     row = "(" + ", ".join("?" * columns) + ")"
     while done < total:
@@ -131,4 +131,4 @@ def _insert(connection: sqlite3.Connection, statement: str, columns: int, values
 def _repeat(entry: Entry, key: IdempotencyKey, fingerprint: bytes, first: int, last: int) -> Appended | KeyReused:
     if fingerprint == key.fingerprint:
         return Appended(first, last, repeated=True)
-    return KeyReused(f"idempotency key {key.name!r} was used on topic {entry.topic!r} with other content; take a new one")
+    return KeyReused(f"idempotency key {key.name!r} was used on topic {entry.topic!r} with other content; use a new one")

@@ -1,4 +1,4 @@
-"""The embedded event log: one SQLite file, one thread that writes, a few that read, and the event loop waits for none of them."""
+"""The embedded event log: one SQLite file, one writing thread, a few reading threads, and an event loop that never blocks on them."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class SqliteEventLog:
-    """An EventLog in a directory of its own; `open` it, and `close` it in the same event loop, or use it with `async with`."""
+    """An EventLog in a directory of its own. `open` and `close` it in the same event loop, or use it with `async with`."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class SqliteEventLog:
         key_retention_seconds: float,
         upkeep_seconds: float,
     ) -> None:
-        """Takes over what is open; use `open`."""
+        """Take over an opened store and its readers; use `open` instead."""
         self.epoch = store.epoch
         self.last = store.next - 1
         self.topics = {row.name: Topic(row.name, row.count, row.bytes, row.last, row.gone_through) for row in store.rows.values()}
@@ -60,10 +60,10 @@ class SqliteEventLog:
         key_retention_seconds: float = 86_400,
         upkeep_seconds: float = 1.0,
     ) -> Self:
-        """Opens the log of a directory, which is made if need be. Raises LogInUse, LogDamaged, LogError, OSError.
+        """Open the log of a directory, which is created if missing. Raises LogInUse, LogDamaged, LogError, OSError.
 
-        `sync` says when an append is acknowledged: `always`, when it is on the disk; `interval`, when it has been given to the kernel,
-        which a crash of the process cannot undo; a power failure takes back what was not synced yet, of `sync_interval_ms` at most.
+        `sync` says when an append is acknowledged. `always`: when it is on the disk. `interval`: when the kernel has it, which a crash of
+        the process cannot undo; a power failure takes back unsynced events, those of at most `sync_interval_ms`.
         """
         opening = asyncio.create_task(asyncio.to_thread(_open_files, directory, always=sync == "always"))
         try:
@@ -91,52 +91,52 @@ class SqliteEventLog:
         await self.close()
 
     def watch(self, announce: Callable[[Sequence[Stored]], None]) -> None:
-        """See EventLog.watch."""
+        """Implement EventLog.watch."""
         self._announce.append(announce)
 
     async def append(self, topic: str, blocks: Sequence[bytes], key: IdempotencyKey | None = None) -> Appended:
-        """See EventLog.append."""
+        """Implement EventLog.append."""
         self._check_open()
         if not blocks or not all(map(is_whole_block, blocks)):
             raise ValueError("an append takes one or more whole event blocks, with LF line ends and without an id line")
         if topic not in self.topics:
-            topic.encode()  # what UTF-8 does not have cannot be stored
+            topic.encode()  # raises for text that UTF-8 cannot encode
         return await self._writer.append(Entry(topic, blocks, key))  # type: ignore[no-any-return]
 
     async def read(
         self, after: int, upto: int, topics: Collection[str] | None = None, *, max_events: int = 1000, max_bytes: int = 256 * 1024
     ) -> Batch:
-        """See EventLog.read."""
+        """Implement EventLog.read."""
         return await self._read(lambda reader: reader.read(after, upto, topics, max_events, max_bytes))
 
     async def get(self, offset: int) -> Stored | None:
-        """See EventLog.get."""
+        """Implement EventLog.get."""
         return await self._read(lambda reader: reader.get(offset))
 
     async def first(self, topics: Collection[str] | None = None) -> int:
-        """See EventLog.first."""
+        """Implement EventLog.first."""
         return await self._read(lambda reader: reader.first(topics))
 
     async def offset_before(self, time_ms: int) -> int:
-        """See EventLog.offset_before."""
+        """Implement EventLog.offset_before."""
         last = self.last
         return await self._read(lambda reader: reader.offset_before(time_ms, last))
 
     async def drop(self, topic: str) -> int:
-        """See EventLog.drop."""
+        """Implement EventLog.drop."""
         return await self._remove(lambda store: drop(store, topic))
 
     async def trim(self) -> int:
-        """See EventLog.trim. The log does so by itself, too."""
+        """Implement EventLog.trim. The log also calls it periodically."""
         return await self._remove(lambda store: trim(store, self._retention))
 
     async def sweep(self) -> bool:
-        """Removes a bounded part of what no reader sees any more; whether there was something. The log does so by itself, too."""
+        """Remove a bounded part of the data that readers no longer see; return whether there was any. The log calls it regularly."""
         self._check_open()
         return await self._writer.run(lambda store: sweep(store, key_seconds=self._key_seconds)) is not None
 
     async def close(self) -> None:
-        """See EventLog.close."""
+        """Implement EventLog.close."""
         if self._closing is None:
             self._closing = asyncio.create_task(self._close())
         await asyncio.shield(self._closing)
@@ -150,7 +150,7 @@ class SqliteEventLog:
             await asyncio.to_thread(self._threads.shutdown)
             for reader in self._readers:
                 reader.close()
-            await self._writer.close()  # the last connection to go puts the write-ahead log into the file
+            await self._writer.close()  # closing the last connection moves the write-ahead log into the file
 
     async def _read(self, call: Callable[[Reader], T]) -> T:
         self._check_open()
@@ -174,7 +174,7 @@ class SqliteEventLog:
             raise LogError(f"{self._path}: the log is closed")
 
     def _deliver(self, committed: Committed | None, outcomes: Sequence[Outcome]) -> None:
-        """Takes over what was committed, tells of it, and then lets those go on who wait for it."""
+        """Take over the committed state, announce the events, and then resolve the waiters."""
         if committed is not None:
             self._take(committed)
         for waiter, outcome in outcomes:

@@ -1,4 +1,4 @@
-"""The reading half of the embedded event log: what one connection reads, each time from one snapshot."""
+"""The reading half of the embedded event log: each read of a connection uses one snapshot."""
 
 import json
 import sqlite3
@@ -13,17 +13,17 @@ from .event_log import Batch, Stored
 from .sqlite_schema import connect, explain
 
 MERGED_TOPICS = 64
-"""So many topics are merged from the index; of more, the events are picked from a run of the log."""
+"""The number of topics up to which events are merged from the index; for more, they are picked from a run of the log."""
 _RUN_ROWS = 4000
 _MOST_KNOWN = 8
 
-# Few statements that give much: each gives up the interpreter's lock, and a busy event loop is slow to give it back.
+# Few statements with large results: each releases the interpreter's lock, and a busy event loop is slow to return it.
 _PACKED = "SELECT group_concat(offset), group_concat(topic), group_concat(size) FROM ({})"
 _RUN = "SELECT offset, topic, length(block) AS size FROM events WHERE offset > ?1 AND offset <= ?2{} ORDER BY offset LIMIT ?3"
 _NOT_DROPPED = " AND topic NOT IN (SELECT id FROM dropped)"
 _OF_TOPIC = "SELECT offset, topic, length(block) AS size FROM events WHERE topic = ?{} AND offset > ?1 AND offset <= ?2"
 _BLOCKS = "SELECT CAST(group_concat(block, '') AS BLOB) FROM (SELECT block FROM events WHERE {} ORDER BY offset)"
-# Moves when a topic is new, dropped or forgotten, or events are trimmed.
+# Changes when a topic is new, dropped or forgotten, or events are trimmed.
 _STATE = "SELECT (SELECT max(id) FROM topics), (SELECT min(offset) FROM events), forgotten_through FROM state"
 _TOPICS = "FROM json_each(?) AS asked CROSS JOIN topics ON topics.name = asked.value"
 
@@ -37,7 +37,7 @@ class _Found(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """What the log knows of some topics."""
+    """The log's state of some topics."""
 
     ids: frozenset[int]
     gone_through: int
@@ -47,7 +47,7 @@ class Reader:
     """A connection that only reads, used by one thread at a time."""
 
     def __init__(self, path: Path, names: Mapping[int, str]) -> None:
-        """`names` are the topics by id, kept up by the writer. Raises LogError."""
+        """Open a connection; `names` are the topics by id, maintained by the writer. Raises LogError."""
         self._path = path
         self._names = names
         self._state: object = None
@@ -75,7 +75,7 @@ class Reader:
                 connection.execute("COMMIT")
 
     def read(self, after: int, upto: int, topics: Collection[str] | None, max_events: int, max_bytes: int) -> Batch:
-        """See EventLog.read."""
+        """Implement EventLog.read."""
         with self._snapshot() as connection:
             if topics is None:
                 [gone_through] = connection.execute("SELECT gone_through FROM state").fetchone()
@@ -97,7 +97,7 @@ class Reader:
         return Batch(events, max(through, after), gone_through)
 
     def _resolve(self, connection: sqlite3.Connection, topics: Collection[str]) -> "_Known":
-        """What the snapshot knows of these topics. Of many, it is looked up once and again only when something may have changed."""
+        """Return the snapshot's state of these topics. For many, it is cached until something may have changed."""
         if len(topics) <= MERGED_TOPICS:
             return _look_up(connection, topics)
         state = connection.execute(_STATE).fetchone()
@@ -123,7 +123,7 @@ class Reader:
         return list(map(Stored, offsets, map(self._names.__getitem__, found.topics), blocks))
 
     def get(self, offset: int) -> Stored | None:
-        """See EventLog.get."""
+        """Implement EventLog.get."""
         with self._snapshot() as connection:
             found = connection.execute(
                 "SELECT name, block FROM events JOIN topics ON topics.id = events.topic WHERE offset = ?", (offset,)
@@ -131,7 +131,7 @@ class Reader:
         return None if found is None else Stored(offset, *found)
 
     def first(self, topics: Collection[str] | None) -> int:
-        """See EventLog.first."""
+        """Implement EventLog.first."""
         with self._snapshot() as connection:
             if topics is None:
                 offsets = _run(connection, 0, 2**63 - 1, 1, _NOT_DROPPED).offsets
@@ -139,7 +139,7 @@ class Reader:
             return _next(connection, self._resolve(connection, topics).ids, 0) or 0
 
     def offset_before(self, time_ms: int, last: int) -> int:
-        """See EventLog.offset_before; `last` when all are older."""
+        """Implement EventLog.offset_before; return `last` when all events are older."""
         with self._snapshot() as connection:
             [gone_ms] = connection.execute("SELECT gone_ms FROM state").fetchone()
             if gone_ms >= time_ms:
@@ -148,7 +148,7 @@ class Reader:
             if oldest is None:
                 return last
             older, newer, found = oldest - 1, newest + 1, last
-            # Each event up to `older` is older than asked for, each from `newer` on is not.
+            # Each event up to `older` is older than `time_ms`, each from `newer` on is not.
             while newer - older > 1:
                 middle = (older + newer) // 2
                 offset, of = connection.execute(
@@ -164,7 +164,7 @@ class Reader:
 def _unpack(packed: tuple[str | None, str | None, str | None]) -> _Found:
     if packed[0] is None:
         return _Found((), (), ())
-    return _Found(*(json.loads(f"[{column}]") for column in packed))  # the quickest way to many numbers
+    return _Found(*(json.loads(f"[{column}]") for column in packed))  # the fastest way to parse many numbers
 
 
 def _run(connection: sqlite3.Connection, after: int, upto: int, rows: int, condition: str = "") -> _Found:
@@ -172,7 +172,7 @@ def _run(connection: sqlite3.Connection, after: int, upto: int, rows: int, condi
 
 
 def _merge(connection: sqlite3.Connection, ids: Sequence[int], after: int, upto: int, rows: int) -> _Found:
-    """The events of a few topics, merged from the index without sorting. Padded, so that few different statements have to be prepared."""
+    """Return the events of a few topics, merged from the index without sorting. Padding keeps the number of prepared statements small."""
     if not ids:
         return _Found((), (), ())
     padded = [*ids, *[None] * ((1 << (len(ids) - 1).bit_length()) - len(ids))]
@@ -181,7 +181,7 @@ def _merge(connection: sqlite3.Connection, ids: Sequence[int], after: int, upto:
 
 
 def _pick(connection: sqlite3.Connection, ids: frozenset[int], after: int, upto: int) -> tuple[_Found, int]:
-    """The events of many topics in a run of the log that has at least one, and the end of that run."""
+    """Return the events of many topics in a run of the log that has at least one, and the end of that run."""
     for _ in range(2):
         found = _run(connection, after, upto, _RUN_ROWS)
         through = upto if len(found.offsets) < _RUN_ROWS else found.offsets[-1]
@@ -195,7 +195,7 @@ def _pick(connection: sqlite3.Connection, ids: frozenset[int], after: int, upto:
 
 
 def _next(connection: sqlite3.Connection, ids: Collection[int], after: int) -> int | None:
-    """The smallest offset of these topics behind `after`: a seek for each."""
+    """Return the smallest offset of these topics after `after`: one seek each."""
     following = "(SELECT min(offset) FROM events WHERE topic = asked.value AND offset > ?2)"
     least = f"SELECT min({following}) FROM json_each(?1) AS asked"  # noqa: S608  # a constant
     [offset] = connection.execute(least, (json.dumps([*ids]), after)).fetchone()

@@ -1,4 +1,4 @@
-"""Removes from the embedded event log, a bounded number of rows at a time."""
+"""Remove from the embedded event log, a bounded number of rows at a time."""
 
 import sqlite3
 import time
@@ -13,13 +13,13 @@ STEP_ROWS = 2000
 STEP_BYTES = 2 * 1024 * 1024
 STEP_PAGES = 64
 MOST_EMPTY_TOPICS = 100_000
-"""So many topics without events are known one by one; of the others it is known only that something of one of them is gone."""
+"""The number of empty topics that are remembered individually. Of the others the log knows only that events are gone."""
 MOST_KEYS = 10_000_000
-"""So many idempotency keys are known at most, whatever their age; about a gigabyte."""
+"""The largest number of idempotency keys, whatever their age; about a gigabyte."""
 
 
 def drop(store: Store, name: str) -> Committed:
-    """Removes a topic's events and keys at once for every reader; `sweep` removes them from the file. Raises LogError."""
+    """Remove a topic's events and keys at once for every reader; `sweep` removes them from the file. Raises LogError."""
     row = store.rows.get(name)
     if row is None:
         return Committed(store.next - 1)
@@ -41,7 +41,7 @@ def drop(store: Store, name: str) -> Committed:
 
 
 def trim(store: Store, retention: Retention) -> Committed:
-    """Removes some of the oldest events if retention does not cover them. Raises LogError."""
+    """Remove some of the oldest events beyond retention. Raises LogError."""
     while True:
         oldest = _Oldest(store, retention)
         if not oldest.through:
@@ -52,7 +52,7 @@ def trim(store: Store, retention: Retention) -> Committed:
 
 
 class _Oldest:
-    """Those of the oldest rows that are to go, a prefix of the log."""
+    """The oldest rows that are to be removed, a prefix of the log."""
 
     def __init__(self, store: Store, retention: Retention) -> None:
         self._store = store
@@ -86,7 +86,7 @@ class _Oldest:
 
     def remove(self) -> Committed:
         store = self._store
-        with store.transaction(durable=False):  # what a power failure brings back is trimmed again
+        with store.transaction(durable=False):  # events that a power failure brings back are trimmed again
             store.connection.execute("DELETE FROM events WHERE offset <= ?", (self.through,))
             write_rows(store.connection, self._rows.values())
             store.connection.execute("UPDATE state SET gone_through = max(gone_through, ?), gone_ms = ?", (self.through, self._gone_ms))
@@ -99,9 +99,10 @@ class _Oldest:
 
 
 def sweep(store: Store, *, key_seconds: float) -> Committed | None:
-    """Removes some of what no reader sees: dropped events, expired keys, old empty topics, unused pages. None: nothing to do.
+    """Remove some invisible data: dropped events, expired keys, old empty topics, unused pages. Return None if there is nothing to do.
 
-    Raises LogError."""
+    Raises LogError.
+    """
     if store.dropped:
         _sweep_dropped(store, store.dropped[0])
     elif len(store.rows) > MOST_EMPTY_TOPICS and (committed := _forget_topics(store)):
@@ -132,7 +133,7 @@ def _sweep_dropped(store: Store, id: int) -> None:
 
 
 def _forget_topics(store: Store) -> Committed | None:
-    """Forgets the empty topics of which the longest time nothing was heard, a tenth more than must be; those with keys are kept."""
+    """Forget the empty topics that have been inactive longest, a tenth more than necessary; those with keys are kept."""
     excess = sum(not row.count for row in store.rows.values()) - MOST_EMPTY_TOPICS
     if excess <= 0:
         return None
@@ -168,16 +169,16 @@ def _sweep_keys(store: Store, key_seconds: float) -> bool:
 
 
 def _give_back_pages(store: Store) -> bool:
-    """Makes the file smaller when more than a quarter of it is unused, or the device is nearly full; else new events will fill it."""
+    """Shrink the file when more than a quarter of it is unused or the device is nearly full; else new events will reuse the pages."""
     [unused] = store.connection.execute("PRAGMA freelist_count").fetchone()
     [pages] = store.connection.execute("PRAGMA page_count").fetchone()
     short = store.room() < RESERVE_BYTES // 4
     if unused < (STEP_PAGES if short else max(64 * STEP_PAGES, pages // 4)):
         return False
     try:
-        store.connection.executescript(f"PRAGMA incremental_vacuum({STEP_PAGES})")  # `execute` would stop behind one page
+        store.connection.executescript(f"PRAGMA incremental_vacuum({STEP_PAGES})")  # `execute` would stop after one page
     except sqlite3.Error as error:
         raise explain(error, store.path) from error
     if short:
-        store.checkpoint()  # only now the device has them
+        store.checkpoint()  # frees the pages on the device
     return True

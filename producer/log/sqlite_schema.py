@@ -1,4 +1,4 @@
-"""The file of the embedded event log: how it is made, opened and recognised."""
+"""The file of the embedded event log: how it is created, opened and recognized."""
 
 import secrets
 import string
@@ -10,9 +10,9 @@ from .event_log import LogDamaged, LogError, LogFull
 
 FILE = "events.sqlite3"
 APPLICATION_ID = 0x53534C47
-"""In the file's header, by which the file is known as ours."""
+"""A number in the file's header that marks it as ours."""
 VERSION = 1
-"""In the file's header too; grows when an older program could no longer read the file."""
+"""The format version in the file's header; it grows when older programs can no longer read the file."""
 
 SCHEMA = {
     "state": """CREATE TABLE state (
@@ -55,20 +55,20 @@ SCHEMA = {
 
 
 def find_or_create(path: Path) -> None:
-    """Recognises the log, or makes an empty one, whole or not at all. Raises LogError, OSError."""
+    """Recognize the log, or create an empty one atomically. Raises LogError, OSError."""
     _KIND.find_or_create(path, [("INSERT INTO state VALUES (?, '', 0, 1, 0, 0, 0)", (_token(),))])
 
 
 def damaged(path: Path, what: str) -> LogError:
-    """The error for a file that cannot be used, with what to do about it."""
+    """Return the error for a file that cannot be used; it says what to do."""
     return LogDamaged(
-        f"{path}: {what}; look at it with `python -m producer check {path.parent}`, then restore the directory from a backup, "
-        f"or move the files {path.name}* away to begin an empty log"
+        f"{path}: {what}; check it with `python -m producer check {path.parent}`, then restore the directory from a backup, "
+        f"or move the files {path.name}* away to start an empty log"
     )
 
 
 def _full(path: Path) -> LogError:
-    return LogFull(f"{path}: no room left on the device; free some, or lower the retention")
+    return LogFull(f"{path}: no space left on the device; free some, or lower the retention")
 
 
 def _token() -> str:

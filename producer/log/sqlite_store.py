@@ -1,4 +1,4 @@
-"""The writing half of the embedded event log: its state, its transactions, and how it is opened and closed."""
+"""The writing half of the embedded event log: its state, its transactions, opening and closing."""
 
 import contextlib
 import fcntl
@@ -17,10 +17,10 @@ from .sqlite_schema import FILE, begin, check_schema, connect, damaged, explain,
 
 LOCK = "producer.lock"
 AHEAD = 1_000_000
-"""So many offsets may be given out before it is written down, durably, that they were: what a power failure makes the log skip at most."""
+"""The number of offsets that are reserved durably ahead of use, and the most that the log skips after a power failure."""
 
 RESERVE_BYTES = 16 * 1024 * 1024
-"""Appends leave so much of the device free (of a small one, a sixteenth), for what removes events and for checkpoints."""
+"""Space on the device that appends leave free (on a small device, a sixteenth), for removals and checkpoints."""
 
 _ROOM_SECONDS = 0.1
 _RETIRED_IDS = 1000
@@ -29,14 +29,14 @@ _CHECKPOINT_PAGES = 2000
 _CHECKPOINT_WAIT_MS = 200
 _LARGEST_WAL_BYTES = 64 * 1024 * 1024
 _CHECKPOINT_PAUSE_SECONDS = 30.0
-"""After a checkpoint for which a reader was in the way, because publishers wait each time. Not by size: when the reader has gone, SQLite
-writes over the write-ahead log from its beginning, and it stays as long as it has become."""
+"""The pause after a checkpoint that a reader blocked, because publishers wait for each one. It does not depend on the size: when the
+reader has finished, SQLite overwrites the write-ahead log from its beginning, and the file keeps its size."""
 _LOCK_ATTEMPTS = 5  # `is_owned` holds the lock for a moment, which must not keep a producer from starting
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What the file knows of a topic."""
+    """The file's state of a topic."""
 
     id: int
     name: str
@@ -48,32 +48,32 @@ class Row:
 
 @dataclass(slots=True)
 class Committed:
-    """What one transaction changed."""
+    """The changes of one transaction."""
 
     last: int
-    """The newest offset that was given out."""
+    """The newest offset in use."""
     events: list[Stored] = field(default_factory=list)
     rows: dict[str, Row | None] = field(default_factory=dict)
     """The topics that changed, by name; None: forgotten."""
     removed: int = 0
-    """Events that were removed."""
+    """The number of removed events."""
 
 
 class Store:
     """A log directory, owned by one process and used by one thread at a time; every method may block on the disk.
 
-    Its attributes are what the last committed transaction left; whoever writes changes them behind the transaction.
+    Its attributes show the last committed transaction; writers update them after the commit.
     """
 
     connection: sqlite3.Connection
 
     def __init__(self, directory: Path, *, always: bool) -> None:
-        """Opens the log and makes it if need be; `always`: every append is synced. Raises LogInUse, LogError, OSError."""
+        """Open the log, and create it if missing; `always`: every append is synced. Raises LogInUse, LogError, OSError."""
         directory.mkdir(0o700, parents=True, exist_ok=True)
         self.path = directory / FILE
         self.always = always
         self.unsynced = False
-        """Whether something that was committed may be lost by a power failure."""
+        """Whether a power failure may lose a committed transaction."""
         self._lock = _lock(directory)
         self._retired: deque[int] = deque()
         self._room = 0
@@ -100,14 +100,14 @@ class Store:
             self._full = True
             self.connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}").fetchone()
             self.connection.execute("PRAGMA cache_size = -16384")
-            self.connection.execute("PRAGMA secure_delete = OFF").fetchone()  # some systems' default is to overwrite all that is removed
+            self.connection.execute("PRAGMA secure_delete = OFF").fetchone()  # some systems overwrite removed data by default
             check_schema(self.connection, self.path)
             self._load()
             self._begin()
         except sqlite3.Error as error:
             raise explain(error, self.path) from error
         except (TypeError, ValueError) as error:
-            raise damaged(self.path, f"its tables make no sense ({error})") from error
+            raise damaged(self.path, f"its tables are inconsistent ({error})") from error
         self._wal = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)
         self._look_at_wal_at = 0.0
 
@@ -118,7 +118,7 @@ class Store:
         self.epoch, self._boot_id, self.reserved, begin, self.gone_through, self.gone_ms, self.forgotten_through = state
         self.rows = {name: Row(id, name, *rest) for id, name, *rest in self.connection.execute("SELECT * FROM topics")}
         self.names = {row.id: row.name for row in self.rows.values()}
-        """Every id that a reader may come across; readers use it too."""
+        """Every id that a reader may meet; shared with the readers."""
         self.dropped: list[int] = [id for (id,) in self.connection.execute("SELECT id FROM dropped ORDER BY id")]
         made = self.connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'topics'").fetchone()
         self.next_id: int = made[0] + 1 if made else 1
@@ -129,14 +129,14 @@ class Store:
             0,
         )
         if newest < (last := max((row.last for row in self.rows.values()), default=0)):
-            raise damaged(self.path, f"its newest event is {newest}, and should be {last}")
+            raise damaged(self.path, f"its newest event is {newest}, but should be {last}")
         if max(newest, self.gone_through) < begin - 1:
-            raise damaged(self.path, f"its newest event is {newest}, and it was opened when there were {begin - 1}")
+            raise damaged(self.path, f"its newest event is {newest}, but was {begin - 1} when the log was opened")
         self.next = max(newest, self.gone_through) + 1
         self.time_ms = max(self.time_ms, self.gone_ms)
 
     def _begin(self) -> None:
-        """Writes down that the log is open, and skips the offsets that a power failure may have taken back."""
+        """Record that the log is open, and skip the offsets that a power failure may have taken back."""
         boot_id = _read_boot_id()
         if self.reserved >= self.next and self._boot_id and self._boot_id != boot_id:
             self.next = self.reserved + 1
@@ -150,7 +150,7 @@ class Store:
 
     @contextlib.contextmanager
     def transaction(self, *, durable: bool) -> Iterator[None]:
-        """Commits at the end, or rolls back. Raises LogError."""
+        """Commit at the end, or roll back on an error. Raises LogError."""
         if durable != self._full:
             try:
                 self.connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
@@ -162,7 +162,7 @@ class Store:
         self.unsynced = not durable
 
     def check_room(self, size: int) -> None:
-        """Raises LogFull when there is no room for so many bytes of events beside the reserve. Asks the device only now and then."""
+        """Raise LogFull if the device has no space for `size` bytes of events beside the reserve. The device is asked only now and then."""
         size *= 2  # once in the write-ahead log, once in the file
         self._room -= size
         if self._room >= 0 and time.monotonic() < self._room_known_until:
@@ -174,33 +174,33 @@ class Store:
             self._room = self.room() - size
         self._room_known_until = time.monotonic() + _ROOM_SECONDS
         if self._room < 0:
-            raise LogFull(f"{self.path}: no room left on the device but for a reserve; free some, or lower the retention")
+            raise LogFull(f"{self.path}: no space left on the device but for a reserve; free some, or lower the retention")
 
     def room(self) -> int:
-        """Bytes that may still be written beside the reserve. Raises LogError."""
+        """Return the bytes that may still be written beside the reserve. Raises LogError."""
         try:
             return room_bytes(self.path, self.connection, RESERVE_BYTES)
         except sqlite3.Error as error:
             raise explain(error, self.path) from error
 
     def retire(self, id: int) -> None:
-        """Forgets the name of an id that no event has any more, but not yet: a slow reader may be about to look it up."""
+        """Forget the name of an id that no event has any more, after a delay: a slow reader may be about to look it up."""
         self._retired.append(id)
         if len(self._retired) > _RETIRED_IDS:
             self.names.pop(self._retired.popleft(), None)
 
     def sync(self) -> None:
-        """Makes all that was committed durable. Raises LogError."""
+        """Make every committed transaction durable. Raises LogError."""
         try:
             os.fsync(self._wal)
         except OSError as error:
-            # What the kernel could not write it may have forgotten, so that another fsync proves nothing. A checkpoint copies what it has.
+            # After a failed fsync the kernel may have dropped the pages, and the next fsync proves nothing. A checkpoint copies them.
             if not self.checkpoint():
                 raise LogError(f"{self.path}: cannot sync: {error}") from error
         self.unsynced = False
 
     def keep_wal_small(self) -> None:
-        """Begins the write-ahead log anew when readers have long kept SQLite from doing so by itself. Raises LogError."""
+        """Truncate the write-ahead log when readers have long kept SQLite from reusing it. Raises LogError."""
         if time.monotonic() < self._look_at_wal_at:
             return
         self._look_at_wal_at = time.monotonic() + _ROOM_SECONDS
@@ -208,7 +208,7 @@ class Store:
             self._look_at_wal_at = time.monotonic() + _CHECKPOINT_PAUSE_SECONDS
 
     def checkpoint(self) -> bool:
-        """Moves the write-ahead log into the file and empties it, unless a reader is in the way. Raises LogError."""
+        """Move the write-ahead log into the file and empty it, unless a reader blocks that. Raises LogError."""
         try:
             self.connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_WAIT_MS}")  # publishers wait too
             [(busy, _, _)] = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -219,12 +219,12 @@ class Store:
         return not busy
 
     def close(self) -> None:
-        """Makes all durable and lets go of the directory. Raises LogError."""
+        """Make everything durable and release the directory. Raises LogError."""
         try:
             try:
                 with self.transaction(durable=True):
                     self.connection.execute("UPDATE state SET boot_id = '', reserved = 0, begin = ?", (self.next,))
-            except LogError:  # no room for a word of farewell: the next start takes this for a crash
+            except LogError:  # no space to mark it as closed: the next start takes this for a crash
                 self.sync()
         finally:
             self._let_go()
@@ -252,6 +252,6 @@ def _lock(directory: Path) -> int:
         except BlockingIOError:
             if not attempts_left:
                 os.close(handle)
-                raise LogInUse(f"{directory}: another producer has this log open; stop it or choose another PRODUCER_LOG_DIR") from None
+                raise LogInUse(f"{directory}: another producer has this log open; stop it or set another PRODUCER_LOG_DIR") from None
         time.sleep(0.1)
     return handle

@@ -1,4 +1,4 @@
-"""The thread that writes the embedded event log: what is waiting becomes one transaction, and one sync."""
+"""The thread that writes the embedded event log: waiting appends become one transaction with one sync."""
 
 import asyncio
 import queue
@@ -19,7 +19,7 @@ _GROUP_EVENTS = 4000
 _GROUP_BYTES = 8 * 1024 * 1024
 
 Outcome = tuple[asyncio.Future[Any], object]
-"""A waiter and what it is to get; an exception is raised there."""
+"""A waiter and its result, or the exception to raise there."""
 Deliver = Callable[[Committed | None, Sequence[Outcome]], object]
 
 
@@ -33,7 +33,7 @@ class _Append:
 @dataclass(frozen=True, slots=True)
 class _Task:
     call: Callable[[Store], Committed | None] | None
-    """None: the end."""
+    """None: close the store."""
     waiter: asyncio.Future[Any]
 
 
@@ -41,7 +41,7 @@ class Writer:
     """Owns a store, and works on it in the order of the calls. `deliver` is called in the event loop, in the same order."""
 
     def __init__(self, store: Store, deliver: Deliver, *, sync_seconds: float, key_seconds: float) -> None:
-        """`sync_seconds`: how long something may stay unsynced when not every append is synced."""
+        """Start the thread. `sync_seconds`: how long data may stay unsynced when not every append is synced."""
         self._store = store
         self._deliver = deliver
         self._sync_seconds = sync_seconds
@@ -50,23 +50,23 @@ class Writer:
         self._jobs: queue.SimpleQueue[_Append | _Task] = queue.SimpleQueue()
         self._sync_due = 0.0
         self._sync_failed = False
-        # A daemon: a program that forgot to close the log ends all the same, which is no worse for the log than a crash.
+        # A daemon: a program that forgot to close the log can exit, which is no worse for the log than a crash.
         threading.Thread(target=self._work, name="event-log-writer", daemon=True).start()
 
     def append(self, entry: Entry) -> "asyncio.Future[Any]":
-        """Gives a future of the entry's `Appended`."""
+        """Return a future of the entry's `Appended`."""
         waiter = self._loop.create_future()
         self._jobs.put(_Append(entry, waiter, sum(map(len, entry.blocks))))
         return waiter
 
     def run(self, call: Callable[[Store], Committed | None]) -> "asyncio.Future[Any]":
-        """Gives a future of what `call` returns, which changes the store and may raise LogError."""
+        """Return a future of the result of `call`, which changes the store and may raise LogError."""
         waiter = self._loop.create_future()
         self._jobs.put(_Task(call, waiter))
         return waiter
 
     def close(self) -> "asyncio.Future[Any]":
-        """Ends when everything before it is done and the store is closed; nothing may be asked for after it."""
+        """Return a future that resolves when all jobs are done and the store is closed; no call may follow."""
         waiter = self._loop.create_future()
         self._jobs.put(_Task(None, waiter))
         return waiter
@@ -91,11 +91,11 @@ class Writer:
                 return call(self._store)
         except LogFull:
             pass
-        self._store.checkpoint()  # the write-ahead log may be what fills the device, and what removes events must work there
+        self._store.checkpoint()  # the write-ahead log may be what fills the device, and removals must work there
         return call(self._store)
 
     def _next(self) -> _Append | _Task | None:
-        """The next job; None when a sync is due."""
+        """Return the next job, None when a sync is due."""
         if not self._waits_for_sync:
             return self._jobs.get()
         try:
@@ -108,7 +108,7 @@ class Writer:
         return self._store.unsynced and not self._store.always
 
     def _gather(self, first: _Append) -> tuple[list[_Append], _Append | _Task | None]:
-        """What is waiting and fits one group, and the job behind it that does not."""
+        """Return the waiting appends that fit one group, and the job after them that does not."""
         group, events, size = [first], len(first.entry.blocks), first.size
         while True:
             try:
@@ -149,7 +149,7 @@ class Writer:
             self._tell(committed, [(waiter, committed)])
 
     def _tell(self, committed: Committed | None, outcomes: Sequence[Outcome]) -> None:
-        if not self._loop.is_closed():  # else nobody waits any more
+        if not self._loop.is_closed():  # else there is no waiter left
             self._loop.call_soon_threadsafe(self._deliver, committed, outcomes)
 
     def _keep_synced(self) -> None:

@@ -1,4 +1,4 @@
-"""What `/docs` says about the streams."""
+"""The description of the streams in `/docs`."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ Each event has `event: message`, `retry` and `data`, and with `ids=true` an `id`
 apart than the heartbeat, comments go out between them: `:` and a blank line, or with `ids=true` `:` alone. A stream ends after its last
 event, or early, after a `retry` line, when the producer stops.
 
-Errors are `application/problem+json` (RFC 9457). This page loads its scripts from a content delivery network; `/openapi.json` says the
-same and needs none."""
+Errors are `application/problem+json` (RFC 9457). This page loads its scripts from a content delivery network; `/openapi.json` has the
+same content without them."""
 
 
 TOO_LARGE: dict[int | str, dict[str, Any]] = {
@@ -27,7 +27,7 @@ TOO_LARGE: dict[int | str, dict[str, Any]] = {
 
 
 def describe_streams(settings: Settings) -> dict[int | str, dict[str, Any]]:
-    """Gives the OpenAPI text of the answers that all stream routes have in common."""
+    """Return the OpenAPI text of the answers that all stream routes have in common."""
     pieces = split_text(settings.text, Split.GRAPHEME)[:2]
     example = "".join(encode(piece, type="message", retry=settings.retry_ms).decode() for piece in pieces)
     return {
@@ -35,7 +35,7 @@ def describe_streams(settings: Settings) -> dict[int | str, dict[str, Any]]:
             "description": "One event per piece of text, sent while the stream is made.",
             "content": {EVENT_STREAM: {"itemSchema": EVENT_SCHEMA, "example": example}},
         },
-        204: {"description": "The event of your Last-Event-ID was the last one: nothing is left, an `EventSource` stops."},
+        204: {"description": "Your Last-Event-ID is that of the last event: nothing is left, and an `EventSource` stops."},
         400: describe_problem("Last-Event-ID is not an id of this stream.", title="Bad Request", status=400),
         422: describe_problem(
             "A parameter or the body is not allowed; `errors` names each field.", title="Unprocessable Content", status=422

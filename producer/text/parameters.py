@@ -1,4 +1,4 @@
-"""What a request for a stream may ask for."""
+"""The parameters of a request for a stream."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -18,7 +18,7 @@ _EVENT_NUMBER = re.compile(r"[0-9]{1,18}")
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """How a text shall be streamed."""
+    """How to stream a text."""
 
     interval_seconds: float
     repeat: int
@@ -28,13 +28,13 @@ class Parameters:
 
 
 def read_parameters(settings: Settings) -> Callable[..., Awaitable[Parameters]]:
-    """Gives the FastAPI dependency that reads query and headers within the limits of `settings`."""
+    """Return the FastAPI dependency that reads query and headers within the limits of `settings`."""
 
     async def parameters(
         last_event_id: Annotated[str, Depends(read_last_event_id(_RESUME))],
         interval_ms: Annotated[
             int,
-            Query(ge=0, le=settings.max_interval_ms, description="Milliseconds from one event to the next; 0: as fast as you read."),
+            Query(ge=0, le=settings.max_interval_ms, description="Milliseconds between events; 0: as fast as you read."),
         ] = settings.interval_ms,
         repeat: Annotated[int, Query(ge=1, le=settings.max_repeat, description="How often the text is streamed.")] = 1,
         split: Annotated[Split, Query(description=_SPLIT)] = Split.GRAPHEME,
@@ -46,10 +46,10 @@ def read_parameters(settings: Settings) -> Callable[..., Awaitable[Parameters]]:
 
 
 def read_event_number(last_event_id: str, last: int) -> int:
-    """Gives the number of the last event that the client has: 0 when it has none.
+    """Return the number of the last event that the client has, 0 when it has none.
 
-    Raises Problem (400) when this is no id of a stream whose last event has the number `last`. To start over would repeat events in
-    silence, to stop with 204 would lose them in silence; a 400 makes an EventSource fail for good, with an error that it reports.
+    Raises Problem (400) when it is not an id of a stream whose last event has the number `last`. Starting over would silently repeat
+    events, and a 204 would silently lose them; a 400 makes an EventSource fail for good, with an error that it reports.
     """
     if not last_event_id:
         return 0
@@ -58,7 +58,7 @@ def read_event_number(last_event_id: str, last: int) -> int:
     raise Problem(
         HTTPStatus.BAD_REQUEST,
         f"Last-Event-ID {last_event_id[:100]!r} is not an id of this stream, whose ids go from 1 to {last}; "
-        "resume with the parameters and the text that the stream began with, or leave Last-Event-ID out to start over",
+        "resume with the same parameters and text as before, or omit Last-Event-ID to start over",
         got=last_event_id[:100],
         allowed=f"1 to {last}",
     )
@@ -67,7 +67,7 @@ def read_event_number(last_event_id: str, last: int) -> int:
 _SPLIT = """Where the text is cut into events.
 
 - `grapheme`: into user-perceived characters; an emoji with its modifiers stays one event. The data of all events, joined, are the text.
-- `word`: behind blanks; a word keeps the blanks that follow it (the first also those before it), so that joined they are the text.
+- `word`: after blanks; a word keeps the blanks that follow it (the first also those before it), so that joined they are the text.
 - `line`: at line ends (LF, CRLF, CR), which are left out: joined by LF they are the text.
 
 In data, CRLF and CR arrive as LF: the format cannot carry a CR."""

@@ -1,4 +1,4 @@
-"""Cuts a text into the pieces that become events."""
+"""Cut a text into the pieces that become events."""
 
 import re
 from enum import StrEnum
@@ -11,7 +11,7 @@ _LINE_END = re.compile(r"\r\n|\n|\r")
 
 
 class Split(StrEnum):
-    """Where a text may be cut."""
+    """Where to cut a text."""
 
     GRAPHEME = "grapheme"
     WORD = "word"
@@ -19,14 +19,14 @@ class Split(StrEnum):
 
 
 def split_text(text: str, split: Split) -> list[str]:
-    """Gives the pieces of `text`, in order.
+    """Return the pieces of `text`, in order.
 
     - grapheme: user-perceived characters (extended grapheme clusters, Unicode Standard Annex 29). Joined, they are the text.
     - word: runs without blanks, each with the blanks that follow it, the first also with those before it. Joined, they are the text.
       A text without blanks, such as Chinese, is one word.
-    - line: what stands between line ends (CRLF, LF, CR; the line ends of an event stream). Joined by LF, they are the text.
+    - line: the text between line ends (CRLF, LF, CR; the line ends of an event stream). Joined by LF, they are the text.
 
-    An event stream cannot carry a CR in data: whoever reads the pieces as events gets each CRLF and CR in them as LF.
+    An event stream cannot carry a CR in data: a reader of the events gets each CRLF and CR in the pieces as LF.
     """
     match split:
         case Split.GRAPHEME:

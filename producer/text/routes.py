@@ -23,7 +23,7 @@ _Endpoint = Callable[..., Awaitable[Response]]
 
 
 def stream_routes(settings: Settings, meters: Meters, drain: Drain) -> APIRouter:
-    """Gives `GET /` and `POST /sse` by sse-starlette, `GET /plain` and `POST /plain` by StreamingResponse; their events are equal."""
+    """Return `GET /` and `POST /sse` by sse-starlette, `GET /plain` and `POST /plain` by StreamingResponse; their events are equal."""
     router = APIRouter(tags=["streams"], responses=describe_streams(settings))
     opener = StreamOpener(Delivery(meters, drain, settings.heartbeat_seconds, settings.retry_ms), settings.retry_ms)
     by_sse_starlette = partial(respond_by_sse_starlette, drain_seconds=settings.drain_seconds)
@@ -42,14 +42,14 @@ def stream_routes(settings: Settings, meters: Meters, drain: Drain) -> APIRouter
 
 
 class StreamOpener:
-    """Turns a request for a text into its stream, or into the reason why there is none."""
+    """Turns a request for a text into its stream, or into the reason for refusing it."""
 
     def __init__(self, delivery: Delivery, retry_ms: int) -> None:
         self._delivery = delivery
         self._retry_ms = retry_ms
 
     def open(self, request: Request, text: str, parameters: Parameters, sender: _Sender) -> Response:
-        """Gives the response; with 204 when the client has all events. Raises Problem: 400 for a foreign Last-Event-ID, 503 in a drain."""
+        """Return the response; 204 when the client has all events. Raises Problem: 400 for an unknown Last-Event-ID, 503 during a drain."""
         if self._delivery.drain.begun:
             detail = "the producer is stopping; come back in a few seconds"
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})

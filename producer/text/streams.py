@@ -1,4 +1,4 @@
-"""A text as a stream of event blocks: which events there are, and when they go out."""
+"""A text as a stream of event blocks: the events, and when they are sent."""
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from ..web.meters import Meters, Reason, StreamCount
 
 @dataclass(frozen=True, slots=True)
 class TextStream:
-    """The events of a text: a pure function of these values, so that any process can go on where another one stopped.
+    """The events of a text: a pure function of these values, so that any process can continue where another one stopped.
 
-    Events are numbered from 1 to `last`; `pieces` are streamed `repeat` times over. With `ids` each event carries its number as its id.
+    Events are numbered from 1 to `last`; `pieces` are streamed `repeat` times. With `ids` each event carries its number as its id.
     """
 
     pieces: Sequence[str]
@@ -27,7 +27,7 @@ class TextStream:
         return len(self.pieces) * self.repeat
 
     def blocks(self, after: int = 0) -> Iterator[bytes]:
-        """Gives the blocks of the events that come after event number `after`."""
+        """Yield the blocks of the events after event number `after`."""
         for number in range(after + 1, self.last + 1):
             piece = self.pieces[(number - 1) % len(self.pieces)]
             yield encode(piece, type="message", id=str(number) if self.ids else None, retry=self.retry_ms)
@@ -35,7 +35,7 @@ class TextStream:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """How streams leave this process; one for all streams of an app."""
+    """How streams are sent; one for all streams of an app."""
 
     meters: Meters
     drain: Drain
@@ -43,10 +43,10 @@ class Delivery:
     retry_ms: int
 
     async def send(self, blocks: Iterator[bytes], *, shown_id: bool, interval_seconds: float, route: str) -> AsyncGenerator[bytes, None]:
-        """Yields each block when it is due, and a heartbeat after each `heartbeat_seconds` in between.
+        """Yield each block when it is due, and a heartbeat after each `heartbeat_seconds` in between.
 
-        The first block goes out at once. `shown_id` says whether it has an id, or the client brought one from an earlier connection.
-        What is yielded is always a whole block or a whole heartbeat, so that nothing can come inside a block. When the drain begins,
+        The first block is sent at once. `shown_id` says whether it has an id, or the client brought one from an earlier connection.
+        Each yielded value is a whole block or a whole heartbeat, so that nothing can be inserted into a block. When the drain begins,
         a jittered `retry` line is the last. Closing the generator means that the client left.
         """
         heartbeat = HEARTBEAT if shown_id else HEARTBEAT_BLOCK
@@ -76,7 +76,7 @@ class Delivery:
 
 
 def _cut(seconds: float, longest: float) -> Iterator[float]:
-    """Cuts a time into pauses of which none is longer than `longest`; gives at least one."""
+    """Yield pauses that add up to `seconds`, none longer than `longest`; at least one."""
     while seconds > longest:
         yield longest
         seconds -= longest

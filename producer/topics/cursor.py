@@ -1,4 +1,4 @@
-"""Where one subscriber is, and what comes next for it: events in their order, and a word on those that are gone."""
+"""The position of one subscriber, and the next data for it: events in order, and reports of missing ones."""
 
 import json
 from dataclasses import dataclass
@@ -12,31 +12,31 @@ from ..log.runs import Piece
 from .feeds import Feed, Reading
 
 GapReason = Literal["not-retained", "unknown-epoch", "malformed-id", "beyond-end"]
-"""Why what was asked for cannot be had: retention or DELETE took it; the id is of another log; it is no id; no event has it yet."""
+"""Why the requested events are unavailable: retention or DELETE removed them; the id is of another log, malformed, or not yet in use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """What a subscriber may have missed."""
+    """Events that a subscriber may have missed."""
 
     asked: str
-    """The id or time after which it wanted everything."""
+    """The id or time after which it asked for all events."""
     reason: GapReason
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a subscriber begins."""
+    """The position where a subscriber begins."""
 
     after: int
     asked: str
-    """How it said so; empty when it wanted what there is, from the first."""
+    """The id or time from the request; empty when it asked for all existing events."""
     gap: Gap | None = None
-    """What is known to be missing before anything is read."""
+    """A gap that is known before any read."""
 
 
 def start_after_id(log: EventLog, text: str) -> Start:
-    """Gives where to go on for a client whose last event had the id `text`: at the first retained event when this log never gave it."""
+    """Return where to resume after the event with the id `text`: at the first retained event if the id is not of this log."""
     found = parse_event_id(text)
     if found is None:
         return Start(0, text, Gap(text, "malformed-id"))
@@ -50,24 +50,24 @@ def start_after_id(log: EventLog, text: str) -> Start:
 
 @dataclass(frozen=True, slots=True)
 class GapBlock:
-    """The event block that tells of a gap."""
+    """The event block that reports a gap."""
 
     body: bytes
     reason: GapReason
 
 
 class Cursor:
-    """Moves through the events of a feed, up to and with the offset `upto` or for ever, over at most `limit` of them."""
+    """Moves through the events of a feed, up to and including the offset `upto` or without end, over at most `limit` of them."""
 
     def __init__(self, feed: Feed, epoch: str, start: Start, *, upto: int | None = None, limit: int | None = None) -> None:
         self.after = start.after
-        """Everything up to this offset that matches was given, or is in a gap that was."""
+        """Every matching event up to this offset was returned, or is covered by a returned gap."""
         self._feed = feed
         self._epoch = epoch
         self._asked = start.asked or format_event_id(epoch, start.after)
         self._takes_what_there_is = not start.asked
         self._gap = start.gap
-        self._gone_through = 0  # what was told, or will be with `_gap`
+        self._gone_through = 0  # the end of the gap that was reported, or will be with `_gap`
         self._upto = upto
         self._left = limit
         self._reading: Reading | None = None
@@ -77,11 +77,11 @@ class Cursor:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing will come any more."""
+        """Whether no more events will come."""
         return self._left == 0 or (self._upto is not None and self.after >= self._upto and self._gap is None)
 
     async def advance(self) -> Piece | GapBlock | None:
-        """Gives what comes next: events, or the word on a gap before them, or None when there is nothing now. Raises LogError."""
+        """Return the next events, or the gap before them, or None when there is nothing now. Raises LogError."""
         while not self.ended:
             if self._reading is None:
                 if self.after >= self._feed.start:
@@ -116,25 +116,25 @@ class Cursor:
         return piece
 
     def _tell(self, gap: Gap, first: int | None) -> GapBlock:
-        """Gives the block, whose id is one that gives the same events again to who resumes from it."""
+        """Return the gap's block, with an id that returns the same events again to a client that resumes from it."""
         self._gap = None
         resume = self.after if first is None else first - 1
         retained = None if first is None else format_event_id(self._epoch, first)
         data = {"asked": gap.asked, "first_retained": retained, "reason": gap.reason}
-        if self._gone_through > resume:  # of one topic more is gone than of another
+        if self._gone_through > resume:  # one topic has lost more than another
             data["gone_through"] = format_event_id(self._epoch, self._gone_through)
         self._asked = format_event_id(self._epoch, resume)
         return GapBlock(encode(json.dumps(data), type="gap", id=self._asked), gap.reason)
 
     def _notice_gone(self, reading: Reading) -> None:
-        """Prepares to tell of what is gone, unless it was told: a gap says up to where something may be missing."""
+        """Prepare to report removed events, unless they were reported: a gap says up to where events may be missing."""
         gone = reading.gone_through
         if gone <= max(self.after, self._gone_through):
             return
         if self._takes_what_there_is:
             first = reading.run.piece(self.after, max_events=1)
             if first is None or first.first > gone:
-                return  # what is gone was before everything that there is
+                return  # the removed events came before all existing ones
         self._gone_through = gone
         if self._gap is None:
             self._gap = Gap(self._asked, "not-retained")

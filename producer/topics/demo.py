@@ -1,4 +1,4 @@
-"""Publishes something to see: `demo.host`, what the machine does, and `demo.clock`, the time, each second."""
+"""Publish demo events each second: `demo.host`, the load of the machine, and `demo.clock`, the time."""
 
 import asyncio
 import json
@@ -25,10 +25,10 @@ _log = structlog.get_logger()
 async def publish_demo(
     log: EventLog, drain: Drain, *, period_seconds: float = 1.0, read_host: Callable[[], dict[str, Any] | None] | None = None
 ) -> None:
-    """Appends an event to each demo topic whenever the clock has gone through another `period_seconds`, until the drain begins.
+    """Append an event to each demo topic at every multiple of `period_seconds` until the drain begins.
 
-    A log that takes nothing, full perhaps, is tried again each time: one line says that this began, and one that it is over. The same
-    goes for a machine that cannot be read; then there is the clock alone.
+    While the log accepts no events, because it is full for example, each event is attempted: one line logs the first failure, and one
+    the recovery. The same applies to a machine that cannot be read; then only the clock is published.
     """
     loop = asyncio.get_running_loop()
     read_host = read_host or HostReader().read
@@ -57,7 +57,7 @@ async def publish_demo(
 
 
 def _next_tick(last: int, now: float) -> int:
-    """Gives the number of the period that comes next: never `last` again when a timer woke too early, but wherever the clock is set to."""
+    """Return the number of the next tick: never `last` again when a timer woke too early, but the current one when the clock was set."""
     tick = int(now) + 1
     return tick + 1 if tick == last else tick
 
@@ -67,7 +67,7 @@ def _write_time(seconds: float) -> str:
 
 
 class _Attempts:
-    """Logs when something begins to fail and when that is over, and nothing in between."""
+    """Log the first failure and the recovery, and nothing in between."""
 
     def __init__(self, failure: str) -> None:
         self._failure = failure

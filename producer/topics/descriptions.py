@@ -1,4 +1,4 @@
-"""What `/docs` says about topics: arguments for the routes."""
+"""The description of topics in `/docs`: arguments for the routes."""
 
 from typing import Any
 
@@ -11,19 +11,17 @@ from .names import LONGEST_NAME, MOST_PATTERNS, MOST_SEGMENTS
 
 _ID = "k3v9x0q2m7-42"
 
-_STOPPING = {503: describe_problem("The producer is stopping, or the event log fails.", title="Service Unavailable", status=503)}
-_NOWHERE = {
-    404: describe_problem("There is no such path: what stands for the topic has a slash or a line end.", title="Not Found", status=404)
-}
+_STOPPING = {503: describe_problem("The producer is stopping, or the event log failed.", title="Service Unavailable", status=503)}
+_NOWHERE = {404: describe_problem("There is no such path: the topic contains a slash or a line end.", title="Not Found", status=404)}
 _WRONG = {
     422: describe_problem(
-        "The topic, a parameter, a header or the body is not allowed; `errors` says where. Nothing was stored but what `stored` says.",
+        "The topic, a parameter, a header or the body is not allowed; `errors` says where. Only the events in `stored` were stored.",
         title="Unprocessable Content",
         status=422,
     )
 }
 _KEYS = {
-    401: describe_problem("There is no bearer key, and the producer wants one.", title="Unauthorized", status=401),
+    401: describe_problem("The bearer key is missing, and the producer requires one.", title="Unauthorized", status=401),
     403: describe_problem("The bearer key is not one of the producer's.", title="Forbidden", status=403),
 }
 
@@ -40,7 +38,7 @@ _IDEMPOTENCY_KEY = {
     "in": "header",
     "required": False,
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-    "description": "Makes it happen once: sent again with the same body, the answer is the first one, with the status 200.",
+    "description": "Makes the request idempotent: when it is repeated with the same body, the first answer is returned with status 200.",
 }
 
 _SEGMENT = "([A-Za-z0-9_~-]|%[0-9A-Fa-f]{2})+"
@@ -65,7 +63,7 @@ _PATTERN = _TOPIC | {
         "maxLength": LONGEST_NAME,
         "pattern": rf"^(({_SEGMENT}|\*)\.){{0,{MOST_SEGMENTS - 1}}}({_SEGMENT}|\*|>)$",
     },
-    "description": "A topic, or a pattern: `*` stands for any one segment, `>` at the end for one or more (`orders.*`, `orders.>`).",
+    "description": "A topic, or a pattern: `*` matches any one segment, `>` at the end one or more (`orders.*`, `orders.>`).",
 }
 
 _EVENT_SCHEMA = {
@@ -73,7 +71,7 @@ _EVENT_SCHEMA = {
     "required": ["data"],
     "additionalProperties": False,
     "properties": {
-        "data": {"description": "A string is sent as it is, anything else as JSON."},
+        "data": {"description": "A string is sent unchanged, any other value as JSON."},
         "type": {"type": "string", "minLength": 1, "maxLength": LONGEST_TYPE, "description": "No line end, no NUL, not `gap`."},
         "retry": {"type": "integer", "minimum": 0, "maximum": LONGEST_RETRY_MS, "description": "Reconnection time in milliseconds."},
     },
@@ -99,11 +97,11 @@ _PUBLISHED = {
         "schema": {
             "type": "object",
             "properties": {
-                "id": {"type": "string", "description": "Of the one event."},
-                "count": {"type": "integer", "description": "Of several events."},
+                "id": {"type": "string", "description": "The id, for one event."},
+                "count": {"type": "integer", "description": "The number, for several events."},
                 "first_id": {"type": "string"},
                 "last_id": {"type": "string"},
-                "ids": {"type": "array", "items": {"type": "string"}, "description": "When all were stored as one."},
+                "ids": {"type": "array", "items": {"type": "string"}, "description": "If all were stored in one batch."},
             },
         },
         "example": {"id": _ID},
@@ -113,23 +111,23 @@ _PUBLISHED = {
 PUBLISH: dict[str, Any] = {
     "summary": "Publish one event, or several",
     "description": (
-        "Answers when the events are durable, as `PRODUCER_LOG_SYNC` says. A JSON array is stored as one, all or none of it. Lines of "
-        "JSON (`application/x-ndjson`) are stored as they come in, each `PRODUCER_MAX_BATCH_EVENTS` lines as one: a body of any length. "
-        "When a line is wrong, what stood before its batch is stored, and the answer says which ids that has."
+        "The answer is sent when the events are durable, as set by `PRODUCER_LOG_SYNC`. A JSON array is stored all or none. Lines of "
+        "JSON (`application/x-ndjson`) are stored as they arrive, in batches of `PRODUCER_MAX_BATCH_EVENTS`: a body of any length. "
+        "When a line is invalid, the batches before its own are stored, and the answer has their ids."
     ),
     "status_code": 201,
     "responses": {
-        200: {"description": "The same was published before with this Idempotency-Key; nothing new was stored.", "content": _PUBLISHED},
+        200: {"description": "The same was published before with this Idempotency-Key; nothing was stored.", "content": _PUBLISHED},
         201: {
             "description": "The events are stored.",
             "content": _PUBLISHED,
-            "headers": {"Location": {"schema": {"type": "string"}, "description": "Where the one event can be looked at."}},
+            "headers": {"Location": {"schema": {"type": "string"}, "description": "The URL of the event, for one event."}},
         },
         413: describe_problem(
-            "An event, a batch or the body is too large; `got` and `allowed` say how much.", title="Content Too Large", status=413
+            "An event, a batch or the body is too large; see `got` and `allowed`.", title="Content Too Large", status=413
         ),
-        415: describe_problem("The body is in a media type that is not taken.", title="Unsupported Media Type", status=415),
-        507: describe_problem("There is no room left; nothing was stored.", title="Insufficient Storage", status=507),
+        415: describe_problem("The media type of the body is not accepted.", title="Unsupported Media Type", status=415),
+        507: describe_problem("There is no space left; nothing was stored.", title="Insufficient Storage", status=507),
         **_NOWHERE,
         **_WRONG,
         **_KEYS,
@@ -140,14 +138,14 @@ PUBLISH: dict[str, Any] = {
 
 DROP: dict[str, Any] = {
     "summary": "Drop a topic with all its events",
-    "description": "Subscribers that had not seen all of it are told by a `gap` event.",
+    "description": "Subscribers that had not received all of its events get a `gap` event.",
     "responses": {
         200: {
-            "description": "How many events were dropped.",
+            "description": "The number of dropped events.",
             "content": {"application/json": {"example": {"topic": "orders.eu", "dropped": 42}}},
         },
         404: describe_problem("There is no such topic.", title="Not Found", status=404),
-        507: describe_problem("There is no room left to note that.", title="Insufficient Storage", status=507),
+        507: describe_problem("There is no space left to record that.", title="Insufficient Storage", status=507),
         **_WRONG,
         **_KEYS,
         **_STOPPING,
@@ -158,10 +156,10 @@ DROP: dict[str, Any] = {
 _STREAM = {
     200: {
         "description": (
-            "First a `retry` line, then the events, and comment lines (`:`) while there are none. An event of type `gap` says that events "
-            "are missing: its data is JSON with `asked`, the id after which something is missing, `first_retained`, the id of the event "
-            "that comes next, and `reason`: `not-retained`, `unknown-epoch`, `malformed-id` or `beyond-end`. With `gone_through`, more may "
-            "be missing later on, up to this id: of one topic more is gone than of another."
+            "First a `retry` line, then the events, and comment lines (`:`) in between. An event of type `gap` reports missing "
+            "events: its data is JSON with `asked`, the id after which events are missing, `first_retained`, the id of the event "
+            "that follows, and `reason`: `not-retained`, `unknown-epoch`, `malformed-id` or `beyond-end`. With `gone_through`, more may "
+            "be missing later, up to this id, because one topic has lost more than another."
         ),
         "content": {
             EVENT_STREAM: {
@@ -170,21 +168,21 @@ _STREAM = {
             }
         },
     },
-    204: {"description": "With `follow=false`: there is nothing after your Last-Event-ID. An `EventSource` stops."},
+    204: {"description": "With `follow=false`: no event comes after your Last-Event-ID, and an `EventSource` stops."},
     **_WRONG,
     **_STOPPING,
 }
 
 SUBSCRIBE: dict[str, Any] = {
     "summary": "Subscribe to a topic, or to all that match a pattern",
-    "description": "Begins where Last-Event-ID, `last_event_id`, `from` or `since` says, in this order; else with what comes from now on.",
+    "description": "Starts at Last-Event-ID, `last_event_id`, `from` or `since`, in this order of precedence; by default with new events.",
     "responses": _STREAM | _NOWHERE,
     "openapi_extra": {"parameters": [_PATTERN]},
 }
 
 SUBSCRIBE_SEVERAL: dict[str, Any] = {
     "summary": "Subscribe to several topics or patterns at once",
-    "description": f"As `/topics/{{topic}}/events`, for up to {MOST_PATTERNS} patterns on one connection, in one order.",
+    "description": f"Like `/topics/{{topic}}/events`, for up to {MOST_PATTERNS} patterns on one connection, in one order.",
     "responses": _STREAM,
 }
 
@@ -209,7 +207,7 @@ LIST: dict[str, Any] = {
     "summary": "List the topics that have events",
     "responses": {
         200: {
-            "description": "A page of topics, and in `next` where the next one is, or null.",
+            "description": "A page of topics; `next` is the URL of the next page, or null.",
             "content": {
                 "application/json": {
                     "example": {

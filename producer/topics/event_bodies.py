@@ -1,4 +1,4 @@
-"""What publishers send: JSON, lines of JSON or text, turned into event blocks, or into the reason why not."""
+"""Turn published JSON, lines of JSON or text into event blocks, or refuse them with a reason."""
 
 import json
 from collections.abc import AsyncIterator
@@ -20,13 +20,13 @@ _NO_DATA = object()
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much may be published."""
+    """The limits of publishing."""
 
     event_bytes: int
-    """Of one event's data."""
+    """Bytes of one event's data."""
     batch_events: int
     batch_bytes: int
-    """Of the JSON that is published as one."""
+    """Bytes of JSON that is stored in one batch."""
 
 
 class RefusedEvent(ValueError):
@@ -40,7 +40,7 @@ class RefusedEvent(ValueError):
         self.facts = facts
 
     def problem(self, *, item: int | None = None, line: int | None = None) -> Problem:
-        """Gives the answer; `item` is the place in an array, `line` that in lines, from 1."""
+        """Return the answer. `item` is the index in an array, `line` the line number from 1."""
         field = self.field if item is None else f"{item}.{self.field}"
         facts = self.facts if line is None else {"line": line, **self.facts}
         detail = f"{field}: {self.detail}" if line is None else f"line {line}: {field}: {self.detail}"
@@ -53,7 +53,7 @@ class RefusedEvent(ValueError):
 
 
 def encode_text(body: bytes, limits: Limits) -> bytes:
-    """Gives the block of an event whose data is `body`. Raises RefusedEvent."""
+    """Return the block of an event whose data is `body`. Raises RefusedEvent."""
     if len(body) > limits.event_bytes:
         _refuse_size(len(body), limits)
     try:
@@ -63,7 +63,7 @@ def encode_text(body: bytes, limits: Limits) -> bytes:
 
 
 def decode_json(text: bytes) -> object:
-    """Gives the value. Raises RefusedEvent for what is not JSON in UTF-8, NaN and Infinity too."""
+    """Return the value. Raises RefusedEvent for anything but JSON in UTF-8; NaN and Infinity are not JSON."""
     try:
         return _decoder.decode(text.decode())
     except UnicodeDecodeError as error:
@@ -75,7 +75,7 @@ def decode_json(text: bytes) -> object:
 
 
 def encode_event(value: object, limits: Limits) -> bytes:
-    """Gives the block of the event that a JSON value describes. Raises RefusedEvent."""
+    """Return the block of the event that a JSON value describes. Raises RefusedEvent."""
     if not isinstance(value, dict):
         raise RefusedEvent("body", 'must be a JSON object such as {"data": …}', got=describe_value(value))
     if not value.keys() <= _MEMBERS:
@@ -91,11 +91,11 @@ def encode_event(value: object, limits: Limits) -> bytes:
             _refuse_size(size, limits)
         return encode(text, type=_check_type(value.get("type")), retry=_check_retry(value.get("retry")))
     except UnicodeEncodeError:
-        raise RefusedEvent("body", "has a lone surrogate, which is no character and cannot be sent as UTF-8") from None
+        raise RefusedEvent("body", "has a lone surrogate, which cannot be sent as UTF-8") from None
 
 
 def encode_array(values: list[object], limits: Limits) -> list[bytes]:
-    """Gives the blocks of a JSON array's events. Raises Problem."""
+    """Return the blocks of a JSON array's events. Raises Problem."""
     if not values:
         raise RefusedEvent("body", "has no event").problem()
     if len(values) > limits.batch_events:
@@ -111,7 +111,7 @@ def encode_array(values: list[object], limits: Limits) -> list[bytes]:
 
 
 async def split_lines(body: AsyncIterator[bytes], limits: Limits) -> AsyncIterator[tuple[int, bytes]]:
-    """Gives each line that is not blank with its number, as the body comes in. Raises Problem for one that is too long."""
+    """Yield each non-blank line with its number, as the body arrives. Raises Problem for a line that is too long."""
     number = 0
     begun: list[bytes] = []  # pieces of a line whose end has not come
     size = 0
@@ -161,7 +161,7 @@ def _check_type(event_type: object) -> str | None:
     if any(character in event_type for character in "\r\n\0"):
         raise RefusedEvent("type", "has a line end or NUL", got=describe_value(event_type))
     if event_type == GAP_TYPE:
-        raise RefusedEvent("type", "tells subscribers of events that they missed, and only the producer knows of those", got=GAP_TYPE)
+        raise RefusedEvent("type", "is reserved for the producer, which reports missed events with it", got=GAP_TYPE)
     return event_type
 
 

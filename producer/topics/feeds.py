@@ -1,4 +1,4 @@
-"""What is new in the event log, matched once for all subscribers that ask for the same topics."""
+"""New events of the event log, matched once for all subscribers to the same topics."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from .names import Patterns
 
 _MOST_RING_BYTES = 1024 * 1024
 _ALL_RINGS_BYTES = 32 * 1024 * 1024
-"""What the rings of all feeds hold together, about. A block is in memory once, however many rings have it."""
+"""The approximate limit of all rings together. A block is in memory once, however many rings contain it."""
 _MOST_REMEMBERED_TOPICS = 100_000
 _READ_EVENTS = 2000
 _READ_BYTES = 256 * 1024
@@ -19,32 +19,32 @@ _READ_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the log had behind an offset, for all subscribers that were there."""
+    """A read of the log after an offset, shared by all subscribers at that offset."""
 
     after: int
     through: int
-    """It is complete up to this offset."""
+    """The reading is complete up to this offset."""
     gone_through: int
-    """The highest offset of an event that matched and that the log no longer has."""
+    """The highest offset of a matching event that the log no longer has."""
     run: Run
 
 
 class Feed:
-    """The events of some topics from the offset `start` on: the newest in memory, and what is before them out of the log.
+    """The events of some topics from the offset `start` on: the newest in memory, those before them read from the log.
 
-    A subscriber is a cursor, the offset of the last event that it has. At `start` or behind it takes pieces, before that it reads. There is
-    no queue and no copy for it, and it is woken only when an event of its topics came.
+    A subscriber is a cursor: the offset of its last event. From `start` on it takes pieces from memory, before that it reads the log. It
+    needs no queue and no copy, and it is woken only by events of its topics.
     """
 
     def __init__(self, patterns: Patterns, log: EventLog) -> None:
         self.patterns = patterns
         self.start = log.last
-        """Whoever has everything up to here finds all that came after it in memory."""
+        """The offset after which all events are in memory."""
         self.subscribers = 0
         self.wakes = 0
-        """How many waiting subscribers were woken by events, in all."""
+        """The number of waiting subscribers that events woke, in all."""
         self.reads = 0
-        """How often the log was read, in all."""
+        """The number of reads of the log, in all."""
         self.matcher = patterns.matcher()
         self._log = log
         self._topics = set(patterns.topics)
@@ -59,12 +59,12 @@ class Feed:
         return f"<Feed {' '.join(self.patterns.texts)} subscribers={self.subscribers} start={self.start} ring={self._ring!r}>"
 
     def piece(self, after: int, upto: int | None = None, max_events: int | None = None) -> Piece | None:
-        """Gives the next events after `after`, which must not be less than `start`; None when there is none yet. See `Run.piece`."""
+        """Return the next events after `after`, which must be at least `start`; None when there is none yet. See `Run.piece`."""
         return self._ring.piece(after, upto, max_events)
 
     async def read(self, after: int) -> Reading:
-        """Reads what the log has after `after`. Those who ask for the same at the same time share one reading. Raises LogError."""
-        # One that began so near before will most likely reach here; to wait for one from far away would help nobody.
+        """Read the log after `after`. Concurrent calls for the same offset share one read. Raises LogError."""
+        # A read that began shortly before will probably reach here; waiting for one from far away would not help.
         nearest = max((begun for begun in self._reading if begun <= after < begun + _READ_EVENTS), default=None)
         if nearest is not None:
             reading = await asyncio.shield(self._reading[nearest])
@@ -74,10 +74,10 @@ class Feed:
         if task is None:
             task = self._reading[after] = asyncio.create_task(self._read(after))
             task.add_done_callback(self._end_reading)
-        return await asyncio.shield(task)  # who leaves must not take it from the others
+        return await asyncio.shield(task)  # a cancelled subscriber must not cancel the read of the others
 
     async def wait(self, seconds: float) -> bool:
-        """Returns True when an event of these topics came or all were called, False after `seconds`."""
+        """Return True when an event of these topics came or `call` was called, False after `seconds`."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[bool] = loop.create_future()
         timer = loop.call_later(seconds, _release, waiter)
@@ -89,11 +89,11 @@ class Feed:
             self._waiters.discard(waiter)
 
     def add(self, event: Stored) -> None:
-        """Takes a new event that matches. `call` must follow."""
+        """Add a new event that matches. `call` must follow."""
         self._ring.append(event)
 
     def call(self) -> None:
-        """Lets all go on that wait."""
+        """Wake all waiting subscribers."""
         while len(self._ring) > 1 and self._ring.bytes > self._ring_bytes:
             self.start = self._ring.evict()
         waiters, self._waiters = self._waiters, set()
@@ -103,15 +103,15 @@ class Feed:
                 self.wakes += 1
 
     def learn(self, topic: str) -> None:
-        """Takes note of a topic that matches and may be new."""
+        """Add a topic that matches and may be new."""
         self._topics.add(topic)
 
     def limit_ring(self, limit: int) -> None:
-        """Sets how many bytes it shall hold in memory."""
+        """Set how many bytes the ring may hold in memory."""
         self._ring_bytes = limit
 
     def forget(self) -> None:
-        """Drops what is in memory, because events that were in it are no longer in the log."""
+        """Drop the ring, because some of its events are no longer in the log."""
         self._ring = Run()
         self.start = self._log.last
         self._reading.clear()
@@ -127,7 +127,7 @@ class Feed:
         return reading
 
     def _put_in_front(self, reading: Reading) -> None:
-        """Lets the next find in memory what was read, if it reaches what is there and there is room."""
+        """Add a reading to the ring for later subscribers, if it reaches the ring and fits."""
         complete_after = max(reading.after, reading.gone_through)
         first = reading.run.piece(reading.after, max_events=1)
         if (
@@ -143,19 +143,19 @@ class Feed:
             if running is task:
                 del self._reading[after]
         if not task.cancelled():
-            task.exception()  # those who wait for it raise it; if all have left, nobody needs to
+            task.exception()  # the waiters raise it; if all have left, no one needs to
 
 
 class Feeds:
-    """All feeds of an event log, one for each set of patterns that somebody has subscribed to."""
+    """All feeds of an event log, one for each set of patterns with a subscriber."""
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
         self._feeds: dict[Patterns, Feed] = {}
-        self._by_name: dict[str, set[Feed]] = {}  # those that ask for names only
+        self._by_name: dict[str, set[Feed]] = {}  # the feeds without wildcards
         self._wild: set[Feed] = set()
         self._matching: dict[str, tuple[Feed, ...]] = {}  # those of `_wild`, by topic
-        self._wakes = 0  # of feeds that are no more
+        self._wakes = 0  # of closed feeds
         self._reads = 0
         log.watch(self._announce)
 
@@ -164,12 +164,12 @@ class Feeds:
 
     @property
     def wakes(self) -> int:
-        """How many waiting subscribers were woken, in all."""
+        """The number of waiting subscribers that were woken, in all."""
         return self._wakes + sum(feed.wakes for feed in self._feeds.values())
 
     @property
     def reads(self) -> int:
-        """How often the log was read for subscribers, in all."""
+        """The number of reads of the log for subscribers, in all."""
         return self._reads + sum(feed.reads for feed in self._feeds.values())
 
     def __len__(self) -> int:
@@ -177,7 +177,7 @@ class Feeds:
 
     @contextmanager
     def subscribe(self, patterns: Patterns) -> Iterator[Feed]:
-        """Gives the feed of `patterns` to one subscriber more, until it leaves the block."""
+        """Subscribe to the feed of `patterns` until the end of the block."""
         feed = self._feeds.get(patterns) or self._open(patterns)
         feed.subscribers += 1
         try:
@@ -188,16 +188,16 @@ class Feeds:
                 self._close(feed)
 
     def subscribers(self, topic: str) -> int:
-        """Gives how many subscribers get the events of `topic`."""
+        """Return the number of subscribers that get the events of `topic`."""
         return sum(feed.subscribers for feed in self._of(topic))
 
     def forget(self, topic: str) -> None:
-        """Tells the feeds that the log has dropped `topic`."""
+        """Make the feeds forget `topic`, which the log has dropped."""
         for feed in self._of(topic):
             feed.forget()
 
     def call(self) -> None:
-        """Lets all subscribers go on that wait, though there is no event: to see that the drain has begun."""
+        """Wake all waiting subscribers without an event, so that they see that the drain has begun."""
         for feed in self._feeds.values():
             feed.call()
 

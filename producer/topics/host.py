@@ -1,4 +1,4 @@
-"""What the machine does: CPU, memory, network."""
+"""The load of the machine: CPU, memory, network."""
 
 import time
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 import psutil
 
 UNREADABLE = (OSError, psutil.Error, RuntimeError, ValueError, LookupError)
-"""What reading raises where /proc is hidden, or is not quite that of Linux: psutil takes it apart by hand."""
+"""The exceptions of reading where /proc is hidden or differs from Linux, because psutil parses it by hand."""
 
 _LOOPBACK = "lo"
 
 
 class HostReader:
-    """Reads figures that are differences: each reading is of the time since the one before. All readings belong in one thread."""
+    """Read the load since the previous reading. All readings belong in one thread."""
 
     def __init__(self) -> None:
         self._at: float | None = None
@@ -22,7 +22,7 @@ class HostReader:
         return f"<HostReader {'new' if self._at is None else 'reading'}>"
 
     def read(self) -> dict[str, Any] | None:
-        """Gives an object for JSON; None the first time, when there is nothing to compare with. Raises one of UNREADABLE."""
+        """Return an object for JSON; None the first time, without a previous reading. Raises one of UNREADABLE."""
         cpu, memory = psutil.cpu_percent(), psutil.virtual_memory()
         interfaces = [counters for name, counters in psutil.net_io_counters(pernic=True).items() if name != _LOOPBACK]
         received, sent = sum(counters.bytes_recv for counters in interfaces), sum(counters.bytes_sent for counters in interfaces)
@@ -34,7 +34,7 @@ class HostReader:
                 "cpu_percent": cpu,
                 "memory_percent": memory.percent,
                 "memory_total_bytes": memory.total,
-                "network_received_bytes_per_second": max(round((received - self._received) / seconds), 0),  # an interface may go
+                "network_received_bytes_per_second": max(round((received - self._received) / seconds), 0),  # an interface may disappear
                 "network_sent_bytes_per_second": max(round((sent - self._sent) / seconds), 0),
             }
         self._at, self._received, self._sent = at, received, sent

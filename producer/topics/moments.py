@@ -1,4 +1,4 @@
-"""Moments as clients write them: an ISO time, or how long ago."""
+"""Moments in requests: an ISO time, or a duration before now."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -9,10 +9,10 @@ _UNITS = ("days", "hours", "minutes", "seconds", "milliseconds")
 
 
 def parse_moment(text: str, now_ms: int) -> int:
-    """Gives the Unix time in milliseconds that `text` says: a time such as 2026-03-01T12:00:00Z, in UTC when it has no offset, or a
+    """Return the Unix time in milliseconds of `text`: a time such as 2026-03-01T12:00:00Z, in UTC when it has no offset, or a
     duration before now such as 15m, 1h30m, 7d or 500ms.
 
-    A `+` that a query made a blank is understood. Raises ValueError, which says what is allowed.
+    A `+` that a query turned into a blank is accepted. Raises ValueError, which says what is allowed.
     """
     duration = _DURATION.fullmatch(text)
     if text and duration:

@@ -1,7 +1,7 @@
 """Names of topics, and patterns that match them.
 
-A name is one or more segments between dots. A segment has letters, digits, `-`, `_`, `~`, and `%XX` for each byte of what else there is to
-say in UTF-8. In a pattern, the segment `*` stands for any one segment, and `>`, last, for one or more.
+A name is one or more segments between dots. A segment has letters, digits, `-`, `_`, `~`, and `%XX` for each byte of any other
+character in UTF-8. In a pattern, the segment `*` matches any one segment, and `>` at the end one or more.
 """
 
 import re
@@ -20,36 +20,36 @@ _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _WILDCARDS = {"*": "*", "%2A": "*", "%2a": "*", ">": ">", "%3E": ">", "%3e": ">"}
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_~-")
 _RESERVED = {"%2E": "a dot", "%2A": "`*`", "%3E": "`>`", "%2F": "a slash"}
-"""What would read as something else wherever it is decoded once too often."""
+"""Escapes that would change the meaning of a name if they were decoded once too often."""
 
 
 class TopicError(ValueError):
-    """A name or a pattern that is none; the message says what is allowed."""
+    """An invalid name or pattern; the message says what is allowed."""
 
 
 def parse_topic(text: str) -> str:
-    """Gives the one spelling of a topic's name, in which `%XX` has capitals and stands only where it must. Raises TopicError."""
+    """Return the canonical spelling of a topic's name, in which `%XX` has capitals and stands only where necessary. Raises TopicError."""
     if len(text) <= LONGEST_NAME and _PLAIN.fullmatch(text) and text.count(".") < MOST_SEGMENTS:
-        return text  # what nearly all are
+        return text  # nearly all names
     segments = _segments(text)
     if not _WILDCARDS.keys().isdisjoint(segments):
-        raise TopicError("is a pattern, which matches topics but is none; name the topic, without `*` and `>`")
+        raise TopicError("is a pattern, not a topic; name the topic, without `*` and `>`")
     return ".".join(map(_canonical, segments))
 
 
 @dataclass(frozen=True, slots=True)
 class Patterns:
-    """What a subscriber asks for: all topics that at least one of the patterns matches."""
+    """The patterns of a subscriber: all topics that at least one of them matches."""
 
     texts: tuple[str, ...]
-    """The patterns in their one spelling, sorted, none twice: equal sets are equal."""
+    """The patterns in canonical spelling, sorted, without duplicates: equal sets are equal."""
 
     @classmethod
     def parse(cls, texts: Iterable[str]) -> "Patterns":
-        """Takes patterns as clients write them. Raises TopicError, which names the pattern when there are several."""
+        """Parse patterns as clients write them. Raises TopicError, which names the pattern when there are several."""
         texts = list(texts)
         if len(texts) > MOST_PATTERNS:
-            raise TopicError(f"has {len(texts)} patterns, allowed are {MOST_PATTERNS}; a pattern with `*` or `>` may stand for several")
+            raise TopicError(f"has {len(texts)} patterns, allowed are {MOST_PATTERNS}; a pattern with `*` or `>` may replace several")
         found = set()
         for text in texts:
             try:
@@ -60,16 +60,16 @@ class Patterns:
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """Those patterns that are names."""
+        """The patterns that are names."""
         return tuple(text for text in self.texts if not _has_wildcard(text))
 
     @property
     def match_all(self) -> bool:
-        """Whether there is no topic that they do not match."""
+        """Whether the patterns match every topic."""
         return ">" in self.texts
 
     def matcher(self) -> re.Pattern[str]:
-        """Gives an expression that fully matches the names of exactly these topics."""
+        """Return an expression that fully matches the names of exactly these topics."""
         return re.compile("|".join(map(_expression, self.texts)))
 
 
@@ -77,7 +77,7 @@ def _parse_pattern(text: str) -> str:
     segments = _segments(text)
     canonical = [_WILDCARDS.get(segment) or _canonical(segment) for segment in segments]
     if ">" in canonical[:-1]:
-        raise TopicError("has `>` before the end; it stands for all the rest, so it can only be the last segment")
+        raise TopicError("has `>` before the end; it matches all the rest, so it must be the last segment")
     return ".".join(canonical)
 
 

@@ -1,4 +1,4 @@
-"""Paths that name a topic. They are read as they came: decoded, a `%2F` in a name could not be told from a slash."""
+"""Paths that name a topic. They are read undecoded: once decoded, a `%2F` in a name looks like a slash."""
 
 from fastapi import Request
 
@@ -11,11 +11,11 @@ TOPIC_PATH = "/topics/{topic}"
 EVENTS_PATH = "/topics/{topic:path}/events"
 EVENT_PATH = "/topics/{topic:path}/events/{event_id}"
 SEVERAL_TOPICS = '"topics"'
-"""The group (RFC 9875) of streams that no path ties to their one topic. Who keeps what they sent forgets it when a topic is dropped."""
+"""The group (RFC 9875) of streams whose path does not name their one topic. Caches invalidate it when a topic is dropped."""
 
 
 def read_segment(request: Request, route: str) -> str:
-    """Gives the topic segment of a path that matched `route`. Raises Problem (404) for a path with more segments than it."""
+    """Return the topic segment of a path that matched `route`. Raises Problem (404) for a path with more segments than `route`."""
     segments: list[str] = request.scope["raw_path"].decode("ascii").split("/")
     if len(segments) != route.count("/") + 1:
         raise Problem(404, nothing_at(describe_value(request.scope["path"])))
@@ -23,7 +23,7 @@ def read_segment(request: Request, route: str) -> str:
 
 
 def read_topic(request: Request, route: str = EVENTS_PATH) -> str:
-    """Gives the topic that the path names. Raises Problem (422, 404)."""
+    """Return the topic that the path names. Raises Problem (422, 404)."""
     segment = read_segment(request, route)
     try:
         return parse_topic(segment)

@@ -1,4 +1,4 @@
-"""Publishing over HTTP, and dropping what was published."""
+"""Publish over HTTP, and drop topics."""
 
 import re
 from http import HTTPStatus
@@ -26,7 +26,7 @@ _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
 
 class PublishRoutes:
-    """What publishers may do: publish to a topic, and drop one."""
+    """The routes of publishers: publish to a topic, and drop one."""
 
     def __init__(self, log: EventLog, feeds: Feeds, publisher: Publisher, keys: PublishKeys, drain: Drain, limits: Limits) -> None:
         self._log = log
@@ -40,12 +40,12 @@ class PublishRoutes:
         return f"<PublishRoutes {self._limits!r} {self._keys!r}>"
 
     def add_to(self, router: APIRouter) -> None:
-        """Adds `POST /topics/{topic}/events` and `DELETE /topics/{topic}`."""
+        """Add `POST /topics/{topic}/events` and `DELETE /topics/{topic}`."""
         router.add_api_route(EVENTS_PATH, self.publish, methods=["POST"], response_class=Response, **PUBLISH)
         router.add_api_route(TOPIC_PATH, self.drop, methods=["DELETE"], response_class=JSONResponse, **DROP)
 
     async def publish(self, request: Request) -> Response:
-        """Stores one event or several, and answers when they are durable. Raises Problem."""
+        """Store one event or several, and answer when they are durable. Raises Problem."""
         self._admit(request)
         topic = read_topic(request)
         key = _read_key(request)
@@ -55,7 +55,7 @@ class PublishRoutes:
                 return self._answer_batch(await self._publisher.publish_lines(topic, request.stream(), key))
             body = await _read_body(request, self._limits.event_bytes if kind == _TEXT else self._limits.batch_bytes)
         except ClientDisconnect:
-            return Response(status_code=HTTPStatus.BAD_REQUEST)  # nobody reads it
+            return Response(status_code=HTTPStatus.BAD_REQUEST)  # the client has left
         try:
             value = body if kind == _TEXT else decode_json(body)
             if isinstance(value, list):
@@ -68,7 +68,7 @@ class PublishRoutes:
         return self._answer_one(topic, await self._publisher.publish(topic, [block], key))
 
     async def drop(self, request: Request) -> Response:
-        """Removes a topic with all its events. Raises Problem."""
+        """Remove a topic with all its events. Raises Problem."""
         self._admit(request)
         topic = read_topic(request, TOPIC_PATH)
         known = self._log.topics.get(topic)
@@ -102,19 +102,19 @@ class PublishRoutes:
 def _read_key(request: Request) -> str | None:
     key = request.headers.get("idempotency-key")
     if key is not None and not _KEY.fullmatch(key):
-        detail = "must have 1 to 255 characters of ASCII that can be seen, or blanks"
+        detail = "must have 1 to 255 printable ASCII characters"
         found = {"in": "header", "field": "Idempotency-Key", "detail": detail, "got": describe_value(key)}
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"Idempotency-Key: {detail}", errors=[found])
     return key
 
 
 def _read_media_type(request: Request) -> str:
-    """Gives the media type of a body that can be read. Raises Problem (415)."""
+    """Return the media type of a body that can be read. Raises Problem (415)."""
     sent = request.headers.get("content-type", "")
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     allowed = [_JSON, _TEXT, _LINES[0]]
     if coding != "identity":
-        detail = f"a body with Content-Encoding {coding[:50]!r} is not taken; send it as it is"
+        detail = f"Content-Encoding must be identity, got {coding[:50]!r}; send the body uncompressed"
         raise Problem(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, headers={"Accept-Encoding": "identity"}, got=coding[:50], allowed="identity"
         )
@@ -131,8 +131,8 @@ def _read_media_type(request: Request) -> str:
 
 
 async def _read_body(request: Request, limit: int) -> bytes:
-    """Gives the body. Raises Problem (413) as soon as it is known to be longer than `limit`, ClientDisconnect."""
-    announced = int(request.headers.get("content-length", "0"))  # the server parsed it already: digits only
+    """Return the body. Raises Problem (413) as soon as it is known to be longer than `limit`, ClientDisconnect."""
+    announced = int(request.headers.get("content-length", "0"))  # the server has parsed it already: digits only
     if announced > limit:
         raise _too_large(announced, limit)
     parts = []

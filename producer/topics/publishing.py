@@ -1,4 +1,4 @@
-"""Puts events into the log for publishers, once for each idempotency key, and says where they are."""
+"""Append events to the log for publishers, once for each idempotency key, and return their positions."""
 
 import hashlib
 import time
@@ -19,23 +19,23 @@ _log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Published:
-    """What has been published of one request."""
+    """The published events of one request."""
 
     count: int = 0
     pieces: list[Appended] = field(default_factory=list)
 
     def add(self, appended: Appended) -> None:
-        """Takes in one batch more."""
+        """Add another batch."""
         self.pieces.append(appended)
         self.count += appended.last - appended.first + 1
 
     @property
     def repeated(self) -> bool:
-        """Whether all of it had been there before."""
+        """Whether all events had been stored before."""
         return all(piece.repeated for piece in self.pieces)
 
     def describe(self, epoch: str) -> dict[str, object]:
-        """Gives count and ids; every single id when it was one batch, whose ids have no holes."""
+        """Return count and ids; every single id when it was one batch, whose ids have no holes."""
         ids = {"first_id": format_event_id(epoch, self.pieces[0].first), "last_id": format_event_id(epoch, self.pieces[-1].last)}
         if len(self.pieces) > 1:
             return {"count": self.count, **ids}
@@ -44,7 +44,7 @@ class Published:
 
 
 class Publisher:
-    """Appends to the event log, counts, and turns what the log says into answers."""
+    """Append to the event log, count, and turn the log's results into answers."""
 
     def __init__(self, log: EventLog, meters: Meters, limits: Limits) -> None:
         self._log = log
@@ -57,17 +57,17 @@ class Publisher:
         return f"<Publisher writable={self._writable}>"
 
     async def publish(self, topic: str, blocks: Sequence[bytes], key_name: str | None, *, more: bool = False) -> Appended:
-        """Appends `blocks`, all or none. `more` says that the same request goes on, which makes it other content under an idempotency key.
+        """Append `blocks`, all or none. `more` says that the same request continues, so an idempotency key identifies other content.
 
-        Raises Problem: 422 for a key that came with other content, 507 when there is no room, 503 when the log fails.
+        Raises Problem: 422 for a key that was used with other content, 507 for a full device, 503 when the log fails.
         """
         key = None if key_name is None else IdempotencyKey(key_name, _fingerprint(blocks, more))
         began = time.perf_counter()
         try:
             appended = await self._log.append(topic, blocks, key)
         except KeyReused:
-            detail = "Idempotency-Key: this key came before with another body; send the same body, or a new key"
-            found = {"in": "header", "field": "Idempotency-Key", "detail": "came before with another body"}
+            detail = "Idempotency-Key: this key was used before with another body; send the same body, or a new key"
+            found = {"in": "header", "field": "Idempotency-Key", "detail": "was used before with another body"}
             raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=[found]) from None
         except LogError as error:
             raise self.fail(error) from None
@@ -75,7 +75,7 @@ class Publisher:
         return appended
 
     async def publish_lines(self, topic: str, body: AsyncIterator[bytes], key_name: str | None) -> Published:
-        """Publishes each line of JSON as it comes, in batches that are as large as the limits allow, each all or none.
+        """Publish lines of JSON as they arrive, in batches as large as the limits allow, each all or none.
 
         Raises Problem, which says what was stored before.
         """
@@ -126,20 +126,20 @@ class Publisher:
             self._meters.stored_bytes.inc(sum(map(len, blocks)))
 
     def fail(self, error: LogError) -> Problem:
-        """Gives the answer to who wanted something written, and notes that it could not be."""
+        """Record a failed write, and return the answer for its publisher."""
         if self._writable:
             self._writable = False
             self._meters.log_writable.set(0)
             _log.error("event log cannot be written", error=str(error))
         if isinstance(error, LogFull):
-            detail = "there is no room left to store events; nothing was stored, try again when there is"
+            detail = "there is no space left to store events; nothing was stored, retry later"
             return Problem(HTTPStatus.INSUFFICIENT_STORAGE, detail, headers={"Retry-After": "30"})
-        detail = "the event log could not store this; the producer's own log says why"
+        detail = "the event log could not store the events; the producer's own log says why"
         return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
 
 
 def _fingerprint(blocks: Sequence[bytes], more: bool) -> bytes:
-    """Gives a digest of content: blocks say themselves where they end, so joining them makes no two contents one."""
+    """Return a digest of the content. Blocks delimit themselves, so joining them is unambiguous."""
     digest = hashlib.blake2b(b"more" if more else b"all", digest_size=16)
     for block in blocks:
         digest.update(block)

@@ -19,7 +19,7 @@ from .subscription import Subscriptions
 
 
 def topic_routes(settings: Settings, meters: Meters, drain: Drain, log: EventLog, feeds: Feeds) -> tuple[APIRouter, Middleware]:
-    """Gives the routes that publish to the topics of `log` and subscribe to them, and the outermost middleware, for fast publishing."""
+    """Return the routes that publish to the topics of `log` and subscribe to them, and the outermost middleware, for fast publishing."""
     router = APIRouter(tags=["topics"])
     limits = Limits(settings.max_event_bytes, settings.max_batch_events, settings.max_batch_bytes)
     drain.watch(feeds.call)

@@ -1,4 +1,4 @@
-"""The short way to publish: past the framework, which takes several times as long as publishing."""
+"""A shortcut for publishing that bypasses the framework, which takes several times as long as publishing."""
 
 from collections.abc import Awaitable, Callable
 
@@ -10,9 +10,9 @@ from ..web.problems import Problem, answer_problem
 
 
 class Shortcut:
-    """ASGI middleware that calls `endpoint` itself for POST requests whose path begins with `prefix` and ends with `suffix`.
+    """ASGI middleware that calls `endpoint` directly for POST requests whose path begins with `prefix` and ends with `suffix`.
 
-    The application inside has a route to the same endpoint. It still gets what needs it: requests of web pages, which say their origin.
+    The inner application has a route to the same endpoint. It still gets the requests of web pages, which have an `Origin`.
     Place it outside of all other middleware.
     """
 
@@ -32,7 +32,7 @@ class Shortcut:
         ):
             await self._app(scope, receive, send)
             return
-        scope["http.route"] = f"{self._prefix}{{topic:path}}{self._suffix}"  # as the framework would find it
+        scope["http.route"] = f"{self._prefix}{{topic:path}}{self._suffix}"  # as the framework would set it
         try:
             response = await self._endpoint(Request(scope, receive))
         except Problem as problem:

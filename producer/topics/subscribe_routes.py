@@ -1,4 +1,4 @@
-"""Subscribing over HTTP, and looking at what there is."""
+"""Subscribe over HTTP, show events and list topics."""
 
 from functools import partial
 from heapq import nsmallest
@@ -27,7 +27,7 @@ _MOST_LISTED = 1000
 
 
 class SubscribeRoutes:
-    """What readers may do: subscribe, look at one event, list topics."""
+    """The routes of readers: subscribe, show one event, list topics."""
 
     def __init__(self, log: EventLog, subscriptions: Subscriptions, drain_seconds: float) -> None:
         self._log = log
@@ -39,7 +39,7 @@ class SubscribeRoutes:
         return f"<SubscribeRoutes {self._subscriptions.feeds!r}>"
 
     def add_to(self, router: APIRouter) -> None:
-        """Adds `GET /topics/{topic}/events`, `GET /events`, `GET /topics/{topic}/events/{event_id}` and `GET /topics`."""
+        """Add `GET /topics/{topic}/events`, `GET /events`, `GET /topics/{topic}/events/{event_id}` and `GET /topics`."""
         for path, endpoint, description in (
             (EVENTS_PATH, self.subscribe, SUBSCRIBE),
             (SEVERAL_PATH, self.subscribe_several, SUBSCRIBE_SEVERAL),
@@ -50,7 +50,7 @@ class SubscribeRoutes:
         router.add_api_route(TOPICS_PATH, self.list_topics, methods=["GET"], response_class=JSONResponse, **LIST)
 
     async def subscribe(self, request: Request, asked: Annotated[Asked, Depends(read_asked)]) -> Response:
-        """Streams the events of the topics that the path's pattern matches."""
+        """Stream the events of the topics that the path's pattern matches."""
         patterns = read_patterns([read_segment(request, EVENTS_PATH)], "path")
         return await self._open(request, patterns, asked, _ONE)
 
@@ -58,13 +58,13 @@ class SubscribeRoutes:
         self,
         request: Request,
         asked: Annotated[Asked, Depends(read_asked)],
-        topic: Annotated[list[str] | None, Query(description="A topic or a pattern; several times for several.")] = None,
+        topic: Annotated[list[str] | None, Query(description="A topic or a pattern; repeat it for several.")] = None,
     ) -> Response:
-        """Streams the events of all topics that one of the patterns matches."""
+        """Stream the events of all topics that one of the patterns matches."""
         return await self._open(request, read_patterns(topic or [], "query"), asked, "GET /events")
 
     async def show_event(self, request: Request, event_id: str) -> Response:
-        """Gives one event as JSON. Raises Problem: 404 when there never was one of this id in the topic, 410 when it is gone."""
+        """Return one event as JSON. Raises Problem: 404 when the topic never had this id, 410 when the event is gone."""
         topic = read_topic(request, EVENT_PATH)
         found = parse_event_id(event_id)
         if found is None or found[0] != self._log.epoch or not 0 < found[1] <= self._log.last:
@@ -77,7 +77,7 @@ class SubscribeRoutes:
             raise _cannot_read(error) from None
         known = self._log.topics.get(topic)
         if stored is None and known is not None and found[1] <= known.gone_through:
-            raise Problem(HTTPStatus.GONE, "the event is no longer retained, or is of another topic of which it is not")
+            raise Problem(HTTPStatus.GONE, "the event is no longer retained, or belongs to another topic that no longer has it")
         if stored is None or stored.topic != topic:
             raise Problem(HTTPStatus.NOT_FOUND, f"topic {topic} has no event {event_id}")
         [event] = Parser().feed(stored.block)
@@ -86,10 +86,10 @@ class SubscribeRoutes:
 
     async def list_topics(
         self,
-        after: Annotated[str, Query(description="Begin behind the topic of this name.")] = "",
-        limit: Annotated[int, Query(ge=1, le=_MOST_LISTED, description="How many at most.")] = 100,
+        after: Annotated[str, Query(description="Start after the topic of this name.")] = "",
+        limit: Annotated[int, Query(ge=1, le=_MOST_LISTED, description="The largest number of topics.")] = 100,
     ) -> Response:
-        """Gives a page of the topics that have events, sorted by name, and where the next page is."""
+        """Return a page of the topics that have events, sorted by name, with the URL of the next page."""
         names = nsmallest(limit + 1, (topic.name for topic in self._log.topics.values() if topic.count and topic.name > after))
         try:
             topics = [await self._describe(self._log.topics[name]) for name in names[:limit] if name in self._log.topics]
@@ -123,7 +123,7 @@ class SubscribeRoutes:
             response = Response(headers=STREAM_HEADERS, media_type=EVENT_STREAM)
         else:
             response = self._respond(self._subscriptions.send(wish, route, request.scope.get("state", {})))
-        if not (route == _ONE and patterns.topics):  # else DELETE of the topic is for the path above
+        if not (route == _ONE and patterns.topics):  # else a DELETE of the topic invalidates the path below it
             response.headers["Cache-Groups"] = SEVERAL_TOPICS
         return response
 

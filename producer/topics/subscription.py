@@ -1,4 +1,4 @@
-"""One subscriber's event stream: what was, what comes, and how it ends."""
+"""One subscriber's event stream: past and new events, and its end."""
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
@@ -20,20 +20,20 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a subscriber asks for."""
+    """The request of a subscriber."""
 
     patterns: Patterns
     start: Start
     upto: int | None = None
-    """The offset of the last event that it wants, None: all that will come."""
+    """The offset of the last requested event, None: no end."""
     limit: int | None = None
-    """How many events it wants."""
+    """The number of requested events."""
     tell_gaps: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Subscriptions:
-    """How event streams of topics leave this process; one for all of an app."""
+    """How event streams of topics are sent; one for all of an app."""
 
     log: EventLog
     feeds: Feeds
@@ -44,7 +44,7 @@ class Subscriptions:
     retry_ms: int
 
     async def has_anything(self, wish: Wish) -> bool:
-        """Says whether the stream would have an event now, or a gap that is told. Raises LogError."""
+        """Return whether the stream would have an event now, or a gap that is reported. Raises LogError."""
         with self.feeds.subscribe(wish.patterns) as feed:
             cursor = self._cursor(feed, wish)
             found = await cursor.advance()
@@ -53,11 +53,11 @@ class Subscriptions:
             return found is not None
 
     async def send(self, wish: Wish, route: str, state: Mapping[str, object]) -> AsyncGenerator[bytes, None]:
-        """Yields whole event blocks, joined, and heartbeats between them; first a `retry` line, which the first block takes in.
+        """Yield whole event blocks, joined, and heartbeats between them; first a `retry` line, which becomes part of the first block.
 
-        A heartbeat is never a block of its own: before the first block it would take in the `retry` line, and make an event without data
-        of it for httpx-sse; from then on ids are shown. When the drain begins, a jittered `retry` line is the last. Closing the generator
-        means that the client left, or with STALLED in the request's `state` that the server gave it up.
+        A heartbeat is never a block of its own: before the first block it would end the `retry` line's block, which httpx-sse takes for an
+        event without data; after it the client has seen ids. When the drain begins, a jittered `retry` line is the last. Closing the
+        generator means that the client left, or with STALLED in the request's `state` that the server disconnected it.
         """
         count = StreamCount(self.meters, route)
         reason: Reason | None = None
@@ -91,7 +91,7 @@ class Subscriptions:
             reason = "drained"
         except LogError as error:
             _log.error("subscriber lost the log", route=route, error=str(error))
-            reason = "failed"  # it comes back by itself, and goes on where it was
+            reason = "failed"  # the client reconnects by itself and resumes
         finally:
             count.close(reason or ("stalled" if state.get(STALLED) else "left"))
 

@@ -40,38 +40,38 @@ class Asked:
 
 async def read_asked(
     last_event_id: Annotated[str, Depends(read_last_event_id(_RESUME))],
-    from_: Annotated[Literal["", "start"], Query(alias="from", description="`start`: everything that is retained, from the first.")] = "",
+    from_: Annotated[Literal["", "start"], Query(alias="from", description="`start`: all retained events.")] = "",
     since: Annotated[str, Query(description=_SINCE)] = "",
-    limit: Annotated[int | None, Query(ge=1, description="End after so many events.")] = None,
-    follow: Annotated[bool, Query(description="`false`: end after what there is now.")] = True,
-    gap: Annotated[bool, Query(description="`false`: no `gap` events, for clients that cannot take them.")] = True,
+    limit: Annotated[int | None, Query(ge=1, description="End after this number of events.")] = None,
+    follow: Annotated[bool, Query(description="`false`: end after the existing events.")] = True,
+    gap: Annotated[bool, Query(description="`false`: no `gap` events, for clients that cannot handle them.")] = True,
 ) -> Asked:
-    """A FastAPI dependency. Raises Problem (422)."""
+    """Read query and headers, as a FastAPI dependency. Raises Problem (422)."""
     if from_ and since:
-        detail = "since: says where to begin, and so does from=start; send one of them"
+        detail = "since: cannot be combined with from=start; send one of them"
         found = {"in": "query", "field": "since", "detail": "cannot be combined with from=start", "got": describe_value(since)}
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=[found])
     return Asked(last_event_id, from_ == "start", since, limit, follow, gap)
 
 
 def read_patterns(texts: Sequence[str], place: str) -> Patterns:
-    """Gives the patterns, which were in the `path` or the `query`. Raises Problem (422)."""
+    """Return the patterns from the `path` or the `query`. Raises Problem (422)."""
     try:
         if not texts:
-            raise TopicError("is missing; say which topics, such as topic=orders.*&topic=news")
+            raise TopicError("is missing; name the topics, such as topic=orders.*&topic=news")
         return Patterns.parse(texts)
     except TopicError as error:
         raise refuse_topic(error, texts[0] if len(texts) == 1 else f"{len(texts)} patterns", place) from None
 
 
 def refuse_topic(error: TopicError, text: str, place: str) -> Problem:
-    """Gives the answer to a name or pattern that is none."""
+    """Return the answer to an invalid name or pattern."""
     found = {"in": place, "field": "topic", "detail": str(error), "got": describe_value(text)}
     return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"topic: {error}", errors=[found])
 
 
 async def make_wish(log: EventLog, patterns: Patterns, asked: Asked) -> Wish:
-    """Finds where the subscriber begins. Raises Problem (422), LogError."""
+    """Return where the subscriber starts and ends. Raises Problem (422), LogError."""
     upto = None if asked.follow else log.last
     return Wish(patterns, await _find_start(log, asked), upto, asked.limit, asked.gap)
 
@@ -89,5 +89,5 @@ async def _find_start(log: EventLog, asked: Asked) -> Start:
         found = {"in": "query", "field": "since", "detail": str(error), "got": describe_value(asked.since)}
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"since: {error}", errors=[found]) from None
     before, first = await log.offset_before(moment), await log.first()
-    # Before the first retained event nobody knows when those were that are gone: then the reader is told of a gap, if any are.
+    # The log does not know the times of removed events, so before the first retained one the reader gets a gap, if any are missing.
     return Start(before if first and before >= first else 0, asked.since)

@@ -1,4 +1,4 @@
-"""Keeps request bodies small, so that nobody fills the memory with one."""
+"""Limit request bodies, so that none fills the memory."""
 
 from http import HTTPStatus
 
@@ -9,9 +9,9 @@ from .problems import Problem
 
 
 class BodyLimit:
-    """ASGI middleware: a POST route that reads more than `max_bytes` of body, or is announced more, gets a 413 `Problem` raised in it.
+    """ASGI middleware: a POST route whose body has more than `max_bytes`, announced or read, gets a 413 `Problem` raised in it.
 
-    Place it outside of what turns a Problem into an answer. Other methods' bodies are read by nobody and dropped as they come. Routes
+    Place it outside of the handler that turns a Problem into an answer. Bodies of other methods are dropped unread. Routes
     below the path `not_below` have limits of their own.
     """
 
@@ -29,7 +29,7 @@ class BodyLimit:
 
         async def receive_within_limit() -> Message:
             nonlocal received
-            if int(announced) > self._max_bytes:  # the server parsed it already: digits only
+            if int(announced) > self._max_bytes:  # the server has parsed it already: digits only
                 raise self._too_large(int(announced))
             message = await receive()
             if message["type"] == "http.request":

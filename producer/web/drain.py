@@ -1,4 +1,4 @@
-"""The end of service: begun once, seen by every open stream."""
+"""The drain before the process stops: begun once, seen by every open stream."""
 
 import asyncio
 import random
@@ -8,7 +8,7 @@ from eventstream import encode_retry
 
 
 class Drain:
-    """Begins when the process is told to stop; from then on streams end and none is opened."""
+    """The drain: it begins when the process is told to stop. From then on streams end and none is opened."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
@@ -22,18 +22,18 @@ class Drain:
         return self._event.is_set()
 
     def begin(self) -> None:
-        """Tells all who wait. Call it in the event loop; a second call changes nothing."""
+        """Begin the drain and notify all waiters. Call it in the event loop; a second call changes nothing."""
         if not self.begun:
             self._event.set()
             for begin in self._watchers:
                 begin()
 
     def watch(self, begin: Callable[[], None]) -> None:
-        """Lets `begin` be called when the drain begins."""
+        """Call `begin` when the drain begins."""
         self._watchers.append(begin)
 
     async def wait(self, seconds: float) -> bool:
-        """Returns after `seconds`, or as soon as the drain begins; says whether it has begun. Always lets other tasks run."""
+        """Wait for `seconds`, or until the drain begins; return whether it has begun. Always lets other tasks run."""
         if seconds <= 0:
             await asyncio.sleep(0)
             return self.begun
@@ -46,7 +46,7 @@ class Drain:
 
 
 def encode_farewell(retry_ms: int) -> bytes:
-    """Return a `retry` line that spreads the clients' return evenly from half to one and a half times the reconnection time.
+    """Return a `retry` line that spreads the reconnections evenly from half to one and a half times the reconnection time.
 
     It is no block of its own: httpx-sse and others take that for an event without data.
     """

@@ -1,4 +1,4 @@
-"""Where a client that comes back says what it has: in a header, or in the query."""
+"""The last event ID of a reconnecting client, in a header or in the query."""
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated
@@ -6,17 +6,17 @@ from typing import Annotated
 from fastapi import Header, Query, Request
 
 PARAMETERS = ("last_event_id", "lastEventId", "lastEventID", "Last-Event-ID")
-"""The query parameters that say it, the first one first: our own, the polyfills', and Mercure's of today and before."""
+"""The query parameters for it, the first one first: our own, the polyfills', and Mercure's current and former ones."""
 
 _FIELD = "Last-Event-ID"
-_OTHER_NAMES = "Also taken: `lastEventId`, `lastEventID` and `Last-Event-ID`, as polyfills and clients of Mercure send it."
-_HEADER = "As `last_event_id`, and stronger: an `EventSource` sends it on reconnection. Of several fields the last one counts."
+_OTHER_NAMES = "Also accepted: `lastEventId`, `lastEventID` and `Last-Event-ID`, which polyfills and clients of Mercure send."
+_HEADER = "Like `last_event_id`, but takes precedence: an `EventSource` sends it on reconnection. Of several fields the last one counts."
 
 
 def read_last_event_id(description: str) -> Callable[..., Awaitable[str]]:
-    """Return the FastAPI dependency that reads the last event ID of a request, empty if it has none; `description` says what it does.
+    """Return the FastAPI dependency that reads the last event ID of a request, empty if it has none; `description` is for `/docs`.
 
-    Some clients add a field on each reconnection, so that the last one is the newest. The query counts only without such a field: an
+    Some clients add a field on each reconnection, so the last one is the newest. The query counts only without such a field: an
     `EventSource` reconnects with the header and with the query of its first request.
     """
 

@@ -1,4 +1,4 @@
-"""Counts what streams do, for `/metrics` and for the one log line that each stream gets when it ends."""
+"""Count what streams do, for `/metrics` and for the one log line of each stream when it ends."""
 
 import time
 from typing import Literal
@@ -11,8 +11,8 @@ from service.tracing import current_span
 from service.version import VERSION
 
 Reason = Literal["completed", "left", "stalled", "drained", "failed"]
-"""Why a stream ended: all was sent, the client left (or was cut off), it was cut off because it did not read, the process stops, the event
-log could not be read."""
+"""Why a stream ended: all was sent, the client left (or was disconnected), it was disconnected because it did not read, the process
+stopped, the event log could not be read."""
 
 _log = structlog.get_logger()
 
@@ -23,44 +23,44 @@ class Meters:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        build = Gauge("producer_build_info", "1 for the release that runs.", ["version"], registry=self.registry)
+        build = Gauge("producer_build_info", "1 for the running release.", ["version"], registry=self.registry)
         build.labels(VERSION).set(1)
         self.requests = Counter("producer_requests", "Requests answered, by status.", ["method", "status"], registry=self.registry)
         self.loop_lag = LoopLag(
-            Histogram("producer_loop_lag_seconds", "How late the event loop was.", buckets=LAG_BUCKETS, registry=self.registry)
+            Histogram("producer_loop_lag_seconds", "Delay of the event loop.", buckets=LAG_BUCKETS, registry=self.registry)
         )
-        worst = Gauge("producer_loop_lag_worst_seconds", "The worst of the last 15 to 30 seconds.", registry=self.registry)
+        worst = Gauge("producer_loop_lag_worst_seconds", "The longest delay of the last 15 to 30 seconds.", registry=self.registry)
         worst.set_function(lambda: self.loop_lag.worst_seconds)
         self.open = Gauge("producer_streams_open", "Streams open now.", ["route"], registry=self.registry)
         self.ended = Counter("producer_streams_ended", "Streams ended, by reason.", ["route", "reason"], registry=self.registry)
         self.events = Counter("producer_events_sent", "Events handed to the transport.", ["route"], registry=self.registry)
         self.bytes = Counter("producer_bytes_sent", "Body bytes of streams handed to the transport.", ["route"], registry=self.registry)
-        self.gaps = Counter("producer_gaps", "Gaps that subscribers of topics met, by reason.", ["reason"], registry=self.registry)
-        published = Counter("producer_published_events", "Events that publishers sent, by result.", ["result"], registry=self.registry)
+        self.gaps = Counter("producer_gaps", "Gaps reported to subscribers of topics, by reason.", ["reason"], registry=self.registry)
+        published = Counter("producer_published_events", "Events sent by publishers, by result.", ["result"], registry=self.registry)
         self.stored_events = published.labels("stored")
         self.repeated_events = published.labels("repeated")
         self.stored_bytes = Counter("producer_published_bytes", "Bytes of the blocks of stored events.", registry=self.registry)
         self.append_seconds = Histogram(
             "producer_append_seconds",
-            "Time until the log had stored what was published.",
+            "Time until the log had stored published events.",
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
             registry=self.registry,
         )
         self.log_writable = Gauge("producer_log_writable", "0 since the event log last failed to store events.", registry=self.registry)
-        self.log_events = Gauge("producer_log_events", "Events that the event log has.", registry=self.registry)
-        self.log_bytes = Gauge("producer_log_bytes", "Bytes of the blocks that the event log has.", registry=self.registry)
+        self.log_events = Gauge("producer_log_events", "Events in the event log.", registry=self.registry)
+        self.log_bytes = Gauge("producer_log_bytes", "Bytes of the blocks in the event log.", registry=self.registry)
         self.log_topics = Gauge("producer_log_topics", "Topics that have events.", registry=self.registry)
         self.log_first = Gauge(
             "producer_log_first_offset", "Offset of the oldest event, NaN when it cannot be read.", registry=self.registry
         )
         self.log_last = Gauge("producer_log_last_offset", "Offset of the newest event.", registry=self.registry)
-        self._feeds = Gauge("producer_feeds_open", "Sets of patterns that somebody is subscribed to.", registry=self.registry)
+        self._feeds = Gauge("producer_feeds_open", "Sets of patterns with a subscriber.", registry=self.registry)
         self._feed_reads = Counter("producer_feed_reads", "Reads of the event log for subscribers.", registry=self.registry)
         self._feed_wakes = Counter("producer_feed_wakes", "Waiting subscribers that events woke.", registry=self.registry)
         self._noted_reads = self._noted_wakes = 0
 
     def note_feeds(self, count: int, reads: int, wakes: int) -> None:
-        """Show how many feeds are open, and how many reads and wakes there have been in all."""
+        """Set the number of open feeds, and the total numbers of reads and wakes."""
         self._feeds.set(count)
         self._feed_reads.inc(reads - self._noted_reads)
         self._feed_wakes.inc(wakes - self._noted_wakes)
@@ -84,7 +84,7 @@ class StreamCount:
         return f"<StreamCount {self._route} events={self.events} bytes={self.bytes}>"
 
     def add(self, sent: bytes, *, events: int = 0) -> None:
-        """Notes bytes that were handed to the transport, and how many events are in them."""
+        """Count bytes that were handed to the transport, and the events in them."""
         self.bytes += len(sent)
         self._bytes_sent.inc(len(sent))
         if events:
@@ -92,7 +92,7 @@ class StreamCount:
             self._events_sent.inc(events)
 
     def close(self, reason: Reason) -> None:
-        """Notes the end, and logs it."""
+        """Count the end, and log it."""
         self._meters.open.labels(self._route).dec()
         self._meters.ended.labels(self._route, reason).inc()
         seconds = round(time.monotonic() - self._opened_at, 3)

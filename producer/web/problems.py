@@ -1,4 +1,4 @@
-"""Errors to people: `application/problem+json` (RFC 9457) that says what was got, what is allowed, and where."""
+"""Errors for clients: `application/problem+json` (RFC 9457) with what was got, what is allowed, and where."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from service.request_ids import REQUEST_ID, current_request_id
 
 PROBLEM_JSON = "application/problem+json"
 
-_LONGEST_ECHO = 100  # characters of a wrong value that are repeated to the client: enough to recognise it
+_LONGEST_ECHO = 100  # characters of a wrong value that are repeated to the client: enough to recognize it
 
 
 class Problem(HTTPException):
@@ -27,7 +27,7 @@ class Problem(HTTPException):
 
 
 def answer_with_problems(app: FastAPI, routers: Sequence[APIRouter]) -> None:
-    """Makes `app`, which has the routes of `routers`, answer every error with a problem document."""
+    """Make `app`, which has the routes of `routers`, answer every error with a problem document."""
     app.state.routers = routers
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid_request)
@@ -35,7 +35,7 @@ def answer_with_problems(app: FastAPI, routers: Sequence[APIRouter]) -> None:
 
 
 def describe_problem(description: str, **example: object) -> dict[str, Any]:
-    """Gives the OpenAPI text of a problem answer."""
+    """Return the OpenAPI text of a problem answer."""
     properties = {"type": {"type": "string"}, "title": {"type": "string"}, "status": {"type": "integer"}, "detail": {"type": "string"}}
     properties["request_id"] = {"type": "string"}
     schema = {"type": "object", "required": [*properties], "properties": properties}
@@ -43,12 +43,12 @@ def describe_problem(description: str, **example: object) -> dict[str, Any]:
 
 
 def nothing_at(path: object) -> str:
-    """Gives the detail of a 404."""
-    return f"there is nothing at {path}; /docs lists what there is"
+    """Return the detail of a 404."""
+    return f"there is nothing at {path}; /docs lists all paths"
 
 
 def answer_problem(problem: Problem) -> JSONResponse:
-    """Gives the answer that refuses a request."""
+    """Return the answer that refuses a request."""
     return _document(problem.status_code, problem.detail, problem.facts, problem.headers)
 
 
@@ -65,15 +65,15 @@ async def _answer_http_error(request: Request, error: Exception) -> JSONResponse
     assert isinstance(error, HTTPException)
     if isinstance(error, Problem):
         return answer_problem(error)
-    path = describe_value(request.scope["path"])  # not request.url, which believes the Host header
-    if isinstance(error.__cause__, ValueError | RecursionError):  # FastAPI's 400 for a body that the JSON parser fails on
+    path = describe_value(request.scope["path"])  # not request.url, which trusts the Host header
+    if isinstance(error.__cause__, ValueError | RecursionError):  # FastAPI's 400 for a body that fails in the JSON parser
         entry = {"in": "body", "field": "body", "detail": f"cannot be read as JSON: {error.__cause__}"}
         return _document(HTTPStatus.UNPROCESSABLE_ENTITY, f"body: {entry['detail']}", {"errors": [entry]})
     if error.status_code == HTTPStatus.NOT_FOUND:
         detail = nothing_at(path)
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = _find_methods(request)
-        detail = f"{path} does not take {request.method}, allowed is {allowed}"
+        detail = f"{path} does not support {request.method}; allowed: {allowed}"
         return _document(error.status_code, detail, headers={"Allow": allowed})
     else:
         detail = error.detail
@@ -81,7 +81,7 @@ async def _answer_http_error(request: Request, error: Exception) -> JSONResponse
 
 
 def _find_methods(request: Request) -> str:
-    """Gives the methods of all routes at the request's path: Starlette names those of the first."""
+    """Return the methods of all routes at the request's path, because Starlette names only those of the first."""
     found: dict[str, None] = {}
     for router in request.app.state.routers:
         for route in router.routes:
@@ -93,7 +93,7 @@ def _find_methods(request: Request) -> str:
 async def _answer_invalid_request(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     errors = [_describe(problem) for problem in error.errors()]
-    if isinstance(error.body, bytes):  # FastAPI parses a body as JSON only when it is announced as such
+    if isinstance(error.body, bytes):  # FastAPI parses a body as JSON only if its content type says so
         sent_as = request.headers.get("content-type")
         for found in errors:
             if found["in"] == "body":
@@ -103,12 +103,12 @@ async def _answer_invalid_request(request: Request, error: Exception) -> JSONRes
 
 
 async def _answer_failure(_request: Request, _error: Exception) -> JSONResponse:
-    headers = {REQUEST_ID: current_request_id.get()}  # this comes from outside of all middleware
+    headers = {REQUEST_ID: current_request_id.get()}  # this runs outside of all middleware
     return _document(HTTPStatus.INTERNAL_SERVER_ERROR, "the producer failed on this request; its log says why", headers=headers)
 
 
 def _describe(problem: Mapping[str, Any]) -> dict[str, object]:
-    """Gives one entry of `errors`: where it is, what is wrong, what was got; the allowed values are in the detail."""
+    """Return one entry of `errors`: where it is, what is wrong, what was got; the allowed values are in the detail."""
     location: Sequence[str | int] = problem["loc"]
     if problem["type"] == "json_invalid":
         return {"in": "body", "field": "body", "detail": f"is not JSON at character {location[-1]}: {problem['ctx']['error']}"}
@@ -124,7 +124,7 @@ def _describe(problem: Mapping[str, Any]) -> dict[str, object]:
 
 
 def describe_value(value: object) -> object:
-    """Gives what can be repeated to the client: the value, or its start when it is long, never a whole document."""
+    """Return a value that can be repeated to the client: itself, or its start when it is long, but never a whole document."""
     if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, bytes | dict | list):

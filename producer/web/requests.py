@@ -1,4 +1,4 @@
-"""What every request goes through, whichever way it is answered: its id, its span, and its place in the figures."""
+"""What happens to every request, however it is answered: its id, its span, and its metrics."""
 
 from collections.abc import Awaitable
 
@@ -10,13 +10,13 @@ from service.tracing import TRACE_FIELDS, Span, Tracing, current_span
 from .meters import Meters
 
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
-_STATUS_PATHS = frozenset(("/livez", "/readyz", "/metrics"))  # asked all day long, and no part of anything
+_STATUS_PATHS = frozenset(("/livez", "/readyz", "/metrics"))  # probed all day long
 
 
 class Requests:
-    """ASGI middleware, the outermost: keeps or makes an `X-Request-Id`, which is on the answer and in log lines, and counts the answer.
+    """ASGI middleware, the outermost: keep or create an `X-Request-Id` for the answer and the log lines, and count the answer.
 
-    With `tracing` each request is a span from its head to the end of its answer. It costs a stream nothing per event but a plain call.
+    With `tracing` each request is a span from its head to the end of its answer. It costs a stream only a plain call per event.
     """
 
     def __init__(self, app: ASGIApp, meters: Meters, tracing: Tracing | None) -> None:
@@ -44,7 +44,7 @@ class Requests:
         try:
             await self._app(scope, receive, send_named)
         except Exception:
-            status = status or 500  # so it is answered further out
+            status = status or 500  # an outer handler answers with 500
             raise
         finally:
             self._meters.requests.labels(_known(scope["method"]), status or "none").inc()
@@ -53,7 +53,7 @@ class Requests:
 
 
 def _known(method: str) -> str:
-    """Gives a method by name; clients may make up any number of others."""
+    """Return the method, or "other" for an unknown one: clients may invent any number of them."""
     return method if method in _METHODS else "other"
 
 

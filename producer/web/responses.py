@@ -22,10 +22,10 @@ EVENT_SCHEMA: dict[str, Any] = {
 """Each event of a stream, as FastAPI and OpenAPI 3.2 describe it."""
 
 STREAM_HEADERS = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
-"""Nobody on the way may keep, compress or collect what is live."""
+"""Headers that forbid proxies to cache, compress or buffer live data."""
 
 STALLED = "stalled"
-"""Our server sets this in a request's `state` when it gives its client up."""
+"""Our server sets this in a request's `state` when it disconnects a client that does not read."""
 
 _BEHIND_SERVER_SECONDS = 1
 
@@ -33,18 +33,18 @@ _BEHIND_SERVER_SECONDS = 1
 def respond_by_sse_starlette(
     blocks: AsyncGenerator[bytes, None], drain_seconds: float, send_timeout_seconds: float | None = None
 ) -> EventSourceResponse:
-    """Sends `blocks` as they are: sse-starlette passes bytes through.
+    """Send `blocks` unchanged: sse-starlette passes bytes through.
 
-    Its pings are off (they would be blocks without data, which some SDKs fail on; `blocks` has its own heartbeats), and its watch for
-    SIGTERM gets the whole drain time, because the stream ends by itself. A send that takes longer than `send_timeout_seconds` ends it with
-    an error; our server gives such a client up before that, in good order.
+    Its pings are off (they would be blocks without data, on which some SDKs fail; `blocks` has its own heartbeats). Its watch for
+    SIGTERM gets the whole drain time, because the stream ends by itself. A send that takes longer than `send_timeout_seconds` ends with
+    an error; our server disconnects such a client before that, in good order.
     """
     timeout = None if send_timeout_seconds is None else send_timeout_seconds + _BEHIND_SERVER_SECONDS
     return EventSourceResponse(blocks, headers=STREAM_HEADERS, ping=0, shutdown_grace_period=drain_seconds, send_timeout=timeout)
 
 
 class PlainEventStream(StreamingResponse):
-    """Sends blocks as they are, and closes their generator before it ends, also when it is cancelled while the client does not read."""
+    """Send blocks unchanged, and close their generator before it ends, also when it is cancelled while the client does not read."""
 
     media_type = EVENT_STREAM
 

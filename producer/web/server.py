@@ -1,4 +1,4 @@
-"""Runs the app under uvicorn, so that it stops well and nobody can hold a connection by not reading."""
+"""Run the app under uvicorn, with a drain, and with a limit on connections whose client does not read."""
 
 import asyncio
 import socket
@@ -16,10 +16,10 @@ from .upgrades import UpgradeIgnoringProtocol
 _log = structlog.get_logger()
 
 _KEEP_ALIVE_SECONDS = 75
-"""Longer than proxies keep idle connections to us (aiohttp 15 s, nginx 60 s), so that none reuses one that we are just closing."""
+"""Longer than proxies keep idle connections to us (aiohttp 15 s, nginx 60 s), so that none reuses a connection that is being closed."""
 
 _LAST_CHANCE_SECONDS = 10
-"""How long a peer that was given up may still read what was sent to it before."""
+"""The seconds that a disconnected peer may still read what was sent before."""
 
 
 class Server(uvicorn.Server):
@@ -59,14 +59,14 @@ class Server(uvicorn.Server):
 
 
 class StallLimitedProtocol(UpgradeIgnoringProtocol):
-    """HTTP/1.1 that gives up a connection whose peer has let the write buffer stand above its low-water mark for too long.
+    """HTTP/1.1 that closes a connection whose write buffer stays above its low-water mark for too long.
 
-    First the response ends as if the peer had left: what is in the buffer ends where a block does, and who reads on now gets that whole.
+    First the response ends as if the peer had left: the buffer ends at the end of a block, so a peer that reads again gets whole events.
     If it still does not read, the connection is aborted. uvicorn itself would wait for ever: a transport closes when its buffer is empty.
     """
 
     stall_seconds: float
-    """How long a peer may read nothing, or too little."""
+    """The seconds that a peer may read nothing, or too little."""
 
     stall_seconds_in_drain: float
     """The same when the server stops."""
@@ -95,7 +95,7 @@ class StallLimitedProtocol(UpgradeIgnoringProtocol):
             self.cycle.scope["state"][STALLED] = True
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        self.flow.resume_writing()  # whoever waits to send sees that nobody takes it
+        self.flow.resume_writing()  # the waiting sender sees that the peer has left
         self.transport.close()
         self._time(min(self.stall_seconds, _LAST_CHANCE_SECONDS), self.transport.abort)
 
@@ -110,6 +110,6 @@ class StallLimitedProtocol(UpgradeIgnoringProtocol):
 
 
 def _limit_stalls(seconds: float, seconds_in_drain: float) -> type[asyncio.Protocol]:
-    """Gives the protocol class with these limits: uvicorn makes its instances and passes nothing of ours on."""
+    """Return the protocol class with these limits: uvicorn creates its instances and passes no arguments of ours."""
     limits = {"stall_seconds": seconds, "stall_seconds_in_drain": seconds_in_drain}
     return cast(type[asyncio.Protocol], type("LimitedProtocol", (StallLimitedProtocol,), limits))

@@ -10,14 +10,14 @@ _BODY_FIELDS = (b"content-length", b"transfer-encoding")
 
 
 class UpgradeIgnoringProtocol(HttpToolsProtocol):
-    """Reads requests with `Upgrade` like all others: Java's HttpClient and `curl --http2` offer h2c with their first.
+    """Read requests with `Upgrade` like all others: Java's HttpClient and `curl --http2` offer h2c with their first request.
 
-    httptools ends such a request behind its head and takes the body for the next one. So it is fed another head there, with the same
+    httptools ends such a request after its head and takes the body for the next one. So it is fed another head there, with the same
     length and without `Upgrade`, whose body goes to the request.
     """
 
     reads_own_head = False
-    """Whether the parser is at that other head."""
+    """Whether the parser is reading that other head."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

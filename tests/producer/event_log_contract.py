@@ -1,4 +1,4 @@
-"""What every event log must do, whatever it keeps its events in: subclass `EventLogContract` and give it a log to open."""
+"""The contract of every event log, whatever its storage: subclass `EventLogContract` and give it a log to open."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -27,7 +27,7 @@ def key(name: str, content: str = "content") -> IdempotencyKey:
 
 
 async def read_all(log: EventLog, topics: Sequence[str] | None = None, after: int = 0, **limits: int) -> list[Stored]:
-    """Reads to the end, as a subscriber does."""
+    """Read to the end, as a subscriber does."""
     events: list[Stored] = []
     while after < log.last:
         batch = await log.read(after, log.last, topics, **limits)
@@ -55,7 +55,7 @@ class EventLogContract:
         assert await log.append("a", blocks("four")) == Appended(4, 4)
         assert log.last == 4
 
-    async def test_read_gives_whole_blocks_with_their_ids_in_order(self, log: EventLog) -> None:
+    async def test_read_returns_whole_blocks_with_their_ids_in_order(self, log: EventLog) -> None:
         await log.append("a", blocks("one"))
         await log.append("b", [b"event: x\ndata: two\ndata\n\n"])
         batch = await log.read(0, log.last)
@@ -65,7 +65,7 @@ class EventLogContract:
         ]
         assert (batch.through, batch.gone_through) == (2, 0)
 
-    async def test_events_and_epoch_outlive_the_process(self, open_log: OpenLog) -> None:
+    async def test_events_and_epoch_survive_a_restart(self, open_log: OpenLog) -> None:
         async with open_log() as log:
             await log.append("a", blocks("one"), key("k"))
             epoch = log.epoch
@@ -80,7 +80,7 @@ class EventLogContract:
         assert log.epoch.isalnum()
 
     @pytest.mark.parametrize("others", [0, 5, 70, 300])
-    async def test_read_gives_the_events_of_the_named_topics_alone(self, log: EventLog, others: int) -> None:
+    async def test_read_returns_only_the_events_of_the_named_topics(self, log: EventLog, others: int) -> None:
         for number in range(1, 41):
             await log.append(f"t{number % 4}", blocks(str(number)))
         names = ["t1", "t3", *(f"unknown{number}" for number in range(others))]
@@ -97,7 +97,7 @@ class EventLogContract:
         assert await read_all(log, names) == [event for event in everything if event.topic in names]
         assert await read_all(log, names, max_events=7) == await read_all(log, names)
 
-    async def test_read_keeps_to_its_range(self, log: EventLog) -> None:
+    async def test_read_stays_within_its_range(self, log: EventLog) -> None:
         for number in range(1, 11):
             await log.append("a", blocks(str(number)))
         for topics in (None, ["a"], [f"u{number}" for number in range(100)] + ["a"]):
@@ -106,7 +106,7 @@ class EventLogContract:
             batch = await log.read(7, 7, topics)
             assert (list(batch.events), batch.through) == ([], 7)
 
-    async def test_read_gives_one_event_whatever_its_size(self, log: EventLog) -> None:
+    async def test_read_returns_one_event_whatever_its_size(self, log: EventLog) -> None:
         await log.append("a", blocks("x" * 5000, "y" * 5000, "z"))
         for topics in (None, ["a"], [f"u{number}" for number in range(100)] + ["a"]):
             batch = await log.read(0, log.last, topics, max_bytes=100)
@@ -119,7 +119,7 @@ class EventLogContract:
         batch = await log.read(0, log.last, [])
         assert (list(batch.events), batch.through) == ([], 1)
 
-    async def test_watchers_are_told_of_every_event_once_in_order_before_its_append_returns(self, log: EventLog) -> None:
+    async def test_watchers_get_every_event_once_in_order_before_its_append_returns(self, log: EventLog) -> None:
         told: list[Stored] = []
 
         def announce(events: Sequence[Stored]) -> None:
@@ -138,11 +138,11 @@ class EventLogContract:
         assert [event.offset for event in told] == list(range(1, 401))
         assert told == await read_all(log)
 
-    async def test_calls_at_once_append_in_their_order(self, log: EventLog) -> None:
+    async def test_concurrent_calls_append_in_their_order(self, log: EventLog) -> None:
         done = await asyncio.gather(*(log.append("a", blocks(*("x" * (number % 3 + 1)))) for number in range(100)))
         assert [first.last + 1 for first in done[:-1]] == [following.first for following in done[1:]]
 
-    async def test_key_makes_an_append_happen_once(self, log: EventLog) -> None:
+    async def test_key_makes_an_append_idempotent(self, log: EventLog) -> None:
         assert await log.append("a", blocks("one", "two"), key("k")) == Appended(1, 2)
         assert await log.append("a", blocks("one", "two"), key("k")) == Appended(1, 2, repeated=True)
         assert await log.append("b", blocks("one"), key("k")) == Appended(3, 3)
@@ -150,7 +150,7 @@ class EventLogContract:
             await log.append("a", blocks("other"), key("k", "other"))
         assert log.last == 3
 
-    async def test_appends_at_once_with_one_key_append_once(self, log: EventLog) -> None:
+    async def test_concurrent_appends_with_one_key_append_once(self, log: EventLog) -> None:
         same = [log.append("a", blocks("one"), key("k")) for _ in range(20)]
         others = [log.append("a", blocks("other"), key("k", "other")) for _ in range(5)]
         plain = [log.append("a", blocks("plain")) for _ in range(5)]
@@ -159,13 +159,13 @@ class EventLogContract:
         assert [type(error) for error in done[20:25]] == [KeyReused] * 5
         assert done[25:] == [Appended(offset, offset) for offset in range(2, 7)]
 
-    async def test_get_gives_one_event(self, log: EventLog) -> None:
+    async def test_get_returns_one_event(self, log: EventLog) -> None:
         await log.append("a", blocks("one", "two"))
         assert await log.get(2) == stored(log, 2, "a", "two")
         assert await log.get(3) is None
         assert await log.get(0) is None
 
-    async def test_first_is_the_oldest_that_is_there(self, log: EventLog) -> None:
+    async def test_first_is_the_oldest_retained_event(self, log: EventLog) -> None:
         assert await log.first() == 0
         await log.append("a", blocks("one"))
         await log.append("b", blocks("two"))
@@ -194,7 +194,7 @@ class EventLogContract:
             assert await log.append("a", blocks("again"), key("k")) == Appended(4, 4)
             assert await read_all(log, ["a"]) == [stored(log, 4, "a", "again")]
 
-    async def test_offset_is_never_given_again(self, open_log: OpenLog) -> None:
+    async def test_offset_is_never_reused(self, open_log: OpenLog) -> None:
         async with open_log() as log:
             await log.append("a", blocks("one", "two"))
             await log.drop("a")
@@ -214,7 +214,7 @@ class EventLogContract:
             assert (await log.read(0, log.last, ["quiet"])).gone_through == 1
             assert (log.topics["a"].count, log.topics["quiet"].last) == (4, 0)
 
-    async def test_appending_while_closing_and_after_says_so(self, open_log: OpenLog) -> None:
+    async def test_append_during_and_after_close_raises(self, open_log: OpenLog) -> None:
         async with open_log() as log:
             under_way = asyncio.ensure_future(log.append("a", blocks("one")))
             await asyncio.sleep(0)

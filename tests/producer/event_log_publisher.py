@@ -1,4 +1,4 @@
-"""Publishes to an event log from many tasks at once, and tells on standard output of each append that was acknowledged, until killed."""
+"""Publish to an event log from many tasks at once, and report each acknowledged append on standard output, until killed."""
 
 import asyncio
 import itertools

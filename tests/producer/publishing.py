@@ -1,4 +1,4 @@
-"""Publishing in tests: a request, what it stored, and what was refused."""
+"""Publishing in tests: a request, the stored events, and the refusal."""
 
 import json
 from typing import Any
@@ -16,25 +16,25 @@ RETRY = b"retry: 3000\n"
 
 
 def topic_of(test: str) -> str:
-    """A topic that no other test of the same producer has."""
+    """Return a topic that no other test of the same producer uses."""
     return "".join(character if character.isalnum() else "-" for character in test)[:200] + "~"
 
 
 async def stored(producer: Producer, topic: str) -> list[Event]:
-    """All events of a topic."""
+    """Return all events of a topic."""
     answer = await producer.http.get(f"/topics/{topic}/events", params={"from": "start", "follow": "false"})
     assert answer.content.startswith(RETRY)
     return events_of(answer.content.removeprefix(RETRY)) if answer.content != RETRY else []
 
 
 async def post(producer: Producer, topic: str, body: object, **headers: str) -> httpx.Response:
-    """Publishes JSON."""
+    """Publish JSON."""
     content = json.dumps(body)  # in ASCII, with a lone surrogate as an escape
     return await producer.http.post(f"/topics/{topic}/events", content=content, headers={"Content-Type": "application/json"} | headers)
 
 
 def problem_of(answer: httpx.Response, status: int) -> dict[str, Any]:
-    """The problem document of an answer that must have this status."""
+    """Return the problem document of an answer that must have this status."""
     assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/problem+json"), answer.text
     problem: dict[str, Any] = answer.json()
     assert problem["status"] == status

@@ -1,4 +1,4 @@
-"""An event log in memory that does what a test tells it, and notes what it was asked."""
+"""An event log in memory that a test controls, and that records its calls."""
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
@@ -20,7 +20,7 @@ class ScriptedLog:
         self._announce: list[Callable[[Sequence[Stored]], None]] = []
 
     def publish(self, *topics: str, size: int = 0) -> list[bytes]:
-        """Appends one event for each topic, all in one announcement; gives the blocks."""
+        """Append one event for each topic, all in one announcement, and return the blocks."""
         events = []
         for name in topics:
             self.last += 1
@@ -34,7 +34,7 @@ class ScriptedLog:
         return [event.block for event in events]
 
     def lose(self, *offsets: int) -> None:
-        """Forgets events, as retention does."""
+        """Remove events, as retention does."""
         for event in [event for event in self.events if event.offset in offsets]:
             self.events.remove(event)
             topic = self.topics[event.topic]

@@ -24,7 +24,7 @@ from producer.web.server import Server
 from tests.stack import QUICK_START
 
 GUARD_SECONDS = 120.0
-"""How long anything may take; only a defect reaches it."""
+"""The limit of any wait; only a defect reaches it."""
 NO_RETENTION = Retention()
 
 
@@ -39,7 +39,7 @@ class Producer:
     log: SqliteEventLog
 
     async def meter(self, name: str) -> float:
-        """The sum of one metric over its labels."""
+        """Return the sum of one metric over its labels."""
         lines = (await self.http.get("/metrics")).text.splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name}{{", f"{name} ")))
 
@@ -49,15 +49,15 @@ class Producer:
                 await asyncio.sleep(0.01)
 
     async def holds_up_writing(self) -> None:
-        """Returns when a response waits for its client to read."""
+        """Return when a response waits for its client to read."""
         await self._until(lambda connections: any(connection.flow.write_paused for connection in connections))
 
     async def gives_up(self) -> None:
-        """Returns when a connection is being closed, as its client has not read for too long."""
+        """Return when a connection is being closed because its client has not read for too long."""
         await self._until(lambda connections: any(connection.transport.is_closing() for connection in connections))
 
     async def has_no_other_connection(self) -> None:
-        """Returns when only the connection of `http` is left."""
+        """Return when only the connection of `http` is left."""
         await self._until(lambda connections: len(connections) <= 1)
 
     async def _until(self, fact: Callable[[set[Any]], bool]) -> None:
@@ -68,7 +68,7 @@ class Producer:
 
 @asynccontextmanager
 async def serve(settings: Settings, *, drain_seconds: int = 5, retention: Retention = NO_RETENTION) -> AsyncIterator[Producer]:
-    """Serves the app on a free port of the loopback interface, in the test's own event loop; its log is new, unless `log_dir` is set."""
+    """Serve the app on a free port of the loopback interface, in the test's event loop; its log is new, unless `log_dir` is set."""
     with TemporaryDirectory(prefix="producer-") as folder:
         directory = settings.log_dir if "log_dir" in settings.model_fields_set else Path(folder)
         async with await SqliteEventLog.open(directory, retention=retention) as log, _serve(settings, log, drain_seconds) as producer:
@@ -111,7 +111,7 @@ class ProducerProcess:
         return self._process.pid
 
     async def log_line(self, event: str) -> dict[str, Any]:
-        """The next log line about `event`; every line on the way must be JSON."""
+        """Return the next log line about `event`; every line before it must be JSON."""
         assert self._process.stdout is not None
         async with asyncio.timeout(GUARD_SECONDS):
             async for line in self._process.stdout:
@@ -133,14 +133,14 @@ class ProducerProcess:
 
 
 def environment(settings: dict[str, str]) -> dict[str, str]:
-    """This process's environment, with no settings of the producer but these."""
+    """Return this process's environment, with only these settings of the producer."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PRODUCER_")}
     return kept | QUICK_START | {f"PRODUCER_{name}": value for name, value in settings.items()}
 
 
 @asynccontextmanager
 async def start_producer(**settings: str) -> AsyncIterator[ProducerProcess]:
-    """Runs `python -m producer`, configured by the environment, until the block ends; its log is new and its own, unless LOG_DIR is set."""
+    """Run `python -m producer` with these settings until the block ends; its log is new and its own, unless LOG_DIR is set."""
     with TemporaryDirectory(prefix="producer-") as folder:
         async with _start_process({"PORT": "0", "DEMO": "false", "LOG_DIR": folder} | settings) as producer:
             yield producer
@@ -167,6 +167,6 @@ async def _start_process(settings: dict[str, str]) -> AsyncIterator[ProducerProc
 
 
 def events_of(body: bytes) -> list[Event]:
-    """The events of a whole event stream, which must end where a block ends."""
+    """Return the events of a whole event stream, which must end where a block ends."""
     assert body.endswith(b"\n\n")
     return Parser().feed(body)

@@ -1,6 +1,6 @@
-"""A disk under SQLite that shows, before each change of a file and in the midst of it, what a crash at this moment would leave.
+"""A disk under SQLite that can show, before each change of a file and in the middle of it, what a crash would leave then.
 
-It is a VFS that hands everything to the usual one, registered through ctypes with the library that Python's sqlite3 uses.
+It is a VFS that passes everything to the default one, registered through ctypes with the library that Python's sqlite3 uses.
 """
 
 import _sqlite3
@@ -15,7 +15,7 @@ from pathlib import Path
 
 _SECTOR = 512
 
-_Open = CFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p, c_int, POINTER(c_int))  # SQLite goes on using the path where it is
+_Open = CFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p, c_int, POINTER(c_int))  # SQLite keeps a pointer to the path
 _Delete = CFUNCTYPE(c_int, c_void_p, c_void_p, c_int)
 _Write = CFUNCTYPE(c_int, c_void_p, c_void_p, c_int, c_int64)
 _Truncate = CFUNCTYPE(c_int, c_void_p, c_int64)
@@ -52,10 +52,10 @@ class _Vfs(Structure):
 class _File:
     durable: bytes
     changes: list[tuple[int, bytes | None]] = field(default_factory=list)
-    """Since the last sync: where something was written and what; None: the file was cut there."""
+    """The changes since the last sync: the offset and the written bytes, or None if the file was truncated there."""
 
     def content(self, keep: Callable[[], bool] | None = None) -> bytes:
-        """What is in the file; with `keep`, what is on the disk: each sector that was not synced only if `keep` says so."""
+        """Return the content of the file or, with `keep`, of the disk: each unsynced sector only if `keep` returns True."""
         content = bytearray(self.durable)
         for offset, data in self.changes:
             if data is None:
@@ -71,7 +71,7 @@ class _File:
 
 
 class Disk:
-    """What SQLite, and `os.fsync`, did to the files of one directory. `watcher` is called before each change."""
+    """The changes of SQLite, and of `os.fsync`, to the files of one directory. `watcher` is called before each change."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -80,7 +80,7 @@ class Disk:
         self._names: dict[int, str] = {}  # by the address of SQLite's file object
 
     def image(self, target: Path, *, keep: Callable[[], bool] | None = None) -> None:
-        """Writes what a crash of the process would leave now, or, with `keep`, a power cut."""
+        """Write what a crash of the process would leave now or, with `keep`, a power cut."""
         target.mkdir()
         for name, file in self._files.items():
             (target / name).write_bytes(file.content(keep))
@@ -90,7 +90,7 @@ class Disk:
             return
         name = Path(os.fsdecode(path)).name
         self._names[address] = name
-        if name not in self._files:  # closing any handle of a file lets go of the process's locks, so only before there are some
+        if name not in self._files:  # closing any handle of a file releases the process's locks, so only before there are any
             self._files[name] = _File((self.directory / name).read_bytes())
 
     def delete(self, path: bytes) -> None:
@@ -133,7 +133,7 @@ class Disk:
 
 @contextmanager
 def disk(directory: Path) -> Iterator[Disk]:
-    """Puts a Disk under all files that SQLite opens in `directory` from now on, until they are closed and the context ends."""
+    """Put a Disk under all files that SQLite opens in `directory` from now on, until they are closed and the context ends."""
     library = ctypes.CDLL(getattr(_sqlite3, "__file__", None))
     library.sqlite3_vfs_find.restype = POINTER(_Vfs)
     usual = library.sqlite3_vfs_find(None)
@@ -194,6 +194,6 @@ def disk(directory: Path) -> Iterator[Disk]:
 
 
 def lottery(seed: int, share: float) -> Callable[[], bool]:
-    """Says yes in about `share` of the calls, the same ones for the same seed."""
+    """Return a function that returns True in about `share` of the calls, the same ones for the same seed."""
     drawn = random.Random(seed)
     return lambda: drawn.random() < share

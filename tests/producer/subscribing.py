@@ -18,14 +18,14 @@ class Subscriber:
     def __init__(self, answer: httpx.Response) -> None:
         self.answer = answer
         self.bytes = b""
-        """What came so far."""
+        """The bytes received so far."""
         self._parts = answer.aiter_bytes()
         self._framer = Framer()
         self._parser = Parser()
         self._events: list[Event] = []
 
     async def event(self) -> Event:
-        """The next event, which must come within the guard time."""
+        """Return the next event, which must come within the guard time."""
         async with asyncio.timeout(GUARD_SECONDS):
             while not self._events:
                 await self._read()
@@ -35,14 +35,14 @@ class Subscriber:
         return [await self.event() for _ in range(count)]
 
     async def until(self, part: bytes) -> bytes:
-        """Reads on until `part` came, and gives all that came."""
+        """Read until `part` has come, and return all bytes so far."""
         async with asyncio.timeout(GUARD_SECONDS):
             while part not in self.bytes:
                 await self._read()
         return self.bytes
 
     async def rest(self) -> list[Event]:
-        """All events until the stream ends, which must be where a block ends or behind the `retry` line of a drain."""
+        """Return all events until the stream ends, which must be at the end of a block or after the `retry` line of a drain."""
         async with asyncio.timeout(GUARD_SECONDS):
             try:
                 while True:
@@ -60,7 +60,7 @@ class Subscriber:
 
 @asynccontextmanager
 async def subscribe(producer: Producer, path: str, *, last_event_id: str = "", **query: Any) -> AsyncIterator[Subscriber]:
-    """Opens a stream; a trailing underscore of a query name is left out."""
+    """Open a stream; a trailing underscore of a query name is removed."""
     headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
     params = {name.rstrip("_"): value for name, value in query.items()}
     async with producer.http.stream("GET", path, params=params, headers=headers) as answer:

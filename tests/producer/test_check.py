@@ -1,4 +1,4 @@
-"""`python -m producer check`: what it finds, and what it says."""
+"""`python -m producer check`: its findings and its messages."""
 
 import asyncio
 import shutil
@@ -29,12 +29,12 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
 
 
-async def test_clean_log_is_said_to_be_clean(tmp_path: Path) -> None:
+async def test_clean_log_is_reported_as_clean(tmp_path: Path) -> None:
     await write(tmp_path)
     done = run(tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "offsets: 1 to 4\n" in done.stdout
-    assert "note: 1 events of dropped topics are still in the file, no reader sees them\n" in done.stdout
+    assert "note: 1 events of dropped topics are still in the file, invisible to readers\n" in done.stdout
     assert done.stdout.endswith("\nclean\n")
 
 
@@ -54,7 +54,7 @@ async def test_log_that_is_being_written_can_be_checked(tmp_path: Path) -> None:
         await publishing
 
 
-async def test_log_that_a_crash_left_can_be_checked_and_then_opened(tmp_path: Path) -> None:
+async def test_log_can_be_checked_and_opened_after_a_crash(tmp_path: Path) -> None:
     async with await SqliteEventLog.open(tmp_path / "log") as log:
         await log.append("a", blocks("one", "two"))
         shutil.copytree(tmp_path / "log", tmp_path / "crashed")
@@ -71,20 +71,20 @@ async def test_log_that_a_crash_left_can_be_checked_and_then_opened(tmp_path: Pa
     [
         ("DELETE FROM events WHERE offset = 2", "topic 'a': 2 events of"),
         ("UPDATE topics SET bytes = bytes + 1 WHERE name = 'a'", "topic 'a': 2 events of"),
-        ("UPDATE topics SET gone_through = 1 WHERE name = 'a'", "topic 'a': all events up to 1 should be gone, 1 is there"),
-        ("UPDATE events SET block = 'text' WHERE offset = 2", "event 2: its columns are not of the kind that a log writes"),
+        ("UPDATE topics SET gone_through = 1 WHERE name = 'a'", "topic 'a': all events up to 1 should be gone, but 1 exists"),
+        ("UPDATE events SET block = 'text' WHERE offset = 2", "event 2: its columns have the wrong types"),
         ("UPDATE events SET block = CAST(replace(block, 'id:', 'ID:') AS BLOB) WHERE offset = 2", "event 2: it begins with b'ID: "),
-        ("UPDATE events SET block = CAST(block || 'data: more' AS BLOB) WHERE offset = 3", "event 3: it is not one whole event block"),
-        ("UPDATE events SET time_ms = 5 WHERE offset = 3", "event 3: its time is 5, that of the event before is"),
-        ("DELETE FROM topics WHERE name = 'b'", "event 3: it is of topic number 2, which there is not; 1 events"),
-        ("DELETE FROM dropped", "event 4: it is of topic number 3, which there is not; 1 events"),
-        ("UPDATE keys SET last = 9", "idempotency key 'k': it stands for the events 1 to 9, which never were"),
-        ("UPDATE state SET gone_through = 2", "log: 2 is written down as the newest offset that is gone, of topics it is 4"),
-        ("UPDATE state SET begin = 10", "log: it began with offset 10, and the newest before is 4"),
+        ("UPDATE events SET block = CAST(block || 'data: more' AS BLOB) WHERE offset = 3", "event 3: it is not exactly one event block"),
+        ("UPDATE events SET time_ms = 5 WHERE offset = 3", "event 3: its time 5 is before"),
+        ("DELETE FROM topics WHERE name = 'b'", "event 3: its topic number 2 does not exist; 1 events"),
+        ("DELETE FROM dropped", "event 4: its topic number 3 does not exist; 1 events"),
+        ("UPDATE keys SET last = 9", "idempotency key 'k': it refers to the events 1 to 9, which never existed"),
+        ("UPDATE state SET gone_through = 2", "log: the newest removed offset is recorded as 2, but that of its topics is 4"),
+        ("UPDATE state SET begin = 10", "log: it continued at offset 10, but the newest offset is 4"),
         ("DROP INDEX events_by_topic", "'events_by_topic' differs from this program's schema"),
     ],
 )
-async def test_what_is_wrong_is_named(tmp_path: Path, damage: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_each_fault_is_named(tmp_path: Path, damage: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
     await write(tmp_path)
     connection = sqlite3.connect(tmp_path / FILE, isolation_level=None)
     connection.execute(damage)
@@ -108,7 +108,7 @@ async def test_damaged_pages_are_found(tmp_path: Path, capsys: pytest.CaptureFix
 async def test_directory_without_a_log_is_wrong_usage(tmp_path: Path) -> None:
     done = run(tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"{tmp_path}: no event log here (events.sqlite3 is missing)\n"
+    assert done.stderr == f"{tmp_path}: not an event log (events.sqlite3 is missing)\n"
     assert run(tmp_path, "more").returncode == 2
 
 

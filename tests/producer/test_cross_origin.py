@@ -38,7 +38,7 @@ def test_origins_are_read_from_a_json_list_or_separated_by_commas(text: str, ori
         "null",
     ],
 )
-def test_what_no_browser_sends_as_origin_is_refused_at_the_start(text: str) -> None:
+def test_origin_that_no_browser_sends_is_refused_at_the_start(text: str) -> None:
     with pytest.raises(ValidationError, match="cors_origins"):
         Settings(cors_origins=text)
 

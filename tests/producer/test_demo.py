@@ -1,4 +1,4 @@
-"""The demo topics: what is published, when, and what happens when the log takes nothing."""
+"""The demo topics: their events, their times, and their behaviour when the log accepts nothing."""
 
 import asyncio
 import json
@@ -24,13 +24,13 @@ HOST = {"cpu_percent": 1.5}
 
 
 class ScriptedLog:
-    """Takes appends, except those whose number (from 1) is among `refused`."""
+    """Accepts appends, except those whose number (from 1) is among `refused`."""
 
     def __init__(self, refused: Collection[int] = (), error: LogError | None = None) -> None:
         self.appends = 0
         self.taken: list[tuple[str, str]] = []
         self._refused = refused
-        self._error = error or LogFull("there is no room left on the device")
+        self._error = error or LogFull("there is no space left on the device")
         self._grown = asyncio.Event()
 
     async def append(self, topic: str, blocks: Sequence[bytes], key: IdempotencyKey | None = None) -> Appended:
@@ -45,7 +45,7 @@ class ScriptedLog:
         return Appended(len(self.taken), len(self.taken))
 
     async def has(self, appends: int) -> None:
-        """Returns when so many appends were asked for."""
+        """Return when `appends` appends were attempted."""
         async with asyncio.timeout(GUARD_SECONDS):
             while self.appends < appends:
                 self._grown.clear()
@@ -60,7 +60,7 @@ def read_host() -> dict[str, Any]:
 
 
 async def run_demo(log: ScriptedLog, appends: int, read: Any = read_host, period: float = PERIOD) -> list[Any]:
-    """Runs the demo until so many appends were asked for, drains, and gives what was logged meanwhile."""
+    """Run the demo until `appends` appends were attempted, drain, and return what was logged meanwhile."""
     drain = Drain()
     with capture_logs() as lines:
         demo = asyncio.create_task(publish_demo(log, drain, period_seconds=period, read_host=read))  # type: ignore[arg-type]
@@ -71,7 +71,7 @@ async def run_demo(log: ScriptedLog, appends: int, read: Any = read_host, period
     return lines
 
 
-async def test_clock_and_host_are_published_once_a_period_until_the_drain() -> None:
+async def test_clock_and_host_are_published_once_per_period_until_the_drain() -> None:
     log = ScriptedLog()
     assert await run_demo(log, 20) == []
     assert [topic for topic, _ in log.taken] == ["demo.clock", "demo.host"] * (len(log.taken) // 2)
@@ -80,7 +80,7 @@ async def test_clock_and_host_are_published_once_a_period_until_the_drain() -> N
     assert times == sorted(set(times)), "a period twice, or the clock went back"
 
 
-async def test_clock_tells_the_second_that_has_begun() -> None:
+async def test_clock_publishes_the_second_that_has_begun() -> None:
     log = ScriptedLog()
     await run_demo(log, 1, period=1.0)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", log.data("demo.clock")[0])
@@ -96,7 +96,7 @@ async def test_drain_ends_the_wait_for_the_next_period() -> None:
 
 
 @pytest.mark.parametrize("error", [LogFull("no room"), LogError("the disk answers no more")])
-async def test_log_that_takes_nothing_is_tried_again_with_one_line_at_either_end(error: LogError) -> None:
+async def test_failing_log_is_retried_and_logged_once_at_each_end(error: LogError) -> None:
     log = ScriptedLog(range(3, 9), error)
     lines = await run_demo(log, 16)
     assert [(line["log_level"], line["event"]) for line in lines] == [
@@ -104,11 +104,11 @@ async def test_log_that_takes_nothing_is_tried_again_with_one_line_at_either_end
         ("info", "demo events are not stored: over"),
     ]
     assert lines[0]["reason"] == f"{type(error).__name__}: {error}"
-    assert lines[1]["attempts"] == 6  # one a period: what the clock was refused, the host need not try
+    assert lines[1]["attempts"] == 6  # one per period: when the clock is refused, the host is not attempted
     assert log.data("demo.host")
 
 
-async def test_machine_that_cannot_be_read_leaves_the_clock_alone() -> None:
+async def test_unreadable_machine_leaves_only_the_clock() -> None:
     readings = 0
 
     def read() -> dict[str, Any]:
@@ -135,7 +135,7 @@ async def test_machine_is_read_in_a_thread_of_its_own() -> None:
     assert threading.main_thread() not in threads
 
 
-def test_host_gives_figures_of_the_time_since_the_reading_before() -> None:
+def test_host_returns_the_load_since_the_previous_reading() -> None:
     host = HostReader()
     assert host.read() is None
     reading = host.read()
@@ -153,13 +153,13 @@ def test_host_gives_figures_of_the_time_since_the_reading_before() -> None:
 
 
 async def topics(producer: ProducerProcess) -> dict[str, int]:
-    """How many events each topic has."""
+    """Return the number of events of each topic."""
     async with httpx.AsyncClient(trust_env=False) as http:
         listed = (await http.get(f"{producer.url}/topics")).raise_for_status().json()["topics"]
     return {topic["topic"]: topic["count"] for topic in listed}
 
 
-async def test_producer_publishes_the_demo_unless_it_is_told_not_to_and_stops_all_the_same() -> None:
+async def test_producer_publishes_the_demo_unless_disabled_and_still_stops() -> None:
     async with start_producer(DEMO="true") as producer, start_producer(DEMO="false") as silent:
         async with asyncio.timeout(GUARD_SECONDS):
             while (await topics(producer)).keys() != {"demo.clock", "demo.host"}:

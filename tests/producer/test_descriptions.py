@@ -43,7 +43,7 @@ def test_message_is_described_with_its_limits(openapi: dict[str, Any]) -> None:
         assert schema["required"] == ["message"]
 
 
-def test_there_is_nothing_but_what_is_described(openapi: dict[str, Any]) -> None:
+def test_every_path_is_described(openapi: dict[str, Any]) -> None:
     topics = {"/topics", "/topics/{topic}", "/topics/{topic}/events", "/topics/{topic}/events/{event_id}", "/events"}
     assert set(openapi["paths"]) == {"/", "/sse", "/plain", "/livez", "/readyz", "/metrics"} | topics
 

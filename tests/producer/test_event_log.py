@@ -1,4 +1,4 @@
-"""The embedded event log does what every event log must."""
+"""The embedded event log fulfils the contract of every event log."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""The embedded event log against a plain list, in any order of what can be done to it, crashes included."""
+"""The embedded event log against a plain list, in any order of operations, crashes included."""
 
 import asyncio
 import shutil
@@ -74,7 +74,7 @@ class EventLogModel(RuleBasedStateMachine):
         await asyncio.gather(*(append(number, *one) for number, one in enumerate(several)))
 
     def take(self, topic: str, texts: list[str], key: str | None) -> object:
-        """Appends to the model; gives what the log should give."""
+        """Append to the model, and return what the log should return."""
         earlier = self.known.get((topic, key or ""))
         if earlier:
             same = earlier[0] == repr(texts).encode()
@@ -152,7 +152,7 @@ class EventLogModel(RuleBasedStateMachine):
 
     @rule(several=st.lists(appends, min_size=1, max_size=4), at=st.integers(1, 40))
     def crash(self, several: list[tuple[str, list[str], str | None]], at: int) -> None:
-        """Appends, and goes on with what a kill at some change of a file left."""
+        """Append, and continue with what a kill at some change of a file left."""
         self.run(self.log.close())
         self.lives += 1
         image, done, acknowledged = self.root / str(self.lives), dict[int, object](), list[int]()
@@ -186,7 +186,7 @@ class EventLogModel(RuleBasedStateMachine):
 
 
 class Fuse:
-    """Takes one image of the disk, at the change of a file that was chosen."""
+    """Takes one image of the disk, at the chosen change of a file."""
 
     def __init__(self, watched: Disk, image: Path, at: int, taken: Any) -> None:
         self._watched, self._image, self._left, self._taken = watched, image, at, taken
@@ -198,7 +198,7 @@ class Fuse:
             self.burn()
 
     def burn(self) -> None:
-        """Takes the image now, unless it was taken."""
+        """Take the image now, unless it was taken."""
         if not self._image.exists():
             self._taken()
             self._watched.image(self._image)

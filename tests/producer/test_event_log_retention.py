@@ -19,7 +19,7 @@ GUARD_SECONDS = 120
 
 
 class Clock:
-    """Stands in for the time of day."""
+    """Replaces the time of day."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1_000_000.0
@@ -37,7 +37,7 @@ def assert_clean(directory: Path) -> None:
     assert [problem for problem in LogAudit(directory / FILE).check() if problem] == []
 
 
-async def test_the_oldest_events_go_by_themselves_when_there_are_too_many(tmp_path: Path) -> None:
+async def test_oldest_events_are_removed_when_there_are_too_many(tmp_path: Path) -> None:
     async with await SqliteEventLog.open(tmp_path, retention=Retention(max_events=100), upkeep_seconds=0.01) as log:
         for _ in range(30):
             await log.append("a", blocks(*map(str, range(100))))
@@ -46,7 +46,7 @@ async def test_the_oldest_events_go_by_themselves_when_there_are_too_many(tmp_pa
     assert_clean(tmp_path)
 
 
-async def test_events_go_when_their_bytes_are_too_many_and_no_sooner(tmp_path: Path) -> None:
+async def test_events_are_removed_only_when_their_bytes_are_too_many(tmp_path: Path) -> None:
     async with await SqliteEventLog.open(tmp_path, retention=Retention(max_bytes=5000), upkeep_seconds=10_000) as log:
         for number in range(40):
             await log.append(f"t{number % 3}", blocks("x" * 100 * (number % 5)))
@@ -61,7 +61,7 @@ async def test_events_go_when_their_bytes_are_too_many_and_no_sooner(tmp_path: P
     assert_clean(tmp_path)
 
 
-async def test_events_go_when_they_are_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_events_are_removed_when_they_are_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     async with await SqliteEventLog.open(tmp_path, retention=Retention(max_age_seconds=60), upkeep_seconds=10_000) as log:
         await log.append("a", blocks("old"))
@@ -74,7 +74,7 @@ async def test_events_go_when_they_are_too_old(tmp_path: Path, monkeypatch: pyte
         assert (await log.read(0, log.last, ["b"])).gone_through == 0
 
 
-async def test_clock_that_goes_back_makes_no_event_older_than_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_event_is_never_older_than_the_previous_one_when_the_clock_goes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     async with await SqliteEventLog.open(tmp_path) as log:
         await log.append("a", blocks("one"))
@@ -101,7 +101,7 @@ async def test_offset_before_a_time_finds_where_its_events_begin(tmp_path: Path,
         await log.trim()
         assert await log.offset_before(2_000_025_000) == 50
         assert await log.offset_before(2_000_020_000) == 40
-        assert await log.offset_before(2_000_019_000) == 0, "some of these are gone, and reading from 0 tells so"
+        assert await log.offset_before(2_000_019_000) == 0, "some of these are gone, and reading from 0 reports it"
         await log.drop("gone")
         await log.drop("a")
         while await log.sweep():
@@ -135,7 +135,7 @@ async def test_key_outlives_its_event(tmp_path: Path) -> None:
         assert await log.append("a", blocks("one"), key("k")) == Appended(1, 1, repeated=True)
 
 
-async def test_only_so_many_keys_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_number_of_keys_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_removal, "MOST_KEYS", 10)
     async with await SqliteEventLog.open(tmp_path, upkeep_seconds=10_000) as log:
         for number in range(30):
@@ -146,7 +146,7 @@ async def test_only_so_many_keys_are_kept(tmp_path: Path, monkeypatch: pytest.Mo
         assert not (await log.append("a", blocks("x"), key("19"))).repeated
 
 
-async def test_empty_topics_beyond_a_number_are_forgotten_and_any_topic_may_then_have_lost_something(
+async def test_empty_topics_beyond_a_limit_are_forgotten_and_any_topic_may_then_have_lost_events(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite_removal, "MOST_EMPTY_TOPICS", 10)
@@ -171,7 +171,7 @@ async def test_empty_topics_beyond_a_number_are_forgotten_and_any_topic_may_then
     assert_clean(tmp_path)
 
 
-async def test_dropped_events_leave_the_file_step_by_step_and_it_gets_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_dropped_events_leave_the_file_step_by_step_and_it_shrinks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_removal, "STEP_PAGES", 8)
     async with await SqliteEventLog.open(tmp_path, upkeep_seconds=10_000) as log:
         for number in range(30):
@@ -188,7 +188,7 @@ async def test_dropped_events_leave_the_file_step_by_step_and_it_gets_smaller(tm
     assert_clean(tmp_path)
 
 
-async def test_appends_go_on_while_much_is_removed(tmp_path: Path) -> None:
+async def test_appends_continue_while_many_events_are_removed(tmp_path: Path) -> None:
     async with await SqliteEventLog.open(tmp_path, upkeep_seconds=10_000) as log:
         for _ in range(15):
             await log.append("a", blocks(*["x" * 100] * 1000))
@@ -211,7 +211,7 @@ async def remove_all(log: SqliteEventLog, topic: str) -> int:
     return steps
 
 
-async def test_upkeep_tells_of_a_failure_once_and_tries_again(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+async def test_upkeep_logs_a_failure_once_and_retries(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     outcomes: list[Any] = [LogFull("no room"), LogFull("no room"), 5, 0, LogFull("no room"), 0]
     done = asyncio.Event()
 
@@ -247,7 +247,7 @@ async def test_emptied_topic_whose_keys_are_known_is_not_forgotten(tmp_path: Pat
 
 
 @pytest.mark.parametrize("how", ["dropped", "too old"])
-async def test_log_that_lost_all_its_events_goes_on_counting(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_log_that_lost_all_its_events_keeps_counting(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     async with await SqliteEventLog.open(tmp_path, retention=Retention(max_age_seconds=60), upkeep_seconds=10_000) as log:
         await log.append("a", blocks("one", "two"))

@@ -28,7 +28,7 @@ def patterns(*texts: str) -> Patterns:
 
 
 async def take_all(cursor: Cursor) -> list[int]:
-    """The offsets of all events that there are now; there must be no gap."""
+    """Return the offsets of all events that there are now; there must be no gap."""
     offsets: list[int] = []
     while (found := await cursor.advance()) is not None:
         assert isinstance(found, Piece), found
@@ -64,7 +64,7 @@ async def test_subscribers_of_one_topic_share_each_block_and_others_are_not_woke
     assert log.reads == []
 
 
-async def test_feed_is_one_for_equal_patterns_and_gone_with_its_last_subscriber(feeds: Feeds) -> None:
+async def test_feed_is_shared_by_equal_patterns_and_closed_with_its_last_subscriber(feeds: Feeds) -> None:
     with feeds.subscribe(patterns("b", "a.*")) as one:
         with feeds.subscribe(patterns("a.%2A", "b")) as other:
             assert one is other
@@ -73,7 +73,7 @@ async def test_feed_is_one_for_equal_patterns_and_gone_with_its_last_subscriber(
     assert len(feeds) == 0
 
 
-async def test_event_comes_to_every_feed_that_matches_and_to_no_other(log: ScriptedLog, feeds: Feeds) -> None:
+async def test_event_reaches_every_matching_feed_and_no_other(log: ScriptedLog, feeds: Feeds) -> None:
     asked = [("a.b",), ("a.*",), ("a.>",), (">",), ("*",), ("a.c",), ("x", "a.b"), ("x", "*.b")]
     expected = [[1], [1, 2], [1, 2, 4], [1, 2, 3, 4], [3], [2], [1], [1]]
     found = []
@@ -85,7 +85,7 @@ async def test_event_comes_to_every_feed_that_matches_and_to_no_other(log: Scrip
     assert found == expected
 
 
-async def test_cursor_goes_from_the_log_to_what_is_new_without_loss_or_repeat(log: ScriptedLog, feeds: Feeds) -> None:
+async def test_cursor_moves_from_the_log_to_new_events_without_loss_or_repeat(log: ScriptedLog, feeds: Feeds) -> None:
     log.publish("a", "b", "a")
     with feeds.subscribe(patterns("*")) as feed:
         cursor = Cursor(feed, log.epoch, FROM_START)
@@ -93,7 +93,7 @@ async def test_cursor_goes_from_the_log_to_what_is_new_without_loss_or_repeat(lo
         log.publish("a", "new")
         assert await take_all(cursor) == [4, 5]
         assert await take_all(Cursor(feed, log.epoch, FROM_START)) == [1, 2, 3, 4, 5]
-    assert [read[:2] for read in log.reads] == [(0, 3)]  # what was read is in front of what is new, for the next
+    assert [read[:2] for read in log.reads] == [(0, 3)]  # the events that were read are now in memory, for later subscribers
 
 
 async def test_topics_that_are_new_while_a_feed_is_open_are_read_too(log: ScriptedLog, feeds: Feeds) -> None:
@@ -104,19 +104,19 @@ async def test_topics_that_are_new_while_a_feed_is_open_are_read_too(log: Script
             log.publish(name, size=2000)
             feed.limit_ring(1)
         feed.call()
-        assert feed.start == 3  # the ring has the newest only
+        assert feed.start == 3  # the ring has only the newest
         assert await take_all(slow) == [1, 3, 4]
         assert log.reads[0][2] == {"a.x", "a.y", "a.z"}
 
 
-async def test_equal_reads_at_one_time_are_one(log: ScriptedLog, feeds: Feeds) -> None:
+async def test_concurrent_reads_of_one_offset_are_shared(log: ScriptedLog, feeds: Feeds) -> None:
     log.publish(*["a"] * 50)
     log.held = asyncio.Event()
     with feeds.subscribe(patterns("a")) as feed:
         cursors = [Cursor(feed, log.epoch, Start(number % 3 + 5, "x")) for number in range(2000)]
         tasks = [asyncio.create_task(cursor.advance()) for cursor in [Cursor(feed, log.epoch, FROM_START), *cursors]]
         await asyncio.sleep(0)
-        tasks[0].cancel()  # who leaves must not take it from the others
+        tasks[0].cancel()  # a cancelled subscriber must not cancel the read of the others
         await asyncio.sleep(0)
         log.held.set()
         pieces = await asyncio.gather(*tasks[1:])
@@ -139,7 +139,7 @@ async def test_read_from_far_away_is_not_waited_for(log: ScriptedLog, feeds: Fee
         await asyncio.gather(far, near)
 
 
-async def test_failed_read_fails_for_all_who_wait_and_is_tried_again_by_the_next(log: ScriptedLog, feeds: Feeds) -> None:
+async def test_failed_read_fails_for_all_waiters_and_the_next_one_retries(log: ScriptedLog, feeds: Feeds) -> None:
     log.publish("a")
     log.failing, log.held = True, asyncio.Event()
     with feeds.subscribe(patterns("a")) as feed:
@@ -151,7 +151,7 @@ async def test_failed_read_fails_for_all_who_wait_and_is_tried_again_by_the_next
         assert await take_all(Cursor(feed, log.epoch, FROM_START)) == [1]
 
 
-async def test_wait_ends_after_its_time_and_leaves_nothing(feeds: Feeds) -> None:
+async def test_wait_times_out_and_leaves_nothing(feeds: Feeds) -> None:
     with feeds.subscribe(patterns("a")) as feed:
         assert not await feed.wait(0.01)
         called = waiting(feed)
@@ -160,7 +160,7 @@ async def test_wait_ends_after_its_time_and_leaves_nothing(feeds: Feeds) -> None
         assert await called
 
 
-async def test_memory_of_a_feed_is_bounded_and_a_slow_cursor_reads_what_left_it(log: ScriptedLog, feeds: Feeds) -> None:
+async def test_memory_of_a_feed_is_bounded_and_a_slow_cursor_reads_the_log(log: ScriptedLog, feeds: Feeds) -> None:
     with feeds.subscribe(patterns("a")) as feed:
         slow = Cursor(feed, log.epoch, FROM_START)
         for _ in range(60):
@@ -169,7 +169,7 @@ async def test_memory_of_a_feed_is_bounded_and_a_slow_cursor_reads_what_left_it(
         assert await take_all(slow) == list(range(1, 601))
 
 
-async def test_event_that_was_lost_before_it_was_given_is_told_and_the_rest_follows(log: ScriptedLog, feeds: Feeds) -> None:
+async def test_event_lost_before_delivery_is_a_gap_and_the_rest_follows(log: ScriptedLog, feeds: Feeds) -> None:
     log.publish(*"abab")
     log.lose(1, 2)
     with feeds.subscribe(patterns("*")) as feed:
@@ -181,14 +181,14 @@ async def test_event_that_was_lost_before_it_was_given_is_told_and_the_rest_foll
         assert await take_all(Cursor(feed, log.epoch, FROM_START)) == [3, 4]
 
 
-async def test_no_gap_is_told_for_other_topics_or_for_what_was_seen(log: ScriptedLog, feeds: Feeds) -> None:
+async def test_gap_is_not_reported_for_other_topics_or_delivered_events(log: ScriptedLog, feeds: Feeds) -> None:
     log.publish(*"abab")
     log.lose(1, 2)
     with feeds.subscribe(patterns("a")) as feed:
         assert await take_all(Cursor(feed, log.epoch, start_after_id(log, "epoch-1"))) == [3]
 
 
-async def test_gap_says_up_to_where_something_may_be_missing_and_is_told_once(log: ScriptedLog, feeds: Feeds) -> None:
+async def test_gap_has_the_offset_up_to_which_events_may_be_missing_and_is_reported_once(log: ScriptedLog, feeds: Feeds) -> None:
     log.publish(*["b"] * 2500, "a", "b")
     log.lose(2501)
     with feeds.subscribe(patterns("*")) as feed:
@@ -197,7 +197,7 @@ async def test_gap_says_up_to_where_something_may_be_missing_and_is_told_once(lo
         assert await take_all(cursor) == [*range(2, 2501), 2502]
 
 
-async def test_everything_lost_is_a_gap_without_a_first(log: ScriptedLog, feeds: Feeds) -> None:
+async def test_gap_has_no_first_event_when_all_are_lost(log: ScriptedLog, feeds: Feeds) -> None:
     log.publish(*"aab")
     log.lose(1, 2)
     with feeds.subscribe(patterns("a")) as feed:
@@ -219,9 +219,7 @@ async def test_everything_lost_is_a_gap_without_a_first(log: ScriptedLog, feeds:
     ],
 )
 @pytest.mark.parametrize("published", [0, 2])
-async def test_foreign_id_is_a_gap_and_then_everything_follows(
-    log: ScriptedLog, feeds: Feeds, asked: str, reason: str, published: int
-) -> None:
+async def test_foreign_id_is_a_gap_followed_by_all_events(log: ScriptedLog, feeds: Feeds, asked: str, reason: str, published: int) -> None:
     log.publish(*"a" * published)
     with feeds.subscribe(patterns("a")) as feed:
         cursor = Cursor(feed, log.epoch, start_after_id(log, asked))
@@ -231,7 +229,7 @@ async def test_foreign_id_is_a_gap_and_then_everything_follows(
         assert len(await take_all(cursor)) == published
 
 
-async def test_cursor_that_retention_overtakes_is_told(log: ScriptedLog, feeds: Feeds) -> None:
+async def test_cursor_that_retention_overtakes_gets_a_gap(log: ScriptedLog, feeds: Feeds) -> None:
     log.publish(*["a"] * 3000)
     with feeds.subscribe(patterns("a")) as feed:
         cursor = Cursor(feed, log.epoch, FROM_START)
@@ -245,7 +243,7 @@ async def test_cursor_that_retention_overtakes_is_told(log: ScriptedLog, feeds: 
         assert await take_all(cursor) == list(range(2501, 3001))
 
 
-async def test_dropped_topic_leaves_memory_and_only_who_had_not_seen_it_is_told(log: ScriptedLog, feeds: Feeds) -> None:
+async def test_dropped_topic_leaves_memory_and_is_a_gap_only_for_subscribers_behind_it(log: ScriptedLog, feeds: Feeds) -> None:
     with feeds.subscribe(patterns("a", "b")) as feed:
         ahead, behind = Cursor(feed, log.epoch, Start(0, "now")), Cursor(feed, log.epoch, Start(0, "now"))
         log.publish("a", "b")
@@ -258,7 +256,7 @@ async def test_dropped_topic_leaves_memory_and_only_who_had_not_seen_it_is_told(
         assert await take_all(ahead) == [3]
 
 
-async def test_read_that_a_drop_overtook_does_not_come_into_memory(log: ScriptedLog, feeds: Feeds) -> None:
+async def test_read_that_a_drop_overtook_is_not_kept_in_memory(log: ScriptedLog, feeds: Feeds) -> None:
     log.publish("a")
     log.held = asyncio.Event()
     with feeds.subscribe(patterns("a")) as feed:
@@ -273,7 +271,7 @@ async def test_read_that_a_drop_overtook_does_not_come_into_memory(log: Scripted
 
 
 @pytest.mark.parametrize("upto", [0, 1, 2, 3])
-async def test_cursor_with_an_end_stops_there_whatever_comes_meanwhile(log: ScriptedLog, feeds: Feeds, upto: int) -> None:
+async def test_cursor_with_an_end_stops_there_despite_new_events(log: ScriptedLog, feeds: Feeds, upto: int) -> None:
     log.publish(*"a" * upto)
     with feeds.subscribe(patterns("a")) as feed:
         cursors = [Cursor(feed, log.epoch, FROM_START, upto=upto) for _ in range(2)]
@@ -284,7 +282,7 @@ async def test_cursor_with_an_end_stops_there_whatever_comes_meanwhile(log: Scri
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 4])
-async def test_cursor_with_a_limit_stops_after_so_many_events(log: ScriptedLog, feeds: Feeds, limit: int) -> None:
+async def test_cursor_with_a_limit_stops_after_that_number_of_events(log: ScriptedLog, feeds: Feeds, limit: int) -> None:
     log.publish("a", "a")
     with feeds.subscribe(patterns("a")) as feed:
         cursor = Cursor(feed, log.epoch, FROM_START, limit=limit)

@@ -1,4 +1,4 @@
-"""The producer answers as its OpenAPI document says, whatever is asked: status, content type, and schema of each answer and event."""
+"""The producer's answers match its OpenAPI document: status, content type, and schema of each answer and event."""
 
 from collections.abc import Iterator
 
@@ -59,7 +59,7 @@ def test_answers_are_as_described(api: BaseSchema, method: str, path: str) -> No
             query["interval_ms"] = 0
             query.pop("repeat", None)
         case.query = query
-        # An id that is of no stream, or what two parameters must agree in, is more than a schema can say.
+        # A schema cannot say that an id must be of some stream, or that two parameters must agree.
         case.call_and_validate(timeout=20, excluded_checks=[positive_data_acceptance])
 
     hold()

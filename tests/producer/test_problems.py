@@ -35,7 +35,7 @@ def problem_of(answer: httpx.Response, status: int) -> dict[str, Any]:
 
 
 async def refused(producer: Producer, body: bytes, headers: dict[str, str]) -> list[dict[str, Any]]:
-    """The entries of `errors`, which both routes must agree on."""
+    """Return the entries of `errors`, which both routes must agree on."""
     found = [problem_of(await producer.http.post(path, content=body, headers=headers), 422)["errors"] for path in ("/sse", "/plain")]
     assert found[0] == found[1]
     errors: list[dict[str, Any]] = found[0]
@@ -118,7 +118,7 @@ async def test_parameter_out_of_its_limits_is_422_that_names_it(producer: Produc
         assert problem["detail"] == f"{name}: {detail}"
 
 
-async def test_all_that_is_wrong_is_said_at_once_and_long_values_are_shortened(producer: Producer) -> None:
+async def test_all_errors_are_reported_at_once_and_long_values_are_shortened(producer: Producer) -> None:
     answer = await producer.http.post("/sse", json={"message": 5}, params={"repeat": "9" * 4000, "split": "x"})
     assert [error["field"] for error in problem_of(answer, 422)["errors"]] == ["repeat", "split", "message"]
     assert len(answer.content) < 1500
@@ -127,11 +127,11 @@ async def test_all_that_is_wrong_is_said_at_once_and_long_values_are_shortened(p
 async def test_unknown_path_is_404_and_wrong_method_405_with_what_is_allowed(producer: Producer) -> None:
     assert "/nothing" in problem_of(await producer.http.get("/nothing"), 404)["detail"]
     wrong = await producer.http.get("/sse")
-    assert problem_of(wrong, 405)["detail"] == "/sse does not take GET, allowed is POST"
+    assert problem_of(wrong, 405)["detail"] == "/sse does not support GET; allowed: POST"
     assert wrong.headers["Allow"] == "POST"
 
 
-async def test_failure_of_ours_is_a_500_that_tells_nothing_about_the_inside() -> None:
+async def test_internal_error_is_a_500_without_internals() -> None:
     app = create_app(SETTINGS)
 
     @app.get("/failing")

@@ -18,7 +18,7 @@ FIRST_BLOCK = "event: message\nretry: 15000\ndata: 七\n\n".encode()
 
 
 async def open_stream(producer: ProducerProcess, target: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection that has asked for a stream and has read the head and the first event."""
+    """Return a connection that has requested a stream and has read the head and the first event."""
     reader, writer = await asyncio.open_connection("127.0.0.1", producer.port)
     writer.write(f"GET {target} HTTP/1.1\r\nHost: producer\r\n\r\n".encode())
     async with asyncio.timeout(GUARD_SECONDS):
@@ -44,7 +44,7 @@ async def test_client_that_leaves_ends_its_stream_at_once_and_is_logged_with_the
         left_at = time.monotonic()
         writer.close()
         line = await producer.log_line("stream ended")
-        assert time.monotonic() - left_at < 10  # the first heartbeat, which would find out too, is due after 15 s
+        assert time.monotonic() - left_at < 10  # the first heartbeat, which would detect it too, is due after 15 s
         assert (line["route"], line["reason"], line["events"], line["bytes"]) == (f"GET {path}", "left", 1, len(FIRST_BLOCK))
 
 
@@ -82,7 +82,7 @@ async def test_200_open_streams_end_after_a_jittered_retry_line_and_the_exit_sta
     assert not [fact for fact in log if fact["level"] != "info"]
 
 
-async def test_clients_that_do_not_read_cannot_hold_up_the_end() -> None:
+async def test_clients_that_do_not_read_cannot_delay_the_exit() -> None:
     async with start_producer(DRAIN_SECONDS="4", INTERVAL_MS="0", TEXT="七" + "x" * 100_000) as producer, AsyncExitStack() as clients:
         for path in ("/", "/plain"):
             reader, writer = await asyncio.open_connection("127.0.0.1", producer.port, limit=2**10)

@@ -1,4 +1,4 @@
-"""What publishers send is stored, once, and they are told where."""
+"""Published events are stored once, and the publisher gets their ids."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ def topic(request: pytest.FixtureRequest) -> str:
     return topic_of(request.node.name)
 
 
-async def test_event_is_answered_with_its_id_and_where_it_can_be_looked_at(producer: Producer, topic: str) -> None:
+async def test_event_is_answered_with_its_id_and_url(producer: Producer, topic: str) -> None:
     answer = await post(producer, topic, {"data": "first\nsecond", "type": "order", "retry": 7})
     assert answer.status_code == 201
     event_id = answer.json()["id"]
@@ -53,7 +53,7 @@ async def test_event_is_answered_with_its_id_and_where_it_can_be_looked_at(produ
         ([], "[]"),
     ],
 )
-async def test_string_is_sent_as_it_is_and_anything_else_as_json(producer: Producer, topic: str, data: object, text: str) -> None:
+async def test_string_is_sent_unchanged_and_any_other_value_as_json(producer: Producer, topic: str, data: object, text: str) -> None:
     assert (await post(producer, topic, {"data": data, "type": None, "retry": None})).status_code == 201
     [event] = await stored(producer, topic)
     assert (event.data, event.type, event.retry) == (text, "message", None)
@@ -76,7 +76,7 @@ async def test_array_is_one_batch_with_ids_in_order(producer: Producer, topic: s
 
 @pytest.mark.parametrize("separator", [b"\n", b"\r\n", b"\n\n", b"\n \n"])
 @pytest.mark.parametrize("count", [1, 3, 4, 10])
-async def test_lines_are_batches_in_order_however_they_are_cut(producer: Producer, topic: str, separator: bytes, count: int) -> None:
+async def test_lines_are_batches_in_order_wherever_the_body_is_cut(producer: Producer, topic: str, separator: bytes, count: int) -> None:
     body = separator.join(json.dumps({"data": f"数{number}"}, ensure_ascii=False).encode() for number in range(count))
     for size in (1, 7, len(body)):
         for end in (b"", separator):
@@ -93,7 +93,7 @@ async def test_lines_are_batches_in_order_however_they_are_cut(producer: Produce
             assert (answer.status_code, answer.json()) == (201, expected)
 
 
-async def test_lines_are_cut_into_batches_by_bytes_too(producer: Producer, topic: str) -> None:
+async def test_lines_are_split_into_batches_by_bytes_too(producer: Producer, topic: str) -> None:
     body = b"".join(json.dumps({"data": "x" * 900, "type": "y" * 10}).encode().replace(b" ", b" " * 1800) + b"\n" for _ in range(3))
     answer = await producer.http.post(f"/topics/{topic}/events", content=body, headers=NDJSON)
     assert answer.json()["count"] == 3
@@ -107,7 +107,7 @@ async def test_spellings_of_a_name_are_one_topic(producer: Producer) -> None:
     assert len(await stored(producer, "caf%c3%A9.%78")) == 2
 
 
-async def test_key_makes_it_happen_once(producer: Producer, topic: str) -> None:
+async def test_key_makes_publishing_idempotent(producer: Producer, topic: str) -> None:
     bodies: list[object] = [{"data": 1}, [{"data": 1}, {"data": 2}]]
     for number, body in enumerate(bodies):
         before = producer.log.last
@@ -123,7 +123,7 @@ async def test_key_makes_it_happen_once(producer: Producer, topic: str) -> None:
     assert elsewhere.status_code == 201
 
 
-async def test_one_hundred_at_once_with_one_key_store_one_event(producer: Producer, topic: str) -> None:
+async def test_one_hundred_concurrent_requests_with_one_key_store_one_event(producer: Producer, topic: str) -> None:
     before = producer.log.last
     answers = await asyncio.gather(*(post(producer, topic, {"data": 1}, **{"Idempotency-Key": "k"}) for _ in range(100)))
     assert sorted(answer.status_code for answer in answers) == [200] * 99 + [201]
@@ -131,7 +131,7 @@ async def test_one_hundred_at_once_with_one_key_store_one_event(producer: Produc
     assert producer.log.last == before + 1
 
 
-async def test_lines_that_failed_in_the_middle_go_on_with_the_same_key(producer: Producer, topic: str) -> None:
+async def test_lines_that_failed_in_the_middle_resume_with_the_same_key(producer: Producer, topic: str) -> None:
     lines = [b'{"data": %d}\n' % number for number in range(8)]
     headers = NDJSON | {"Idempotency-Key": "k"}
     broken = await producer.http.post(f"/topics/{topic}/events", content=b"".join(lines[:7]) + b"{", headers=headers)
@@ -145,7 +145,7 @@ async def test_lines_that_failed_in_the_middle_go_on_with_the_same_key(producer:
     assert problem_of(shorter, 422)["errors"][0]["field"] == "Idempotency-Key"
 
 
-async def test_lines_that_are_sent_by_text_with_the_key_of_others_are_refused(producer: Producer, topic: str) -> None:
+async def test_lines_with_the_key_of_another_body_are_refused(producer: Producer, topic: str) -> None:
     assert (await post(producer, topic, {"data": 1}, **{"Idempotency-Key": "k"})).status_code == 201
     other = await producer.http.post(f"/topics/{topic}/events", content=b'{"data": 2}', headers=NDJSON | {"Idempotency-Key": "k"})
     assert problem_of(other, 422)["errors"][0]["field"] == "Idempotency-Key"

@@ -1,4 +1,4 @@
-"""A producer on a device that fills up, a real one: publishers are told, subscribers go on, and it recovers by itself."""
+"""A producer on a real device that fills up: publishers get an error, subscribers continue, and it recovers by itself."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from eventstream.client import EventSource
 from tests.producer.serving import GUARD_SECONDS, start_producer
 
 
-async def test_full_device_is_507_while_subscribers_go_on_and_publishing_does_when_there_is_room(device: Path) -> None:
+async def test_full_device_is_507_while_subscribers_continue_and_publishing_recovers_with_space(device: Path) -> None:
     others = device / "others"
     async with start_producer(LOG_DIR=str(device / "log")) as producer, aiohttp.ClientSession() as http:
 
@@ -35,7 +35,7 @@ async def test_full_device_is_507_while_subscribers_go_on_and_publishing_does_wh
             assert status == 507
             assert await publish("x" * 20_000) == 507
             async with asyncio.timeout(GUARD_SECONDS):
-                assert [len((await anext(events)).data) for _ in range(stored)] == [20_000] * stored  # what was acknowledged, and no more
+                assert [len((await anext(events)).data) for _ in range(stored)] == [20_000] * stored  # exactly the acknowledged events
             async with http.get(f"{producer.url}/topics/a/events?from=start&follow=false") as answer:
                 assert (await answer.read()).count(b"\ndata: ") == stored + 1
             async with http.get(f"{producer.url}/readyz") as answer:

@@ -1,4 +1,4 @@
-"""The producer as a process: what it acknowledged survives `kill -9`, and a body of any length takes little memory."""
+"""The producer as a process: acknowledged events survive `kill -9`, and a body of any length takes little memory."""
 
 import asyncio
 import itertools
@@ -26,14 +26,14 @@ MEMORY_MIB = 30
 
 @dataclass
 class Acknowledged:
-    """What publishers were answered: the data that each id must have."""
+    """The acknowledgements of publishers: the data that each id must have."""
 
     data: dict[str, str] = field(default_factory=dict)
     refused: int = 0
 
 
 async def publish(http: aiohttp.ClientSession, url: str, name: str, kind: str, acknowledged: Acknowledged) -> None:
-    """Publishes until the producer is gone: single events, arrays, or lines that make one batch each."""
+    """Publish until the producer is gone: single events, arrays, or lines that make one batch each."""
     for number in itertools.count():
         data = [f"{name}.{number}/{index}" for index in range(1 if kind == "single" else BATCH)]
         lines = [json.dumps({"data": text}) for text in data]
@@ -55,7 +55,7 @@ async def replay(producer: ProducerProcess) -> list[Event]:
     return events_of(body.removeprefix(b"retry: 3000\n") or b"\n\n")
 
 
-async def test_every_acknowledged_event_survives_kill_9_and_no_batch_is_there_by_half(tmp_path: Path) -> None:
+async def test_every_acknowledged_event_survives_kill_9_and_no_batch_is_partial(tmp_path: Path) -> None:
     chance = random.Random(9)
     acknowledged = Acknowledged()
     for life in range(LIVES + 1):
@@ -76,7 +76,7 @@ async def test_every_acknowledged_event_survives_kill_9_and_no_batch_is_there_by
 
 
 def check(events: list[Event], acknowledged: Acknowledged) -> None:
-    """All that was acknowledged is there, nothing twice, and every batch is whole."""
+    """Assert that every acknowledged event exists once and every batch is whole."""
     found = {event.id: event.data for event in events}
     assert acknowledged.data.items() <= found.items()
     assert len(set(found.values())) == len(events) == len(found)
@@ -87,7 +87,7 @@ def check(events: list[Event], acknowledged: Acknowledged) -> None:
     assert {tuple(indexes) for indexes in whole.values()} <= {("0",), tuple(map(str, range(BATCH)))}
 
 
-async def test_body_of_many_lines_takes_no_memory_for_many_lines() -> None:
+async def test_memory_does_not_grow_with_the_lines_of_a_body() -> None:
     async def lines() -> AsyncIterator[bytes]:
         for start in range(0, LINES, 500):
             yield b"".join(b'{"data": {"number": %d, "filler": "%b"}}\n' % (number, b"x" * 60) for number in range(start, start + 500))
@@ -109,7 +109,7 @@ async def test_body_of_many_lines_takes_no_memory_for_many_lines() -> None:
     assert highest - before < MEMORY_MIB * 2**20, f"{(highest - before) / 2**20:.0f} MiB"
 
 
-async def test_subscribers_of_a_process_that_stops_are_told_when_to_come_back_and_get_what_they_missed(tmp_path: Path) -> None:
+async def test_subscribers_of_a_stopping_process_get_a_retry_and_resume_without_loss(tmp_path: Path) -> None:
     async with start_producer(LOG_DIR=str(tmp_path), HEARTBEAT_SECONDS="600") as producer, AsyncExitStack() as streams:
         http = await streams.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
         answers = []

@@ -1,4 +1,4 @@
-"""What cannot be published is refused with what was got, what is allowed, and where; nothing of it is stored."""
+"""Invalid requests are refused with what was got, what is allowed, and where; none of their events is stored."""
 
 from collections.abc import AsyncIterator
 
@@ -37,7 +37,7 @@ REFUSED: list[tuple[object, str, str]] = [
     ({"data": 1, "type": "a\rb"}, "type", "has a line end or NUL"),
     ({"data": 1, "type": "a\0b"}, "type", "has a line end or NUL"),
     ({"data": 1, "type": "x" * 256}, "type", "has more than 255 characters"),
-    ({"data": 1, "type": "gap"}, "type", "only the producer knows"),
+    ({"data": 1, "type": "gap"}, "type", "is reserved for the producer"),
     ({"data": 1, "retry": -1}, "retry", "must be a whole number of milliseconds from 0 to 86400000"),
     ({"data": 1, "retry": 86_400_001}, "retry", "must be a whole number"),
     ({"data": 1, "retry": 1.5}, "retry", "must be a whole number"),
@@ -51,7 +51,7 @@ REFUSED: list[tuple[object, str, str]] = [
 
 
 @pytest.mark.parametrize(("body", "field", "detail"), REFUSED)
-async def test_event_that_cannot_be_is_422_that_names_the_field_and_nothing_is_stored(
+async def test_invalid_event_is_422_that_names_the_field_and_nothing_is_stored(
     producer: Producer, topic: str, body: object, field: str, detail: str
 ) -> None:
     before = producer.log.last
@@ -131,7 +131,7 @@ async def test_array_with_too_many_events_is_413_that_points_to_lines(producer: 
     assert producer.log.last == before
 
 
-async def test_wrong_line_is_named_and_so_is_what_was_stored_before_it(producer: Producer, topic: str) -> None:
+async def test_invalid_line_is_named_with_the_events_stored_before_it(producer: Producer, topic: str) -> None:
     good = b'{"data": 1}\n'
     first = problem_of(await producer.http.post(f"/topics/{topic}/events", content=good * 2 + b"{}\n" + good, headers=NDJSON), 422)
     assert first["detail"] == "line 3: data: is missing; any JSON value is allowed"
@@ -159,10 +159,10 @@ async def test_other_media_types_are_415_with_what_is_allowed(producer: Producer
 
 
 @pytest.mark.parametrize("name", ["a..b", "a.", "*", "a.>", "a%20.%2E", "a%2Fb", "x%", "%00", "x" * 256, "a." * 32 + "a", "a,b"])
-async def test_bad_name_is_422_that_says_why_for_publish_and_drop(producer: Producer, name: str) -> None:
+async def test_invalid_name_is_422_with_the_reason_for_publish_and_drop(producer: Producer, name: str) -> None:
     before = producer.log.last
     answers = [await post(producer, name, {"data": 1})]
-    if "%2F" not in name:  # there, the path has a segment more when it is decoded, and is none of ours
+    if "%2F" not in name:  # such a path has another segment when it is decoded, and matches no route
         answers.append(await producer.http.delete(f"/topics/{name}"))
     for answer in answers:
         [error] = problem_of(answer, 422)["errors"]
@@ -177,12 +177,12 @@ async def test_path_with_other_segments_is_404(producer: Producer, path: str) ->
 
 async def test_wrong_method_is_405_with_all_that_are_allowed(producer: Producer) -> None:
     answer = await producer.http.patch("/topics/a/events")
-    assert problem_of(answer, 405)["detail"] == "/topics/a/events does not take PATCH, allowed is POST, GET, HEAD"
+    assert problem_of(answer, 405)["detail"] == "/topics/a/events does not support PATCH; allowed: POST, GET, HEAD"
     assert answer.headers["Allow"] == "POST, GET, HEAD"
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "ü", "a\tb"])
-async def test_key_that_is_none_is_422(producer: Producer, topic: str, key: str) -> None:
+async def test_invalid_idempotency_key_is_422(producer: Producer, topic: str, key: str) -> None:
     before = producer.log.last
     answer = await producer.http.post(
         f"/topics/{topic}/events", content=b"x", headers=[(b"Content-Type", b"text/plain"), (b"Idempotency-Key", key.encode("latin-1"))]
@@ -191,7 +191,7 @@ async def test_key_that_is_none_is_422(producer: Producer, topic: str, key: str)
     assert producer.log.last == before
 
 
-async def test_without_a_key_of_the_producer_nothing_is_published_or_dropped() -> None:
+async def test_client_without_a_publish_key_can_neither_publish_nor_drop() -> None:
     async with serve(Settings(publish_keys=SecretStr("one,two"))) as producer:
         body, right, wrong = {"data": 1}, {"Authorization": "Bearer two"}, {"Authorization": "Bearer three"}
         assert (await post(producer, "a", body, **right)).status_code == 201
@@ -204,7 +204,7 @@ async def test_without_a_key_of_the_producer_nothing_is_published_or_dropped() -
         assert (await producer.http.delete("/topics/a", headers=right)).json() == {"topic": "a", "dropped": 1}
 
 
-async def test_full_log_is_507_and_subscribers_go_on(producer: Producer, topic: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_full_log_is_507_and_subscribers_continue(producer: Producer, topic: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(*_arguments: object) -> None:
         raise LogFull("scripted")
 
@@ -213,7 +213,7 @@ async def test_full_log_is_507_and_subscribers_go_on(producer: Producer, topic: 
         patch.setattr(producer.log, "append", fail)
         for body in ({"data": 2}, [{"data": 2}]):
             answer = await post(producer, topic, body)
-            assert problem_of(answer, 507)["detail"].startswith("there is no room left")
+            assert problem_of(answer, 507)["detail"].startswith("there is no space left")
             assert answer.headers["Retry-After"] == "30"
         assert await producer.meter("producer_log_writable") == 0
         assert (await producer.http.get("/readyz")).status_code == 200
@@ -222,7 +222,7 @@ async def test_full_log_is_507_and_subscribers_go_on(producer: Producer, topic: 
     assert await producer.meter("producer_log_writable") == 1
 
 
-async def test_stopping_producer_takes_nothing(topic: str) -> None:
+async def test_stopping_producer_accepts_no_events(topic: str) -> None:
     async with serve(SMALL) as producer:
         producer.drain.begin()
         for answer in (await post(producer, topic, {"data": 1}), await producer.http.delete(f"/topics/{topic}")):

@@ -1,6 +1,6 @@
-"""Publishers, and subscribers that leave and come back at random, while topics are dropped, retention is at work and the producer restarts.
+"""Publishers, and subscribers that disconnect and resume at random, during drops, retention and restarts of the producer.
 
-`make soak` runs it for SOAK_SECONDS; with SOAK_SEED it decides as an earlier run did.
+`make soak` runs it for SOAK_SECONDS; with SOAK_SEED it repeats the decisions of an earlier run.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(SECONDS * 2 + 120)]
 
 @dataclass
 class Published:
-    """All events there ever were, as the log announced them."""
+    """All events that the log ever announced."""
 
     events: list[Stored] = field(default_factory=list)
     retained: set[int] = field(default_factory=set)
@@ -48,19 +48,19 @@ class Published:
             after = batch.through
 
     def offsets(self, asked: Sequence[str]) -> list[int]:
-        """Of all events that were ever in these topics."""
+        """Return the offsets of all events that were ever in these topics."""
         matcher = Patterns.parse(asked).matcher()
         return [event.offset for event in self.events if matcher.fullmatch(event.topic)]
 
 
 class Subscriber:
-    """Comes and goes, and keeps what it saw."""
+    """Connects and disconnects, and keeps the events it received."""
 
     def __init__(self, asked: Sequence[str], chance: random.Random) -> None:
         self.asked = asked
         self.seen: list[int] = []
         self.gaps: list[tuple[int, int]] = []
-        """From the offset that was asked for to that up to which something may be missing."""
+        """From the requested offset to that up to which events may be missing."""
         self._last_id = ""
         self._chance = chance
 
@@ -100,7 +100,7 @@ class Subscriber:
             self.seen.append(offset_of(event.last_event_id))
 
     def check(self, published: Published) -> None:
-        """What it saw is in order, once, and nothing is missing but what is gone, and that was told."""
+        """Assert that its events are in order, once each, and that every missing one is covered by a gap."""
         wanted = published.offsets(self.asked)
         assert self.seen == sorted(set(self.seen))
         assert set(self.seen) <= set(wanted)
@@ -134,8 +134,8 @@ async def remove(producer: Producer, chance: random.Random, stopping: asyncio.Ev
             await producer.log.trim()
 
 
-async def test_every_subscriber_sees_every_retained_event_once_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feeds, "_MOST_RING_BYTES", 4000)  # small, so that subscribers go to and fro between memory and log
+async def test_every_subscriber_gets_every_retained_event_once_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeds, "_MOST_RING_BYTES", 4000)  # small, so that subscribers alternate between memory and log
     monkeypatch.setattr(feeds, "_READ_EVENTS", 25)
     published = Published()
     subscribers = [Subscriber(asked, random.Random(f"{SEED}/{number}")) for number, asked in enumerate(ASKED * 2)]

@@ -20,13 +20,13 @@ async def producer() -> AsyncIterator[Producer]:
         yield serving
 
 
-async def test_without_ids_no_event_has_one_and_a_last_event_id_means_nothing(producer: Producer) -> None:
+async def test_events_have_no_ids_and_last_event_id_is_ignored_without_ids(producer: Producer) -> None:
     answer = await producer.http.get("/", headers={"Last-Event-ID": "3"})
     assert [event.id for event in events_of(answer.content)] == [None] * 7
 
 
 @pytest.mark.parametrize("path", ["/", "/plain"])
-async def test_stream_cut_after_any_event_goes_on_in_another_producer(producer: Producer, path: str) -> None:
+async def test_stream_cut_after_any_event_resumes_at_another_producer(producer: Producer, path: str) -> None:
     whole = events_of((await producer.http.get(path, params=NUMBERED)).content)
     assert [event.id for event in whole] == [str(number) for number in range(1, LAST + 1)]
     async with serve(FAST) as restarted:
@@ -42,7 +42,7 @@ async def test_posted_message_is_resumed_by_posting_it_again(producer: Producer)
         assert [(event.id, event.data) for event in events_of(answer.content)] == [("3", "c")]
 
 
-async def test_last_event_id_may_come_in_the_query_and_the_header_is_stronger(producer: Producer) -> None:
+async def test_last_event_id_may_come_in_the_query_and_the_header_takes_precedence(producer: Producer) -> None:
     by_query = await producer.http.get("/", params=NUMBERED | {"last_event_id": "12"})
     by_both = await producer.http.get("/", params=NUMBERED | {"last_event_id": "12"}, headers={"Last-Event-ID": "13"})
     empty = await producer.http.get("/", params=NUMBERED | {"last_event_id": ""}, headers={"Last-Event-ID": ""})
@@ -52,7 +52,7 @@ async def test_last_event_id_may_come_in_the_query_and_the_header_is_stronger(pr
 
 
 @pytest.mark.parametrize("name", ["last_event_id", "lastEventId", "lastEventID", "Last-Event-ID"])
-async def test_last_event_id_in_the_query_has_the_names_that_polyfills_and_mercure_give_it(producer: Producer, name: str) -> None:
+async def test_last_event_id_in_the_query_may_have_the_names_of_polyfills_and_mercure(producer: Producer, name: str) -> None:
     resumed = await producer.http.get("/", params=NUMBERED | {name: "12"})
     by_both = await producer.http.get("/", params=NUMBERED | {name: "12"}, headers={"Last-Event-ID": "13"})
     assert [event.id for event in events_of(resumed.content)] == ["13", "14"]
@@ -66,14 +66,14 @@ async def test_last_of_several_last_event_id_fields_counts(producer: Producer) -
 
 
 @pytest.mark.parametrize("path", ["/", "/plain"])
-async def test_nothing_left_is_204_so_that_an_event_source_stops(producer: Producer, path: str) -> None:
+async def test_completed_stream_is_204_so_that_an_event_source_stops(producer: Producer, path: str) -> None:
     answer = await producer.http.get(path, params=NUMBERED, headers={"Last-Event-ID": str(LAST)})
     assert (answer.status_code, answer.content) == (204, b"")
 
 
 @pytest.mark.parametrize("path", ["/", "/plain"])
 @pytest.mark.parametrize("garbage", ["15", "-1", "1.0", "3x", "٣", "9" * 5000, "stream-3"])
-async def test_id_of_no_event_of_this_stream_is_refused(producer: Producer, path: str, garbage: str) -> None:
+async def test_id_of_another_stream_is_refused(producer: Producer, path: str, garbage: str) -> None:
     answer = await producer.http.get(path, params=NUMBERED, headers={b"Last-Event-ID": garbage.encode()})
     assert answer.status_code == 400
     assert answer.headers["Content-Type"] == "application/problem+json"

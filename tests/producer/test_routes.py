@@ -13,7 +13,7 @@ FAST = Settings(interval_ms=1)
 FIRST_BLOCK = "event: message\nretry: 15000\ndata: 七\n\n".encode()
 
 
-async def test_demo_text_comes_one_character_an_event_with_type_and_retry() -> None:
+async def test_demo_text_is_one_character_per_event_with_type_and_retry() -> None:
     async with serve(FAST) as producer:
         answer = await producer.http.get("/")
     events = events_of(answer.content)
@@ -22,7 +22,7 @@ async def test_demo_text_comes_one_character_an_event_with_type_and_retry() -> N
     assert {(event.type, event.retry, event.id) for event in events} == {("message", 15000, None)}
 
 
-async def test_both_ways_of_sending_give_the_same_bytes() -> None:
+async def test_both_ways_of_sending_produce_the_same_bytes() -> None:
     async with serve(FAST) as producer:
         message = {"message": "One, two 👍🏽\r\nthree"}
         demo = [(await producer.http.get(path)).content for path in ("/", "/plain")]
@@ -33,7 +33,7 @@ async def test_both_ways_of_sending_give_the_same_bytes() -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/plain"])
-async def test_the_first_event_is_seen_while_the_second_is_far_away(path: str) -> None:
+async def test_first_event_arrives_long_before_the_second(path: str) -> None:
     async with serve(Settings()) as producer, producer.http.stream("GET", path, params={"interval_ms": 60_000}) as answer:
         body = answer.aiter_bytes()
         async with asyncio.timeout(GUARD_SECONDS):
@@ -49,7 +49,7 @@ async def test_an_emoji_with_modifiers_stays_one_event(path: str) -> None:
     assert [event.data for event in events_of(answer.content)] == ["👨‍👩‍👧‍👦", "👍🏽", "!"]
 
 
-async def test_events_are_as_far_apart_as_asked() -> None:
+async def test_events_have_the_requested_interval() -> None:
     async with serve(FAST) as producer:
         began = asyncio.get_running_loop().time()
         await producer.http.post("/plain", json={"message": "abc"}, params={"interval_ms": 150})
@@ -60,20 +60,20 @@ async def test_events_are_as_far_apart_as_asked() -> None:
     ("split", "pieces"),
     [("word", ["to ", "be,\n", "or ", "not"]), ("line", ["to be,", "or not"])],
 )
-async def test_text_is_cut_as_asked(split: str, pieces: list[str]) -> None:
+async def test_text_is_cut_as_requested(split: str, pieces: list[str]) -> None:
     async with serve(FAST) as producer:
         answer = await producer.http.post("/sse", json={"message": "to be,\r\nor not"}, params={"split": split})
     assert [event.data for event in events_of(answer.content)] == pieces
 
 
-async def test_text_is_repeated_as_asked_and_numbered_throughout() -> None:
+async def test_text_is_repeated_as_requested_and_numbered_throughout() -> None:
     async with serve(FAST) as producer:
         answer = await producer.http.post("/sse", json={"message": "ab"}, params={"repeat": 2, "ids": "true", "interval_ms": 0})
     assert [(event.id, event.data) for event in events_of(answer.content)] == [("1", "a"), ("2", "b"), ("3", "a"), ("4", "b")]
 
 
 @pytest.mark.parametrize("path", ["/", "/plain"])
-async def test_headers_keep_everybody_from_holding_the_stream_back(path: str) -> None:
+async def test_headers_forbid_proxies_to_buffer_the_stream(path: str) -> None:
     async with serve(FAST) as producer:
         got = await producer.http.get(path)
         head = await producer.http.head(path)
@@ -103,7 +103,7 @@ async def test_heartbeats_are_comments_between_events_and_nothing_else(path: str
     assert resumed.content == second + HEARTBEAT * 5 + third
 
 
-async def test_heartbeats_cost_a_reader_no_event_that_skips_blocks_which_begin_with_a_colon() -> None:
+async def test_reader_that_skips_blocks_beginning_with_a_colon_loses_no_event_to_heartbeats() -> None:
     async with serve(Settings(heartbeat_seconds=0.02)) as producer:
         answer = await producer.http.post("/plain", json={"message": "abcde"}, params={"interval_ms": 50})
     blocks = [block for block in answer.text.split("\n\n") if block and not block.startswith(":")]
@@ -111,7 +111,7 @@ async def test_heartbeats_cost_a_reader_no_event_that_skips_blocks_which_begin_w
 
 
 @pytest.mark.parametrize("path", ["/sse", "/plain"])
-async def test_heartbeats_never_land_in_a_block_that_a_slow_reader_holds_up(path: str) -> None:
+async def test_heartbeat_never_lands_inside_a_block_that_a_slow_reader_delays(path: str) -> None:
     line = "x" * 100_000
     async with serve(Settings(heartbeat_seconds=0.001, max_message_chars=300_000)) as producer:
         query = {"interval_ms": "3", "repeat": "50", "split": "line"}
@@ -132,7 +132,7 @@ async def test_host_header_changes_nothing(host: str) -> None:
         unknown = await producer.http.get("/nothing", headers={"Host": host})
         assert 'producer_events_sent_total{route="GET /"} 28.0' in (await producer.http.get("/metrics")).text
     assert len(events_of(answer.content)) == 28
-    assert (unknown.status_code, unknown.json()["detail"]) == (404, "there is nothing at /nothing; /docs lists what there is")
+    assert (unknown.status_code, unknown.json()["detail"]) == (404, "there is nothing at /nothing; /docs lists all paths")
 
 
 async def test_body_of_a_get_is_dropped() -> None:

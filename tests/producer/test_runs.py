@@ -4,7 +4,7 @@ from producer.log.event_log import Stored
 from producer.log.runs import PIECE_BYTES, Piece, Run
 
 
-def test_run_is_what_a_list_would_be_whatever_is_done_to_it() -> None:
+def test_run_behaves_like_a_list_through_all_operations() -> None:
     chance = random.Random(7)
     for _ in range(200):
         run, model, low, high = Run(), list[Stored](), 5000, 5000
@@ -26,7 +26,7 @@ def test_run_is_what_a_list_would_be_whatever_is_done_to_it() -> None:
 
 
 def check_run(run: Run, model: list[Stored], chance: random.Random) -> None:
-    """Pieces from a random place on are the model's blocks, none too large, up to a random end."""
+    """Assert that pieces from a random start to a random end are the model's blocks, none too large."""
     after = chance.randrange(4900, 5100)
     upto, most = chance.choice([None, after + 9]), chance.choice([None, 1, 3])
     left = [event for event in model if event.offset > after and (upto is None or event.offset <= upto)]

@@ -10,7 +10,7 @@ LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
 async def connect(target: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection with a small receive buffer, which has asked for a stream and reads only what the test reads."""
+    """Return a connection with a small receive buffer that has requested a stream and reads only when the test does."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
     connection.setblocking(False)
@@ -21,7 +21,7 @@ async def connect(target: str, port: int) -> tuple[asyncio.StreamReader, asyncio
 
 
 @pytest.mark.parametrize("path", ["/", "/plain"])
-async def test_client_that_reads_nothing_for_too_long_is_cut_off(path: str) -> None:
+async def test_client_that_reads_nothing_for_too_long_is_disconnected(path: str) -> None:
     settings = Settings(send_timeout_seconds=0.2, interval_ms=0, text="x" * 100_000)
     async with serve(settings) as producer:
         reader, writer = await connect(f"{path}?split=word&repeat=1000", producer.port)
@@ -35,7 +35,7 @@ async def test_client_that_reads_nothing_for_too_long_is_cut_off(path: str) -> N
     assert not received.endswith(LAST_CHUNK)
 
 
-async def test_slow_client_that_goes_on_reading_is_not_cut_off() -> None:
+async def test_slow_client_that_keeps_reading_is_not_disconnected() -> None:
     settings = Settings(send_timeout_seconds=1.5, interval_ms=0, text="x" * 200_000)
     async with serve(settings) as producer:
         reader, writer = await connect("/plain?split=word&repeat=200", producer.port)

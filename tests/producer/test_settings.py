@@ -19,7 +19,7 @@ def test_every_setting_is_documented() -> None:
         assert field.description, name
 
 
-def test_interval_may_not_be_longer_than_the_longest_that_a_query_may_ask_for() -> None:
+def test_default_interval_must_be_within_the_limit_of_queries() -> None:
     with pytest.raises(ValidationError, match="PRODUCER_MAX_INTERVAL_MS allows 50"):
         Settings(max_interval_ms=50)
 

@@ -1,4 +1,4 @@
-"""The embedded event log after a crash at any moment: what was acknowledged is there, no append is half there, no offset comes twice."""
+"""The embedded event log after a crash at any moment: acknowledged events exist, no append is partial, no offset is reused."""
 
 import asyncio
 import shutil
@@ -23,11 +23,11 @@ from tests.producer.sqlite_disk import Disk, disk, lottery
 
 @dataclass(slots=True)
 class Progress:
-    """How far the work was at some moment."""
+    """The state of the work at some moment."""
 
     acknowledged: list[tuple[str, IdempotencyKey | None, Appended]] = field(default_factory=list)
     told: list[Stored] = field(default_factory=list)
-    """What watchers saw."""
+    """The events that watchers got."""
     may_be_gone: dict[str, int] = field(default_factory=dict)
     must_be_gone: dict[str, int] = field(default_factory=dict)
 
@@ -41,7 +41,7 @@ async def publish(log: SqliteEventLog, progress: Progress, topic: str, texts: Se
 
 
 async def work(directory: Path, progress: Progress, sync: Literal["always", "interval"]) -> None:
-    """Groups of appends, some larger than a page, some with keys; a trim, a drop, and a close."""
+    """Run groups of appends, some larger than a page, some with keys; a trim, a drop, and a close."""
     retention = Retention(max_events=14)
     log = await SqliteEventLog.open(directory, sync=sync, sync_interval_ms=1, retention=retention, upkeep_seconds=10_000)
     async with log:
@@ -63,7 +63,7 @@ async def work(directory: Path, progress: Progress, sync: Literal["always", "int
 
 
 def verify(image: Path, moment: Progress, end: Progress, *, lossless: bool) -> None:
-    """Opens what a crash left, as the next process would. `end` is how the work would have gone on."""
+    """Open what a crash left, as the next process would. `end` is the final state of the uninterrupted work."""
     store = Store(image, always=True)
     try:
         reader = Reader(store.path, store.names)
@@ -72,7 +72,7 @@ def verify(image: Path, moment: Progress, end: Progress, *, lossless: bool) -> N
         gone = {name: row.gone_through for name, row in store.rows.items()}
         for topic, _, done in end.acknowledged:
             kept = range(max(done.first, gone.get(topic, 0) + 1), done.last + 1)
-            assert len({offset in found for offset in kept}) < 2, f"{done} is half there"
+            assert len({offset in found for offset in kept}) < 2, f"{done} is partial"
         known = {event.offset: event for event in end.told}
         assert all(known[offset] == event for offset, event in found.items())
         for topic, key, done in moment.acknowledged:
@@ -81,7 +81,7 @@ def verify(image: Path, moment: Progress, end: Progress, *, lossless: bool) -> N
             if lossless and key and moment.may_be_gone.get(topic, 0) < done.first:
                 assert append(store, topic, key) == replace(done, repeated=True)
         for topic, through in gone.items():
-            assert through <= max(moment.may_be_gone.get(topic, 0), store.forgotten_through), f"{topic} was not to go"
+            assert through <= max(moment.may_be_gone.get(topic, 0), store.forgotten_through), f"{topic} should not be removed"
             assert not lossless or moment.must_be_gone.get(topic, 0) <= through, f"{topic} is back"
         assert append(store, "a").first > max((event.offset for event in moment.told), default=0)
     finally:
@@ -98,7 +98,7 @@ def append(store: Store, topic: str, key: IdempotencyKey | None = None) -> Appen
 
 
 class Camera:
-    """Takes an image of the disk before each change of a file and half way through it, and of what had been acknowledged by then."""
+    """Takes an image of the disk before each change of a file and halfway through it, with the acknowledgements at that moment."""
 
     def __init__(self, watched: Disk, root: Path, progress: Progress, *, power_cut: bool) -> None:
         self._watched, self._root, self._progress, self._power_cut = watched, root, progress, power_cut
@@ -107,7 +107,7 @@ class Camera:
 
     def _take(self, change: str) -> None:
         number = len(self.images)
-        share = number % 3 / 2  # a power cut leaves nothing, half or all of what was not synced
+        share = number % 3 / 2  # a power cut keeps none, half or all of the unsynced data
         self._watched.image(self._root / str(number), keep=lottery(number, share) if self._power_cut else None)
         self.images.append((change, self._root / str(number), self._progress.copy()))
 

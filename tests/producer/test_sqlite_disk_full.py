@@ -1,4 +1,4 @@
-"""The embedded event log on a device that fills up, a real one."""
+"""The embedded event log on a real device that fills up."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from tests.producer.event_log_contract import blocks, read_all
 
 
 def fill(device: Path, leave: int = 0) -> None:
-    """Takes all room but `leave` bytes, as others on the device do."""
+    """Take all space but `leave` bytes, as other programs on the device do."""
     state = os.statvfs(device)
     with (device / "others").open("ab") as file:
         os.posix_fallocate(file.fileno(), 0, max(1, (device / "others").stat().st_size + state.f_bavail * state.f_frsize - leave))
@@ -37,7 +37,7 @@ async def append_until_full(log: SqliteEventLog, *, size: int = 10_000) -> int:
 
 
 @pytest.mark.parametrize("leave", [0, 5000, 100_000, 400_000])
-async def test_full_device_refuses_appends_while_readers_go_on_and_takes_them_again_when_there_is_room(device: Path, leave: int) -> None:
+async def test_full_device_refuses_appends_while_readers_continue_and_recovers_with_space(device: Path, leave: int) -> None:
     async with asyncio.timeout(120), await SqliteEventLog.open(device / "log") as log:
         seen: list[int] = []
         log.watch(lambda events: seen.extend(event.offset for event in events))
@@ -57,7 +57,7 @@ async def test_full_device_refuses_appends_while_readers_go_on_and_takes_them_ag
     assert_clean(device / "log")
 
 
-async def test_log_that_filled_its_device_has_room_again_after_a_drop(device: Path) -> None:
+async def test_log_that_filled_its_device_has_space_again_after_a_drop(device: Path) -> None:
     async with asyncio.timeout(120), await SqliteEventLog.open(device / "log", upkeep_seconds=0.01) as log:
         appended = await append_until_full(log)
         assert appended * 10_000 > DEVICE_BYTES // 4
@@ -72,7 +72,7 @@ async def test_log_that_filled_its_device_has_room_again_after_a_drop(device: Pa
     assert_clean(device / "log")
 
 
-async def test_retention_makes_room_on_a_full_device(device: Path) -> None:
+async def test_retention_frees_space_on_a_full_device(device: Path) -> None:
     directory = device / "log"
     async with asyncio.timeout(120), await SqliteEventLog.open(directory) as log:
         appended = await append_until_full(log)
@@ -87,7 +87,7 @@ async def test_retention_makes_room_on_a_full_device(device: Path) -> None:
     assert_clean(directory)
 
 
-async def test_append_that_is_too_large_does_not_take_small_ones_of_its_group_with_it(device: Path) -> None:
+async def test_append_that_is_too_large_does_not_fail_the_small_ones_of_its_group(device: Path) -> None:
     async with asyncio.timeout(120), await SqliteEventLog.open(device / "log") as log:
         large = log.append("a", blocks("x" * 9_000_000))
         small = [log.append("a", blocks("x")) for _ in range(10)]

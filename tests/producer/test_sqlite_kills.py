@@ -1,4 +1,4 @@
-"""The embedded event log of a process that is killed in the midst of group commits, again and again."""
+"""The embedded event log of a process that is killed during group commits, again and again."""
 
 import asyncio
 import random
@@ -20,7 +20,7 @@ KILLS = 5
 
 
 async def publish_and_kill(directory: Path, sync: str, keep: int, acknowledgements: int) -> list[tuple[int, int]]:
-    """Gives the first and last offset of each append that was acknowledged before the process was killed."""
+    """Return the first and last offset of each append that was acknowledged before the process was killed."""
     process = await asyncio.create_subprocess_exec(sys.executable, PUBLISHER, directory, sync, str(keep), stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     try:
@@ -34,12 +34,12 @@ async def publish_and_kill(directory: Path, sync: str, keep: int, acknowledgemen
 
 
 def said(event: Stored) -> list[str]:
-    """Task, number of the append and part of it that an event was made for."""
+    """Return the task, the number of the append and the part of it that an event was created for."""
     return event.block.decode().partition("data: ")[2].split()
 
 
 def assert_whole(events: Sequence[Stored]) -> None:
-    """The events are whole appends, one behind the other."""
+    """Assert that the events are whole appends, one after the other."""
     position = 0
     while position < len(events):
         task, number, _ = said(events[position])
@@ -49,7 +49,7 @@ def assert_whole(events: Sequence[Stored]) -> None:
 
 
 @pytest.mark.parametrize("sync", ["always", "interval"])
-async def test_every_acknowledged_append_is_there_and_none_is_half_there(tmp_path: Path, sync: str) -> None:
+async def test_every_acknowledged_append_survives_and_none_is_partial(tmp_path: Path, sync: str) -> None:
     drawn = random.Random(3)
     acknowledged: list[tuple[int, int]] = []
     for _ in range(KILLS):
@@ -65,7 +65,7 @@ async def test_every_acknowledged_append_is_there_and_none_is_half_there(tmp_pat
     assert [problem for problem in LogAudit(tmp_path / FILE).check() if problem] == []
 
 
-async def test_log_that_is_trimmed_all_the_time_outlives_kills(tmp_path: Path) -> None:
+async def test_log_that_is_constantly_trimmed_survives_kills(tmp_path: Path) -> None:
     drawn = random.Random(4)
     for _ in range(KILLS):
         acknowledged = await publish_and_kill(tmp_path, "always", 50, drawn.randrange(100, 1500))

@@ -1,4 +1,4 @@
-"""The embedded event log: who may open what, what it says of files that are not its own, and how it begins and ends."""
+"""The embedded event log: access, errors for foreign files, opening and closing."""
 
 import asyncio
 import errno
@@ -30,7 +30,7 @@ async def write(directory: Path, count: int = 3) -> None:
             await log.append("a", blocks(str(number)))
 
 
-async def test_log_is_readable_for_its_owner_alone(tmp_path: Path) -> None:
+async def test_log_is_readable_only_by_its_owner(tmp_path: Path) -> None:
     directory = tmp_path / "new" / "log"
     async with await SqliteEventLog.open(directory) as log:
         await log.append("a", blocks("secret"))
@@ -40,13 +40,13 @@ async def test_log_is_readable_for_its_owner_alone(tmp_path: Path) -> None:
     assert set(modes.values()) == {0o600}
 
 
-async def test_second_process_is_refused_until_the_first_is_done(tmp_path: Path) -> None:
+async def test_second_process_is_refused_until_the_first_exits(tmp_path: Path) -> None:
     program = (
         "import asyncio, sys; from pathlib import Path; from producer.log.sqlite_log import SqliteEventLog\n"
         "asyncio.run(SqliteEventLog.open(Path(sys.argv[1])))"
     )
     async with await SqliteEventLog.open(tmp_path) as log:
-        with pytest.raises(LogInUse, match="another producer has this log open; stop it or choose another PRODUCER_LOG_DIR"):
+        with pytest.raises(LogInUse, match="another producer has this log open; stop it or set another PRODUCER_LOG_DIR"):
             await SqliteEventLog.open(tmp_path)
         other = subprocess.run([sys.executable, "-c", program, tmp_path], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
         assert "LogInUse" in other.stderr
@@ -116,8 +116,8 @@ def change(sql: str) -> Callable[[Path], None]:
         (replace_by_other_database, "a database of another program"),
         (change("PRAGMA user_version = 0"), "it has format 0"),
         (change("DROP INDEX events_by_topic"), "'events_by_topic' differs from this program's schema"),
-        (change("DELETE FROM events WHERE offset = 3"), "its newest event is 2, and should be 3"),
-        (change("DELETE FROM state"), "make no sense"),
+        (change("DELETE FROM events WHERE offset = 3"), "its newest event is 2, but should be 3"),
+        (change("DELETE FROM state"), "its tables are inconsistent"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -154,7 +154,7 @@ async def test_write_ahead_log_without_its_file_is_refused(tmp_path: Path) -> No
         await SqliteEventLog.open(tmp_path / "copy")
 
 
-async def test_start_that_was_cut_short_is_begun_again(tmp_path: Path) -> None:
+async def test_interrupted_creation_is_repeated(tmp_path: Path) -> None:
     (tmp_path / f"{FILE}.new").write_bytes(b"SQLite format 3\0half a file")
     (tmp_path / f"{FILE}.new-journal").write_bytes(b"x")
     await write(tmp_path)
@@ -170,7 +170,7 @@ async def test_close_leaves_one_file_that_can_be_copied(tmp_path: Path) -> None:
         assert len(await read_all(log)) == 3
 
 
-async def test_power_cut_makes_an_interval_log_skip_offsets_and_own_up_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_interval_log_skips_offsets_after_a_power_cut_and_reports_a_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = await SqliteEventLog.open(tmp_path / "log", sync="interval", sync_interval_ms=60_000)
     await log.append("a", blocks("one"))
     shutil.copytree(tmp_path / "log", tmp_path / "killed")
@@ -217,7 +217,7 @@ async def test_interval_log_is_synced_after_the_interval_and_not_before(tmp_path
         assert not synced.is_set(), "nothing was written since"
 
 
-async def test_sync_that_fails_is_made_good_by_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_sync_is_repaired_by_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = asyncio.Event()
     loop, real_fsync = asyncio.get_running_loop(), os.fsync
 
@@ -230,15 +230,15 @@ async def test_sync_that_fails_is_made_good_by_a_checkpoint(tmp_path: Path, monk
         monkeypatch.setattr(os, "fsync", fsync)
         await log.append("a", blocks("one"))
         await failed.wait()
-        while (tmp_path / f"{FILE}-wal").stat().st_size:  # what was appended is in the file, synced
+        while (tmp_path / f"{FILE}-wal").stat().st_size:  # the appended events are in the file, synced
             await asyncio.sleep(0.01)
         assert b"data: one" in (tmp_path / FILE).read_bytes()
 
 
-async def test_write_ahead_log_gets_small_again_when_a_long_reader_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_write_ahead_log_shrinks_when_a_long_reader_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_store, "_LARGEST_WAL_BYTES", 10_000_000)
     monkeypatch.setattr(sqlite_store, "_CHECKPOINT_PAUSE_SECONDS", 0.3)
-    monkeypatch.setattr(sqlite_store, "_ROOM_SECONDS", 0.0)  # it is looked at while the reader is there
+    monkeypatch.setattr(sqlite_store, "_ROOM_SECONDS", 0.0)  # it is checked while the reader is active
     wal = tmp_path / f"{FILE}-wal"
     async with asyncio.timeout(120), await SqliteEventLog.open(tmp_path) as log:
         await log.append("a", blocks("one"))
@@ -253,7 +253,7 @@ async def test_write_ahead_log_gets_small_again_when_a_long_reader_is_done(tmp_p
             await log.append("a", blocks("x" * 200_000))
 
 
-async def test_cancelled_append_happens_all_the_same(tmp_path: Path) -> None:
+async def test_cancelled_append_still_happens(tmp_path: Path) -> None:
     async with asyncio.timeout(120), await SqliteEventLog.open(tmp_path) as log:
         told = asyncio.Event()
         log.watch(lambda events: told.set())
@@ -286,7 +286,7 @@ async def test_watcher_that_fails_does_not_keep_publishers_waiting(tmp_path: Pat
 @pytest.mark.parametrize(
     "block", [b"", b"\n\n", b"data: x\n", b"data: x\n\ndata: y\n\n", b"id: 1\ndata: x\n\n", b"data: x\nid: 1\n\n", b"data: x\r\n\r\n"]
 )
-async def test_what_is_no_whole_block_is_refused(tmp_path: Path, block: bytes) -> None:
+async def test_invalid_block_is_refused(tmp_path: Path, block: bytes) -> None:
     async with await SqliteEventLog.open(tmp_path) as log:
         with pytest.raises(ValueError, match="whole event blocks, with LF line ends and without an id line"):
             await log.append("a", [b"data: fine\n\n", block])

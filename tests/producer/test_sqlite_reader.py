@@ -1,4 +1,4 @@
-"""How the embedded event log reads: by seeks, without sorting, whatever is asked for."""
+"""How the embedded event log reads: by seeks, without sorting, for every kind of request."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -18,7 +18,7 @@ async def test_alive_and_ready_until_the_drain_begins() -> None:
         assert (await producer.http.get("/livez")).status_code == 200
 
 
-async def test_streams_asked_for_while_draining_are_refused_with_a_time_to_come_back() -> None:
+async def test_stream_requested_during_a_drain_is_refused_with_retry_after() -> None:
     async with serve(Settings()) as producer:
         producer.drain.begin()
         for path in ("/", "/plain"):
@@ -43,7 +43,7 @@ async def test_drain_ends_an_open_stream_at_a_block_boundary_whatever_it_waits_f
 
 @pytest.mark.parametrize("path", ["/", "/topics/a/events"])
 async def test_drain_is_no_event_for_a_reader_that_takes_each_block_for_one(path: str) -> None:
-    """httpx-sse makes an event with empty data of a block that has nothing but `retry`, and its `json()` raises."""
+    """httpx-sse makes an event with empty data of a block that has only `retry`, and its `json()` raises."""
     async with serve(Settings(text="1", heartbeat_seconds=0.05)) as producer:
         await producer.log.append("a", [b"data: 1\n\n"])
         query = {"interval_ms": "60000", "repeat": "2", "from": "start"}
@@ -70,7 +70,7 @@ async def test_metrics_count_streams_events_bytes_and_ends_by_reason() -> None:
                 assert line in text.splitlines()
 
 
-async def test_two_apps_in_one_process_count_for_themselves() -> None:
+async def test_two_apps_in_one_process_have_separate_metrics() -> None:
     async with serve(Settings(interval_ms=0)) as one, serve(Settings(interval_ms=0)) as other:
         await one.http.get("/")
         assert await one.meter("producer_streams_ended_total") == 1

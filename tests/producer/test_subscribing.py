@@ -1,4 +1,4 @@
-"""Subscribers get every event of their topics, from where they say, once and in order."""
+"""Subscribers get every event of their topics, from their start, once and in order."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ KEEP_TWO = Retention(max_events=2)
 
 
 async def publish(producer: Producer, *topics: str) -> list[str]:
-    """Publishes one event to each topic in turn, with a running number as its data, and gives the ids."""
+    """Publish one event to each topic in turn, with a running number as its data, and return the ids."""
     return [(await post(producer, topic, {"data": str(producer.log.last + 1)})).json()["id"] for topic in topics]
 
 
@@ -38,7 +38,7 @@ async def replay(producer: Producer, path: str = PATH, **query: Any) -> list[Eve
         return await subscriber.rest()
 
 
-async def test_stream_is_made_of_blocks_as_they_were_published_after_a_retry_line() -> None:
+async def test_stream_has_a_retry_line_and_then_the_blocks_as_published() -> None:
     async with serve(Settings(topic_retry_ms=1234)) as producer:
         await post(producer, "a", {"data": "one\ntwo\n", "type": "x"})
         await post(producer, "a", {"data": {"n": 1}, "retry": 9})
@@ -52,7 +52,7 @@ async def test_stream_is_made_of_blocks_as_they_were_published_after_a_retry_lin
         assert answer.headers["X-Accel-Buffering"] == "no"
 
 
-async def test_without_a_start_it_is_live_from_now() -> None:
+async def test_subscriber_without_a_start_gets_only_new_events() -> None:
     async with serve(Settings()) as producer:
         await publish(producer, "a")
         async with subscribe(producer, PATH) as subscriber:
@@ -74,7 +74,7 @@ async def test_without_a_start_it_is_live_from_now() -> None:
         ("/events", [">"], [1, 2, 3, 4, 5]),
     ],
 )
-async def test_patterns_choose_topics_in_one_order_for_replay_and_live_alike(path: str, topics: list[str], expected: list[int]) -> None:
+async def test_patterns_select_topics_in_the_same_order_for_replay_and_live(path: str, topics: list[str], expected: list[int]) -> None:
     async with serve(Settings()) as producer:
         published = ["orders", "orders.eu", "orders.eu.de", "orders.us", "news"]
         async with subscribe(producer, path, topic=topics) as live:
@@ -84,7 +84,7 @@ async def test_patterns_choose_topics_in_one_order_for_replay_and_live_alike(pat
         assert numbers(await replay(producer, path, from_="start", topic=topics)) == expected
 
 
-async def test_resuming_by_header_is_stronger_than_by_query_and_that_than_the_rest() -> None:
+async def test_resuming_by_header_takes_precedence_over_the_query_and_that_over_the_rest() -> None:
     async with serve(Settings()) as producer:
         ids = await publish(producer, *"aaaa")
         assert numbers(await replay(producer, last_event_id=ids[2])) == [4]
@@ -96,7 +96,7 @@ async def test_resuming_by_header_is_stronger_than_by_query_and_that_than_the_re
         assert await replay(producer) == []
 
 
-async def test_subscriber_that_comes_back_goes_on_and_stays() -> None:
+async def test_reconnecting_subscriber_resumes_and_stays_connected() -> None:
     async with serve(Settings()) as producer:
         ids = await publish(producer, *"aba")
         async with subscribe(producer, PATH, last_event_id=ids[0]) as subscriber:
@@ -105,14 +105,14 @@ async def test_subscriber_that_comes_back_goes_on_and_stays() -> None:
             assert numbers([await subscriber.event()]) == [4]
 
 
-async def test_since_takes_a_time_or_a_duration() -> None:
+async def test_since_accepts_a_time_or_a_duration() -> None:
     async with serve(Settings()) as producer:
         await publish(producer, "a")
         await asyncio.sleep(0.05)  # the log's clock counts milliseconds
         moment = datetime.now(UTC)
         await publish(producer, "a", "a")
         times = [moment.isoformat(), moment.astimezone(datetime.now().astimezone().tzinfo).isoformat(), moment.isoformat()[:-6] + "Z"]
-        for since in [*times, moment.isoformat().replace("+", " ")]:  # a `+` that nobody escaped
+        for since in [*times, moment.isoformat().replace("+", " ")]:  # a `+` that the client did not escape
             assert numbers(await replay(producer, since=since)) == [2, 3]
         assert numbers(await replay(producer, since="15m")) == [1, 2, 3]
         assert numbers(await replay(producer, since="1d2h3m4s5ms")) == [1, 2, 3]
@@ -122,7 +122,7 @@ async def test_since_takes_a_time_or_a_duration() -> None:
 
 
 @pytest.mark.parametrize("since", ["soon", "15", "m", "2026-13-01", "1h15", "-5m", "99999999d"])
-async def test_since_that_is_neither_is_422_that_says_what_is_allowed(since: str) -> None:
+async def test_invalid_since_is_422_with_what_is_allowed(since: str) -> None:
     async with serve(Settings()) as producer:
         answer = await producer.http.get(PATH, params={"since": since, "follow": "false"})
         if since == "99999999d":  # long ago, but a duration
@@ -143,7 +143,7 @@ async def test_since_that_is_neither_is_422_that_says_what_is_allowed(since: str
         ({"from": "start", "since": "1m"}, "since"),
     ],
 )
-async def test_parameter_that_is_not_allowed_is_422(query: dict[str, str], field: str) -> None:
+async def test_invalid_parameter_is_422(query: dict[str, str], field: str) -> None:
     async with serve(Settings()) as producer:
         for path in (PATH, "/events"):
             [error] = problem_of(await producer.http.get(path, params={"topic": "a"} | query), 422)["errors"]
@@ -154,13 +154,13 @@ async def test_parameter_that_is_not_allowed_is_422(query: dict[str, str], field
     "path",
     ["/topics/a*/events", "/topics/>.a/events", "/topics/a..b/events", "/topics/a%2Fb/events", "/events?topic=a&topic=b%20c", "/events"],
 )
-async def test_bad_pattern_is_422_that_names_the_topic(path: str) -> None:
+async def test_invalid_pattern_is_422_that_names_the_topic(path: str) -> None:
     async with serve(Settings()) as producer:
         [error] = problem_of(await producer.http.get(path), 422)["errors"]
         assert error["field"] == "topic"
 
 
-async def test_limit_ends_after_so_many_events_and_coming_back_goes_on() -> None:
+async def test_limit_ends_the_stream_and_a_reconnection_resumes() -> None:
     async with serve(Settings()) as producer:
         await publish(producer, *"aaa")
         async with subscribe(producer, PATH, from_="start", limit=2) as subscriber:
@@ -197,7 +197,7 @@ async def test_head_opens_no_stream() -> None:
 @pytest.mark.parametrize(
     ("asked", "reason"), [("other-1", "unknown-epoch"), ("nonsense", "malformed-id"), ("%", "malformed-id"), ("EPOCH-99", "beyond-end")]
 )
-async def test_id_that_this_log_never_gave_is_told_by_a_gap_and_all_that_there_is_follows(asked: str, reason: str) -> None:
+async def test_id_that_is_not_of_this_log_is_a_gap_followed_by_all_events(asked: str, reason: str) -> None:
     async with serve(Settings()) as producer:
         ids = await publish(producer, *"bab")
         asked = asked.replace("EPOCH", producer.log.epoch)
@@ -205,12 +205,12 @@ async def test_id_that_this_log_never_gave_is_told_by_a_gap_and_all_that_there_i
         assert gap_of(gap) == {"asked": asked, "first_retained": ids[1], "reason": reason}
         assert event.id == ids[1]
         assert gap.id is not None
-        assert numbers(await replay(producer, last_event_id=gap.id)) == [2]  # resuming from the gap gives the same events, and no gap
+        assert numbers(await replay(producer, last_event_id=gap.id)) == [2]  # resuming from the gap returns the same events, and no gap
         assert numbers(await replay(producer, last_event_id=asked, gap="false")) == [2]
         assert await producer.meter("producer_gaps_total") == 2
 
 
-async def test_event_that_retention_took_is_told_by_a_gap() -> None:
+async def test_event_that_retention_removed_is_a_gap() -> None:
     async with serve(Settings(), retention=KEEP_TWO) as producer:
         ids = await publish(producer, *"aaaaa")
         while await producer.log.trim():
@@ -225,7 +225,7 @@ async def test_event_that_retention_took_is_told_by_a_gap() -> None:
         assert [answer.status_code for answer in looked_at] == [410, 200]
 
 
-async def test_dropped_topic_is_gone_for_replay_and_told_to_who_had_not_seen_it() -> None:
+async def test_dropped_topic_is_gone_for_replay_and_a_gap_for_subscribers_behind_it() -> None:
     async with serve(Settings()) as producer:
         ids = await publish(producer, *"aab")
         async with subscribe(producer, "/events", topic=["a", "b"], last_event_id=ids[0]) as live:
@@ -241,7 +241,7 @@ async def test_dropped_topic_is_gone_for_replay_and_told_to_who_had_not_seen_it(
         assert missing["detail"] == "there is no topic c; GET /topics lists what there is"
 
 
-async def test_events_can_be_looked_at_one_by_one() -> None:
+async def test_events_can_be_read_one_by_one() -> None:
     async with serve(Settings()) as producer:
         ids = await publish(producer, "a", "b")
         shown = (await producer.http.get(f"/topics/a/events/{ids[0]}")).json()
@@ -251,7 +251,7 @@ async def test_events_can_be_looked_at_one_by_one() -> None:
         problem_of(await producer.http.get("/topics/a.*/events/x"), 422)
 
 
-async def test_topics_are_listed_page_by_page_with_what_they_have_and_who_listens() -> None:
+async def test_topics_are_listed_page_by_page_with_events_and_subscribers() -> None:
     async with serve(Settings()) as producer:
         ids = await publish(producer, "b", "a", "c.d", "a")
         async with subscribe(producer, "/topics/*/events"), subscribe(producer, "/events", topic=["a", "c.d"]) as last:

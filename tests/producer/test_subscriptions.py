@@ -1,4 +1,4 @@
-"""How subscribers' streams run and end: heartbeats, drain, slow readers, lost logs."""
+"""How subscribers' streams run and end: heartbeats, drain, slow readers, failed logs."""
 
 import asyncio
 import re
@@ -18,7 +18,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 
 async def publish_much(producer: Producer, topic: str, batches: int, size: int = 2000) -> None:
-    """Publishes batches of 100 events of `size` bytes, with running numbers as their types."""
+    """Publish batches of 100 events of `size` bytes, with running numbers as their types."""
     for batch in range(batches):
         await post(producer, topic, [{"data": "x" * size, "type": str(batch * 100 + number)} for number in range(100)])
 
@@ -47,7 +47,7 @@ class RawSubscriber:
         return cls(reader, writer)
 
     async def rest(self) -> tuple[bytes, bool]:
-        """The body, its chunks joined, until the connection ends, and whether the last chunk came."""
+        """Return the body, its chunks joined, until the connection ends, and whether the last chunk came."""
         body = b""
         async with asyncio.timeout(GUARD_SECONDS):
             while head := await self._reader.readline():
@@ -85,14 +85,14 @@ async def test_drain_ends_every_stream_with_a_jittered_retry_at_a_block_boundary
         assert await producer.meter("producer_streams_ended_total") == 2
 
 
-async def test_subscriber_that_is_too_slow_is_closed_where_a_block_ends_and_resumes_by_id_while_others_keep_their_pace() -> None:
+async def test_slow_subscriber_is_disconnected_at_a_block_boundary_and_resumes_while_others_keep_their_pace() -> None:
     async with serve(Settings(send_timeout_seconds=2)) as producer, subscribe(producer, PATH) as quick:
         await quick.until(b"retry: 3000\n")
         slow = await RawSubscriber.open(producer, PATH)
 
         async def read_late() -> tuple[bytes, bool]:
             await producer.gives_up()
-            return await slow.rest()  # what was sent before, for which there is as much time again
+            return await slow.rest()  # the data sent before, for which there is as much time again
 
         reading = asyncio.create_task(read_late())
         publishing = asyncio.create_task(publish_much(producer, "a", 30))
@@ -112,9 +112,9 @@ async def test_subscriber_that_is_too_slow_is_closed_where_a_block_ends_and_resu
         assert 'producer_streams_ended_total{reason="stalled",route="GET /topics/{topic}/events"} 1.0' in ended
 
 
-async def test_subscriber_that_reads_slowly_but_reads_gets_everything() -> None:
+async def test_subscriber_that_reads_slowly_gets_everything() -> None:
     async with serve(Settings(send_timeout_seconds=2)) as producer:
-        await publish_much(producer, "a", 30)  # before, since on a busy machine it takes longer than a client may stall
+        await publish_much(producer, "a", 30)  # before subscribing, since on a busy machine it takes longer than a client may stall
         slow = await RawSubscriber.open(producer, f"{PATH}?from=start&limit=3000")
         await producer.holds_up_writing()
         body, complete = await slow.rest()
@@ -123,7 +123,7 @@ async def test_subscriber_that_reads_slowly_but_reads_gets_everything() -> None:
         assert types_of(body) == list(range(3000))
 
 
-async def test_replay_meets_what_is_being_published_without_loss_repeat_or_disorder() -> None:
+async def test_replay_continues_with_new_events_without_loss_repeat_or_disorder() -> None:
     async with serve(Settings()) as producer:
         await publish_much(producer, "a", 5)
         publishers = [asyncio.create_task(publish_much(producer, topic, 10)) for topic in ("a", "b", "a")]
@@ -157,7 +157,7 @@ async def test_two_thousand_subscribers_share_reads_and_blocks_and_others_sleep(
             subscriber.writer.close()
 
 
-async def test_subscriber_of_a_log_that_cannot_be_read_is_closed_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_subscriber_of_an_unreadable_log_is_disconnected_and_resumes(monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(*_arguments: object, **_options: object) -> None:
         raise LogError("scripted")
 

@@ -27,7 +27,7 @@ def test_the_demo_text_has_a_piece_per_character() -> None:
     assert len(text) == 28
 
 
-def test_words_keep_the_blanks_that_follow_and_the_first_those_before() -> None:
+def test_words_keep_the_blanks_after_them_and_the_first_those_before() -> None:
     assert split_text("  one two\t three\n", Split.WORD) == ["  one ", "two\t ", "three\n"]
 
 

@@ -13,7 +13,7 @@ def matches(pattern: str, topic: str) -> bool:
 
 
 def by_definition(pattern: list[str], topic: list[str]) -> bool:
-    """What a pattern matches, segment by segment."""
+    """Return whether a pattern matches, segment by segment."""
     if not pattern or not topic:
         return not pattern and not topic
     if pattern == [">"]:
@@ -22,7 +22,7 @@ def by_definition(pattern: list[str], topic: list[str]) -> bool:
 
 
 @pytest.mark.parametrize("name", ["a", "orders", "orders.eu.2026", "A-b_c~9", "caf%C3%A9.x", "%20", "a" * LONGEST_NAME, "a" + ".a" * 31])
-def test_name_is_taken_as_it_is(name: str) -> None:
+def test_plain_name_is_unchanged(name: str) -> None:
     assert parse_topic(name) == name
 
 
@@ -62,7 +62,7 @@ def test_every_spelling_of_a_name_is_one_name(text: str, name: str) -> None:
         ("a" + ".a" * 32, "has 33 segments, allowed are 32"),
     ],
 )
-def test_what_is_no_name_is_refused_with_what_is_allowed(text: str, why: str) -> None:
+def test_invalid_name_is_refused_with_what_is_allowed(text: str, why: str) -> None:
     with pytest.raises(TopicError, match=why):
         parse_topic(text)
     with pytest.raises(TopicError, match=why):
@@ -76,8 +76,8 @@ def test_pattern_is_no_name(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", [">.a", "a.>.b", "%3E.a"])
-def test_rest_stands_only_at_the_end(text: str) -> None:
-    with pytest.raises(TopicError, match="can only be the last segment"):
+def test_rest_wildcard_is_allowed_only_at_the_end(text: str) -> None:
+    with pytest.raises(TopicError, match="must be the last segment"):
         Patterns.parse([text])
 
 
@@ -99,7 +99,7 @@ def test_wildcard_is_a_segment_of_its_own(text: str) -> None:
         ("a.b", ["a.b"], ["aXb", "a.b.c", "A.b"]),
     ],
 )
-def test_star_is_one_segment_and_the_rest_one_or_more(pattern: str, matching: list[str], others: list[str]) -> None:
+def test_star_matches_one_segment_and_the_rest_wildcard_one_or_more(pattern: str, matching: list[str], others: list[str]) -> None:
     assert [topic for topic in matching + others if matches(pattern, topic)] == matching
 
 
@@ -108,7 +108,7 @@ def test_star_is_one_segment_and_the_rest_one_or_more(pattern: str, matching: li
     st.booleans(),
     st.lists(st.sampled_from("abc"), min_size=1, max_size=5),
 )
-def test_pattern_matches_what_its_definition_says(pattern: list[str], rest: bool, topic: list[str]) -> None:
+def test_pattern_matches_by_its_definition(pattern: list[str], rest: bool, topic: list[str]) -> None:
     pattern = [*pattern, ">"] if rest else pattern
     assert matches(".".join(pattern), ".".join(topic)) == by_definition(pattern, topic)
 
@@ -119,7 +119,7 @@ def test_name_is_a_pattern_that_matches_itself(name: str) -> None:
     assert matches(name, name)
 
 
-def test_several_patterns_match_what_one_of_them_does_in_any_order_and_number() -> None:
+def test_several_patterns_match_the_union_in_any_order_and_number() -> None:
     one, other = Patterns.parse(["b", "a.*", "b"]), Patterns.parse(["a.%2A", "b"])
     assert one == other
     assert hash(one) == hash(other)
@@ -129,7 +129,7 @@ def test_several_patterns_match_what_one_of_them_does_in_any_order_and_number() 
     assert [topic for topic in ("a", "b", "a.c", "b.c") if one.matcher().fullmatch(topic)] == ["b", "a.c"]
 
 
-def test_too_many_patterns_are_refused_and_of_several_the_wrong_one_is_named() -> None:
+def test_too_many_patterns_are_refused_and_the_invalid_one_of_several_is_named() -> None:
     with pytest.raises(TopicError, match="has 65 patterns, allowed are 64"):
         Patterns.parse([f"t{number}" for number in range(65)])
     with pytest.raises(TopicError, match="'b c' has 'b c'"):

@@ -1,4 +1,4 @@
-"""Requests that offer another protocol: they are answered as if they did not, their body read."""
+"""Requests that offer another protocol are answered as if they did not, and their body is read."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ def post(body: bytes, *, fields: bytes = H2C, chunked: bool = False) -> bytes:
 
 
 async def answers(producer: Producer, parts: Sequence[bytes]) -> bytes:
-    """All that comes back for what is sent in these parts, each on its own; the last of the requests must close the connection."""
+    """Return all answers to these parts, each sent on its own; the last of the requests must close the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", producer.port)
     async with asyncio.timeout(GUARD_SECONDS):
         for part in parts:
@@ -39,7 +39,7 @@ async def answers(producer: Producer, parts: Sequence[bytes]) -> bytes:
 
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("fields", [H2C, b"Connection: upgrade\r\nUpgrade: websocket\r\n", b"Upgrade: h2c\r\n"])
-async def test_body_is_read_and_the_next_request_behind_it(fields: bytes, chunked: bool) -> None:
+async def test_body_is_read_and_so_is_the_next_request(fields: bytes, chunked: bool) -> None:
     sent = post(BODY, fields=fields, chunked=chunked) + post(BODY, fields=fields, chunked=chunked) + NEXT
     async with serve(FAST) as producer:
         whole = await answers(producer, [sent])
