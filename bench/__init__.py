@@ -1,1 +1,1 @@
-"""Measures the gateway beside other proxies on this machine: `python -m bench` prints Markdown tables and judges nothing."""
+"""Measure the gateway beside other proxies on this machine: `python -m bench` prints Markdown tables without a verdict."""

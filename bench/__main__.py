@@ -1,9 +1,9 @@
-"""`python -m bench`: measures, prints Markdown tables on stdout and progress on stderr.
+"""`python -m bench`: measure, print Markdown tables on stdout and progress on stderr.
 
-Exits 0 whatever the figures are, 1 when a server that is installed could not be measured.
+The exit status is 0 whatever the figures are, and 1 when an installed server could not be measured.
 
-Only figures of one call compare, as ratios. A p50 of `paced` beyond some milliseconds says that others kept the machine busy: then events
-come in bursts, which makes each cheaper, and the servers look more alike than they are.
+Only figures of one run are comparable, as ratios. A p50 of `paced` above some milliseconds means that other programs kept the machine
+busy. Then events come in bursts, which makes each cheaper, and the servers look more alike than they are.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from .servers import SERVERS, python
 
 
 def workloads(streams: int) -> dict[str, Workload]:
-    """The workloads over sockets; `streams` is for the paced one."""
+    """Return the workloads over sockets; `streams` is for the paced one."""
     return {
         "paced": Workload(f"paced: {streams} streams × 20 events/s × 60 bytes, as language models send", streams, 60, rate=20),
         "flat": Workload("flat: 100 streams of 200-byte events, as fast as they go", 100, 200),
@@ -38,26 +38,28 @@ def workloads(streams: int) -> dict[str, Workload]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "python -m bench",
-        description="Measures the gateway beside the proxies and hubs that are installed, and the producer's topics.",
-        epilog="BENCH_PEERS names a folder with programs that are not on PATH; GATEWAY_PYTHON is the interpreter that runs the gateway.",
+        description="Measure the gateway beside the installed proxies and hubs, and the producer's topics.",
+        epilog="BENCH_PEERS names a directory with programs that are not on PATH; GATEWAY_PYTHON is the interpreter that runs the gateway.",
     )
     names = ("framer", "log", "topics", "resumable", *workloads(0), *fan_outs(None))
     servers = tuple(dict.fromkeys((*SERVERS, *HUBS)))
     parser.add_argument("what", nargs="*", metavar="WHAT", help=f"any of {', '.join(names)}; default all")
     parser.add_argument("--streams", type=int, help="streams of paced (default 300) and resumable (1000)")
-    parser.add_argument("--subscribers", type=int, help="subscribers of the workloads with one stream for all (default as they say)")
+    parser.add_argument(
+        "--subscribers", type=int, help="subscribers of the workloads with one stream for all (default: as in their titles)"
+    )
     parser.add_argument("--kept", type=int, default=10_000, help="streams that mode resumable keeps (default 10000)")
-    parser.add_argument("--events", type=int, default=1_000_000, help="events that are replayed, a tenth of a large log (default 1000000)")
+    parser.add_argument("--events", type=int, default=1_000_000, help="events to replay, a tenth of a large log (default 1000000)")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement (default 3)")
-    parser.add_argument("--repeat", type=int, default=3, help="measurements of each server, of which medians are shown (default 3)")
-    parser.add_argument("--servers", default=",".join(servers), help="of %(default)s (default all that are installed)")
+    parser.add_argument("--repeat", type=int, default=3, help="measurements of each server, whose medians are shown (default 3)")
+    parser.add_argument("--servers", default=",".join(servers), help="any of %(default)s (default: all installed ones)")
     arguments = parser.parse_args()
     arguments.what = arguments.what or names
     arguments.servers = arguments.servers.split(",")
     for got, allowed in ((arguments.what, names), (arguments.servers, servers)):
         unknown = [name for name in got if name not in allowed]
         if unknown:
-            parser.error(f"{unknown[0]!r} is none of {', '.join(allowed)}")
+            parser.error(f"must be one of {', '.join(allowed)}, got {unknown[0]!r}")
     if arguments.subscribers is not None and arguments.subscribers < 1:
         parser.error("--subscribers must be positive")
     if min(arguments.streams or 1, arguments.kept) < 1 or arguments.repeat < 1 or arguments.seconds <= 0 or arguments.events < 1000:
@@ -74,7 +76,7 @@ def _versions() -> str:
 
 
 def _machine() -> str:
-    """One line: when and where this was measured, and with what."""
+    """Return one line: when, where and with which versions this was measured."""
     models = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     pinning = "server on one CPU, origin and load on another" if measuring_cpus() else "one CPU for all, nothing pinned"
     cpu = f"{os.cpu_count()} × {models[0] if models else platform.machine()}"
@@ -82,11 +84,11 @@ def _machine() -> str:
 
 
 def main() -> None:
-    """Measures what the command line asks for."""
+    """Measure the workloads of the command line."""
     if not Path("/proc/self/schedstat").exists():
         raise SystemExit("bench: needs Linux with /proc and schedstat, by which CPU time is measured")
     arguments = _arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # an exception, so that all that runs is ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # an exception, so that all processes are ended
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     complete = True

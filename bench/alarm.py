@@ -1,4 +1,4 @@
-"""Calls at exact times. uvloop's timers know milliseconds only, and streams that are paced by them would send in bursts."""
+"""Call functions at exact times. uvloop's timers have a resolution of milliseconds, and streams paced by them would send in bursts."""
 
 import asyncio
 import ctypes
@@ -31,7 +31,7 @@ class Alarm:
         asyncio.get_running_loop().add_reader(self._fd, self._ring)
 
     def call_at(self, due_ns: int, function: Callable[[], None]) -> None:
-        """Has `function` called at `due_ns`, or as soon as may be when that is over. It cannot be taken back."""
+        """Call `function` at `due_ns`, or as soon as possible when that has passed. It cannot be cancelled."""
         self._number += 1
         call = (due_ns, self._number, function)
         heapq.heappush(self._calls, call)
@@ -39,7 +39,7 @@ class Alarm:
             self._set(due_ns)
 
     def _set(self, due_ns: int) -> None:
-        """Has the timer ring at `due_ns`, at once when that is over, never for 0."""
+        """Set the timer to `due_ns`, at once when that has passed, never for 0."""
         self._times.value_s, self._times.value_ns = divmod(due_ns, 1_000_000_000)
         if self._libc.timerfd_settime(self._fd, _TFD_TIMER_ABSTIME, self._reference, None) < 0:
             raise OSError(ctypes.get_errno(), "timerfd_settime failed")
@@ -49,4 +49,4 @@ class Alarm:
         now = time.monotonic_ns()
         while calls and calls[0][0] <= now:
             heapq.heappop(calls)[2]()
-        self._set(calls[0][0] if calls else 0)  # which also takes the ring back
+        self._set(calls[0][0] if calls else 0)  # 0 disarms the timer

@@ -1,7 +1,7 @@
-"""Sends the same numbered events to whoever asks: the upstream of the hubs that are measured and, with all subscribers on it, their floor.
+"""Send the same numbered events to all subscribers: the upstream of the measured hubs and, with all subscribers on it, their floor.
 
-Publishing begins with a request for `/begin`: `ahead` events as fast as they go, then `rate` events a second. To a hub that takes events by
-POST (`--post-to`) they are posted as well, one after the other.
+Publishing begins with a request for `/begin`: `ahead` events at full speed, then `rate` events a second. For a hub that takes events by
+POST (`--post-to`) they are also posted, one after the other.
 """
 
 import argparse
@@ -24,7 +24,7 @@ _MOST_BEHIND_NS = 1_000_000_000
 
 
 class Broadcast:
-    """Numbers the events and sends each to all who listen."""
+    """Numbers the events and sends each to all subscribers."""
 
     def __init__(self, rate: float, size: int, ahead: int) -> None:
         self._period_ns = round(1e9 / rate) if rate else 0
@@ -37,7 +37,7 @@ class Broadcast:
         self.poster: Poster | None = None
 
     def begin(self) -> None:
-        """Publishes from now on; called again it does nothing."""
+        """Start publishing; a second call does nothing."""
         if not self._begun:
             self._begun = True
             self._due_ns = time.monotonic_ns()
@@ -61,14 +61,14 @@ class Broadcast:
 
 
 class Connection(asyncio.Protocol):
-    """One subscriber. What it does not take is kept, without a limit: no history, no heartbeats, nothing but the writes."""
+    """One subscriber. Unread data is buffered without a limit: no history, no heartbeats, only the writes."""
 
     def __init__(self, broadcast: Broadcast) -> None:
         self._broadcast = broadcast
         self._head = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's transports do not inherit from it
         bound_buffer(self.transport, socket.SO_SNDBUF)
 
     def data_received(self, data: bytes) -> None:
@@ -86,7 +86,7 @@ class Connection(asyncio.Protocol):
 
 
 class Poster(asyncio.Protocol):
-    """Posts the data of events on one kept-alive connection; the next when the one before was answered."""
+    """Posts the data of events on one kept-alive connection, each when the previous one was answered."""
 
     def __init__(self, port: int, path: str) -> None:
         self._request = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: %d\r\n\r\n".encode()
@@ -98,7 +98,7 @@ class Poster(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def post(self, event: bytes) -> None:
-        """Posts the data of `event` when its turn has come."""
+        """Post the data of `event` when its turn comes."""
         data = event.partition(b"\ndata: ")[2].rstrip(b"\n")
         self._waiting.append(self._request % len(data) + data)
         self._next()
@@ -133,6 +133,6 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--rate", type=float, default=0, help="events per second; 0: none")
     parser.add_argument("--size", type=int, default=200, help="bytes of an event")
-    parser.add_argument("--ahead", type=int, default=0, help="events before them")
-    parser.add_argument("--post-to", default="", metavar="PORT/PATH", help="of a hub on this machine")
+    parser.add_argument("--ahead", type=int, default=0, help="events before these, at full speed")
+    parser.add_argument("--post-to", default="", metavar="PORT/PATH", help="port and path of a hub on this machine")
     uvloop.run(_serve(parser.parse_args()))

@@ -1,4 +1,4 @@
-"""Measures servers in turns and prints a table for each workload."""
+"""Measure servers in turns and print a table for each workload."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def compare_proxies(offered: Sequence[Workload], asked: Sequence[str], seconds: float, repeat: int) -> bool:
-    """Measures those of the servers that are asked for and installed; gives whether each could be measured."""
+    """Measure the requested servers that are installed. Return whether each could be measured."""
     names = _installed(asked, SERVERS, program)
     complete = True
     with run_origin() as origin_port:
@@ -32,7 +32,7 @@ def compare_proxies(offered: Sequence[Workload], asked: Sequence[str], seconds: 
 
 
 def compare_hubs(offered: Sequence[FanOut], asked: Sequence[str], seconds: float, repeat: int) -> bool:
-    """Does the same with the hubs."""
+    """Measure the requested hubs likewise."""
     names = _installed(asked, HUBS, hub_program)
     complete = True
     for workload in offered:
@@ -46,7 +46,7 @@ def compare_hubs(offered: Sequence[FanOut], asked: Sequence[str], seconds: float
 
 
 def measure_topics(events: int, repeat: int) -> None:
-    """Measures the producer's topics."""
+    """Measure the producer's topics."""
     measurements: dict[str, Callable[[], topics.TopicMeasurement]] = {
         "single events": lambda: topics.publish_singly(events // 100),
         "batches": lambda: topics.publish_batches(events // 1000),
@@ -61,7 +61,7 @@ def measure_topics(events: int, repeat: int) -> None:
 
 
 def _installed(asked: Sequence[str], known: Mapping[str, object], find: Callable[[str], str | None]) -> list[str]:
-    """Gives those of `asked` that can be measured here, and names those that are not installed."""
+    """Return those of `asked` that can be measured here, and print which are not installed."""
     names = [name for name in asked if name in known]
     installed = [name for name in names if find(name)]
     if missing := [name for name in names if name not in installed]:
@@ -70,7 +70,7 @@ def _installed(asked: Sequence[str], known: Mapping[str, object], find: Callable
 
 
 def _measure_all(title: str, names: Sequence[str], measure_one: Callable[[str], T], repeat: int) -> dict[str, list[T]]:
-    """Measures the servers in turns, so that what else the machine does meets all of them alike."""
+    """Measure the servers in turns, so that other load on the machine affects all of them alike."""
     results: dict[str, list[T]] = {name: [] for name in names}
     for turn in range(1, repeat + 1):
         for name in names:

@@ -1,6 +1,6 @@
-"""Thousands of subscribers in one process, on bare sockets, who check every event.
+"""Thousands of subscribers in one process, on bare sockets, that check every event.
 
-They all get the same bytes, so what one HTTP chunk holds is found out once.
+They all get the same bytes, so the content of an HTTP chunk is parsed once.
 """
 
 import re
@@ -23,22 +23,22 @@ _POLL_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What is in some bytes of body."""
+    """The content of some bytes of body."""
 
     first: int
     """Number of the first event, -1 when there is none."""
     last: int
     events: int
     id: str
-    """Of the last event."""
+    """ID of the last event."""
     sent_ns: tuple[int, ...]
     defects: Counter[str]
     rest: bytes
-    """An unfinished block."""
+    """The rest: an unfinished block."""
 
 
 def read_part(body: bytes) -> Part:
-    """Finds the events in `body`, which begins between two blocks."""
+    """Parse the events in `body`, which begins between two blocks."""
     at = 0
     first = last = -1
     id = b""
@@ -87,13 +87,13 @@ class Subscriber:
         self.request = request
         self.started_at = time.monotonic()
         self.begun_at = 0.0
-        """When the head came, 0.0 while it has not."""
+        """When the head came, 0.0 before that."""
         self.next = expected
         """Number of the next event, -1 when any may be the first."""
         self.events = 0
 
     def take(self, data: bytes) -> None:
-        """Takes what was read."""
+        """Process the bytes that were read."""
         if self._rest:
             data = self._rest + data
             self._rest = b""
@@ -140,7 +140,7 @@ class Subscriber:
 
 
 class Crowd:
-    """All subscribers and what they saw together."""
+    """All subscribers and their common results."""
 
     def __init__(self, port: int, path: str) -> None:
         self._port = port
@@ -152,15 +152,15 @@ class Crowd:
         self.defects: Counter[str] = Counter()
         self.events = 0
         self.latencies_ns: list[int] | None = None
-        """Of the events of those in `timed`; None: not now."""
+        """Latencies of the subscribers in `timed`; None while not measured."""
         self.timed: set[Subscriber] | None = None
-        """They are read from before all others, whose bulk would else make them look late. None: all."""
+        """The subscribers that are read first, because the bulk of the others would delay them. None: all."""
         self.witness: Subscriber | None = None
         self.ids: dict[int, str] = {}
-        """By number, of those events after which the witness had something to read at some time."""
+        """IDs by number, of the events after which the witness had something to read."""
 
     def open(self, last_event_id: str = "", expected: int = -1) -> Subscriber:
-        """Begins to connect a subscriber, who goes on after event `last_event_id` and then gets event number `expected` first."""
+        """Start to connect a subscriber that resumes after event `last_event_id` and then expects event number `expected`."""
         resume = f"Last-Event-ID: {last_event_id}\r\n" if last_event_id else ""
         request = f"GET {self._path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nAccept: text/event-stream\r\n{resume}\r\n"
         connection = socket.socket()
@@ -172,7 +172,7 @@ class Crowd:
         return subscriber
 
     def open_many(self, count: int, last_event_id: str = "", expected: int = -1, *, seconds: float = 60) -> list[Subscriber]:
-        """Connects `count` subscribers, some hundred at a time, until each has its head, or `seconds` are over."""
+        """Connect `count` subscribers, some hundred at a time, until each has its head, or `seconds` have passed."""
         opened: list[Subscriber] = []
         waiting: set[Subscriber] = set()
 
@@ -189,7 +189,7 @@ class Crowd:
         return opened
 
     def run(self, done: Callable[[], bool], seconds: float) -> bool:
-        """Reads what comes until `done`, which is asked once in a while, or `seconds` are over; gives whether it was done."""
+        """Read until `done`, which is called now and then, or `seconds` have passed. Return whether it was done."""
         end = time.monotonic() + seconds
         while not done():
             if (now := time.monotonic()) >= end:
@@ -202,7 +202,7 @@ class Crowd:
         return True
 
     def time_alone(self, subscribers: list[Subscriber]) -> None:
-        """From now on only these are `timed`."""
+        """Measure only these subscribers from now on."""
         self.timed = set(subscribers)
         self._epoll.register(self._first.fileno(), select.EPOLLIN)
         for subscriber in subscribers:
@@ -240,7 +240,7 @@ class Crowd:
         subscriber.connection.close()
 
     def read(self, body: bytes) -> Part:
-        """Gives what is in `body`."""
+        """Return the parsed content of `body`."""
         part = self._known.get(body)
         if part is None:
             if len(self._known) >= _MOST_KNOWN:
@@ -249,7 +249,7 @@ class Crowd:
         return part
 
     def taken(self, subscriber: Subscriber, part: Part) -> None:
-        """Is told by each subscriber what it got."""
+        """Record the events that a subscriber got."""
         self.events += part.events
         if subscriber is self.witness:
             self.ids[part.last] = part.id
@@ -261,7 +261,7 @@ class Crowd:
         return iter(self._by_fd.values())
 
     def close(self) -> None:
-        """Leaves, all at once."""
+        """Disconnect all at once."""
         for subscriber in self._by_fd.values():
             subscriber.connection.close()
         self._by_fd.clear()

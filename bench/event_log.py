@@ -1,4 +1,4 @@
-"""Measures the event log by itself: appending, reading much, and the first read at any depth of a large log."""
+"""Measure the event log by itself: appending, bulk reads, and the first read at any depth of a large log."""
 
 import asyncio
 import contextlib
@@ -21,14 +21,14 @@ from .tables import table
 BLOCK = encode('{"sensor": "hall-3", "celsius": 21.5, "humidity": 0.43, "at": "2026-03-01T12:00:00Z"}', type="reading")
 SHALLOW = 1_000
 DEPTH = 10
-"""How many times as many events as are read the large log has."""
+"""The size of the large log, as a multiple of the events that are read."""
 _TOPICS = 2_000
 _CHOICES = (None, 1, 64, 1000)
-"""How many topics are asked for; None: all."""
+"""The numbers of topics to read; None: all."""
 
 
 def report(repeat: int, *, events: int = 1_000_000, directory: Path | None = None) -> str:
-    """Gives the tables; `events` are read. Takes about two gigabytes per million below `directory`, which are removed, and some minutes."""
+    """Return the tables; `events` are read. Takes minutes, and temporarily two gigabytes per million events in `directory`."""
     with tempfile.TemporaryDirectory(prefix="bench-event-log-", dir=directory) as room:
         throughput = uvloop.run(_measure_throughput(Path(room), repeat, events))
         depth = uvloop.run(_measure_depth(Path(room), repeat, DEPTH * events))
@@ -97,7 +97,7 @@ def _describe(topics: int | None) -> str:
 
 
 async def _first_read(log: SqliteEventLog, topics: int | None, repeat: int) -> float:
-    """Milliseconds of the slowest of some reads at the begin, in the middle and at the end, each the first there."""
+    """Return the milliseconds of the slowest of some reads at the beginning, in the middle and at the end, each the first there."""
     names = None if topics is None else [f"topic.{number}" for number in range(topics)]
     slowest = 0.0
     for place in (0, log.last // 2, log.last - log.last // 20):
@@ -109,7 +109,7 @@ async def _first_read(log: SqliteEventLog, topics: int | None, repeat: int) -> f
 
 
 async def _make(directory: Path, count: int) -> None:
-    """Fills an empty log by SQL alone; appending so many would take longer than all measurements."""
+    """Fill an empty log by SQL alone, because appending that many events would take longer than all measurements."""
     async with await SqliteEventLog.open(directory) as log:
         epoch = log.epoch
     with contextlib.closing(connect(directory / FILE)) as connection:

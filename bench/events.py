@@ -1,4 +1,4 @@
-"""The events of the measurements: they say themselves whether one is missing, late or damaged.
+"""The events of the measurements: each shows whether one is missing, late or damaged.
 
 data: <number, 10 digits> <time of sending, CLOCK_MONOTONIC in ns, 20 digits, 0 when it has none> <filler>
 """
@@ -9,7 +9,7 @@ import socket
 import time
 
 SMALLEST = 40
-"""Bytes of an event without filler, its blank line included."""
+"""Bytes of an event without filler, including its blank line."""
 _BLANK_LINE = b"\n\n"
 _FILLER = b"abcdefghijklmnopqrstuvwxyz0123456789"
 _LONG_FILLER = _FILLER * 128
@@ -17,9 +17,9 @@ _SOCKET_BUFFER_BYTES = 128 * 1024
 
 
 def bound_buffer(transport: asyncio.Transport, option: int) -> None:
-    """Keeps the kernel's buffer (`option` is SO_SNDBUF or SO_RCVBUF) from growing to megabytes.
+    """Keep the kernel's buffer (`option` is SO_SNDBUF or SO_RCVBUF) from growing to megabytes.
 
-    Flat-out streams would fill them, and read seconds late what was sent long ago; and uvloop reads on while there is something to read.
+    Flat-out streams would fill it and be read seconds late; and uvloop reads as long as there is something to read.
     """
     connection: socket.socket = transport.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BUFFER_BYTES)
@@ -27,9 +27,9 @@ def bound_buffer(transport: asyncio.Transport, option: int) -> None:
 
 @functools.cache
 def _template(size: int) -> bytes:
-    """An event of `size` bytes less its blank line, with `%` places for number and time."""
+    """Return an event of `size` bytes without its blank line, with `%` placeholders for number and time."""
     if size < SMALLEST:
-        raise ValueError(f"events of {size} bytes asked for, the smallest has {SMALLEST}")
+        raise ValueError(f"size must be at least {SMALLEST} bytes, got {size}")
     length = size - SMALLEST
     return b"data: %010d %020d " + (_FILLER * (length // len(_FILLER) + 1))[:length]
 
@@ -40,23 +40,23 @@ def _chunk_template(size: int) -> bytes:
 
 
 def render(number: int, size: int) -> bytes:
-    """Gives event `number`, `size` bytes long, sent now."""
+    """Return event `number`, `size` bytes long, sent now."""
     return _template(size) % (number, time.monotonic_ns()) + _BLANK_LINE
 
 
 def render_with_id(number: int, size: int) -> bytes:
-    """Gives event `number` with its number as ID, `size` bytes long, sent now."""
+    """Return event `number` with its number as ID, `size` bytes long, sent now."""
     id = b"id: %d\n" % number
     return id + render(number, size - len(id))
 
 
 def filler() -> bytes:
-    """Gives what the filler of an event of up to some thousand bytes begins with."""
+    """Return the prefix of any filler up to some thousand bytes."""
     return _LONG_FILLER
 
 
 def render_chunks(first: int, count: int, size: int) -> bytes:
-    """Gives `count` events from number `first`, each an HTTP chunk of its own; only the first says when it was sent."""
+    """Return `count` events from number `first`, each an HTTP chunk of its own; only the first has a time of sending."""
     return _chunk_template(size) % (first, time.monotonic_ns()) + _render_rest(first + 1, count - 1, size)
 
 
@@ -67,8 +67,8 @@ def _render_rest(first: int, count: int, size: int) -> bytes:
 
 
 class Checker:
-    """Checks the body of one response: events of `size` bytes, numbered from 0. Heartbeats (`:` lines) between them are no fault,
-    nor are IDs behind their data."""
+    """Check the body of one response: events of `size` bytes, numbered from 0. Heartbeats (`:` lines) between them are no fault,
+    nor are IDs after their data."""
 
     def __init__(self, size: int) -> None:
         self._unstamped = _template(size).replace(b"%020d", b"0" * 20)
@@ -83,11 +83,11 @@ class Checker:
 
     @property
     def within_event(self) -> bool:
-        """Whether what came so far ends within an event."""
+        """Whether the bytes so far end within an event."""
         return bool(self._rest.removeprefix(b":\n"))
 
     def feed(self, body: bytes) -> list[int]:
-        """Takes body bytes, cut anywhere; gives the times of sending that the events in them tell."""
+        """Check body bytes, cut anywhere. Return the times of sending of the events in them."""
         blocks = (self._rest + body).split(_BLANK_LINE)
         self._rest = blocks.pop()
         times = []
@@ -101,7 +101,7 @@ class Checker:
         return times
 
     def _check(self, block: bytes) -> int:
-        """Gives the time of sending, 0 when it has none or the event is damaged."""
+        """Return the time of sending, 0 when it has none or the event is damaged."""
         number, sent = block[6:16], block[17:37]
         well_formed = block[:6] == b"data: " and block[16:17] == block[37:38] == b" " and number.isdigit() and sent.isdigit()
         if len(block) != self._length or block[38:] != self._filler or not well_formed:

@@ -1,4 +1,4 @@
-"""Fan-out: one stream, many subscribers. Measures one hub at a time, and writes the results as Markdown."""
+"""Fan-out: one stream, many subscribers. Measure one hub at a time, and write the results as Markdown."""
 
 import math
 import statistics
@@ -19,23 +19,23 @@ from .tables import number, table
 
 _WARM_UP_SECONDS = 1.0
 _LOAD_SECONDS = 400.0
-"""What a load may take beyond the time that it measures."""
+"""The most seconds that a load may take beyond the time that it measures."""
 
 
 @dataclass(frozen=True, slots=True)
 class FanOut:
-    """What is asked of a hub."""
+    """The load on a hub."""
 
     title: str
     subscribers: int
     rate: float
     """Events per second; 0: none."""
     size: int = 200
-    """Bytes of an event, about."""
+    """Approximate bytes of an event."""
     seconds: float = 0.0
-    """Length of the measurement; 0: as the command line says."""
+    """Length of the measurement; 0: as on the command line."""
     behind: int = 0
-    """With it the subscribers come back so many events behind, while `live` others listen."""
+    """If set, the subscribers resume this number of events behind, while `live` others listen."""
     live: int = 0
     once: bool = False
     """Whether one measurement is enough."""
@@ -55,30 +55,30 @@ FAN_OUTS = {
 
 @dataclass(frozen=True, slots=True)
 class Fanned:
-    """What one hub did in one measurement."""
+    """The results of one hub in one measurement."""
 
     deliveries_per_second: float
     cpu_us_per_delivery: float
     user_share: float
     kb_per_subscriber: float
-    """Memory while they listen above that of the idle server."""
+    """Memory per subscriber above that of the idle server."""
     left_ratio: float
-    """Memory after they have left to that of the idle server."""
+    """Memory after they have left, relative to that of the idle server."""
     served_seconds: float
     """From the first connection attempt until all had the head of their response."""
     seconds: float
-    """What was measured; with a storm, until all have caught up."""
+    """Length of the measurement; in a storm, until all have caught up."""
     load_share: float
-    """CPU of the load, 0 to 1: near 1 it was the limit."""
+    """CPU of the load, 0 to 1: near 1 the load was the limit."""
     p50_ms: float | None
     p99_ms: float | None
     calm_p99_ms: float | None
-    """Of those who listen, before the storm."""
+    """p99 of the live subscribers, before the storm."""
     defects: Counter[str]
 
 
 def fan_outs(subscribers: int | None) -> dict[str, FanOut]:
-    """The workloads, with so many subscribers in place of their own number."""
+    """Return the workloads, with `subscribers` in place of their own number."""
     if subscribers is None:
         return FAN_OUTS
     return {
@@ -90,12 +90,12 @@ def fan_outs(subscribers: int | None) -> dict[str, FanOut]:
 
 
 def able(name: str, workload: FanOut) -> bool:
-    """Tells whether hub `name` can do it at all."""
+    """Whether hub `name` supports the workload."""
     return HUBS[name].resumes or not workload.behind
 
 
 def measure_fan_out(name: str, workload: FanOut, seconds: float) -> Fanned:
-    """Starts hub `name` and measures it. Raises MeasurementError."""
+    """Start hub `name` and measure it. Raises MeasurementError."""
     path = hub_program(name)
     if path is None:
         raise MeasurementError(f"{name} is not installed")
@@ -126,7 +126,7 @@ def measure_fan_out(name: str, workload: FanOut, seconds: float) -> Fanned:
 
 @contextmanager
 def _run_hub(name: str, path: str, hub: Hub, place: Place, events: list[str]) -> Iterator[Running]:
-    """Runs a hub and what publishes to it, on CPUs of their own."""
+    """Run a hub and its publisher, on CPUs of their own."""
     cpus = measuring_cpus() or (None, None)
     launch: Launch = hub.launch(place, events)
     broadcast = [sys.executable, "-m", "bench.broadcast", "--port", str(place.upstream_port), *events]
@@ -166,7 +166,7 @@ def _evaluate(workload: FanOut, idle_pss_kb: int, seen: dict[str, Any]) -> Fanne
 
 
 def fan_out_table(workload: FanOut, results: Mapping[str, Sequence[Fanned]]) -> str:
-    """Gives the medians of each hub's measurements, beside those of the floor or, without it, of the first hub."""
+    """Return the medians of each hub's measurements, relative to those of the floor or, without it, of the first hub."""
     reference = "floor" if results.get("floor") else next((name for name, runs in results.items() if runs), "")
     medians = {name: statistics.median(run.cpu_us_per_delivery for run in runs) for name, runs in results.items() if runs}
     head = ["hub", "CPU µs/delivery", f"× {reference}", "user share", "KB/subscriber", "memory after ×", "all served s"]

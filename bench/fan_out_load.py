@@ -1,6 +1,6 @@
-"""Subscribes many times to one stream of the server under test and checks every event; prints what it saw and what the server used as JSON.
+"""Subscribe many times to one stream of the server under test and check every event; print the results and the server's usage as JSON.
 
-With `--behind`, `--subscribers` of them come back that many events behind, while `--live` others listen.
+With `--behind`, `--subscribers` of them resume that many events behind, while `--live` others listen.
 """
 
 import argparse
@@ -19,11 +19,11 @@ _STORM_SECONDS = 120.0
 _LEFT_SECONDS = 15.0
 _QUIET_SECONDS = 2.0
 _QUIET_SHARE = 0.01
-"""Of a CPU: who uses less has done."""
+"""The share of a CPU below which a server counts as idle."""
 
 
 def percentiles(nanoseconds: list[int]) -> dict[str, float]:
-    """Median and 99th percentile in milliseconds; none of nothing."""
+    """Return median and 99th percentile in milliseconds; an empty dict for no values."""
     ordered = sorted(nanoseconds)
     return {f"p{part}": ordered[len(ordered) * part // 100] / 1e6 for part in (50, 99)} if ordered else {}
 
@@ -37,7 +37,7 @@ def _never() -> bool:
 
 
 def _steady(crowd: Crowd, options: argparse.Namespace) -> dict[str, object]:
-    """All subscribe, listen for a while, and leave."""
+    """Subscribe all, listen for a while, and disconnect."""
     _begin(options.begin_port)
     begun = time.monotonic()
     subscribers = crowd.open_many(options.subscribers, seconds=_SERVED_SECONDS)
@@ -63,9 +63,9 @@ def _steady(crowd: Crowd, options: argparse.Namespace) -> dict[str, object]:
 
 
 def _memory_after_leaving(server_pid: int, seconds: float) -> int:
-    """Gives the server's memory when it has done with all who left: when it uses next to no CPU, or after some seconds.
+    """Return the server's memory when it has cleaned up after all subscribers: when it uses almost no CPU, or after some seconds.
 
-    A measurement of less than 3 `seconds` waits for a shorter time in the same proportion.
+    A measurement of less than 3 `seconds` waits for a proportionally shorter time.
     """
     share = min(seconds / 3, 1.0)
     end = time.monotonic() + share * _LEFT_SECONDS
@@ -82,7 +82,7 @@ def _memory_after_leaving(server_pid: int, seconds: float) -> int:
 
 
 def _storm(crowd: Crowd, options: argparse.Namespace) -> dict[str, object]:
-    """Some listen; then many come back, far behind."""
+    """Let some listen, then reconnect many that are far behind."""
     [witness] = crowd.open_many(1)
     crowd.witness = witness
     _begin(options.begin_port)
@@ -116,7 +116,7 @@ def _storm(crowd: Crowd, options: argparse.Namespace) -> dict[str, object]:
 
 
 def _begin(port: int) -> None:
-    """Lets publishing begin."""
+    """Start publishing."""
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
         connection.request("GET", "/begin")
         connection.getresponse().read()
@@ -126,12 +126,10 @@ def _main() -> None:
     parser = argparse.ArgumentParser("python -m bench.fan_out_load", description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--path", required=True)
-    parser.add_argument("--begin-port", type=int, required=True, help="of bench.broadcast")
+    parser.add_argument("--begin-port", type=int, required=True, help="port of bench.broadcast")
     parser.add_argument("--subscribers", type=int, required=True)
-    parser.add_argument("--behind", type=int, default=0, help="events")
-    parser.add_argument(
-        "--ahead", type=int, default=0, help="events that bench.broadcast publishes as fast as they go; more than are behind"
-    )
+    parser.add_argument("--behind", type=int, default=0, help="events that they are behind")
+    parser.add_argument("--ahead", type=int, default=0, help="events that bench.broadcast publishes at full speed; more than --behind")
     parser.add_argument("--live", type=int, default=0)
     parser.add_argument("--warm-up", type=float, required=True, help="seconds")
     parser.add_argument("--seconds", type=float, required=True)

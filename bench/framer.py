@@ -17,7 +17,7 @@ _LINE_ENDS = {"LF": ["\n"], "CRLF": ["\r\n"], "mixed LF, CRLF and CR": ["\n", "\
 
 
 def report(repeat: int) -> str:
-    """Measures everything `repeat` times and gives the medians as a Markdown table."""
+    """Measure everything `repeat` times and return the medians as a Markdown table."""
     rows = []
     for name, ends in _LINE_ENDS.items():
         chunks = _cut(_events(ends), _CHUNK_BYTES)
@@ -35,7 +35,7 @@ def report(repeat: int) -> str:
 
 
 def _events(ends: list[str]) -> bytes:
-    """Events of `_EVENT_BYTES` with a data line and an ID, whose line ends take turns."""
+    """Return events of `_EVENT_BYTES` with a data line and an ID, whose line ends alternate."""
     turns = itertools.cycle(ends)
     events = []
     for number in range(_TOTAL_BYTES // _EVENT_BYTES):

@@ -1,4 +1,4 @@
-"""What brings one stream to many subscribers: how to find, configure and start each, with one worker."""
+"""The hubs, which bring one stream to many subscribers: how to find, configure and start each, with one worker."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ _NCHAN_MODULES = ("/usr/lib/nginx/modules/ngx_nchan_module.so", "/usr/share/ngin
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """One of them."""
+    """One hub."""
 
     launch: Callable[[Place, list[str]], Launch]
-    """Gives what it is started with; the second argument is what `bench.broadcast` was told about the events."""
+    """A function that returns how to start it; its second argument is `bench.broadcast`'s options for the events."""
     path: str = "/events"
-    """Where it is subscribed to."""
+    """The path to subscribe to."""
     post_path: str = ""
-    """Where it takes events by POST; empty: it follows the broadcast by itself."""
+    """The path that takes events by POST; empty: the hub follows the broadcast by itself."""
     resumes: bool = True
     """Whether it has a history."""
 
@@ -54,12 +54,12 @@ HUBS = {
 
 
 def nchan_module() -> str | None:
-    """The path of nginx's module nchan, None when it is not installed."""
+    """Return the path of nginx's module nchan, None when it is not installed."""
     return next((path for path in _NCHAN_MODULES if Path(path).exists()), None)
 
 
 def hub_program(name: str) -> str | None:
-    """The path of what runs hub `name`; None when it is not installed."""
+    """Return the path of the program of hub `name`, None when it is not installed."""
     if name == "nchan":
         return find_program("nginx") if nchan_module() else None
     return python()

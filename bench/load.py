@@ -1,4 +1,4 @@
-"""Reads event streams through the server under test and checks every event; prints what it saw and what the server used as JSON."""
+"""Read event streams through the server under test and check every event; print the results and the server's usage as JSON."""
 
 import argparse
 import asyncio
@@ -17,12 +17,12 @@ from .process_tree import Usage, usage
 
 _BODY = b'{"stream": true, "messages": [{"role": "user", "content": "hello"}]}'
 _OPEN_SECONDS = 20
-"""How long it may take until each stream has begun."""
+"""The most seconds until each stream has begun."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What all connections saw together."""
+    """The common results of all connections."""
 
     latencies_ns: list[int] = field(default_factory=list)
     requests: int = 0
@@ -32,7 +32,7 @@ class Tally:
 
 
 class Stream(asyncio.Protocol):
-    """One connection: sends the request, and again when `count` says that responses end."""
+    """One connection: it sends the request, and sends it again if responses end (`count`)."""
 
     def __init__(self, request: bytes, size: int, count: int, tally: Tally) -> None:
         self._request = request
@@ -47,15 +47,15 @@ class Stream(asyncio.Protocol):
 
     @property
     def events(self) -> int:
-        """Events of this connection, those of earlier responses too."""
+        """The events of this connection, those of earlier responses included."""
         return self.events_before + self._checker.events
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's transports do not inherit from it
         bound_buffer(self.transport, socket.SO_RCVBUF)
 
     def send_request(self) -> None:
-        """Asks for a response, which may come only after the one before is complete."""
+        """Request a response, after the previous one is complete."""
         self._parser = httptools.HttpResponseParser(self)
         self._complete = False
         self._asked = time.monotonic_ns()
@@ -72,13 +72,13 @@ class Stream(asyncio.Protocol):
             self.send_request()
 
     def on_headers_complete(self) -> None:
-        """httptools: the head is here. What is not 200 has no events to check."""
+        """Handle httptools' end of the head. A response other than 200 has no events to check."""
         self._refused = self._parser.get_status_code() != 200
         if self._refused:
             self._tally.defects[f"status {self._parser.get_status_code()}"] += 1
 
     def on_body(self, body: bytes) -> None:
-        """httptools: body bytes, the HTTP chunking undone."""
+        """Handle httptools' body bytes, without the HTTP chunking."""
         if self._refused:
             return
         sent = self._checker.feed(body)
@@ -89,7 +89,7 @@ class Stream(asyncio.Protocol):
             self.begun.set_result(None)
 
     def on_message_complete(self) -> None:
-        """httptools: the response is complete."""
+        """Handle httptools' end of the response."""
         self._complete = True
         self._tally.requests += 1
         self._tally.request_ns.append(time.monotonic_ns() - self._asked)
@@ -116,7 +116,7 @@ class Stream(asyncio.Protocol):
             self._tally.defects["half"] += 1
 
     def close(self) -> None:
-        """Ends it in the middle and counts what was wrong until now."""
+        """End the connection in the middle, and count its defects."""
         if not self._complete:
             self._report()
         self.transport.abort()
@@ -133,7 +133,7 @@ class Reading:
 
     @classmethod
     def take(cls, streams: list[Stream], tally: Tally, server_pid: int) -> "Reading":
-        """Reads all counters."""
+        """Read all counters."""
         return cls(time.monotonic(), sum(stream.events for stream in streams), tally.requests, usage(server_pid))
 
 
@@ -159,7 +159,7 @@ def _request(port: int, path: str, post: bool) -> bytes:
 
 
 def _percentiles(nanoseconds: list[int]) -> dict[str, float]:
-    """Median and 99th percentile in milliseconds; none of nothing."""
+    """Return median and 99th percentile in milliseconds; an empty dict for no values."""
     ordered = sorted(nanoseconds)
     return {f"p{part}": ordered[len(ordered) * part // 100] / 1e6 for part in (50, 99)} if ordered else {}
 
@@ -194,7 +194,7 @@ if __name__ == "__main__":
     parser.add_argument("--path", required=True)
     parser.add_argument("--streams", type=int, required=True)
     parser.add_argument("--size", type=int, required=True, help="bytes of an event")
-    parser.add_argument("--count", type=int, default=0, help="events of a response; then requests are POST and follow one another")
+    parser.add_argument("--count", type=int, default=0, help="events of a response; requests are then POST, one after the other")
     parser.add_argument("--warm-up", type=float, required=True, help="seconds")
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--server-pid", type=int, required=True)

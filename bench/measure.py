@@ -1,4 +1,4 @@
-"""One measurement: a fresh server, a load upon it, what it used. Everything that is started here is ended here."""
+"""One measurement: a fresh server, a load on it, and its usage. Everything that is started here is ended here."""
 
 import http.client
 import json
@@ -20,16 +20,16 @@ from .servers import REPOSITORY, SERVERS, Launch, Place, environment, program
 
 _START_SECONDS = 20
 _LOAD_SECONDS = 90
-"""What a load may take beyond its warm-up and duration before it is given up."""
+"""The most seconds that a load may take beyond its warm-up and duration."""
 
 
 class MeasurementError(Exception):
-    """A process did not start or did not finish; the message says which and what it wrote last."""
+    """A process did not start or did not finish; the message names it and its last line of output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What is asked of a server."""
+    """The load on a server."""
 
     title: str
     streams: int
@@ -38,33 +38,33 @@ class Workload:
     rate: float = 0
     """Events per second and stream; 0: flat out."""
     count: int = 0
-    """Events of one response; 0: it does not end. With it requests are what is counted."""
+    """Events of one response; 0: it does not end. Otherwise requests are counted."""
     cut: int = 0
     """Seed for chunks and writes that end at random bytes; 0: they end with events."""
 
     @property
     def path(self) -> str:
-        """The target that makes the origin send this."""
+        """The target that makes the origin send this workload."""
         return f"/events?rate={self.rate:g}&size={self.size}&count={self.count}&cut={self.cut}"
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What one server did in one measurement. The unit is an event, or a request where responses end."""
+    """The results of one server in one measurement. The unit is an event, or a request where responses end."""
 
     units_per_second: float
     cpu_us_per_unit: float
     user_share: float
-    """Of the CPU time, 0 to 1."""
+    """Share of the CPU time, 0 to 1."""
     kb_per_stream: float
-    """Memory at the end above that of the idle server."""
+    """Memory per stream at the end above that of the idle server."""
     p50_ms: float | None
     p99_ms: float | None
     defects: Counter[str]
 
 
 def free_ports(count: int) -> list[int]:
-    """Gives ports on which nobody listens, below those that the kernel gives to outgoing connections."""
+    """Return ports without a listener, below those that the kernel gives to outgoing connections."""
     found: list[int] = []
     for port in random.sample(range(20_000, 32_000), 1000):
         with closing(socket.socket()) as listener:
@@ -78,7 +78,7 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def run_origin() -> Iterator[int]:
-    """Runs the origin and gives its port."""
+    """Run the origin and yield its port."""
     [port] = free_ports(1)
     cpus = measuring_cpus()
     with run_process([sys.executable, "-m", "bench.origin", "--port", str(port)], environment(), cpus[1] if cpus else None) as process:
@@ -89,7 +89,7 @@ def run_origin() -> Iterator[int]:
 def measure(
     name: str, workload: Workload, origin_port: int, warm_up: float, seconds: float, start: Callable[[Place], Launch] | None = None
 ) -> Measurement:
-    """Starts server `name` (as `start` says, else as usual) in front of the origin and measures it for `seconds` after `warm_up` seconds.
+    """Start server `name` (by `start` if given) in front of the origin and measure it for `seconds` after `warm_up` seconds.
     Raises MeasurementError."""
     path = program(name)
     if path is None:
@@ -107,13 +107,13 @@ def measure(
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A process and what it writes."""
+    """A process and its output."""
 
     process: subprocess.Popen[bytes]
     output: IO[bytes]
 
     def last_words(self) -> str:
-        """Gives the last line that it wrote."""
+        """Return the last line of its output."""
         self.output.seek(0)
         lines = self.output.read().decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else "nothing"
@@ -121,7 +121,7 @@ class Running:
 
 @contextmanager
 def run_process(command: list[str], environ: dict[str, str], cpu: int | None) -> Iterator[Running]:
-    """Runs `command` on `cpu`; its output goes to a file, because logging is part of what a server does."""
+    """Run `command` on `cpu`; its output goes to a file, because logging is part of a server's work."""
     with tempfile.TemporaryFile() as output:
         with pinned(cpu):
             process = subprocess.Popen(
@@ -134,7 +134,7 @@ def run_process(command: list[str], environ: dict[str, str], cpu: int | None) ->
 
 
 def wait_for_answer(name: str, port: int, running: Running, path: str = "/events?count=1", *, whole: bool = True) -> None:
-    """Returns when a `whole` response has come through the server, which has loaded by then what it loads late; else when a head has."""
+    """Return when the server has answered: with `whole` after a complete response, so that it has loaded everything; else after a head."""
     deadline = time.monotonic() + _START_SECONDS
     while True:
         status = running.process.poll()
@@ -168,7 +168,7 @@ def _load(workload: Workload, port: int, server_pid: int, warm_up: float, second
 
 
 def run_load(module: str, options: dict[str, object], most_seconds: float) -> dict[str, Any]:
-    """Runs a load with these options, beside the server's CPU, and gives what it printed. Raises MeasurementError."""
+    """Run a load with these options, beside the server's CPU, and return its output. Raises MeasurementError."""
     command = [sys.executable, "-m", module, *(f"--{name}={value}" for name, value in options.items())]
     cpus = measuring_cpus()
     try:

@@ -1,4 +1,4 @@
-"""What is written first: aiohttp on both sides, each chunk read and its write awaited. Takes the upstream's port and its own."""
+"""The naive proxy: aiohttp on both sides, each chunk read and its write awaited. Its arguments are the upstream's port and its own."""
 
 import sys
 from collections.abc import AsyncIterator

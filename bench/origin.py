@@ -1,8 +1,8 @@
-"""Where the measured event streams begin: an HTTP/1.1 server that sends numbered events, as its request's query says.
+"""The origin of the measured event streams: an HTTP/1.1 server that sends numbered events, as the request's query says.
 
 rate=20     events per second; without it as many as the connection takes
 size=200    bytes of an event
-count=50    ends the response after so many events, and keeps the connection; without it the stream never ends
+count=50    ends the response after this number of events, and keeps the connection; without it the stream never ends
 cut=7       HTTP chunks and writes end at random bytes, with this seed; needs a rate
 """
 
@@ -27,7 +27,7 @@ _END = b"0\r\n\r\n"
 _BATCH = 64
 """Events of one write when flat out."""
 _BATCHES_PER_TURN = 8
-"""Writes after which a flat-out stream lets others have the loop."""
+"""Writes after which a flat-out stream yields the loop to others."""
 
 _MOST_BEHIND_NS = 1_000_000_000
 """A paced stream that is later than this skips events."""
@@ -35,7 +35,7 @@ _MOST_BEHIND_NS = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What one request asks for."""
+    """The parameters of one request."""
 
     rate: float
     size: int
@@ -44,7 +44,7 @@ class Order:
 
     @classmethod
     def read(cls, url: bytes) -> "Order":
-        """Reads the query of `url`."""
+        """Parse the query of `url`."""
         query = {name: values[-1] for name, values in parse_qs(urlsplit(url.decode()).query).items()}
         return cls(float(query.get("rate", 0)), int(query.get("size", 200)), int(query.get("count", 0)), int(query.get("cut", 0)))
 
@@ -62,16 +62,16 @@ class FlatStream:
         self._turn: asyncio.Handle | None = None
 
     def start(self) -> None:
-        """Sends the first events."""
+        """Send the first events."""
         self._send()
 
     def resume(self) -> None:
-        """Goes on after the transport has drained."""
+        """Continue after the transport has drained."""
         self.paused = False
         self._send()
 
     def stop(self) -> None:
-        """Sends nothing more."""
+        """Stop sending."""
         if self._turn is not None:
             self._turn.cancel()
 
@@ -91,7 +91,7 @@ class FlatStream:
 
 
 class PacedStream:
-    """Sends `rate` events per second. Streams start at random places of the period, so that they do not beat in step."""
+    """Sends `rate` events per second. Streams start at random moments of the period, so that they do not send in step."""
 
     def __init__(self, transport: asyncio.WriteTransport, order: Order, alarm: Alarm, on_end: Callable[[], None]) -> None:
         self._transport = transport
@@ -104,16 +104,16 @@ class PacedStream:
         self.paused = False
 
     def start(self) -> None:
-        """Has the first event sent."""
+        """Schedule the first event."""
         self._due_ns = time.monotonic_ns() + random.randrange(self._period_ns)
         self._alarm.call_at(self._due_ns, self._send)
 
     def resume(self) -> None:
-        """Goes on after the transport has drained."""
+        """Continue after the transport has drained."""
         self.paused = False
 
     def stop(self) -> None:
-        """Sends nothing more."""
+        """Stop sending."""
         self._stopped = True
 
     def _send(self) -> None:
@@ -136,7 +136,7 @@ class PacedStream:
 
 
 class CutStream(PacedStream):
-    """Paced, with HTTP chunks and writes that end at random bytes: what is left over goes with a later event."""
+    """Paced, with HTTP chunks and writes that end at random bytes: the rest goes with a later event."""
 
     def __init__(self, transport: asyncio.WriteTransport, order: Order, alarm: Alarm, on_end: Callable[[], None]) -> None:
         super().__init__(transport, order, alarm, on_end)
@@ -158,7 +158,7 @@ class CutStream(PacedStream):
 
 
 class Connection(asyncio.Protocol):
-    """One connection, any number of requests, one after the other."""
+    """One connection with any number of successive requests."""
 
     def __init__(self, alarm: Alarm) -> None:
         self._alarm = alarm
@@ -167,22 +167,22 @@ class Connection(asyncio.Protocol):
         self._stream: FlatStream | PacedStream | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports do not inherit from it
         bound_buffer(self._transport, socket.SO_SNDBUF)
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
 
     def on_message_begin(self) -> None:
-        """httptools: a request begins."""
+        """Handle httptools' start of a request."""
         self._url = b""
 
     def on_url(self, url: bytes) -> None:
-        """httptools: a piece of the request's target."""
+        """Handle httptools' piece of the request's target."""
         self._url += url
 
     def on_message_complete(self) -> None:
-        """httptools: the request is here; begins the response."""
+        """Handle httptools' end of the request: start the response."""
         order = Order.read(self._url)
         self._transport.write(_HEAD)
         if order.rate:

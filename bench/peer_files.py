@@ -4,7 +4,7 @@ import json
 
 
 def nginx(port: int, upstream_port: int) -> str:
-    """One process, unbuffered."""
+    """Return nginx's configuration: one process, unbuffered."""
     paths = "".join(f"    {kind}_temp_path {kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     return f"""daemon off;
 master_process off;
@@ -36,7 +36,7 @@ http {{
 
 
 def nchan(port: int, module: str) -> str:
-    """nginx with its hub: one process, a history of some thousand messages."""
+    """Return the configuration of nginx with its hub: one process, a history of some thousand messages."""
     paths = "".join(f"    {kind}_temp_path {kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     return f"""load_module {module};
 daemon off;
@@ -70,7 +70,7 @@ http {{
 
 
 def haproxy(port: int, upstream_port: int) -> str:
-    """One thread."""
+    """Return HAProxy's configuration: one thread."""
     return f"""global
     nbthread 1
     maxconn 9000
@@ -88,7 +88,7 @@ listen events
 
 
 def envoy(port: int, upstream_port: int) -> str:
-    """One listener, one cluster, without timeouts and circuit breakers."""
+    """Return Envoy's configuration: one listener, one cluster, without timeouts and circuit breakers."""
 
     def address(number: int) -> dict[str, object]:
         return {"socket_address": {"address": "127.0.0.1", "port_value": number}}
@@ -121,7 +121,7 @@ def envoy(port: int, upstream_port: int) -> str:
 
 
 def caddy(port: int, upstream_port: int) -> str:
-    """Flushes at once."""
+    """Return Caddy's configuration: flush at once."""
     return f"""{{
     admin off
     auto_https off
@@ -140,7 +140,7 @@ http://127.0.0.1:{port} {{
 
 
 def traefik(port: int, routes: str) -> str:
-    """The static part, as JSON, which is YAML; `routes` is the path of the other."""
+    """Return Traefik's static configuration as JSON, which is YAML; `routes` is the path of the dynamic one."""
     return json.dumps(
         {
             "entryPoints": {"web": {"address": f"127.0.0.1:{port}"}},
@@ -153,7 +153,7 @@ def traefik(port: int, routes: str) -> str:
 
 
 def traefik_routes(upstream_port: int) -> str:
-    """The dynamic part: everything to the origin, flushed at once."""
+    """Return Traefik's dynamic configuration: everything to the origin, flushed at once."""
     balancer = {"responseForwarding": {"flushInterval": "-1ms"}, "servers": [{"url": f"http://127.0.0.1:{upstream_port}"}]}
     return json.dumps(
         {

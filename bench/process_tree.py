@@ -1,4 +1,4 @@
-"""What a server uses, all its processes together, from `/proc` (Linux); and how to pin and end processes."""
+"""The usage of a server with all its processes, from `/proc` (Linux); pinning and ending of processes."""
 
 import os
 import re
@@ -14,20 +14,20 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the processes have used until now."""
+    """The usage of the processes until now."""
 
     cpu_ns: int
-    """Time on a CPU of the threads that live."""
+    """Time on a CPU of the living threads."""
     user_ticks: int
-    """User time in clock ticks, which is coarse: good for a share of `all_ticks` only."""
+    """User time in clock ticks, which is coarse: good only as a share of `all_ticks`."""
     all_ticks: int
     """User and system time in clock ticks."""
     pss_kb: int
-    """Memory, shared pages counted in parts."""
+    """Memory, with shared pages counted proportionally."""
 
 
 def descendants(pid: int) -> list[int]:
-    """Gives `pid` and the processes below it."""
+    """Return `pid` and all its descendants."""
     children: dict[int, list[int]] = {}
     for entry in _PROC.iterdir():
         if entry.name.isdigit():
@@ -40,7 +40,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def usage(pid: int) -> Usage:
-    """Measures `pid` and the processes below it. Raises OSError when `pid` has ended."""
+    """Measure `pid` and its descendants. Raises OSError when `pid` has ended."""
     cpu_ns = user = total = pss = 0
     for process in descendants(pid):
         try:
@@ -59,19 +59,19 @@ def usage(pid: int) -> Usage:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of `/proc/PID/stat` behind the command's name, from the state on (proc(5) field 3)."""
+    """Return the fields of `/proc/PID/stat` after the command's name, from the state on (proc(5) field 3)."""
     return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
 
 
 def measuring_cpus() -> tuple[int, int] | None:
-    """Gives the CPU of the server and that of origin and load; None when there is one only."""
+    """Return the CPU of the server and that of origin and load; None when there is only one."""
     cpus = sorted(os.sched_getaffinity(0))
     return (cpus[0], cpus[1]) if len(cpus) > 1 else None
 
 
 @contextmanager
 def pinned(cpu: int | None) -> Iterator[None]:
-    """Processes that are started inside run on `cpu`, with all their threads; None pins nothing."""
+    """Run processes that are started inside on `cpu`, with all their threads; None pins nothing."""
     before = os.sched_getaffinity(0)
     if cpu is not None:
         os.sched_setaffinity(0, {cpu})
@@ -82,7 +82,7 @@ def pinned(cpu: int | None) -> Iterator[None]:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Kills `process` and those below it, and waits for it."""
+    """Kill `process` and its descendants, and wait for it."""
     if process.poll() is None:
         for pid in reversed(descendants(process.pid)):
             with suppress(ProcessLookupError):

@@ -1,5 +1,5 @@
-"""The hub that everybody writes first: aiohttp with a queue and a task per subscriber, fed by one upstream stream. Takes the upstream's
-port and its own."""
+"""The naive hub: aiohttp with a queue and a task per subscriber, fed by one upstream stream. Its arguments are the upstream's port and
+its own."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""Mode resumable: what it costs beside mode direct, and what finished streams leave in memory."""
+"""Mode resumable: its cost beside mode direct, and the memory of finished streams."""
 
 import asyncio
 import sys
@@ -24,7 +24,7 @@ _SETTLE_SECONDS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a gateway did that kept many streams."""
+    """The results of a gateway that kept many streams."""
 
     streams: int
     stream_bytes: int
@@ -32,21 +32,21 @@ class Kept:
     cpu_ms_per_stream: float
     idle_mb: float
     most_mb: float
-    """The most that was seen."""
+    """The largest memory seen."""
     after_mb: float
     asked_again: int
     served_again: int
-    """Those that came whole."""
+    """Streams that came whole."""
 
 
 def resumable(place: Place) -> Launch:
-    """The gateway in mode resumable."""
+    """Return how to start the gateway in mode resumable."""
     route = f'[[routes]]\npath = "/"\nupstream = "http://127.0.0.1:{place.upstream_port}"\nmode = "resumable"\nmethods = ["GET", "POST"]\n'
     return gateway(place, CONFIG=place.write("routes.toml", route), MAX_KEPT_BYTES=str(KEPT_BYTES))
 
 
 def report(streams: int, kept: int, seconds: float, repeat: int) -> str:
-    """Measures both and gives the tables. Raises MeasurementError."""
+    """Measure both and return the tables. Raises MeasurementError."""
     workload = Workload(f"resumable: {streams} streams × 20 events/s × 60 bytes, each kept", streams, 60, rate=20)
     launches = {"gateway, direct": gateway, "gateway, resumable": resumable}
     results: dict[str, list[Measurement]] = {name: [] for name in launches}
@@ -60,7 +60,7 @@ def report(streams: int, kept: int, seconds: float, repeat: int) -> str:
 
 
 def _keep(streams: int, origin_port: int) -> Kept:
-    """Lets a gateway keep so many streams, one after the other on each of `_AT_ONCE` connections."""
+    """Let a gateway keep `streams` streams, in sequence on each of `_AT_ONCE` connections."""
     port, spare_port = free_ports(2)
     cpus = measuring_cpus()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
@@ -112,7 +112,7 @@ def _again(id: str) -> str:
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: str) -> tuple[str, int]:
-    """Gives id and size of the stream that answers a request. Raises MeasurementError when it is none."""
+    """Return id and size of the stream that answers a request. Raises MeasurementError when it is not a stream."""
     writer.write(request.encode())
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()

@@ -1,4 +1,4 @@
-"""The servers under test, each cut to one worker and told not to buffer: how to find, configure and start them."""
+"""The servers under test, each with one worker and without buffering: how to find, configure and start them."""
 
 import os
 import shutil
@@ -13,22 +13,22 @@ REPOSITORY = Path(__file__).parent.parent
 
 
 ALLOCATOR = {"PYTHONMALLOC": "malloc", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=400"}
-"""What the gateway's image sets too."""
+"""The allocator settings of the gateway's image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a server is to run."""
+    """The place where a server runs."""
 
     port: int
     upstream_port: int
     spare_port: int
-    """For a server that insists on a second one."""
+    """For a server that needs a second one."""
     folder: Path
-    """Temporary, for its files."""
+    """A temporary directory for its files."""
 
     def write(self, name: str, text: str) -> str:
-        """Writes the file `name` and gives its path."""
+        """Write the file `name` and return its path."""
         path = self.folder / name
         path.write_text(text)
         return str(path)
@@ -36,37 +36,37 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What the program is started with."""
+    """How to start a program."""
 
     arguments: list[str]
     environ: dict[str, str] = field(default_factory=dict)
 
 
 def python() -> str:
-    """The interpreter of gateway and naive proxy: GATEWAY_PYTHON, by default this one."""
+    """Return the interpreter of gateway and naive proxy: GATEWAY_PYTHON, by default this one."""
     return os.environ.get("GATEWAY_PYTHON") or sys.executable
 
 
 def program(name: str) -> str | None:
-    """The path of what runs server `name`: of a peer in the folder BENCH_PEERS or on PATH; None when it is not installed."""
+    """Return the path of the program of server `name`, from the directory BENCH_PEERS or PATH; None when it is not installed."""
     if name in ("gateway", "naive"):
         return python()
     return find_program(name)
 
 
 def find_program(name: str) -> str | None:
-    """The path of a peer's program."""
+    """Return the path of a peer's program."""
     folders = (os.environ.get("BENCH_PEERS", ""), os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin")  # off users' PATH
     return shutil.which(name, path=os.pathsep.join(filter(None, folders)))
 
 
 def environment() -> dict[str, str]:
-    """The environment of this process without settings of the gateway."""
+    """Return the environment of this process without settings of the gateway."""
     return {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
 
 
 def gateway(place: Place, **more: str) -> Launch:
-    """The gateway in mode direct, unless a setting in `more` says otherwise; with the allocator of its image."""
+    """Return how to start the gateway in mode direct, unless a setting in `more` overrides that; with the allocator of its image."""
     settings = {
         "HOST": "127.0.0.1",
         "PORT": str(place.port),
@@ -122,4 +122,4 @@ SERVERS: dict[str, Callable[[Place], Launch]] = {
     "caddy": _caddy,
     "traefik": _traefik,
 }
-"""What each server is started with. `gateway` is this repository's in mode direct, `naive` is `bench.naive_proxy`."""
+"""How to start each server. `gateway` is this repository's in mode direct, `naive` is `bench.naive_proxy`."""

@@ -1,4 +1,4 @@
-"""Writes the results as Markdown."""
+"""Write the results as Markdown."""
 
 import math
 import statistics
@@ -10,14 +10,14 @@ from .topics import TopicMeasurement
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Gives a Markdown table; the columns behind the first stand right."""
+    """Return a Markdown table; all columns but the first are right-aligned."""
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
     lines += ("| " + " | ".join(row) + " |" for row in rows)
     return "\n".join(lines)
 
 
 def workload_table(workload: Workload, results: Mapping[str, Sequence[Measurement]]) -> str:
-    """Gives the medians of each server's measurements, beside those of nginx or, without nginx, of the first server."""
+    """Return the medians of each server's measurements, relative to those of nginx or, without nginx, of the first server."""
     unit = "request" if workload.count else "event"
     reference = "nginx" if results.get("nginx") else next((name for name, runs in results.items() if runs), "")
     medians = {name: statistics.median(run.cpu_us_per_unit for run in runs) for name, runs in results.items() if runs}
@@ -54,7 +54,7 @@ def workload_table(workload: Workload, results: Mapping[str, Sequence[Measuremen
 
 
 def topic_table(results: Sequence[Sequence[TopicMeasurement]]) -> str:
-    """Gives the medians of several measurements of each thing."""
+    """Return the medians of several measurements of each operation."""
     head = ["the producer's topics, 100 bytes of data", "events/s", "CPU µs/event", "p50 ms", "p99 ms"]
     rows = [
         [
@@ -80,7 +80,7 @@ def _median_of_known(values: Iterable[float | None]) -> str:
 
 
 def number(value: float) -> str:
-    """Gives three significant digits, a dash for what is not finite."""
+    """Return three significant digits, a dash for a non-finite value."""
     if not math.isfinite(value):
         return "–"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

@@ -1,4 +1,4 @@
-"""Topics of the producer: how fast events are published and replayed, and what that costs the producer."""
+"""Topics of the producer: the speed of publishing and replaying events, and its cost for the producer."""
 
 import asyncio
 import json
@@ -26,14 +26,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class TopicMeasurement:
-    """What the producer did."""
+    """The results of the producer."""
 
     title: str
     events_per_second: float
     cpu_us_per_event: float
     p50_ms: float | None = None
     p99_ms: float | None = None
-    """Of a request."""
+    """Percentiles of a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Producer:
 
 @contextmanager
 def run_producer(**settings: str) -> Iterator[Producer]:
-    """Starts a producer with these settings and ends it."""
+    """Start a producer with these settings, and end it."""
     cpus = measuring_cpus()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         variables = {"PORT": "0", "LOG_DIR": folder, "DEMO": "false"} | settings
@@ -67,7 +67,7 @@ def run_producer(**settings: str) -> Iterator[Producer]:
 
 
 class Publisher(asyncio.Protocol):
-    """One kept-alive connection that sends the same request again as soon as it is answered 201."""
+    """One kept-alive connection that repeats the same request as soon as it is answered 201."""
 
     def __init__(self, request: bytes, begin: Callable[[], bool]) -> None:
         self._request = request
@@ -84,7 +84,7 @@ class Publisher(asyncio.Protocol):
         self._parser.feed_data(data)
 
     def on_message_complete(self) -> None:
-        """httptools: the response is complete."""
+        """Handle httptools' end of the response."""
         if self._parser.get_status_code() != 201:
             self.done.set_exception(RuntimeError(f"answered with {self._parser.get_status_code()}"))
             return
@@ -121,7 +121,7 @@ class Subscriber(asyncio.Protocol):
         self._parser.feed_data(data)
 
     def on_body(self, body: bytes) -> None:
-        """httptools: body bytes, the HTTP chunking undone."""
+        """Handle httptools' body bytes, without the HTTP chunking."""
         joined = self._tail + body
         self.events += joined.count(b"\nid: ")
         self._tail = joined[-4:]
@@ -134,19 +134,19 @@ class Subscriber(asyncio.Protocol):
 
 
 def publish_singly(requests: int = 10_000, connections: int = 64) -> TopicMeasurement:
-    """One event a request, each synced before it is answered."""
+    """Measure one event per request, each synced before it is answered."""
     body = json.dumps({"data": _DATA}).encode()
     return _publish("single events, synced, 64 connections", _request("bench", body), requests, connections, 1)
 
 
 def publish_batches(requests: int = 1000, connections: int = 8, size: int = 100) -> TopicMeasurement:
-    """A JSON array of events a request, each synced before it is answered."""
+    """Measure a JSON array of events per request, each synced before it is answered."""
     body = json.dumps([{"data": _DATA}] * size).encode()
     return _publish(f"batches of {size}, synced, {connections} connections", _request("bench", body), requests, connections, size)
 
 
 def replay(events: int = 1_000_000) -> TopicMeasurement:
-    """One subscriber that asks for all that there is."""
+    """Measure one subscriber that replays all events."""
     batch = _request("bench", json.dumps([{"data": _DATA}] * _REPLAY_BATCH).encode())
     with run_producer(LOG_SYNC="interval") as producer:
         _run(lambda: _send(producer, batch, events // _REPLAY_BATCH, 4))
@@ -168,7 +168,7 @@ def _publish(title: str, request: bytes, requests: int, connections: int, size: 
 
 
 def _run(work: Callable[[], Awaitable[T]]) -> T:
-    """Runs the client on its own CPU."""
+    """Run the client on its own CPU."""
     cpus = measuring_cpus()
 
     async def guarded() -> T:

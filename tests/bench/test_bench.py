@@ -121,7 +121,7 @@ def test_unknown_server_is_refused_with_those_that_there_are(tmp_path: Path) -> 
     with started(["paced", "--servers", "ngimx"], tmp_path) as process:
         _, err = process.communicate(timeout=30)
     assert process.returncode == 2
-    assert "'ngimx' is none of gateway, naive, nginx" in err
+    assert "must be one of gateway, naive, nginx" in err
 
 
 EVENTS = [render(number, SIZE) for number in range(5)]
