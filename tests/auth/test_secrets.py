@@ -17,7 +17,7 @@ def secret_parts(text: str) -> list[str]:
     return [text, text.rpartition(".")[2]]
 
 
-async def test_planted_secrets_are_found_nowhere(world: World) -> None:
+async def test_planted_secrets_appear_nowhere(world: World) -> None:
     good = hs_token(jti="planted")
     tokens = [good, hs_token(OTHER_SECRET, jti="planted"), hs_token(exp=1, jti="planted"), hs_token(events={}, jti="planted")]
     replies = []

@@ -1,4 +1,4 @@
-"""The measurements run, see what is wrong, and leave nothing behind."""
+"""The measurements run, detect faults, and leave no process behind."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ SIZE = 60
 
 @contextmanager
 def started(arguments: Sequence[str], path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Starts `python -m bench` with `path` as the only folder of programs; it must leave no process behind."""
+    """Start `python -m bench` with `path` as the only directory of programs; it must leave no process behind."""
     environ = clean_environment(PATH=str(path), BENCH_PEERS="")
     command = [sys.executable, "-m", "bench", *arguments]
     with subprocess.Popen(
@@ -36,7 +36,7 @@ def started(arguments: Sequence[str], path: Path) -> Iterator[subprocess.Popen[s
 
 
 def kill_group(leader: int) -> bool:
-    """Kills what runs in the process group; False when nothing does."""
+    """Kill the process group. Return False when it is empty."""
     try:
         os.killpg(leader, signal.SIGKILL)
     except ProcessLookupError:
@@ -45,7 +45,7 @@ def kill_group(leader: int) -> bool:
 
 
 def run(arguments: Sequence[str], path: Path) -> str:
-    """Runs it to its end and gives what it printed."""
+    """Run it to its end and return its output."""
     with started(arguments, path) as process:
         out, err = process.communicate(timeout=60)
         assert process.returncode == 0, err
@@ -53,7 +53,7 @@ def run(arguments: Sequence[str], path: Path) -> str:
 
 
 def rows(printed: str) -> Iterator[dict[str, str]]:
-    """The rows of the Markdown tables in `printed`, by column."""
+    """Yield the rows of the Markdown tables in `printed`, by column."""
     head: list[str] = []
     for line in printed.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
@@ -71,7 +71,7 @@ def test_paced_streams_through_the_gateway_arrive_without_defects(tmp_path: Path
     assert row["server"] == "gateway"
     assert row["defects"] == "none"
     assert row["× gateway"] == "1.00"
-    assert 30 < float(row["events/s"]) < 1000  # 100, of which a busy machine makes more or less; flat out they would be many thousands
+    assert 30 < float(row["events/s"]) < 1000  # 100, more or less on a busy machine; flat out they would be many thousands
     assert float(row["CPU µs/event"]) > 0
     assert 0 < float(row["p50 ms"]) <= float(row["p99 ms"])
     assert "Not installed: traefik." in printed
@@ -103,7 +103,7 @@ def test_event_log_is_measured_by_itself_and_at_depth(tmp_path: Path) -> None:
     assert all(shallow >= 0 and deep >= 0 for shallow, deep in first_reads)
 
 
-def test_sigterm_ends_everything_that_runs(tmp_path: Path) -> None:
+def test_sigterm_ends_all_processes(tmp_path: Path) -> None:
     with started(["paced", "--streams", "5", "--seconds", "60", "--servers", "gateway"], tmp_path) as process:
         wait_until(lambda: {"bench.origin", "gateway", "bench.load"} <= modules_below(process.pid), "origin, gateway and load running")
         process.send_signal(signal.SIGTERM)
@@ -112,12 +112,12 @@ def test_sigterm_ends_everything_that_runs(tmp_path: Path) -> None:
 
 
 def modules_below(pid: int) -> set[str]:
-    """The modules that run as processes below `pid`."""
+    """Return the modules that run as processes below `pid`."""
     commands = (Path(f"/proc/{child}/cmdline").read_bytes().decode().split("\0") for child in descendants(pid))
     return {command[2] for command in commands if command[1:2] == ["-m"]}
 
 
-def test_unknown_server_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
+def test_unknown_server_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     with started(["paced", "--servers", "ngimx"], tmp_path) as process:
         _, err = process.communicate(timeout=30)
     assert process.returncode == 2
@@ -156,7 +156,7 @@ def test_checker_counts_each_fault(stream: list[bytes], faults: tuple[int, int, 
     assert (checker.lost, checker.repeated, checker.corrupt) == faults
 
 
-def test_checker_knows_that_a_stream_ends_within_an_event() -> None:
+def test_checker_detects_a_stream_that_ends_within_an_event() -> None:
     checker = Checker(SIZE)
     checker.feed(EVENTS[0] + EVENTS[1][:-1])
     assert checker.within_event

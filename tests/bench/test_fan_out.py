@@ -1,4 +1,4 @@
-"""One stream, many subscribers: the load checks every event, and the tables say what was wrong."""
+"""One stream, many subscribers: the load checks every event, and the tables show the defects."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,23 +15,23 @@ SIZE = 80
 EVENTS = [render_with_id(number, SIZE) for number in range(6)]
 
 
-def test_gateway_brings_all_events_to_all_subscribers(tmp_path: Path) -> None:
+def test_gateway_delivers_all_events_to_all_subscribers(tmp_path: Path) -> None:
     arguments = ["busy", "--subscribers", "20", "--seconds", "0.5", "--repeat", "1", "--servers", "gateway,floor,queues"]
     found = {row["hub"]: row for row in rows(run(arguments, tmp_path))}
     assert found.keys() == {"gateway", "floor", "queues"}
     for row in found.values():
         assert row["defects"] == "none"
-        assert 400 < float(row["deliveries/s"]) < 3600  # 1200, give or take what a busy machine brings late, all at once
+        assert 400 < float(row["deliveries/s"]) < 3600  # 1200, more or less on a busy machine that delivers late and all at once
         assert 0 < float(row["p50 ms"]) <= float(row["p99 ms"])
     assert found["floor"]["× floor"] == "1.00"
 
 
-def test_subscribers_that_come_back_get_what_they_missed(tmp_path: Path) -> None:
+def test_reconnecting_subscribers_get_the_missed_events(tmp_path: Path) -> None:
     arguments = ["storm", "--subscribers", "10", "--seconds", "0.5", "--repeat", "1", "--servers", "gateway,floor"]
     [row] = rows(run(arguments, tmp_path))
     assert row["hub"] == "gateway"
     assert row["defects"] == "none"
-    assert float(row["deliveries/s"]) * (float(row["caught up s"]) + 0.01) > 10 * 5000  # what is printed is rounded
+    assert float(row["deliveries/s"]) * (float(row["caught up s"]) + 0.01) > 10 * 5000  # the printed figures are rounded
 
 
 def test_number_of_subscribers_must_be_positive(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_other_status_is_a_defect() -> None:
     assert crowd.defects == Counter({"status 503": 1})
 
 
-def test_part_tells_numbers_id_and_times_of_its_events() -> None:
+def test_part_has_numbers_id_and_times_of_its_events() -> None:
     part = read_part(b"id: 1234:5\n" + EVENTS[4].partition(b"\n")[2] + EVENTS[5][:20])
     assert (part.first, part.last, part.events, part.id) == (4, 4, 1, "1234:5")
     assert len(part.sent_ns) == 1

@@ -1,4 +1,4 @@
-"""The measurement of mode resumable runs, and takes events with IDs for whole ones."""
+"""The measurement of mode resumable runs, and accepts events with IDs."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def test_both_modes_are_measured_and_streams_are_kept(tmp_path: Path) -> None:
     assert int(served) == int(asked) > 0
 
 
-def test_id_behind_the_data_of_an_event_is_no_defect_and_changed_data_is() -> None:
+def test_id_after_the_data_of_an_event_is_no_defect_but_changed_data_is() -> None:
     checker = Checker(SIZE)
     assert len(checker.feed(render(0, SIZE)[:-1] + b"id: a-1\n\n")) == 1
     assert checker.corrupt == 0

@@ -1,4 +1,4 @@
-"""JavaScript modules as npm has them."""
+"""JavaScript modules from npm."""
 
 import base64
 import hashlib
@@ -11,7 +11,7 @@ _SHA512 = "W6CLUJ2eBMw3Rec70qrsEW0jOm/3twwJv21mrmj2yORiaVmVYGS4sSS5yUwvQc1ZlDLYG
 
 
 def fetch_event_source(directory: Path) -> dict[str, str]:
-    """Gives the modules of fetch-event-source by path; `directory` is where the package is kept meanwhile."""
+    """Return the modules of fetch-event-source by path; `directory` holds the package meanwhile."""
     pack = ["npm", "pack", "--silent", "--pack-destination", str(directory), _PACKAGE]
     subprocess.run(pack, check=True, capture_output=True, timeout=100, cwd=directory)
     [package] = directory.glob("*.tgz")

@@ -10,9 +10,9 @@ _TYPES = {"html": "text/html; charset=utf-8", "js": "text/javascript; charset=ut
 
 @contextmanager
 def serve_pages(pages: Mapping[str, str]) -> Iterator[str]:
-    """Serves `pages` (path to text, the path ending in .html or .js) on a free port of 127.0.0.1 and gives its origin.
+    """Serve `pages` (path to text, the path ending in .html or .js) on a free port of 127.0.0.1 and yield its origin.
 
-    A path without ending is answered with the module of that name, as bundlers do with `import "./name"`.
+    A path without an extension is answered with the module of that name, as bundlers do with `import "./name"`.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -27,7 +27,7 @@ def serve_pages(pages: Mapping[str, str]) -> Iterator[str]:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Stays silent: the default writes to stderr."""
+            """Log nothing: the default writes to stderr."""
 
     with serve(Handler) as origin:
         yield origin
@@ -35,7 +35,7 @@ def serve_pages(pages: Mapping[str, str]) -> Iterator[str]:
 
 @contextmanager
 def serve(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """Answers requests by `handler`, each in a thread of its own, and gives the origin."""
+    """Answer requests by `handler`, each in a thread of its own, and yield the origin."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()

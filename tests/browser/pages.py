@@ -8,7 +8,7 @@ from typing import Any
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 SHOWN_MS = 60_000
-"""How long a page may take to show what it should; only a defect reaches it."""
+"""The most milliseconds until a page shows the expected state; only a defect reaches it."""
 BROWSER_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -49,7 +49,7 @@ TOPIC_PAGE = """<!doctype html>
 
 @contextmanager
 def launch(chromium: str) -> Iterator[Browser]:
-    """Runs the browser of this path; what is expected of a page is waited for as long as SHOWN_MS."""
+    """Run the browser of this path; expectations of a page time out after SHOWN_MS."""
     expect.set_options(timeout=SHOWN_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=BROWSER_FLAGS, timeout=120_000)
@@ -58,24 +58,24 @@ def launch(chromium: str) -> Iterator[Browser]:
 
 
 def publish(page: Page, url: str, key: str, name: str, body: dict[str, Any]) -> tuple[int, Any]:
-    """Publishes from within the page; gives status and JSON, or 0 and the error when the browser did not let the page have an answer."""
+    """Publish from within the page. Return status and JSON, or 0 and the error when the browser withheld the answer from the page."""
     status, answer = page.evaluate("([url, key, name, body]) => publish(url, key, name, body)", [url, key, name, body])
     return status, answer
 
 
 def subscribe(page: Page, url: str) -> None:
-    """Makes the page subscribe, and returns when the stream is open."""
+    """Make the page subscribe, and return when the stream is open."""
     page.evaluate("url => subscribe(url)", url)
     page.wait_for_function("state === 'open' || state === 'failed'")
     assert page.evaluate("state") == "open"
 
 
 def wait_for_event(page: Page, id: str) -> None:
-    """Returns when the page has got the event with this ID. Raises AssertionError when its EventSource gave up before."""
+    """Return when the page has the event with this ID. Raises AssertionError when its EventSource failed before."""
     page.wait_for_function("id => events.some(([known]) => known === id) || state === 'failed'", arg=id)
     assert page.evaluate("state") != "failed"
 
 
 def received(page: Page) -> list[tuple[str, str]]:
-    """ID and data of each event that the page has got, in order."""
+    """Return ID and data of each event that the page received, in order."""
     return [(id, data) for id, data in json.loads(page.evaluate("JSON.stringify(events)"))]

@@ -1,4 +1,4 @@
-"""What an EventSource in Chromium makes of routes that ask for a token: in the URL, in a cookie, and when it has expired."""
+"""How an EventSource in Chromium handles routes that require a token: in the URL, in a cookie, and when it has expired."""
 
 import threading
 import time
@@ -59,7 +59,7 @@ class Gateway:
 
 @contextmanager
 def serving() -> Iterator[str]:
-    """An upstream with the page, and streams that go on until whoever asked leaves; gives its URL."""
+    """Serve the page, and streams that continue until the client disconnects; yield the URL."""
     over = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -77,7 +77,7 @@ def serving() -> Iterator[str]:
             self.close_connection = True
 
         def log_message(self, *_: object) -> None:
-            """Stays silent: the default writes to stderr."""
+            """Log nothing: the default writes to stderr."""
 
     with serve(Handler) as origin:
         try:
@@ -111,7 +111,7 @@ def browser(chromium: str) -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, gateway: Gateway) -> Iterator[Page]:
-    """A page of the gateway's own origin."""
+    """Open a page of the gateway's own origin."""
     with browser.new_context() as context:
         page = context.new_page()
         page.goto(f"{gateway.url}/page")
@@ -119,25 +119,25 @@ def page(browser: Browser, gateway: Gateway) -> Iterator[Page]:
 
 
 def reach(page: Page, *states: str) -> None:
-    """Returns when the page has noted these, one after the other."""
+    """Return when the page has recorded these states, one after the other."""
     page.wait_for_function("states => JSON.stringify(window.states) === JSON.stringify(states)", arg=list(states))
 
 
-def test_event_source_gives_up_when_its_token_has_expired(page: Page) -> None:
+def test_event_source_fails_when_its_token_has_expired(page: Page) -> None:
     page.evaluate("listen", f"/stream?token={hs_token(exp=int(time.time()) + 4)}")
     reach(page, "event", "connecting", "closed")
 
 
-def test_event_source_without_a_token_gives_up_at_once(page: Page) -> None:
+def test_event_source_without_a_token_fails_at_once(page: Page) -> None:
     page.evaluate("listen", "/stream")
     reach(page, "closed")
 
 
-def test_cookie_lets_pages_of_the_same_origin_listen_and_no_others(page: Page, gateway: Gateway) -> None:
+def test_cookie_authorizes_only_pages_of_the_same_origin(page: Page, gateway: Gateway) -> None:
     page.context.add_cookies([{"name": "session", "value": hs_token(), "url": gateway.url, "sameSite": "Lax"}])
     page.evaluate("listen", "/stream")
     reach(page, "event")
-    with serve_pages({"/page.html": PAGE}) as origin:  # another port: another origin, and the same site, so that the cookie is sent
+    with serve_pages({"/page.html": PAGE}) as origin:  # another port is another origin on the same site, so that the cookie is sent
         page.goto(f"{origin}/page.html")
         page.evaluate("listen", f"{gateway.url}/stream")
         reach(page, "closed")

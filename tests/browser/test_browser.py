@@ -52,13 +52,13 @@ PAGE = """<!doctype html>
 
 @pytest.fixture(scope="module")
 def modules(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The modules of fetch-event-source, by path."""
+    """Return the modules of fetch-event-source, by path."""
     return fetch_event_source(tmp_path_factory.mktemp("npm"))
 
 
 @pytest.fixture(scope="module")
 def pages() -> dict[str, str]:
-    """What the page's server serves; tests add to it."""
+    """Return the content of the page's server; tests add to it."""
     return {"/page.html": PAGE}
 
 
@@ -112,7 +112,7 @@ def test_event_source_of_an_origin_that_is_not_allowed_fails(browser: Browser, s
         assert page.evaluate("events") == []
 
 
-def test_event_source_resumes_where_it_was_when_the_gateway_is_killed(page: Page, stack: Stack) -> None:
+def test_event_source_resumes_when_the_gateway_is_killed(page: Page, stack: Stack) -> None:
     page.evaluate("url => readWithEventSource(url)", stack.url + "/?ids=true")
     page.wait_for_function("events.length > 3")
     stack.gateway.kill()

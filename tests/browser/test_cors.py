@@ -1,4 +1,4 @@
-"""Chromium lets pages of those origins use a route that its table `cors` names, and no other."""
+"""Chromium lets only pages of the origins in a route's table `cors` use the route."""
 
 import threading
 from collections.abc import Iterator
@@ -66,7 +66,7 @@ origins = ["*"]
 
 @contextmanager
 def answering_without_cors() -> Iterator[tuple[str, list[str]]]:
-    """An upstream that knows nothing of other origins and tells who asks it; gives its URL and the methods that it was asked with."""
+    """Serve without CORS and echo who the client is; yield the URL and the list of requested methods."""
     methods: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -83,7 +83,7 @@ def answering_without_cors() -> Iterator[tuple[str, list[str]]]:
         do_POST = do_PUT = do_OPTIONS = do_GET
 
         def log_message(self, *_: object) -> None:
-            """Stays silent: the default writes to stderr."""
+            """Log nothing: the default writes to stderr."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
@@ -115,7 +115,7 @@ def stranger() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def gateway(upstream: tuple[str, list[str]], origin: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The gateway's public URL."""
+    """Return the gateway's public URL."""
     directory: Path = tmp_path_factory.mktemp("cors")
     port, admin_port = free_ports(2)
     (directory / "routes.toml").write_text(CONFIG.format(upstream=upstream[0], origin=origin))
@@ -151,12 +151,12 @@ def listen(page: Page, url: str) -> str:
 
 
 def ask(page: Page, url: str, method: str, headers: dict[str, str], *names: str) -> tuple[int, str, dict[str, str]]:
-    """Status, text and these header fields, as far as the page may read them; status 0 when it may not read anything."""
+    """Return status, text and these header fields, as far as the page may read them; status 0 when it may read nothing."""
     answer = page.evaluate("([url, method, headers, names]) => ask(url, method, headers, names)", [url, method, headers, list(names)])
     return answer["status"], answer["text"], answer["fields"]
 
 
-def test_page_that_may_gets_streams_with_its_cookie_and_reads_errors(browser: Browser, gateway: str, origin: str) -> None:
+def test_allowed_page_gets_streams_with_its_cookie_and_reads_errors(browser: Browser, gateway: str, origin: str) -> None:
     with opened(browser, origin) as page:
         assert listen(page, gateway + "/events") == "who=alice"
         status, text, _ = ask(page, gateway + "/events", "PUT", {"Authorization": "Bearer x", "Last-Event-ID": "7"})
@@ -164,7 +164,7 @@ def test_page_that_may_gets_streams_with_its_cookie_and_reads_errors(browser: Br
         assert ask(page, gateway + "/missing", "GET", {})[0] == 404
 
 
-def test_page_that_may_comes_back_to_a_kept_stream_and_stops_it(browser: Browser, gateway: str, origin: str) -> None:
+def test_allowed_page_resumes_a_kept_stream_and_stops_it(browser: Browser, gateway: str, origin: str) -> None:
     with opened(browser, origin) as page:
         headers = {"Content-Type": "application/json", "Idempotency-Key": "a"}
         status, _, fields = ask(page, gateway + "/ask", "POST", headers, "Stream-Id", "X-Request-Id")
@@ -177,7 +177,7 @@ def test_page_that_may_comes_back_to_a_kept_stream_and_stops_it(browser: Browser
         assert ask(page, f"{gateway}/streams/{'0' * 32}", "DELETE", {})[0] == 404
 
 
-def test_page_that_may_not_gets_nothing_and_its_preflights_reach_nobody(
+def test_forbidden_page_gets_nothing_and_its_preflights_do_not_reach_the_upstream(
     browser: Browser, gateway: str, stranger: str, upstream: tuple[str, list[str]]
 ) -> None:
     with opened(browser, stranger) as page:

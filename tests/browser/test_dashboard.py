@@ -1,4 +1,4 @@
-"""The dashboard in Chromium: what it shows of a running stack, and how it is used."""
+"""The dashboard in Chromium: what it shows of a running stack, and its controls."""
 
 import re
 from collections.abc import Iterator
@@ -69,7 +69,7 @@ def browser(chromium: str) -> Iterator[Browser]:
 
 
 class Dashboard:
-    """The page, what it asked for and what it complained about."""
+    """The page, its requests and its errors."""
 
     def __init__(self, page: Page, stack: Stack) -> None:
         self.page = page
@@ -85,7 +85,7 @@ class Dashboard:
         expect(self.page.locator("#connection")).to_have_text(text)
 
     def row(self, table: str, text: str) -> Any:
-        """The row of a table that has this text."""
+        """Return the row of a table that has this text."""
         return self.page.locator(f"#{table} tbody tr").filter(has_text=text)
 
     def cell(self, table: str, text: str, name: str) -> Any:
@@ -131,7 +131,7 @@ def test_services_routes_streams_and_ends_are_shown(browser: Browser, stack: Sta
         assert sum(url.endswith("/dashboard/events") for url in seen.requests) == 1
 
 
-def test_tail_shows_chunks_and_blocks_and_is_used_with_the_keyboard_alone(browser: Browser, stack: Stack) -> None:
+def test_tail_shows_chunks_and_blocks_and_works_with_the_keyboard_alone(browser: Browser, stack: Stack) -> None:
     with opened(browser, stack) as seen, subscribed(stack, 1):
         page = seen.page
         button = page.get_by_role("button", name=f"Tail {CLOCK}", exact=True)
@@ -181,7 +181,7 @@ def test_page_and_tail_fit_a_phone(browser: Browser, stack: Stack, width: int) -
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_all_text_stands_out_from_what_is_behind_it(browser: Browser, stack: Stack, scheme: str) -> None:
+def test_all_text_has_enough_contrast(browser: Browser, stack: Stack, scheme: str) -> None:
     with opened(browser, stack, color_scheme=scheme) as seen, subscribed(stack, 1):
         expect(seen.row("streams", CLOCK)).to_be_visible()
         contrasts = seen.page.evaluate(CONTRASTS)
@@ -189,11 +189,11 @@ def test_all_text_stands_out_from_what_is_behind_it(browser: Browser, stack: Sta
         assert {name: contrast for name, contrast in contrasts.items() if contrast < 4.5} == {}
 
 
-def test_everything_has_a_name_and_nothing_jumps_or_moves(browser: Browser, stack: Stack) -> None:
+def test_every_element_has_a_name_and_the_layout_is_stable(browser: Browser, stack: Stack) -> None:
     with opened(browser, stack) as seen, subscribed(stack, 1):
         page = seen.page
         expect(seen.row("streams", CLOCK)).to_be_visible()
-        # This one and the consumer's are left when those of other tests have lingered.
+        # Only this stream and the consumer's remain when those of other tests have lingered.
         expect(page.locator("#streams tbody tr")).to_have_count(2)
         page.evaluate(SHIFTS)
         page.evaluate(NO_FIGURES)
@@ -208,7 +208,7 @@ def test_everything_has_a_name_and_nothing_jumps_or_moves(browser: Browser, stac
         assert page.evaluate("shifts") == []
 
 
-def test_lost_upstream_is_marked_and_a_service_that_is_gone_is_shown(browser: Browser, stack: Stack) -> None:
+def test_lost_upstream_is_marked_and_a_dead_service_is_shown(browser: Browser, stack: Stack) -> None:
     with opened(browser, stack) as seen, subscribed(stack, 1):
         expect(seen.row("streams", CLOCK)).to_be_visible()
         stack.producer.kill()
@@ -228,7 +228,7 @@ def test_lost_upstream_is_marked_and_a_service_that_is_gone_is_shown(browser: Br
         expect(seen.cell("streams", CLOCK, "State")).to_contain_text("1 reconnection")
 
 
-def test_page_comes_back_by_itself_when_the_gateway_does(browser: Browser, stack: Stack) -> None:
+def test_page_reconnects_by_itself_when_the_gateway_restarts(browser: Browser, stack: Stack) -> None:
     with opened(browser, stack) as seen:
         assert stack.gateway.stop() == 0
         seen.says("Connection lost; trying again")

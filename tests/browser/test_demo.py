@@ -1,4 +1,4 @@
-"""The demo page in Chromium: what is seen and done there, and what the gateway and the producer have of it."""
+"""The demo page in Chromium: its content and controls, and their effect on the gateway and the producer."""
 
 import re
 from collections.abc import Iterator
@@ -24,11 +24,11 @@ SOME = """() => new Promise((resolve) => {
   look();
 })"""
 SHORT_PROMPT = f"few words, one of them very l{'o' * 60}ng"
-"""Where only the end of the answer matters."""
+"""For tests of the end of the answer only."""
 
 
 class Seen:
-    """What the page asked for and complained about."""
+    """The page's requests and errors."""
 
     def __init__(self, page: Page) -> None:
         self.requests: list[tuple[str, str]] = []
@@ -74,13 +74,13 @@ def shows(page: Page, id: str, text: str | re.Pattern[str]) -> None:
 
 
 def shows_some(page: Page) -> None:
-    """Returns as soon as the page shows that it is in the middle of the answer."""
+    """Return as soon as the page shows that it is in the middle of the answer."""
     page.evaluate(SOME)
 
 
 @contextmanager
 def standing(page: Page) -> Iterator[None]:
-    """Lets no time pass for the page, so that it does not come back meanwhile, however long the test takes."""
+    """Stop the page's clock, so that it does not reconnect meanwhile, however long the test takes."""
     page.clock.pause_at(page.evaluate("Date.now() / 1000 + 1"))
     yield
     page.clock.resume()
@@ -95,7 +95,7 @@ def assert_is_complete(page: Page, connections: int, prompt: str = PROMPT) -> No
 
 
 def kill_all(gateway: ServiceProcess) -> None:
-    """Kills its workers too, which would drain when they alone were left."""
+    """Kill the gateway with its workers, which would drain if only they remained."""
     workers = psutil.Process(gateway.pid).children()
     gateway.kill()
     for worker in workers:
@@ -114,7 +114,7 @@ def test_answer_survives_a_cut_and_upstream_is_called_once(page: Page, stack: St
         cut_at = int(page.locator("#events").inner_text())
         ended = partial(stack.gateway.metric, "gateway_streams_ended_total", route="/sse", verdict="left")
         wait_until(lambda: ended() == left + 1, "the connection gone")
-        wait_until(lambda: sent.now() > cut_at, "upstream going on while nobody listens")
+        wait_until(lambda: sent.now() > cut_at, "upstream continuing without a client")
         assert int(page.locator("#events").inner_text()) == cut_at
     assert_is_complete(page, connections=2)
     assert sent.now() == WORDS
@@ -125,7 +125,7 @@ def test_answer_survives_a_cut_and_upstream_is_called_once(page: Page, stack: St
     assert seen.hosts() == {urlsplit(stack.url).netloc, urlsplit(stack.gateway.status_url).netloc}
 
 
-def test_page_is_used_with_the_keyboard_alone(page: Page, stack: Stack) -> None:
+def test_page_works_with_the_keyboard_alone(page: Page, stack: Stack) -> None:
     open_demo(page, stack)
     page.focus("#prompt")
     page.keyboard.press("Tab")
@@ -137,13 +137,13 @@ def test_page_is_used_with_the_keyboard_alone(page: Page, stack: Stack) -> None:
     with standing(page):
         page.keyboard.press("Space")
         shows(page, "state", re.compile("^The connection is gone"))
-        page.keyboard.press("Space")  # nothing is there to be cut
+        page.keyboard.press("Space")  # there is no stream to cut
         expect(page.locator("#cut")).to_be_focused()
     assert_is_complete(page, connections=2)
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")
     shows_some(page)
-    page.keyboard.press("Enter")  # one is running already
+    page.keyboard.press("Enter")  # one is already running
     assert_is_complete(page, connections=1)
 
 
@@ -168,7 +168,7 @@ def test_stop_ends_the_stream_and_its_upstream(page: Page, stack: Stack, meanwhi
     assert next(method for method, url in seen.requests if "/streams/" in url) == "DELETE"
 
 
-def test_page_says_why_a_prompt_was_refused(page: Page, stack: Stack) -> None:
+def test_page_shows_why_a_prompt_was_refused(page: Page, stack: Stack) -> None:
     open_demo(page, stack)
     page.fill("#prompt", "x" * 20_000)
     page.click("#send")
@@ -185,7 +185,7 @@ def test_page_fits_a_narrow_window(page: Page, stack: Stack, size: ViewportSize)
     assert page.evaluate("() => document.documentElement.scrollWidth") == size["width"]
 
 
-def test_page_says_what_became_of_a_stream_when_the_gateway_is_killed(page: Page, stack: Stack) -> None:
+def test_page_shows_the_end_of_a_stream_when_the_gateway_is_killed(page: Page, stack: Stack) -> None:
     open_demo(page, stack)
     page.click("#send")
     shows_some(page)

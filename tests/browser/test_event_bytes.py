@@ -1,4 +1,4 @@
-"""What Chromium's EventSource makes of a stream is the same through the gateway and without it."""
+"""Chromium's EventSource gets the same events through the gateway and without it."""
 
 import time
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ STREAMS = {
 }
 ENDINGS = {"retry-line": b"data: 1\n\nretry: 50\n", "no-retry": b"data: 1\n\n"}
 SILENCE_SECONDS = 1.0
-"""Before a stream whose path says so: several heartbeats of the route `/silent`."""
+"""The delay of a stream whose path asks for it: several heartbeats of the route `/silent`."""
 
 
 class Upstream(BaseHTTPRequestHandler):
@@ -76,7 +76,7 @@ class Upstream(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Stays silent: the default writes to stderr."""
+        """Log nothing: the default writes to stderr."""
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def browser(chromium: str) -> Iterator[Browser]:
 
 
 def read(browser: Browser, origin: str, path: str) -> Any:
-    """The events of a stream, as a page of the same origin gets them."""
+    """Return the events of a stream, as a page of the same origin gets them."""
     with browser.new_context() as context:
         page = context.new_page()
         page.set_default_timeout(SHOWN_MS)
@@ -136,8 +136,8 @@ def test_event_source_gets_the_same_data_of_a_kept_stream(browser: Browser, orig
     assert [data for data, _ in kept] == [data for data, _ in direct]
 
 
-def test_event_source_takes_the_time_to_come_back_from_a_line_that_ends_no_block(browser: Browser, gateway: str) -> None:
-    """The other one, which was told nothing, comes back after seconds."""
+def test_event_source_takes_its_reconnection_time_from_a_line_that_ends_no_block(browser: Browser, gateway: str) -> None:
+    """The other EventSource, without a `retry`, reconnects after seconds."""
     with browser.new_context() as context:
         page: Page = context.new_page()
         page.set_default_timeout(SHOWN_MS)

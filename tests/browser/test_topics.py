@@ -48,7 +48,7 @@ def page(browser: Browser, origin: str) -> Iterator[Page]:
         yield page
 
 
-def test_page_gets_what_it_publishes_and_a_repetition_only_once(page: Page, stack: Stack) -> None:
+def test_page_gets_the_events_it_publishes_and_a_repetition_only_once(page: Page, stack: Stack) -> None:
     subscribe(page, f"{stack.url}/topics/page.*/events?from=start")
     url = f"{stack.url}/topics/page.chat/events"
     status, first = publish(page, url, KEY, "one", {"data": {"text": "Grüße, 世界"}})
@@ -95,7 +95,7 @@ def test_restart_of_the_producer_is_invisible_also_to_an_event_source_that_arriv
         stack.producer.kill()
         late = page.context.new_page()
         late.goto(page.url)
-        late.evaluate("url => subscribe(url)", f"{stack.url}/topics/producer.orders/events?from=start")  # nobody follows that yet
+        late.evaluate("url => subscribe(url)", f"{stack.url}/topics/producer.orders/events?from=start")  # no client follows that yet
         stack.producer.start()
         stack.producer.wait_until_ready()
         wait_for_more(publisher)

@@ -1,4 +1,4 @@
-"""Images that are built once, and a stack for all files whose tests do not mind one another."""
+"""Images that are built once, and a stack for all files whose tests are independent."""
 
 from collections.abc import Iterator
 
@@ -9,13 +9,13 @@ from tests.compose.project import Project, build_images, run_project
 
 @pytest.fixture(scope="session")
 def images() -> Iterator[str]:
-    """The name of the Compose project that has the services' images."""
+    """Yield the name of the Compose project that has the services' images."""
     with build_images() as images:
         yield images
 
 
 @pytest.fixture(scope="session")
 def project(images: str) -> Iterator[Project]:
-    """A stack with the settings of the compose file."""
+    """Run a stack with the settings of the compose file."""
     with run_project(images) as project:
         yield project

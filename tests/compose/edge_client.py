@@ -1,4 +1,4 @@
-"""A browser's side of the edge: streams over HTTP/1.1, HTTP/2 or HTTP/3, all that are open at once on one connection where that can be."""
+"""A browser's side of the edge: streams over HTTP/1.1, HTTP/2 or HTTP/3, all open ones on one connection where possible."""
 
 import asyncio
 import contextlib
@@ -21,20 +21,20 @@ GUARD_SECONDS = 30.0
 
 
 class Cut(Exception):
-    """The answer ended without its end."""
+    """The answer ended prematurely."""
 
 
 @dataclass
 class Stream:
-    """An answer: its head, and its body as it comes."""
+    """An answer: its head, and its body as it arrives."""
 
     status: int
     headers: Mapping[str, str]
     pieces: AsyncIterator[bytes]
-    """Raises Cut where the answer is cut short."""
+    """Raises Cut where the answer ends prematurely."""
 
     async def receive_until(self, end: bytes) -> bytes:
-        """Reads until `end` has come and gives what has."""
+        """Read until `end` has come, and return the bytes so far."""
         received = b""
         async with asyncio.timeout(GUARD_SECONDS):
             while end not in received:
@@ -42,11 +42,11 @@ class Stream:
         return received
 
     async def to_end(self, pieces: list[bytes] | None = None) -> bytes:
-        """Reads to the end of the body and gives what has not been read before; adds it to `pieces` as it comes."""
+        """Read to the end of the body, and return the bytes not read before; add them to `pieces` as they arrive."""
         pieces = [] if pieces is None else pieces
         async with asyncio.timeout(GUARD_SECONDS):
             async for piece in self.pieces:
-                pieces.append(piece)  # what came before a cut must not be lost with it
+                pieces.append(piece)  # the bytes before a cut must not be lost with it
         return b"".join(pieces)
 
 
@@ -55,7 +55,7 @@ class EdgeClient:
 
     @contextlib.asynccontextmanager
     async def open(self, path: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[Stream]:
-        """Sends a GET and gives the answer when its head has come. Leaving the block gives it up."""
+        """Send a GET and yield the answer when its head has come. Leaving the block cancels it."""
         raise NotImplementedError
         yield
 
@@ -87,11 +87,11 @@ class _Answer:
     headers: dict[str, str] = field(default_factory=dict)
     headed: asyncio.Event = field(default_factory=asyncio.Event)
     body: asyncio.Queue[bytes | Cut | None] = field(default_factory=asyncio.Queue)
-    """Pieces, then None or why it was cut."""
+    """Pieces, then None or the reason of the cut."""
 
 
 class _Http3Protocol(QuicConnectionProtocol):
-    """Sorts what comes by stream."""
+    """Sorts incoming data by stream."""
 
     answers: dict[int, _Answer]
     http: H3Connection
@@ -154,7 +154,7 @@ class Http3Client(EdgeClient):
 
 @contextlib.asynccontextmanager
 async def edge_client(version: Version, port: int, authority_file: Path, address: str = "127.0.0.1") -> AsyncIterator[EdgeClient]:
-    """Connects to the edge at `address` as to `localhost`; `authority_file` is the certificate of who has signed its own."""
+    """Connect to the edge at `address` as `localhost`; `authority_file` is the certificate of the authority that signed the edge's."""
     host = f"localhost:{port}"
     if version == "HTTP/3":
         configuration = QuicConfiguration(alpn_protocols=["h3"], server_name="localhost", cafile=str(authority_file))

@@ -1,4 +1,4 @@
-"""The stack as a Compose project of its own name and ports, and what can be asked of it."""
+"""The stack as a Compose project with its own name and ports."""
 
 import json
 import os
@@ -33,36 +33,36 @@ class Project:
 
     @property
     def url(self) -> str:
-        """The gateway's address, where clients go."""
+        """The gateway's address for clients."""
         return f"http://127.0.0.1:{self.public_port}"
 
     def compose(self, *arguments: str, check: bool = True) -> str:
-        """Runs `docker compose` on the project and gives what it wrote to stdout; output of a failure is in the AssertionError."""
+        """Run `docker compose` on the project and return its stdout; the AssertionError of a failure has its output."""
         command = ["docker", "compose", "--project-name", self.name, "--env-file", os.devnull, *arguments]
         done = subprocess.run(command, cwd=REPOSITORY, env=self.environ, capture_output=True, text=True, timeout=400)
         assert done.returncode == 0 or not check, f"{' '.join(arguments)}: status {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
     def inspect(self, service: str) -> dict[str, Any]:
-        """Gives what the engine knows of the service's container."""
+        """Return the engine's description of the service's container."""
         container = self.compose("ps", "--all", "--quiet", service).strip()
         answer = subprocess.run(["docker", "inspect", container], capture_output=True, check=True, timeout=60)
         [inspected] = json.loads(answer.stdout)
         return dict(inspected)
 
     def python(self, service: str, code: str, check: bool = True) -> str:
-        """Runs `code` in the service's container and gives what it printed."""
+        """Run `code` in the service's container and return its output."""
         return self.compose("exec", "-T", service, "python", "-c", code, check=check)
 
     def kill(self, service: str) -> None:
-        """Ends the service as a crash does, by SIGKILL of its process, and returns when the engine has brought it back."""
+        """Crash the service by SIGKILL of its process, and return when the engine has restarted it."""
         before = self.inspect(service)["RestartCount"]
         self.python(service, _KILL, check=False)  # the engine may report this very process as killed
         wait_until(lambda: self.inspect(service)["RestartCount"] > before, f"{service} restarted")
         self.wait_until_healthy(service)
 
     def restart(self, service: str) -> None:
-        """Stops the service, starts it again, and returns when it is healthy."""
+        """Stop the service, start it again, and return when it is healthy."""
         self.compose("stop", service)
         self.compose("start", service)
         self.wait_until_healthy(service)
@@ -71,19 +71,19 @@ class Project:
         wait_until(lambda: self.inspect(service)["State"]["Health"]["Status"] == "healthy", f"{service} healthy")
 
     def logged(self) -> list[dict[str, Any]]:
-        """Gives the complete lines of the consumer's log, in order, as long as that is one segment; none while the consumer is down."""
+        """Return the complete lines of the consumer's log, in order, while it is one segment; none while the consumer is down."""
         lines = self.compose("exec", "-T", "consumer", "sh", "-c", "cat /data/*.jsonl", check=False).splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def shown_ids(self) -> set[str]:
-        """Gives the IDs of the events that `docker compose logs consumer` shows."""
+        """Return the IDs of the events in `docker compose logs consumer`."""
         lines = map(json.loads, self.compose("logs", "--no-log-prefix", "consumer").splitlines())
         return {line["id"] for line in lines if "data" in line}
 
 
 @contextmanager
 def build_images() -> Iterator[str]:
-    """Builds the images of the three services and gives the name of the Compose project that has them; they are gone at the end."""
+    """Build the images of the three services and yield the name of the Compose project that has them; remove them at the end."""
     project = _project(f"eventstream-test-{uuid.uuid4().hex[:8]}")
     try:
         project.compose("build", "--quiet")
@@ -94,9 +94,9 @@ def build_images() -> Iterator[str]:
 
 @contextmanager
 def run_project(images: str, **variables: str) -> Iterator[Project]:
-    """Runs the project with the images of the project `images` and `variables` as further settings; nothing of it is left at the end.
+    """Run the project with the images of the project `images` and `variables` as further settings; remove everything at the end.
 
-    The service `edge` is built on the image `<name>-caddy`, by who wants it.
+    The service `edge` is built on the image `<name>-caddy`, which its tests build.
     """
     project = _project(f"{images}-{uuid.uuid4().hex[:4]}", **variables)
     try:
@@ -110,7 +110,7 @@ def run_project(images: str, **variables: str) -> Iterator[Project]:
 
 
 def _remove_images(project: Project, services: Iterable[str]) -> None:
-    """Removes the images that are the project's; layers that others have too stay."""
+    """Remove the project's images; layers that others share stay."""
     images = [f"{project.name}-{service}" for service in services]
     subprocess.run(["docker", "rmi", "--force", *images], check=True, capture_output=True, timeout=60)
 

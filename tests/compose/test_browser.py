@@ -1,4 +1,4 @@
-"""A real `EventSource` follows a topic through the containers, and goes on by itself when they restart."""
+"""A real `EventSource` follows a topic through the containers, and resumes by itself when they restart."""
 
 import subprocess
 
@@ -14,7 +14,7 @@ from tests.stack import clean_environment, wait_until
 pytestmark = [pytest.mark.docker, pytest.mark.browser, pytest.mark.curl, pytest.mark.timeout(600)]
 
 
-def test_page_misses_and_repeats_nothing_through_restarts(project: Project, chromium: str) -> None:
+def test_page_misses_and_repeats_no_event_through_restarts(project: Project, chromium: str) -> None:
     with serve_pages({"/page.html": TOPIC_PAGE}) as origin, launch(chromium) as browser, browser.new_context() as context:
         context.set_default_timeout(90_000)
         page = context.new_page()
@@ -33,7 +33,7 @@ def test_page_misses_and_repeats_nothing_through_restarts(project: Project, chro
         assert received(page) == [*publisher.acknowledged, (last["id"], "by the page")]
 
 
-def test_nobody_who_listens_notices_that_the_producer_was_killed(project: Project, chromium: str) -> None:
+def test_subscribers_do_not_notice_that_the_producer_was_killed(project: Project, chromium: str) -> None:
     url = f"{project.url}/topics/flash.*/events?from=start"
     command = ["curl", "--silent", "--show-error", "--fail", "--no-buffer", "--noproxy", "*", url]
     with (

@@ -18,7 +18,7 @@ from tests.stack import DEMO_TEXT, REPOSITORY, clean_environment, wait_until
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 
 DEMO_DATA = ('{"cpu_percent":', "20")
-"""How the data of `demo.host` and `demo.clock` begin."""
+"""The prefixes of the data of `demo.host` and `demo.clock`."""
 READ_STATUS = """
 import errno, json, pathlib
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
@@ -32,20 +32,20 @@ print(json.dumps({name: value.strip() for name, value in status.items()}))
 
 @pytest.fixture(scope="module")
 def project(images: str) -> Iterator[Project]:
-    """A stack of this module's own: what is in its log is known, and it is stopped in the end."""
+    """Run a stack of this module's own, with known events in its log, and stop it at the end."""
     with run_project(images, PRODUCER_TOPIC_RETRY_MS="200") as project:
         yield project
 
 
 @pytest.fixture(scope="module")
 def publishers(project: Project) -> Iterator[list[Publisher]]:
-    """Publish without a pause until the test that looks at the log ends them."""
+    """Publish without a pause until the test of the log ends the publishers."""
     publishers = [Publisher(project.url, topic, key=DEVELOPMENT_KEY) for topic in ("orders.new", "orders.paid")]
     with publishers[0], publishers[1]:
         yield publishers
 
 
-def test_machine_and_clock_are_in_the_log_although_nobody_publishes(project: Project) -> None:
+def test_demo_topics_are_in_the_log_without_a_publisher(project: Project) -> None:
     wait_until(lambda: len(project.logged()) > 6, "events in the log")
     data = [record["data"] for record in project.logged()]
     hosts = [json.loads(text) for text in data if text.startswith("{")]
@@ -71,7 +71,7 @@ def test_compose_logs_show_each_event(project: Project, publishers: list[Publish
 
 @pytest.mark.parametrize("service", SERVICES)
 @pytest.mark.parametrize("ended", ["killed", "stopped"])
-def test_service_that_ends_under_load_goes_on_where_it_was(project: Project, publishers: list[Publisher], service: str, ended: str) -> None:
+def test_service_that_ends_under_load_resumes_where_it_was(project: Project, publishers: list[Publisher], service: str, ended: str) -> None:
     if ended == "killed":
         project.kill(service)
     else:
@@ -100,7 +100,7 @@ def test_demo_sentence_streams_through_the_published_port(project: Project) -> N
     assert lines[-1][0] - lines[0][0] > 0.1 * len(DEMO_TEXT) / 2, "the events came all at once"
 
 
-def test_answer_outlives_its_connection_and_a_restart_of_the_gateway(project: Project) -> None:
+def test_answer_survives_its_connection_and_a_restart_of_the_gateway(project: Project) -> None:
     words = "one two three four five six"
     with httpx.stream("POST", project.url + "/sse?split=word", json={"message": words}, trust_env=False) as answer:
         url = project.url + answer.headers["Location"]
@@ -113,7 +113,7 @@ def test_answer_outlives_its_connection_and_a_restart_of_the_gateway(project: Pr
     assert int(httpx.head(url, trust_env=False).headers["Stream-Blocks"]) == len(data) + 1
 
 
-def test_demo_page_knows_where_the_gateway_is_published(project: Project) -> None:
+def test_demo_page_has_the_published_address_of_the_gateway(project: Project) -> None:
     admin = f"http://127.0.0.1:{project.admin_port}"
     assert httpx.get(admin + "/demo", trust_env=False).status_code == 200
     settings = httpx.get(admin + "/pages/settings.json", trust_env=False).json()
@@ -150,7 +150,7 @@ def test_default_ports_are_8080_for_all_and_8081_for_this_machine() -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_container_has_no_rights_to_spare(project: Project, service: str) -> None:
+def test_container_has_no_unneeded_rights(project: Project, service: str) -> None:
     status = json.loads(project.python(service, READ_STATUS))
     assert set(status["Uid"].split()) == {"10001"}
     assert set(status["Gid"].split()) == {"10001"}
@@ -164,6 +164,6 @@ def test_container_has_no_rights_to_spare(project: Project, service: str) -> Non
 def test_down_ends_every_service_with_status_0_within_the_grace_time(project: Project) -> None:
     with httpx.stream("GET", project.url + "/?repeat=1000", trust_env=False) as response:
         next(response.iter_lines())
-        project.compose("stop")  # what takes longer than the grace time is killed, its status is 137 then
+        project.compose("stop")  # a service that exceeds the grace time is killed, with status 137
     states = {service: project.inspect(service)["State"] for service in SERVICES}
     assert {service: (state["ExitCode"], state["OOMKilled"]) for service, state in states.items()} == dict.fromkeys(SERVICES, (0, False))

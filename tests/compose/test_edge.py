@@ -33,8 +33,8 @@ RUN printf '%s\\n' '#!/opt/caddy/bin/python' 'import sys, urllib.request as http
     'http.build_opener(http.ProxyHandler({})).open(sys.argv[-1]).read()' >/usr/bin/wget && chmod +x /usr/bin/wget
 RUN python -c "import os, struct; os.setxattr('/usr/bin/caddy', 'security.capability', struct.pack('<5I', 0x2000001, 1 << 10, 0, 0, 0))"
 """
-"""An image with Caddy where the official one has it, and with the file capability that it has there (`cap_net_bind_service=ep`); and with
-something that does what the health check wants of BusyBox' wget."""
+"""An image with Caddy at the path and with the file capability of the official one (`cap_net_bind_service=ep`), and with a replacement
+for BusyBox' wget, which the health check needs."""
 HEALTH_PORT = 2021
 FORGED = {"X-Forwarded-For": "203.0.113.6", "Forwarded": "for=203.0.113.6", "X-Real-IP": "203.0.113.6"}
 
@@ -44,7 +44,7 @@ numbers = itertools.count(1)
 
 @pytest.fixture(scope="module")
 def edge(project: Project) -> Iterator[Project]:
-    """The project with the service `edge`."""
+    """Run the project with the service `edge`."""
     image = project.environ["CADDY_IMAGE"]
     base = project.environ.get("PYTHON_IMAGE", "python:3.13-slim")
     command = ["docker", "build", "--quiet", "--tag", image, "--build-arg", f"PYTHON_IMAGE={base}", "-"]
@@ -62,7 +62,7 @@ def edge(project: Project) -> Iterator[Project]:
 
 @pytest.fixture(scope="module")
 def authority(edge: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The certificate of the authority that Caddy has made for `localhost`."""
+    """Return the certificate of the authority that Caddy created for `localhost`."""
     file = tmp_path_factory.mktemp("edge") / "root.crt"
     file.write_text(edge.compose("exec", "-T", "edge", "cat", "/edge/storage/caddy/pki/authorities/local/root.crt"))
     return file
@@ -70,13 +70,13 @@ def authority(edge: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def connect(edge: Project, authority: Path) -> Connect:
-    """`async with connect(version)` gives a client on a connection of its own."""
+    """Return a function: `async with connect(version)` yields a client on a connection of its own."""
     return partial(edge_client, port=edge.edge_port, authority_file=authority)
 
 
 @contextlib.asynccontextmanager
 async def opened(connect: Connect, version: Version, path: str, headers: dict[str, str] | None = None) -> AsyncIterator[Stream]:
-    """Opens one event stream on a connection of its own."""
+    """Open one event stream on a connection of its own."""
     async with connect(version) as client, client.open(path, headers) as stream:
         assert stream.status == 200
         assert stream.headers["content-type"].startswith("text/event-stream")
@@ -94,13 +94,13 @@ def publish(project: Project, topic: str, *data: object) -> None:
 
 
 async def without_edge(project: Project, path: str) -> bytes:
-    """Gives what the gateway itself answers."""
+    """Return the gateway's own answer."""
     async with httpx.AsyncClient(trust_env=False) as http:
         return (await http.get(project.url + path)).content
 
 
 def closed(project: Project, path: str) -> list[dict[str, Any]]:
-    """Gives the gateway's log lines of the streams on `path` that have ended."""
+    """Return the gateway's log lines of the ended streams on `path`."""
     lines = map(json.loads, project.compose("logs", "--no-log-prefix", "gateway").splitlines())
     return [line for line in lines if line["event"] == "stream closed" and line["path"] == path]
 
@@ -120,12 +120,12 @@ async def test_events_come_one_by_one_and_byte_for_byte(edge: Project, connect: 
 async def test_event_waits_for_no_other(edge: Project, connect: Connect, version: Version) -> None:
     topic = f"edge.one.{next(numbers)}"
     async with opened(connect, version, f"/topics/{topic}/events") as stream:
-        for number in range(10):  # the next is published when the one before it has come
+        for number in range(10):  # each is published when the previous one has arrived
             await asyncio.to_thread(publish, edge, topic, f"event {number}")
             await stream.receive_until(b"data: event %d\n\n" % number)
 
 
-async def test_a_thousand_events_are_the_same_through_each_version(edge: Project, connect: Connect) -> None:
+async def test_thousand_events_are_the_same_through_each_version(edge: Project, connect: Connect) -> None:
     publish(edge, "edge.bytes", *(f"{number} 👩‍🚀\r\n{'x' * number}" for number in range(1000)))
     path = "/topics/edge.bytes/events?from=start&follow=false"
     plain = await without_edge(edge, path)
@@ -146,24 +146,24 @@ async def test_one_connection_carries_many_streams(edge: Project, connect: Conne
     assert len(received) == 20
 
 
-async def test_browsers_are_told_of_http_3(edge: Project, connect: Connect) -> None:
+async def test_edge_advertises_http_3(edge: Project, connect: Connect) -> None:
     async with opened(connect, "HTTP/2", "/") as stream:
         assert stream.headers["alt-svc"].startswith(f'h3=":{edge.edge_port}"')
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_client_that_leaves_ends_its_upstream_request_at_once(edge: Project, connect: Connect, version: Version) -> None:
+async def test_client_that_disconnects_ends_its_upstream_request_at_once(edge: Project, connect: Connect, version: Version) -> None:
     before = len(closed(edge, "/plain"))
     async with opened(connect, version, "/plain?interval_ms=60000") as stream:
         await stream.receive_until(b"\n\n")
     await asyncio.to_thread(wait_until, lambda: len(closed(edge, "/plain")) > before, "the gateway sees it leave")
     line = closed(edge, "/plain")[-1]
     assert line["verdict"] == "left"
-    assert line["seconds"] < 14, "it was a heartbeat that found out"
+    assert line["seconds"] < 14, "only a heartbeat detected it"
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_gateway_knows_the_address_of_the_client_and_believes_no_other(edge: Project, authority: Path, version: Version) -> None:
+async def test_gateway_gets_the_client_address_from_the_edge_and_trusts_no_other(edge: Project, authority: Path, version: Version) -> None:
     network = edge.inspect("edge")["NetworkSettings"]["Networks"][f"{edge.name}_default"]  # here this machine is a client by itself
     path = f"/topics/edge.address.{next(numbers)}/events"
     edge_itself = edge_client(version, edge.edge_port, authority, network["IPAddress"])
@@ -173,7 +173,7 @@ async def test_gateway_knows_the_address_of_the_client_and_believes_no_other(edg
     assert line["client"] == network["Gateway"]
 
 
-def test_address_that_a_client_of_the_gateway_itself_makes_up_is_not_believed(edge: Project) -> None:
+def test_gateway_does_not_trust_an_address_that_a_direct_client_invents(edge: Project) -> None:
     path = f"/topics/edge.address.{next(numbers)}/events"
     httpx.get(f"{edge.url}{path}?follow=false", headers=FORGED, trust_env=False)
     [line] = wait_until(lambda: closed(edge, path), "the stream in the log")
@@ -181,7 +181,7 @@ def test_address_that_a_client_of_the_gateway_itself_makes_up_is_not_believed(ed
 
 
 async def test_stream_that_upstream_cut_does_not_look_complete(edge: Project, connect: Connect) -> None:
-    """Caddy ends the connection (HTTP/1.1) or resets the stream (HTTP/2, HTTP/3), after all that had come."""
+    """Caddy ends the connection (HTTP/1.1) or resets the stream (HTTP/2, HTTP/3), after all bytes before the cut."""
     async with contextlib.AsyncExitStack() as stack:
         path = "/?repeat=1000&secret=planted-in-a-query"
         streams = [await stack.enter_async_context(opened(connect, version, path)) for version in VERSIONS]
@@ -198,7 +198,7 @@ async def test_stream_that_upstream_cut_does_not_look_complete(edge: Project, co
     assert "planted-in-a-query" not in said
 
 
-def test_edge_has_no_rights_to_spare(edge: Project) -> None:
+def test_edge_has_no_unneeded_rights(edge: Project) -> None:
     status = dict(line.split(":\t", 1) for line in edge.compose("exec", "-T", "edge", "cat", "/proc/1/status").splitlines())
     assert set(status["Uid"].split()) == {"10001"}
     assert all(int(status[capabilities], 16) == 0 for capabilities in ("CapPrm", "CapEff", "CapBnd", "CapInh", "CapAmb"))
@@ -217,7 +217,7 @@ def test_edge_is_healthy_because_caddy_answers(edge: Project) -> None:
     assert inspected["State"]["Health"]["Status"] == "healthy"
 
 
-async def test_clients_are_told_when_to_come_back_when_the_stack_is_stopped(edge: Project, connect: Connect) -> None:
+async def test_clients_get_a_retry_when_the_stack_is_stopped(edge: Project, connect: Connect) -> None:
     publish(edge, "edge.stop", "before")
     path = "/topics/edge.stop/events?from=start"
     async with opened(connect, "HTTP/1.1", path, {"Accept": "text/event-stream"}) as stream:  # httpx gives up at HTTP/2's GOAWAY

@@ -1,4 +1,4 @@
-"""Clients that people use read the stack's streams through the gateway: whole, and while they are produced."""
+"""Common clients read the stack's streams through the gateway: whole, and while they are produced."""
 
 import subprocess
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 class Reading:
-    """What a client has read so far of a stream of one-line events whose text is `expected`."""
+    """The part of a stream of one-line events that a client has read; its whole text is `expected`."""
 
     def __init__(self, stack: Stack, route: str, expected: str) -> None:
         self._sent = SentCount(stack, route)
@@ -33,7 +33,7 @@ class Reading:
         self._streamed = False
 
     def add(self, chunk: bytes) -> None:
-        """Notes `chunk`; with the first whole event checks that the producer has yet to send the last one."""
+        """Add `chunk`; at the first whole event, check that the producer has yet to send the last one."""
         self._body += chunk
         if not self._streamed and b"\n\n" in self._body:
             assert self._sent.now() < len(self._expected)
@@ -48,7 +48,7 @@ class Reading:
 
 
 def assert_ids(ids: list[str], count: int) -> None:
-    """Checks the IDs of the first `count` events of a kept stream: all begin with its own, and count up from 1."""
+    """Check the IDs of the first `count` events of a kept stream: all begin with the stream's own, and count up from 1."""
     stream = ids[0].partition("-")[0] if ids else ""
     assert ids == [f"{stream}-{number}" for number in range(1, count + 1)]
     assert len(stream) == (32 if count else 0)

@@ -1,4 +1,4 @@
-"""Each service in turn is killed under load; the consumer's log has every event once all the same."""
+"""Each service in turn is killed under load, and the consumer's log still has every event once."""
 
 import json
 import re
@@ -24,13 +24,13 @@ TEXT = f"/?ids=true&interval_ms=5&repeat={REPEAT}"
 
 
 def read_log(directory: Path) -> list[dict[str, Any]]:
-    """Gives the complete lines of a log that is small enough to be one segment."""
+    """Return the complete lines of a log that is small enough for one segment."""
     [segment] = directory.glob("*.jsonl")
     return [json.loads(line) for line in segment.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
 
 
 def wait_for_id(directory: Path, id: str) -> None:
-    """Returns when the event with this ID is in the log."""
+    """Return when the event with this ID is in the log."""
     wait_until(lambda: any(record["id"] == id for record in read_log(directory)), f"event {id} in the log")
 
 
@@ -45,7 +45,7 @@ def assert_verifies_clean(directory: Path) -> None:
 
 
 def publish(stack: Stack, topic: str) -> str:
-    """Gives the ID of a new event."""
+    """Publish an event and return its ID."""
     answer = httpx.post(f"{stack.url}/topics/{topic}/events", json={"data": topic}, trust_env=False, timeout=30)
     return str(answer.raise_for_status().json()["id"])
 
@@ -78,7 +78,7 @@ def test_log_has_every_acknowledged_event_once_when_services_are_killed(tmp_path
 def lose_a_topic(stack: Stack, directory: Path) -> None:
     publish(stack, "doomed")
     httpx.delete(f"{stack.url}/topics/doomed", trust_env=False, timeout=30).raise_for_status()
-    stack.gateway.kill()  # which remembers what it has passed on
+    stack.gateway.kill()  # the gateway remembers the events that it passed on
     stack.gateway.start()
     stack.gateway.wait_until_ready()
 
@@ -91,7 +91,7 @@ def lose_the_log(stack: Stack, directory: Path) -> None:
 
 
 @pytest.mark.parametrize(("lose", "reason"), [(lose_a_topic, "not-retained"), (lose_the_log, "unknown-epoch")])
-def test_loss_while_the_consumer_is_away_is_a_gap_in_its_log(tmp_path: Path, lose: Callable[[Stack, Path], None], reason: str) -> None:
+def test_loss_while_the_consumer_is_down_is_a_gap_in_its_log(tmp_path: Path, lose: Callable[[Stack, Path], None], reason: str) -> None:
     with run_stack(tmp_path, ALL_TOPICS, **QUICK) as stack:
         before = [publish(stack, "kept") for _ in range(3)]
         wait_for_id(stack.log_dir, before[-1])
@@ -103,7 +103,7 @@ def test_loss_while_the_consumer_is_away_is_a_gap_in_its_log(tmp_path: Path, los
     records = read_log(stack.log_dir)
     assert [record["id"] for record in records if "gap" not in record] == before + after
     [gap] = [record["gap"] for record in records if "gap" in record]
-    assert gap["first_retained"] in (after[0], None), "None: the gateway, which follows too, asked before anything was published again"
+    assert gap["first_retained"] in (after[0], None), "None: the gateway, which follows too, resumed before anything was published again"
     assert gap == {"asked": before[-1], "first_retained": gap["first_retained"], "reason": reason}
     verdict = verify(stack.log_dir)
     assert verdict.returncode == 1

@@ -20,7 +20,7 @@ FILES = ("Makefile", "Procfile", "pyproject.toml", "install", "eventstream", "se
 
 
 def logged(directory: Path) -> list[dict[str, Any]]:
-    """Gives the complete lines of the consumer's log."""
+    """Return the complete lines of the consumer's log."""
     lines = (line for segment in directory.glob("*.jsonl") for line in segment.read_text().splitlines(keepends=True))
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
@@ -31,7 +31,7 @@ def is_ready(make: subprocess.Popen[bytes], port: str) -> bool:
 
 
 def lend_environment(directory: Path) -> None:
-    """Make `directory` an environment with everything that the tests' own has. `make` may clear it: it holds nothing but links."""
+    """Make `directory` an environment with everything in the tests' own. `make` may clear it: it holds only links."""
     directory.mkdir()
     for entry in Path(sys.prefix).iterdir():
         (directory / entry.name).symlink_to(entry)
@@ -76,7 +76,7 @@ def test_make_run_runs_the_stack_until_interrupted(tmp_path: Path, version: str)
         published = answer.raise_for_status().json()["id"]
         log_dir = tmp_path / "data/consumer"
         wait_until(lambda: published in {record["id"] for record in logged(log_dir)}, "the published event in the log")
-        wait_until(lambda: sum("cpu_percent" in record["data"] for record in logged(log_dir)) > 1, "what the machine does in the log")
+        wait_until(lambda: sum("cpu_percent" in record["data"] for record in logged(log_dir)) > 1, "the load of the machine in the log")
         ids = [record["id"] for record in logged(log_dir)]
         assert ids == [f"{published.partition('-')[0]}-{offset}" for offset in range(1, len(ids) + 1)]
         os.killpg(make.pid, signal.SIGINT)  # as Ctrl-C does

@@ -1,4 +1,4 @@
-"""The examples of README.md print what it says that they print."""
+"""The examples of README.md print the output that it shows."""
 
 import re
 import shlex
@@ -17,7 +17,7 @@ EXAMPLES = re.findall(r"^```console\n\$ (curl .+)\n((?:.*\n)*?)```$", README, re
 AND_SO_ON = "...\n"
 CTRL_C = "^C\n"
 ENDINGS = (AND_SO_ON, CTRL_C)
-"""How the output of an example ends that goes on until somebody ends it."""
+"""The end of the output of an example that does not end by itself."""
 KEY = "development-key-change-me"
 WRITTEN_EPOCH = re.findall(r'^\{"id":"(\w+)-1"\}$', README, re.MULTILINE)
 """The epoch of the log with which the page was written."""
@@ -27,18 +27,18 @@ WRITTEN_STREAMS = list(dict.fromkeys(STREAM.findall(README)))
 
 
 class Terminal:
-    """Runs the examples one after the other, as somebody does who tries them."""
+    """Runs the examples one after the other, as a reader does."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
         self._places = {"http://localhost:8080": stack.url, "http://localhost:8081": stack.gateway.status_url}
         self._here: dict[str, str] = {}
-        """What stands for the written epoch and for the written streams in this run."""
+        """This run's values for the written epoch and the written streams."""
         self.outputs = [self._run(command, printed) for command, printed in EXAMPLES]
-        """What each example printed, in the words of the page."""
+        """The output of each example, with the ids of the page."""
 
     def _run(self, command: str, printed: str) -> str:
-        """Gives what `command` prints, in the words of the page; of one that does not end, as much as there is of `printed`."""
+        """Return the output of `command`, with the ids of the page; of an endless one, as much as `printed` has."""
         for written, here in (self._places | self._here).items():
             command = command.replace(written, here)
         arguments = [*shlex.split(command), "--silent", "--show-error", "--noproxy", "*", "--max-time", "30"]
@@ -65,7 +65,7 @@ class Terminal:
 
 
 def body_of(printed: str) -> str:
-    """What the command itself prints of what the page shows."""
+    """Return the command's own output in what the page shows."""
     return next((printed.removesuffix(ending) for ending in ENDINGS if printed.endswith(ending)), printed)
 
 
@@ -80,7 +80,7 @@ def test_readme_has_examples_of_streams_and_of_topics() -> None:
     assert len([command for command, _ in EXAMPLES if "topic" in command]) >= 5
 
 
-def test_readme_shows_an_answer_that_is_cut_and_what_resumes_it() -> None:
+def test_readme_shows_an_answer_that_is_cut_and_how_to_resume_it() -> None:
     [cut] = [number for number, (_, printed) in enumerate(EXAMPLES) if printed.endswith(CTRL_C)]
     (_, before), (command, _) = EXAMPLES[cut : cut + 2]
     last_id = re.findall(r"^id: (\S+)$", before, re.MULTILINE)[-1]
@@ -88,11 +88,11 @@ def test_readme_shows_an_answer_that_is_cut_and_what_resumes_it() -> None:
 
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)), ids=[command for command, _ in EXAMPLES])
-def test_example_prints_what_the_readme_says(terminal: Terminal, number: int) -> None:
+def test_example_prints_the_output_in_the_readme(terminal: Terminal, number: int) -> None:
     _, printed = EXAMPLES[number]
     assert terminal.outputs[number].rstrip("\n") == body_of(printed).rstrip("\n")
 
 
-def test_producer_was_asked_once_for_the_answer_that_was_cut(terminal: Terminal) -> None:
+def test_producer_got_one_request_for_the_answer_that_was_cut(terminal: Terminal) -> None:
     asked = [command for command, _ in EXAMPLES if "/sse" in command]
     assert terminal.stack.gateway.metric("gateway_upstream_requests_total", route="/sse", method="POST") == len(asked)

@@ -1,4 +1,4 @@
-"""Secrets that are planted all over a running stack are found in no log, metric, error or dashboard of any service."""
+"""Secrets that are planted all over a running stack appear in no log, metric, error or dashboard of any service."""
 
 import base64
 import contextlib
@@ -72,7 +72,7 @@ grants_claim = ""
 
 @dataclass
 class Planted:
-    """The stack, and what its services said."""
+    """The stack, and the output of its services."""
 
     stack: Stack
     url: str
@@ -113,7 +113,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planted]:
 
 
 def use(planted: Planted) -> None:
-    """Sends each secret where it belongs, and where it does not."""
+    """Send each secret where it belongs, and where it does not."""
     fields = {"Authorization": f"Bearer {PLANTED['authorization']}", "Cookie": f"session={PLANTED['cookie']}"}
     query = f"?secret={PLANTED['query']}"
     events = "/topics/news/events"
@@ -143,7 +143,7 @@ def use(planted: Planted) -> None:
 
 
 def raw(url: str, request: str) -> str:
-    """Sends bytes and gives what comes back until the connection ends."""
+    """Send bytes and return the answer until the connection ends."""
     host, port = url.removeprefix("http://").split(":")
     received = b""
     with socket.create_connection((host, int(port)), timeout=20) as connection, contextlib.suppress(ConnectionError):
@@ -154,7 +154,7 @@ def raw(url: str, request: str) -> str:
 
 
 def disturb(planted: Planted) -> None:
-    """Breaks streams that carry secrets, so that what is logged of failures is logged."""
+    """Break streams that carry secrets, so that failures are logged."""
     fields = {"Authorization": f"Bearer {PLANTED['authorization']}", "Cookie": f"session={PLANTED['cookie']}"}
     path = f"/?repeat=100&secret={PLANTED['query']}"
     with httpx.stream("GET", planted.url + path, headers=fields, trust_env=False) as answer:
@@ -174,7 +174,7 @@ def disturb(planted: Planted) -> None:
 
 
 def snapshot(admin: str) -> str:
-    """Gives what the dashboard is told first: a history, and a snapshot."""
+    """Return what the dashboard gets first: a history, and a snapshot."""
     with httpx.stream("GET", admin + "/dashboard/events", trust_env=False, timeout=20) as answer:
         received = ""
         for piece in answer.iter_text():
@@ -185,11 +185,11 @@ def snapshot(admin: str) -> str:
 
 
 def forms(secret: str) -> set[str]:
-    """How a secret could stand somewhere."""
+    """Return the encodings in which a secret could appear."""
     return {secret, quote(secret), base64.b64encode(secret.encode()).decode().rstrip("="), repr(secret.encode())[2:-1]}
 
 
-def test_planted_secrets_are_found_nowhere(planted: Planted) -> None:
+def test_planted_secrets_appear_nowhere(planted: Planted) -> None:
     use(planted)
     disturb(planted)
     stack = planted.stack

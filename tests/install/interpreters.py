@@ -14,7 +14,7 @@ SUPPORTED = (OLDEST, "3.12", "3.13", "3.14")
 
 @functools.cache
 def interpreters() -> dict[str, str]:
-    """Paths of complete interpreters by their versions: the one that runs the tests, those on PATH, and those that pyenv has."""
+    """Return the paths of complete interpreters by version: the one that runs the tests, those on PATH, and pyenv's."""
     found = {}
     for version in SUPPORTED:
         working = next(filter(functools.partial(_is_complete, version), _candidates(version)), None)
@@ -34,7 +34,7 @@ def _candidates(version: str) -> Iterator[str]:
 
 
 def _is_complete(version: str, path: str) -> bool:
-    """Whether this is the interpreter that its name says (pyenv's shims may be none), with what an environment needs."""
+    """Whether this interpreter has the version of its name (pyenv's shims may not run), and everything that an environment needs."""
     ask = "import ensurepip, venv, sys; print('%d.%d' % sys.version_info[:2])"
     done = subprocess.run([path, "-c", ask], capture_output=True, text=True, timeout=60)
     return done.returncode == 0 and done.stdout.strip() == version

@@ -1,4 +1,4 @@
-"""A package index on this machine, with wheels that hold nothing but their metadata."""
+"""A package index on this machine, with wheels that contain only their metadata."""
 
 import base64
 import functools
@@ -29,7 +29,7 @@ def stand_in(directory: Path, name: str, version: str, head: str = "") -> str:
 
 
 def requirements_of(distribution: metadata.Distribution) -> str:
-    """The metadata of an installed distribution that a resolver reads: what it requires, with which extras."""
+    """Return the metadata of an installed distribution that a resolver reads: its requirements, with their extras."""
     fields = distribution.metadata
     names = ("Requires-Dist", "Provides-Extra")
     return "".join(f"{name}: {value}\n" for name in names for value in fields.get_all(name) or ())
@@ -68,7 +68,7 @@ def _record_hash(content: bytes) -> str:
 
 
 class _Handler(SimpleHTTPRequestHandler):
-    """Serves the folders, whose listings are pages of a simple index."""
+    """Serves directories, whose listings are pages of a simple index."""
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -89,5 +89,5 @@ def served(directory: Path) -> Iterator[str]:
 
 
 def lock_lines(pins: Mapping[str, str]) -> str:
-    """A lock of requirements and their SHA-256 sums."""
+    """Return a lock of requirements and their SHA-256 sums."""
     return "".join(f"{pin} --hash=sha256:{sha256}\n" for pin, sha256 in pins.items())

@@ -1,4 +1,4 @@
-"""The environment that the Makefile makes, from an index that has newer releases of everything."""
+"""The environment that the Makefile creates, from an index that has newer releases of everything."""
 
 import json
 import os
@@ -29,7 +29,7 @@ PIN = re.compile(r"^(?P<name>[\w.-]+)(?P<extras>\[[\w.,-]+\])?==(?P<version>[^ ;
 
 @dataclass
 class Project:
-    """What the Makefile needs to make an environment, with a lock of its own."""
+    """What the Makefile needs to create an environment, with a lock of its own."""
 
     directory: Path
     index: str
@@ -40,14 +40,14 @@ class Project:
         return subprocess.run(command, cwd=self.directory, env=self.environ, capture_output=True, text=True, timeout=200)
 
     def installed(self) -> dict[str, str]:
-        """Version by name of what is in the environment."""
+        """Return the installed versions by name."""
         ask = "import json, importlib.metadata as m; print(json.dumps({d.name: d.version for d in m.distributions()}))"
         done = subprocess.run([self.directory / ".venv/bin/python", "-c", ask], capture_output=True, text=True, check=True, timeout=60)
         return dict(json.loads(done.stdout))
 
 
 def without_indexes(directory: Path, **variables: str) -> dict[str, str]:
-    """An environment in which pip and uv know no index and have no cache but those of `variables`."""
+    """Return an environment in which pip and uv know no index and no cache except those of `variables`."""
     environ = {name: value for name, value in clean_environment().items() if not name.startswith(("PIP_", "UV_"))}
     own = {"PIP_CONFIG_FILE": os.devnull, "UV_NO_CONFIG": "1", "PIP_NO_CACHE_DIR": "1", "UV_CACHE_DIR": str(directory / "uv-cache")}
     return environ | own | {"HOME": str(directory), "PIP_DISABLE_PIP_VERSION_CHECK": "1"} | variables
@@ -55,7 +55,7 @@ def without_indexes(directory: Path, **variables: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, str]]:
-    """The URL of an index, and two locks: of uv, and of coverage and pytest-cov, which asks for coverage with an extra.
+    """Yield the URL of an index, and two locks: of uv, and of coverage and pytest-cov, which requires coverage with an extra.
 
     The index also has a newer coverage.
     """
@@ -83,7 +83,7 @@ def project(locked: tuple[str, str, str], tmp_path: Path) -> Project:
 
 
 @pytest.mark.parametrize("version", interpreters())
-def test_environment_has_the_locked_versions_beside_newer_ones_and_is_made_once(project: Project, version: str) -> None:
+def test_environment_has_the_locked_versions_despite_newer_ones_and_is_created_once(project: Project, version: str) -> None:
     made = project.make(interpreters()[version])
     assert made.returncode == 0, made.stderr
     installed = project.installed()
@@ -113,27 +113,27 @@ def test_index_of_pip_s_configuration_file_serves_uv_too(project: Project, tmp_p
 
 
 def imitation(directory: Path, first: str) -> str:
-    """An interpreter that runs `first` before what it is told to run."""
+    """Create an interpreter that runs `first` before its arguments."""
     python = directory / "python"
     python.write_text(f'#!/bin/sh\nshift\nexec "{sys.executable}" -c "{first}; import sys; exec(sys.argv[1])" "$@"\n')
     python.chmod(0o755)
     return str(python)
 
 
-def test_make_says_what_is_missing_without_python(project: Project) -> None:
+def test_make_names_what_is_missing_without_python(project: Project) -> None:
     made = project.make("python-that-is-not-there")
     assert made.returncode == 2
     assert "Python 3.11 or newer is needed, python-that-is-not-there is not there: install it, or name one with PYTHON=" in made.stderr
 
 
-def test_make_says_what_is_missing_beside_an_old_python(project: Project, tmp_path: Path) -> None:
+def test_make_names_what_is_missing_with_an_old_python(project: Project, tmp_path: Path) -> None:
     made = project.make(imitation(tmp_path, "import sys; sys.version_info = (3, 10, 4); sys.version = '3.10.4 (main)'"))
     assert made.returncode == 2
     assert "Python 3.11 or newer is needed" in made.stderr
     assert "is Python 3.10.4: install one and name it, as in `make run PYTHON=python3.13`" in made.stderr
 
 
-def test_make_says_what_is_missing_where_the_distribution_has_split_python(project: Project, tmp_path: Path) -> None:
+def test_make_names_what_is_missing_where_the_distribution_splits_python(project: Project, tmp_path: Path) -> None:
     made = project.make(imitation(tmp_path, "import sys; sys.modules['ensurepip'] = None"))
     assert made.returncode == 2
     assert "without the module ensurepip: install it (Debian and Ubuntu: apt install python3-venv)" in made.stderr
@@ -141,15 +141,15 @@ def test_make_says_what_is_missing_where_the_distribution_has_split_python(proje
 
 @pytest.fixture(scope="module")
 def oldest_pip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty environment of the oldest interpreter, with the pip that comes with it."""
+    """Return an empty environment of the oldest interpreter, with the pip that comes with it."""
     directory = tmp_path_factory.mktemp("oldest")
     subprocess.run([interpreters()[OLDEST], "-m", "venv", directory], check=True, capture_output=True, timeout=100)
     return directory / "bin/pip"
 
 
 @pytest.mark.parametrize("folder", LOCKS)
-def test_pip_alone_installs_each_lock_beside_newer_releases_of_everything(folder: str, tmp_path: Path, oldest_pip: Path) -> None:
-    """pip takes `a[b]`, when the lock has only `a`, for a package of which nothing is locked."""
+def test_pip_alone_installs_each_lock_despite_newer_releases_of_everything(folder: str, tmp_path: Path, oldest_pip: Path) -> None:
+    """When the lock has only `a`, pip takes `a[b]` for a package without a lock."""
     packages, lock = tmp_path / "index", tmp_path / "requirements.txt"
     known = {distribution.name.lower().replace("_", "-"): distribution for distribution in metadata.distributions()}
     pins, wanted = {}, {}

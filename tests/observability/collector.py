@@ -1,4 +1,4 @@
-"""A collector of traces that keeps what it is sent (OTLP over HTTP)."""
+"""A trace collector that keeps the received spans (OTLP over HTTP)."""
 
 import threading
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 @dataclass(frozen=True)
 class Told:
-    """One span that came."""
+    """One received span."""
 
     service: str
     name: str
@@ -44,7 +44,7 @@ def _read(service: str, span: Span) -> Told:
 
 
 class Collector:
-    """What has come so far."""
+    """The spans received so far."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -60,7 +60,7 @@ class Collector:
 
 @contextmanager
 def collecting() -> Iterator[Collector]:
-    """Listens on a free port until the block ends."""
+    """Listen on a free port until the block ends."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -74,7 +74,7 @@ def collecting() -> Iterator[Collector]:
             self.wfile.write(answer)
 
         def log_message(self, *_: object) -> None:
-            """Standard error is for what goes wrong."""
+            """Log nothing: standard error is for failures."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     collector = Collector(f"http://127.0.0.1:{server.server_port}")

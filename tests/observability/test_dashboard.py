@@ -1,4 +1,4 @@
-"""The files in `deploy/metrics/`: valid, and asking for nothing that is not there."""
+"""The files in `deploy/metrics/` are valid, and query only existing metrics."""
 
 import json
 import re
@@ -20,7 +20,7 @@ def test_every_metric_on_the_dashboard_and_in_alerts_is_in_the_code() -> None:
     assert asked - known == set()
 
 
-def test_dashboard_asks_the_provisioned_source_and_no_panel_is_empty() -> None:
+def test_dashboard_queries_the_provisioned_source_and_no_panel_is_empty() -> None:
     dashboard = json.loads((METRICS / "grafana/dashboards/eventstream.json").read_text())
     [source] = yaml.safe_load((METRICS / "grafana/provisioning/datasources/prometheus.yml").read_text())["datasources"]
     drawn = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
@@ -30,7 +30,7 @@ def test_dashboard_asks_the_provisioned_source_and_no_panel_is_empty() -> None:
 
 
 @pytest.mark.prometheus
-def test_promtool_finds_nothing_wrong_with_configuration_and_alerts() -> None:
+def test_promtool_accepts_configuration_and_alerts() -> None:
     for command in (["check", "config", "--lint-fatal", "prometheus.yml"], ["test", "rules", "alerts_test.yml"]):
         done = subprocess.run(["promtool", *command], cwd=METRICS, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr

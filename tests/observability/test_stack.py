@@ -1,4 +1,4 @@
-"""What is told of a request on its way through all three services: one id, one trace, and figures that Prometheus takes."""
+"""A request on its way through all three services has one id, one trace, and metrics that Prometheus accepts."""
 
 import json
 import subprocess
@@ -25,7 +25,7 @@ ASKED = {"X-Request-Id": "asked-1", "traceparent": f"00-{TRACE}-{PARENT}-01", "A
 KEPT = {"X-Request-Id": "kept-1", "Content-Type": "application/json"}
 SETTLE_SECONDS = 60
 MAY_BE_EMPTY = {"gateway_upstream_reconnections_total", "producer_gaps_total"}
-"""Nothing of this happens here."""
+"""Metrics of things that do not happen here."""
 
 
 def may_be_empty(expression: str) -> bool:
@@ -34,7 +34,7 @@ def may_be_empty(expression: str) -> bool:
 
 @dataclass
 class Seen:
-    """What was seen while and after some requests went through the stack."""
+    """The observations during and after some requests through the stack."""
 
     answers: dict[str, httpx.Response]
     logs: dict[str, list[dict[str, Any]]]
@@ -42,11 +42,11 @@ class Seen:
     spans: list[Told]
     exported: bytes
     results: dict[str, list[Any]]
-    """What Prometheus gave for each expression of the dashboard."""
+    """Prometheus's results for each expression of the dashboard."""
     rules: list[dict[str, Any]]
 
     def span(self, **wanted: object) -> Told:
-        """The only span of which all this is true: its fields, and attributes by their names with _ for the dots."""
+        """Return the only span with these fields and attributes, named with _ for dots."""
         found = [span for span in self.spans if all(_look(span, name) == value for name, value in wanted.items())]
         assert len(found) == 1, (wanted, found)
         return found[0]
@@ -98,7 +98,7 @@ class Prometheus:
         wait_until(lambda: bool(self.query(expression)), f"{expression} in Prometheus", timeout=60, pause=0.2)
 
     def ask_for(self, expressions: list[str]) -> dict[str, list[Any]]:
-        """What it gives for each; where that is nothing, after as many rounds of scraping as it takes to tell."""
+        """Return its results for each; an empty result counts only after enough rounds of scraping."""
         deadline = time.monotonic() + SETTLE_SECONDS
         results: dict[str, list[Any]] = {}
         while missing := [expression for expression in expressions if not results.get(expression) and not may_be_empty(expression)]:
@@ -114,7 +114,7 @@ class Prometheus:
 
 
 def ask(stack: Stack) -> dict[str, httpx.Response]:
-    """Asks for one thing of each kind."""
+    """Send one request of each kind."""
     with httpx.Client(base_url=stack.url, trust_env=False, timeout=30) as http:
         answers = {
             "direct": http.get("/?interval_ms=0&token=hunter2", headers=ASKED),
@@ -159,14 +159,14 @@ def test_id_of_the_client_is_on_the_answer_and_in_the_log_of_both_services(seen:
     assert len(lines(seen, "producer", "stream ended", request_id="asked-1", route="GET /")) == 1
 
 
-def test_id_goes_with_a_kept_stream(seen: Seen) -> None:
+def test_kept_stream_keeps_its_request_id(seen: Seen) -> None:
     assert seen.answers["kept"].headers["X-Request-Id"] == "kept-1"
     assert len(lines(seen, "gateway", "stream closed", request_id="kept-1")) == 1
     assert len(lines(seen, "gateway", "stream ended", request_id="kept-1", state="complete")) == 1
     assert len(lines(seen, "producer", "stream ended", request_id="kept-1", route="POST /sse")) == 1
 
 
-def test_id_is_made_where_there_is_none_or_one_that_could_spoil_a_log(seen: Seen) -> None:
+def test_id_is_created_for_a_missing_one_or_one_that_could_corrupt_a_log(seen: Seen) -> None:
     made = {seen.answers[name].headers["X-Request-Id"] for name in ("odd id", "no id")}
     assert len(made) == 2
     assert all(len(id) == 32 and id.isalnum() for id in made)
@@ -178,19 +178,19 @@ def test_errors_name_the_request(seen: Seen, name: str, status: int, id: str) ->
     assert (answer.status_code, answer.headers["X-Request-Id"], answer.json()["request_id"]) == (status, id, id)
 
 
-def test_publishing_which_goes_past_the_framework_has_an_id_too(seen: Seen) -> None:
+def test_publishing_which_bypasses_the_framework_has_an_id_too(seen: Seen) -> None:
     assert seen.answers["published"].headers["X-Request-Id"] == "published-1"
     assert seen.span(service="producer", eventstream_request_id="published-1").name == "POST /topics/{topic:path}/events"
 
 
-def test_consumer_names_its_connection_as_the_gateway_does(seen: Seen) -> None:
+def test_consumer_logs_the_same_id_for_its_connection_as_the_gateway(seen: Seen) -> None:
     [connected] = lines(seen, "consumer", "connected")
     assert "source_request_id" not in connected
     [closed] = lines(seen, "gateway", "stream closed", request_id=connected["request_id"])
     assert closed["route"] == "/topics/"
 
 
-def test_trace_of_the_client_goes_on_through_gateway_and_producer(seen: Seen) -> None:
+def test_trace_of_the_client_continues_through_gateway_and_producer(seen: Seen) -> None:
     served = seen.span(service="gateway", kind="SERVER", trace=TRACE)
     asked = seen.span(service="gateway", kind="CLIENT", trace=TRACE)
     produced = seen.span(service="producer", trace=TRACE)
@@ -234,12 +234,12 @@ def test_kept_stream_has_a_span_for_its_upstream(seen: Seen) -> None:
     assert asked.attributes["eventstream.blocks"] == served.attributes["eventstream.blocks"] == 3
 
 
-def test_spans_and_logs_hold_no_query_no_header_and_no_body(seen: Seen) -> None:
+def test_spans_and_logs_contain_no_query_no_header_and_no_body(seen: Seen) -> None:
     assert SECRET.encode() not in seen.exported
     assert SECRET not in json.dumps(seen.logs)
 
 
-def test_prometheus_gives_something_for_every_expression_of_the_dashboard(seen: Seen) -> None:
+def test_prometheus_has_results_for_every_expression_of_the_dashboard(seen: Seen) -> None:
     assert len(seen.results) >= 50
     assert [expression for expression, result in seen.results.items() if not result and not may_be_empty(expression)] == []
 

@@ -1,4 +1,4 @@
-"""Spans: when they are made, to whom they go, and what happens when nobody takes them."""
+"""Spans: when they are created, where they are sent, and what happens when the collector does not accept them."""
 
 import asyncio
 import subprocess
@@ -36,7 +36,7 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def tracing_to(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Tracing]:
-    """Sends all spans when the block ends."""
+    """Send all spans when the block ends."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
     tracing = open_tracing("test")
     assert tracing is not None
@@ -44,7 +44,7 @@ async def tracing_to(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> A
     await tracing.close(GUARD_SECONDS)
 
 
-def test_nothing_that_makes_spans_is_imported_when_nobody_asks_for_them() -> None:
+def test_tracing_imports_nothing_of_opentelemetry_unless_enabled() -> None:
     code = (
         "import sys; import gateway.__main__, gateway.workers.worker, consumer.__main__; from service.tracing import open_tracing;"
         "assert open_tracing('gateway') is None;"
@@ -65,7 +65,7 @@ def test_nothing_that_makes_spans_is_imported_when_nobody_asks_for_them() -> Non
         {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_TRACES_EXPORTER": "none"},
     ],
 )
-def test_there_are_no_spans_without_an_endpoint_or_when_the_sdk_is_off(environ: dict[str, str]) -> None:
+def test_tracing_is_off_without_an_endpoint_or_when_the_sdk_is_disabled(environ: dict[str, str]) -> None:
     assert open_tracing("gateway", environ) is None
 
 
@@ -76,7 +76,7 @@ def test_there_are_no_spans_without_an_endpoint_or_when_the_sdk_is_off(environ: 
         ({"OTEL_TRACES_EXPORTER": "zipkin"}, "must be otlp or none, got 'zipkin'"),
     ],
 )
-def test_what_is_not_here_stops_the_start_and_says_what_is(
+def test_unsupported_exporter_or_protocol_stops_the_start_with_what_is_supported(
     environ: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(TracingError, match=said):
@@ -89,7 +89,7 @@ def test_what_is_not_here_stops_the_start_and_says_what_is(
     assert said in capsys.readouterr().err
 
 
-async def test_sampler_of_the_environment_decides_and_the_trace_goes_on_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_sampler_of_the_environment_decides_and_the_trace_still_continues(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
     with collecting() as collector:
         async with tracing_to(collector, monkeypatch) as tracing:
@@ -102,7 +102,7 @@ async def test_sampler_of_the_environment_decides_and_the_trace_goes_on_all_the_
     assert fields["tracestate"] == SENT["tracestate"]
 
 
-async def test_collector_that_is_down_delays_nothing_and_is_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_collector_that_is_down_delays_nothing_and_is_logged_once(monkeypatch: pytest.MonkeyPatch) -> None:
     [port] = free_ports(1)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
@@ -127,7 +127,7 @@ async def test_collector_that_is_down_delays_nothing_and_is_told_of_once(monkeyp
     ]
 
 
-async def test_collector_that_takes_a_connection_and_says_nothing_is_left_after_the_time_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_silent_collector_is_abandoned_after_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     async with ScriptedUpstream(lambda _: [Silence()]) as silent:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", silent.url)
         tracing = open_tracing("gateway")
@@ -141,7 +141,7 @@ async def test_collector_that_takes_a_connection_and_says_nothing_is_left_after_
 
 
 @pytest.mark.parametrize("mode", ["direct", "shared", "resumable"])
-async def test_trace_passes_as_it_came_when_there_are_no_spans(mode: str, tmp_path: Path) -> None:
+async def test_trace_context_passes_unchanged_without_spans(mode: str, tmp_path: Path) -> None:
     async with (
         ScriptedUpstream(lambda _: [EVENT_STREAM_HEAD, chunk(EVENT), Silence()]) as upstream,
         serving([{"path": "/", "upstream": upstream.url, "mode": mode, "methods": ["GET"]}], tmp_path) as port,
@@ -155,7 +155,7 @@ async def test_trace_passes_as_it_came_when_there_are_no_spans(mode: str, tmp_pa
         assert len(id) == 32 if mode == "shared" else id == "mine"
 
 
-async def test_each_attempt_of_an_event_source_is_a_span_the_later_ones_in_traces_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_attempt_of_an_event_source_is_a_span_and_later_ones_start_their_own_traces(monkeypatch: pytest.MonkeyPatch) -> None:
     scripts = [
         [EVENT_STREAM_HEAD, chunk(EVENT), Disconnect()],
         [b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"],
@@ -195,7 +195,7 @@ async def test_each_attempt_of_an_event_source_is_a_span_the_later_ones_in_trace
     assert b"hunter2" not in b"".join(collector.bodies)
 
 
-async def test_workers_make_spans_too(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_workers_send_spans_too(monkeypatch: pytest.MonkeyPatch) -> None:
     with collecting() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
         async with (
@@ -212,7 +212,7 @@ async def test_workers_make_spans_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (served.attributes["eventstream.verdict"], served.attributes["eventstream.blocks"]) == ("cut", 1)
 
 
-async def test_span_of_a_request_whose_client_left_before_the_answer_has_no_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_span_has_no_status_when_the_client_left_before_the_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with collecting() as collector:
         async with (
             tracing_to(collector, monkeypatch) as tracing,

@@ -1,4 +1,4 @@
-"""A subscriber that leaves and comes back, and sees to it that nothing is missing and nothing comes twice."""
+"""A subscriber that disconnects and resumes, and checks that no event is missing or repeated."""
 
 import asyncio
 import contextlib
@@ -12,17 +12,17 @@ from eventstream.client import EventSource
 
 @dataclass(slots=True)
 class Sequence:
-    """What has come of one log: IDs go up, each publisher counts by one, and where something is missing a gap says so."""
+    """The events received of one log: IDs go up, each publisher counts by one, and a gap covers every missing event."""
 
     name: str
     last_id: str = ""
     events: int = 0
     gaps: int = 0
     _newest: dict[str, int] | None = None
-    """The number of each publisher's newest event; None behind a gap: whichever comes next is right."""
+    """The number of each publisher's newest event; None after a gap, when any next number is right."""
 
     def take(self, event: Event) -> None:
-        """Raises AssertionError when `event` is not what had to come."""
+        """Raise AssertionError when `event` is not the expected one."""
         assert event.id is not None, f"{self.name}: no ID: {event}"
         if event.type == "gap":
             told = json.loads(event.data)
@@ -47,15 +47,15 @@ class Sequence:
 
 
 def offset(id: str) -> int:
-    """Gives the number behind the epoch, 0 for no ID."""
+    """Return the number after the epoch, 0 for no ID."""
     return int(id.rpartition("-")[2] or 0)
 
 
 async def follow(url: str, sequence: Sequence, chance: random.Random, longest_absence: float, stopping: asyncio.Event) -> None:
-    """Follows `url` again and again, for a while each time, from the last ID on, until `stopping`."""
+    """Follow `url` repeatedly, for a while each time, from the last ID on, until `stopping`."""
     while not stopping.is_set():
         async with EventSource(url, last_event_id=sequence.last_id, read_timeout_seconds=60) as source:
-            with contextlib.suppress(TimeoutError):  # it leaves, in the middle of whatever is being sent
+            with contextlib.suppress(TimeoutError):  # it disconnects in the middle of whatever is being sent
                 async with asyncio.timeout(chance.uniform(0.1, 3.0)):
                     async for event in source:
                         sequence.take(event)

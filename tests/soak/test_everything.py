@@ -1,6 +1,6 @@
-"""All that the gateway can do, at once and for a long time: afterwards memory is where it was, and no task or socket is left over.
+"""Everything the gateway can do, at once and for a long time: afterwards memory is as before, and no task or socket is left.
 
-`make soak` runs it for SOAK_SECONDS; with SOAK_SEED a run that failed decides alike again.
+`make soak` runs it for SOAK_SECONDS; with SOAK_SEED it repeats the decisions of a failed run.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ WORDS = " ".join(str(number) for number in range(60))
 KEY = "an-api-key-that-nobody-else-knows-4711"
 TOPICS = "/topics/soak.%3E/events"
 BETWEEN_BLOCKS = re.compile(rb"(retry: \d+\n|:\n)*")
-"""Lines that the gateway adds ahead of a block, or at the end of a stream."""
+"""Lines that the gateway adds before a block, or at the end of a stream."""
 
 ROUTES = """
 [[routes]]
@@ -86,7 +86,7 @@ _log = logging.getLogger("soak")
 
 @pytest.fixture
 def spans() -> Iterator[tuple[str, list[int]]]:
-    """Gives the URL of a collector of spans, and the sizes of what it was sent."""
+    """Yield the URL of a collector of spans, and the sizes of the requests it received."""
     sizes: list[int] = []
 
     class Collector(BaseHTTPRequestHandler):
@@ -97,7 +97,7 @@ def spans() -> Iterator[tuple[str, list[int]]]:
             self.end_headers()
 
         def log_message(self, format: str, *arguments: object) -> None:
-            """Nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -130,7 +130,7 @@ def stack(tmp_path: Path, spans: tuple[str, list[int]], monkeypatch: pytest.Monk
 
 
 class Life:
-    """What goes on until `stopping`: each kind of client does one thing after the other, and counts what it did."""
+    """The clients that run until `stopping`: each kind repeats its actions, and counts them."""
 
     def __init__(self, stack: Stack, directory: Path, chance: random.Random) -> None:
         self.done: Counter[str] = Counter()
@@ -142,7 +142,7 @@ class Life:
         self._admin = stack.gateway.status_url
 
     async def go_on(self, http: aiohttp.ClientSession, seconds: float) -> None:
-        """Lets all of them live for so long. They read what this publishes, so nothing else may."""
+        """Run all clients for `seconds`. They read the events published here, so nothing else may publish."""
         each: list[tuple[int, Callable[[aiohttp.ClientSession, int], Awaitable[None]]]] = [
             (12, self._subscribe),
             (2, self._expire),
@@ -275,7 +275,7 @@ class Life:
                         return
 
 
-async def test_nothing_is_left_over_after_all_that_can_happen(stack: Stack, spans: tuple[str, list[int]], tmp_path: Path) -> None:
+async def test_no_resource_is_left_after_all_kinds_of_clients(stack: Stack, spans: tuple[str, list[int]], tmp_path: Path) -> None:
     _log.info("seed %d, %.0f seconds", SEED, SECONDS)
     chance = random.Random(SEED)
     process = psutil.Process(stack.gateway.pid)
@@ -297,7 +297,7 @@ async def test_nothing_is_left_over_after_all_that_can_happen(stack: Stack, span
     assert life is not None
     assert all(life.done[what] for what in ("subscribe", "expire", "ask", "read_text", "intrude", "hammer", "scrape", "reload", "look"))
     assert all(sequence.events for sequence in life.sequences)
-    assert spans[1], "nobody was told of a span"
+    assert spans[1], "no span was sent"
     (fds_before, tasks_before), (fds_after, tasks_after) = left
     assert fds_after <= fds_before + 2
     assert tasks_after <= tasks_before

@@ -1,6 +1,6 @@
 """Any sequence of crashes and restarts of any service under load: the consumer's log has every acknowledged event once, and is clean.
 
-Goes on for SOAK_SECONDS; with SOAK_SEED the same is done to the same services in the same order.
+It runs for SOAK_SECONDS; with SOAK_SEED it repeats the actions of an earlier run.
 """
 
 import json
@@ -27,13 +27,11 @@ _log = logging.getLogger("soak")
 
 
 def end(service: ServiceProcess, chance: random.Random) -> str:
-    """Kills or stops the service; gives which."""
+    """Kill or stop the service, and return which."""
     if chance.random() < 0.6:
         service.kill()
         return "killed"
-    wait_until(
-        lambda: answers(service.status_url + "/livez"), f"{service.name} alive"
-    )  # a signal before that ends it as it ends any process
+    wait_until(lambda: answers(service.status_url + "/livez"), f"{service.name} alive")  # a signal before that ends it like any process
     assert service.stop() == 0
     return "stopped"
 
@@ -53,10 +51,10 @@ def test_log_is_complete_and_clean_after_any_sequence_of_restarts(tmp_path: Path
             while time.monotonic() < until:
                 ended = chance.sample(stack.services, chance.choice((1, 1, 1, 2, 3)))
                 done += [f"{service.name} {end(service, chance)}" for service in ended]
-                time.sleep(chance.uniform(0, 0.5))  # nothing is waited for: this is how long it is down
+                time.sleep(chance.uniform(0, 0.5))  # nothing is awaited: this is how long it is down
                 for service in ended:
                     service.start()
-                for service in ended if chance.random() < 0.7 else ():  # else the next comes while it is starting
+                for service in ended if chance.random() < 0.7 else ():  # else the next action comes while it is starting
                     service.wait_until_ready()
             for service in stack.services:
                 service.wait_until_ready()

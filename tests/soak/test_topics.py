@@ -1,6 +1,6 @@
-"""Topics for a long time: publishers, subscribers that leave and resume, retention at work, and the memory of the producer stays flat.
+"""Topics for a long time: publishers, subscribers that disconnect and resume, retention, and flat memory of the producer.
 
-`make soak` runs it for SOAK_SECONDS; with SOAK_SEED a run that failed decides alike again.
+`make soak` runs it for SOAK_SECONDS; with SOAK_SEED it repeats the decisions of a failed run.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ def producer(tmp_path: Path) -> Iterator[ServiceProcess]:
 
 
 class Publishing:
-    """A topic's publisher: single events or batches, some of them twice under one key, which must give the same answer."""
+    """A topic's publisher: single events or batches, some of them twice under one key, which must get the same answer."""
 
     def __init__(self, http: aiohttp.ClientSession, name: str, batch: int, pause_seconds: float, chance: random.Random) -> None:
         self.published = 0
@@ -90,7 +90,7 @@ class Publishing:
 
 @asynccontextmanager
 async def sampled_memory(process: psutil.Process) -> AsyncIterator[list[tuple[float, float]]]:
-    """Gives a list that grows: seconds since the beginning, and MiB that the process holds."""
+    """Yield a growing list: seconds since the beginning, and MiB of the process."""
     samples: list[tuple[float, float]] = []
     begun = time.monotonic()
 
@@ -106,7 +106,7 @@ async def sampled_memory(process: psutil.Process) -> AsyncIterator[list[tuple[fl
         sampling.cancel()
 
 
-async def test_memory_stays_flat_and_every_subscriber_sees_each_retained_event_once(producer: ServiceProcess, tmp_path: Path) -> None:
+async def test_memory_stays_flat_and_every_subscriber_gets_each_retained_event_once(producer: ServiceProcess, tmp_path: Path) -> None:
     _log.info("seed %d, %.0f seconds", SEED, SECONDS)
     chance = random.Random(SEED)
     url = producer.status_url
@@ -138,7 +138,7 @@ async def test_memory_stays_flat_and_every_subscriber_sees_each_retained_event_o
     assert max(offset(sequence.last_id) for sequence in sequences) == newest
     assert published > 2 * RETAINED, "retention had nothing to do"
     assert sum(retained) <= RETAINED + 10 * BATCH, "retention does not keep up"
-    assert any(sequence.gaps for sequence in sequences), "nobody was away for long enough"
+    assert any(sequence.gaps for sequence in sequences), "no subscriber was away for long enough"
     warm = [mib for seconds, mib in samples if seconds >= WARM_UP_SECONDS]
     assert max(warm) - warm[0] <= FLAT_MIB
     assert warm[0] - min(warm) <= FLAT_MIB
@@ -149,7 +149,7 @@ async def test_memory_stays_flat_and_every_subscriber_sees_each_retained_event_o
 
 
 async def catch_up(http: aiohttp.ClientSession, url: str, sequence: Sequence) -> None:
-    """Lets a subscriber read what there is behind its last ID, to the end."""
+    """Let a subscriber read everything after its last ID, to the end."""
     async with http.get(f"{url}&follow=false", headers={"Last-Event-ID": sequence.last_id}) as answer:
         assert answer.status in (200, 204)
         for event in Parser(sequence.last_id).feed(Framer().feed(await answer.read())):
