@@ -158,7 +158,8 @@ class EventSource:
             events = self._parser.feed(block)
             if events and self._reconnection.quiet:
                 self._reconnection.progressed()
-            yield block, events[0] if events else None
+            yield block, events.pop() if events else None  # whoever iterates alone keeps it
+            del block
 
     def attempt_in(self, seconds: float) -> None:
         """Make the next attempt in `seconds`, whatever `reconnection` says. No effect during an attempt or while a stream is open."""

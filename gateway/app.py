@@ -198,7 +198,7 @@ async def _open_proxy(
         if tracing is not None:
             stack.push_async_callback(tracing.close, _FLUSH_SPANS_SECONDS)  # the last thing: whatever ends before has its span
         direct = Direct(session, wheel, metrics, settings.max_request_body_bytes)
-        histories = Budget(settings.max_history_bytes, settings.share_of(settings.max_history_bytes), unit="bytes of histories")
+        histories = _make_histories(settings)
         admission = _make_admission(settings, counts)
         shared = Shared(following, wheel, Budgets(admission.streams, histories), direct, metrics, timeline, routes)
         stack.push_async_callback(shared.close)
@@ -217,12 +217,19 @@ async def _open_proxy(
         proxy.tracing = tracing
         metrics.count_open(lambda: admission.open)
         metrics.streams.watch(lambda: proxy.exchanges)
-        open_resumable = partial(_open_resumable, stack, settings, routes, direct, wheel, metrics, peers, door, admission.streams)
+        open_resumable = partial(
+            _open_resumable, stack, settings, routes, direct, wheel, metrics, peers, door, admission.streams, histories
+        )
         routing = Routing(routes, wheel, shared, proxy, open_resumable)
         key_sets.fetch(routes.key_sources())
         await routing.prepare(routes)
         routing.put(routes)
         yield proxy, shared, routing
+
+
+def _make_histories(settings: Settings) -> Budget:
+    limit = settings.max_history_bytes
+    return Budget(limit, settings.share_of(limit), unit="bytes of histories", later=asyncio.get_running_loop().call_soon)
 
 
 def _make_admission(settings: Settings, counts: OpenCounts | None) -> Admission:
@@ -261,6 +268,7 @@ async def _open_resumable(
     peers: Peers,
     door: Door,
     open_streams: Budget,
+    unsent: Budget,
 ) -> Resumable:
     """Opens the store. Raises OSError when it cannot be had."""
     store = await _open_store(peers.directory(settings.data_dir), settings.drain_seconds if peers.path else 0)
@@ -277,7 +285,7 @@ async def _open_resumable(
     )
     await stack.enter_async_context(streams.upkeep())
     metrics.watch_kept(lambda: streams.running, lambda: streams.memory.amount)
-    return Resumable(direct, streams, routes, wheel, metrics, peers, door)
+    return Resumable(direct, streams, routes, wheel, metrics, peers, door, unsent)
 
 
 async def _open_store(directory: Path, patience_seconds: float) -> SqliteStreamStore:

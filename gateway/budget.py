@@ -82,6 +82,7 @@ class Budget:
 
     Over a limit, holdings give way: the heaviest owner's first, and of these the largest, the oldest of equal ones; those of NOBODY last.
     With `passed`, nothing gives way by itself: `passed` is called, for a caller that sees to it later by `relieve` or by its own means.
+    With `later`, such as `loop.call_soon`, holdings give way in a call of their own: it may be one that is being written to.
 
     `unit` says to people what is counted. With `elsewhere` the limits hold for all workers together; what gives way is this worker's.
     """
@@ -95,6 +96,7 @@ class Budget:
         client_reason: Reason = "client-share",
         elsewhere: Elsewhere | None = None,
         passed: Callable[[], object] | None = None,
+        later: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
         self.limit = limit
         self.limit_per_client = limit_per_client
@@ -104,6 +106,8 @@ class Budget:
         self._client_reason = client_reason
         self._elsewhere = elsewhere
         self._passed = passed
+        self._later = later
+        self._is_later = False  # whether `relieve` will be called
         self._accounts: dict[str, _Account] = {}
 
     def __repr__(self) -> str:
@@ -150,6 +154,7 @@ class Budget:
 
     def relieve(self) -> None:
         """Let holdings give way until the limits hold, as far as they can, and a little beyond."""
+        self._is_later = False
         for account in [account for owner, account in self._accounts.items() if owner and account.amount > self.limit_per_client]:
             self._relieve_owner(account)
         if self.amount <= self.limit:
@@ -229,6 +234,11 @@ class Budget:
             return
         if self._passed is not None:
             self._passed()
+            return
+        if self._later is not None:
+            if not self._is_later:
+                self._is_later = True
+                self._later(self.relieve)
             return
         if holding.owner and account.amount > self.limit_per_client:
             self._relieve_owner(account)

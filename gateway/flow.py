@@ -28,3 +28,13 @@ class Sink(Protocol):
 
     def is_closing(self) -> bool:
         """Tells whether it takes no more."""
+
+
+class Connection(Sink, Protocol):
+    """A transport to a client, or what stands before it."""
+
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes it has not sent yet."""
+
+    def abort(self) -> object:
+        """Close it at once, and drop what it has not sent."""

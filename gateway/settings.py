@@ -64,7 +64,8 @@ class Settings(ServiceSettings):
     max_request_body_bytes: int = Field(2**30, ge=0)
     """Longest request body in bytes; longer ones are answered 413. Bodies are streamed, not kept."""
     max_history_bytes: int = Field(256 * 2**20, ge=1)
-    """What the histories of all shared streams together may hold, in bytes; the largest give way."""
+    """What the histories of all shared streams, and connections that do not take what is written to them, may hold in bytes, all together;
+    those of the client that holds the most give way, the largest first."""
     max_kept_bytes: int = Field(64 * 2**20, ge=1)
     """What streams of resumable routes may hold in memory, all together, in bytes. Those that have ended live on in the store."""
     max_share_per_client: float = Field(0.5, gt=0, le=1)

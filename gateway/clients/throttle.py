@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable
 
 from ..downstream import DownstreamProtocol, Writing
-from ..flow import Sink
+from ..flow import Connection
 from .rates import Account
 
 _MOST_AHEAD_SECONDS = 0.5
@@ -79,7 +79,7 @@ class Throttle:
 
     __slots__ = ("_allowance", "_full", "_spent", "_transport", "_writing")
 
-    def __init__(self, transport: Sink, allowance: Allowance, *, full: bool) -> None:
+    def __init__(self, transport: Connection, allowance: Allowance, *, full: bool) -> None:
         self._transport = transport
         self._allowance = allowance
         self._writing: Writing | None = None
@@ -119,6 +119,14 @@ class Throttle:
     def is_closing(self) -> bool:
         """Tells whether the transport takes no more."""
         return self._transport.is_closing()
+
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes the transport has not sent yet."""
+        return self._transport.get_write_buffer_size()
+
+    def abort(self) -> None:
+        """Close the transport at once, and drop what it has not sent."""
+        self._transport.abort()
 
     def _count(self, size: int) -> None:
         if self._allowance.spend(size) and not self._spent and self._writing is not None:

@@ -127,10 +127,13 @@ class FanOut:
         return members + [subscriber for subscriber in self._alone if subscriber.cursor == end and not subscriber.queued]
 
     def give_way(self) -> bool:
-        """Forgets a part of the history for the sake of others; gives whether there was one to spare."""
-        if not self.history.drop_oldest(self._cohorts.least_cursor):
+        """Forgets a part of the history for the sake of others, of the newest only when nobody is about to get it; gives whether there was
+        one to spare."""
+        keep = self._cohorts.least_cursor
+        if not self.history.drop_oldest(min(keep, self.history.end - 1) if self._lagging else keep):
             return False
-        self._close_behind()
+        for subscriber in self._behind():
+            subscriber.cut_off()
         self.holding.set(self.history.cost)
         return True
 
@@ -282,6 +285,9 @@ class FanOut:
         self.holding.set(self.history.cost)
 
     def _close_behind(self, reason: str = "it was too slow for the history") -> None:
-        first = self.history.first
-        for subscriber in [subscriber for subscriber in self._alone if subscriber.cursor < first]:
+        for subscriber in self._behind():
             subscriber.send_away(BEHIND, reason)
+
+    def _behind(self) -> list[Subscriber]:
+        first = self.history.first
+        return [subscriber for subscriber in self._alone if subscriber.cursor < first]

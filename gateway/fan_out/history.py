@@ -183,11 +183,11 @@ class History:
         self._forget(min(first, keep))
 
     def drop_oldest(self, keep: int) -> bool:
-        """Forgets the oldest full segment, for the sake of other histories, unless it reaches beyond the cursor `keep`; gives whether it
-        did."""
-        if len(self._segments) == 1 or self._segments[1].first > keep:
+        """Forgets the oldest segment, for the sake of other histories, unless it reaches beyond the cursor `keep`; gives whether it did."""
+        first = self._segments[1].first if len(self._segments) > 1 else self.end
+        if first > keep or first == self.first:
             return False
-        self._forget(self._segments[1].first)
+        self._forget(first)
         return True
 
     def clear(self, keep: int) -> None:
@@ -199,6 +199,7 @@ class History:
             return
         self.first = first
         self._before = None
+        self._last_read = None  # or it would keep in memory what counts no more
         while self._segments[0] is not self._open and self._segments[0].end <= first:
             self._drop(self._segments.popleft())
         if self._open.end > self._open.first and first == self.end:  # all of it is too old

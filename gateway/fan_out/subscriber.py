@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from eventstream import encode_retry
 
+from ..budget import Budget, Holding
 from ..error_event import error_block
-from ..flow import Sink
+from ..flow import Connection
 from ..relay import LEFT
 from ..wheel import TimerWheel
 from .ahead import place_ahead
@@ -26,6 +27,8 @@ Kind = tuple[bool, Shown, bytes]
 """What subscribers must have in common to get the same bytes: whether HTTP chunks are made, what their connections have shown, and which
 line is still to be placed ahead of their first block with data."""
 
+_FOR_MEMORY = "it was too slow, and the gateway needed the memory"
+_USUAL_UNSENT_BYTES = 128 * 1024  # up to a transport's high-water mark and one write of blocks of usual size
 RETURN_AFTER_MS = 1000
 RETURN_SPREAD_MS = 4000
 
@@ -33,7 +36,8 @@ RETURN_SPREAD_MS = 4000
 class Subscriber:
     """Gets whole blocks, first from the history, then live with its cohort.
 
-    In a cohort while it takes what it gets; else on its own: paused while its transport is full, lagging until it has caught up.
+    In a cohort while it takes what it gets; else on its own: paused while its transport is full, lagging until it has caught up. While it
+    is paused, what its transport holds beyond 128 KiB counts in the budget `unsent`, and it is cut off when that is too much.
     """
 
     __slots__ = (
@@ -42,7 +46,10 @@ class Subscriber:
         "_chunked",
         "_expires",
         "_heartbeats",
+        "_owner",
         "_transport",
+        "_unsent",
+        "_unsent_budget",
         "_waiter",
         "_wheel",
         "ahead",
@@ -60,12 +67,24 @@ class Subscriber:
     )
 
     def __init__(
-        self, transport: Sink, wheel: TimerWheel, *, chunked: bool, takes_retry: bool, resumes: bool = False, expires: int = 0
+        self,
+        transport: Connection,
+        wheel: TimerWheel,
+        *,
+        chunked: bool,
+        takes_retry: bool,
+        unsent: Budget,
+        owner: str,
+        resumes: bool = False,
+        expires: int = 0,
     ) -> None:
-        """Take a connection that is open. `resumes` says that its client brings a last event ID."""
+        """Take a connection that is open. `resumes` says that its client, which is the `owner` of what it holds, brings a last event ID."""
         self._transport = transport
         self.write_to_transport = transport.write
         self._wheel = wheel
+        self._unsent_budget = unsent
+        self._unsent: Holding | None = None
+        self._owner = owner
         self._chunked = chunked
         self._waiter: asyncio.Future[None] | None = None
         self._blocks = self._bytes = self._heartbeats = 0  # without what it is getting with its cohort
@@ -153,13 +172,36 @@ class Subscriber:
     def pause(self) -> None:
         """Takes note that the transport's buffer is full."""
         self.paused = True
+        self._hold_unsent()
         self.leave_cohort()
         if self.fan_out is not None:
             self.fan_out.paused(self)
 
+    def _hold_unsent(self) -> None:
+        """Count what the transport has not sent, beyond the usual. Members of a cohort have the same bytes in theirs."""
+        size = self._transport.get_write_buffer_size() - _USUAL_UNSENT_BYTES
+        if size > 0 and self._unsent is None:
+            members = len(self.cohort) if self.cohort is not None else 1
+            self._unsent = self._unsent_budget.open(self._owner, size // members, give_way=self.cut_off)
+
+    def cut_off(self) -> bool:
+        """End it for the sake of the memory that its transport holds. The client resumes by its last event ID."""
+        if self._unsent is None:
+            self.send_away(BEHIND, _FOR_MEMORY)
+        else:
+            self.end(BEHIND, _FOR_MEMORY)
+            self._transport.abort()
+        return True
+
+    def _let_go_unsent(self) -> None:
+        if self._unsent is not None:
+            self._unsent.close()
+            self._unsent = None
+
     def resume(self) -> None:
         """Goes on after the transport has drained."""
         self.paused = False
+        self._let_go_unsent()
         if self.fan_out is not None:
             self.fan_out.resumed(self)
 
@@ -175,6 +217,7 @@ class Subscriber:
             self.write(tail, blocks=0)
         self.verdict = verdict
         self.reason = reason
+        self._let_go_unsent()
         if self.slot:
             self._wheel.remove(self)
             self.slot = 0

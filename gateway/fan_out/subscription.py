@@ -7,6 +7,7 @@ from aiohttp import web
 from aiohttp.http_writer import StreamWriter
 from multidict import CIMultiDict
 
+from ..budget import Budget
 from ..clients.throttle import begin_writing, open_throttle
 from ..downstream import end_unfinished, occupy, release
 from ..error_event import UI_MESSAGES
@@ -25,9 +26,11 @@ _EXPIRY_SPREAD = 0.1
 
 
 async def send_stream(
-    request: web.BaseRequest, exchange: Exchange, fields: CIMultiDict[str], begin: Begin, wheel: TimerWheel
+    request: web.BaseRequest, exchange: Exchange, fields: CIMultiDict[str], begin: Begin, wheel: TimerWheel, unsent: Budget
 ) -> web.StreamResponse:
     """Sends an event stream until it has ended, and gives its response, whose end is still to be written if it is complete.
+
+    What the connection does not take counts in the budget `unsent`.
 
     Whoever calls this should hold neither `fields` nor `begin` while it waits: there may be ten thousand who do.
     """
@@ -45,10 +48,13 @@ async def send_stream(
         wheel,
         chunked=writer.chunked,
         takes_retry=exchange.wants_retry,
+        unsent=unsent,
+        owner=exchange.counted_as,
         resumes=bool(read_last_event_id(request.headers, exchange.target)),
         expires=expires,
     )
-    subscriber.paused = begin_writing(protocol, subscriber, throttle)
+    if begin_writing(protocol, subscriber, throttle):
+        subscriber.pause()
     exchange.status, exchange.event_stream, exchange.relay = 200, True, subscriber
     exchange.ui_messages = UI_MESSAGES in fields
     begin(subscriber)

@@ -79,7 +79,9 @@ class Metrics:
         self._running = Gauge("gateway_kept_streams_running", "Kept streams whose upstream has not ended.", registry=self.registry)
         self._kept = Gauge("gateway_kept_bytes", "Approximate bytes that kept streams hold in memory.", registry=self.registry)
         self._history = Gauge(
-            "gateway_history_bytes", "Approximate bytes that the histories of shared streams hold.", registry=self.registry
+            "gateway_history_bytes",
+            "Approximate bytes held by histories of shared streams and by connections that do not take them.",
+            registry=self.registry,
         )
         self._history_blocks = Gauge(
             "gateway_history_blocks", "Event blocks that the histories of shared streams hold.", registry=self.registry

@@ -13,6 +13,7 @@ from multidict import CIMultiDict
 
 from ..auth.access import Denied, Door
 from ..body import RequestBody
+from ..budget import Budget
 from ..direct import Direct, is_subscriber, request_fields
 from ..downstream import comes_from_peer
 from ..exchange import Exchange
@@ -56,6 +57,7 @@ class Resumable:
         metrics: Metrics,
         peers: Peers,
         door: Door,
+        unsent: Budget,
     ) -> None:
         self._direct = direct
         self._streams = streams
@@ -64,6 +66,7 @@ class Resumable:
         self._metrics = metrics
         self._peers = peers
         self._door = door
+        self._unsent = unsent
 
     @property
     def streams(self) -> KeptStreams:
@@ -233,7 +236,7 @@ class Resumable:
         try:
             fields = CIMultiDict([*stream.head.fields, *(("Set-Cookie", cookie) for cookie in cookies)])
             rewrite_locations(fields, stream.route, request)
-            sending = send_stream(request, exchange, fields, partial(_begin, stream, cursor), self._wheel)
+            sending = send_stream(request, exchange, fields, partial(_begin, stream, cursor), self._wheel, self._unsent)
             del fields
             return await sending
         finally:

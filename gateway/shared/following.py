@@ -108,6 +108,7 @@ class Following:
                 if self._openers:
                     await self._openers_begun()
                 self.take(block, event, changed)
+                del block, event  # they may be large, and the next ones may be long in coming
                 await self.fan_out.room(for_whom=self._for_subscribers_alone)
             verdict, reason = COMPLETE, ""
             self.origin.reached()

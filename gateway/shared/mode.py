@@ -139,7 +139,7 @@ class Shared:
                 if exchange.span is not None and stream.source.span is not None:
                     exchange.span.link(stream.source.span)
                 del identity, key, target  # from here on it waits, ten thousand times perhaps: what it holds counts
-                sending = send_stream(request, exchange, fields, begin, self._wheel)
+                sending = send_stream(request, exchange, fields, begin, self._wheel, self._budgets.histories)
                 del begin, fields
                 return await sending
         finally:
@@ -239,7 +239,7 @@ class Shared:
         stream.linger(None)
 
     def _leave(self, stream: SharedStream) -> None:
-        """Let a stream that nobody uses any more linger. One that had no event, is down or whose route has changed ends at once."""
+        """Let a stream that nobody uses any more linger. One without event and ID, that is down or whose route has changed ends at once."""
         stream.users -= 1
         if stream.users:
             return

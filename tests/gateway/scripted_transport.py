@@ -53,6 +53,12 @@ class ScriptedTransport(asyncio.Transport):
     def is_closing(self) -> bool:
         return self.closing
 
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def abort(self) -> None:
+        self.closing, self.unsent = True, 0
+
 
 class Audience:
     """A fan-out with its wheel, and subscribers for it."""
@@ -72,11 +78,27 @@ class Audience:
         self.fan_out = FanOut(limits, self.wheel, self.memory, heartbeat_ticks=heartbeat_ticks, moved=moved, note_latency=note_latency)
 
     def subscriber(
-        self, *, takes: int | None = None, chunked: bool = False, takes_retry: bool = False, resumes: bool = False, expires: int = 0
+        self,
+        *,
+        takes: int | None = None,
+        chunked: bool = False,
+        takes_retry: bool = False,
+        resumes: bool = False,
+        expires: int = 0,
+        owner: str = "somebody",
     ) -> Subscriber:
         """One who has not joined yet; `transport_of` gives what it writes to."""
         transport = ScriptedTransport(takes)
-        subscriber = Subscriber(transport, self.wheel, chunked=chunked, takes_retry=takes_retry, resumes=resumes, expires=expires)
+        subscriber = Subscriber(
+            transport,
+            self.wheel,
+            chunked=chunked,
+            takes_retry=takes_retry,
+            unsent=self.memory,
+            owner=owner,
+            resumes=resumes,
+            expires=expires,
+        )
         transport.subscriber = subscriber
         return subscriber
 
@@ -88,8 +110,9 @@ class Audience:
         chunked: bool = False,
         takes_retry: bool = False,
         resumes: bool = False,
+        owner: str = "somebody",
     ) -> tuple[Subscriber, ScriptedTransport]:
-        subscriber = self.subscriber(takes=takes, chunked=chunked, takes_retry=takes_retry, resumes=resumes)
+        subscriber = self.subscriber(takes=takes, chunked=chunked, takes_retry=takes_retry, resumes=resumes, owner=owner)
         self.fan_out.join(subscriber, cursor)
         return subscriber, transport_of(subscriber)
 

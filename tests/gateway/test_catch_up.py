@@ -73,7 +73,7 @@ def take(catch_up: CatchUp, *blocks: bytes) -> None:
 
 
 def joined(catch_up: CatchUp, downstream: Downstream, wheel: TimerWheel) -> Subscriber:
-    subscriber = Subscriber(downstream.transport, wheel, chunked=False, takes_retry=False)
+    subscriber = Subscriber(downstream.transport, wheel, chunked=False, takes_retry=False, unsent=Budget(1, 1), owner="somebody")
     downstream.written_by(subscriber)
     catch_up.fan_out.join(subscriber, 0)
     return subscriber

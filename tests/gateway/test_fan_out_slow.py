@@ -236,3 +236,52 @@ async def test_who_is_behind_what_gave_way_is_sent_away() -> None:
     assert slow.verdict == BEHIND
     assert not live.verdict
     assert memory.amount <= 500_000
+
+
+async def test_what_a_transport_holds_counts_for_its_client_until_it_drains_or_leaves() -> None:
+    audience = Audience()
+    (_, one), (other, _) = audience.join(takes=0, owner="one"), audience.join(takes=0, owner="other")
+    append_all(audience.fan_out, blocks_of(1, 100_000))
+    await settle()
+    assert (audience.memory.of("one"), audience.memory.of("other")) == (0, 0), "a transport may hold a little"
+    one.drain(0)
+    await settle()
+    append_all(audience.fan_out, blocks_of(1, 1_000_000))
+    await settle()
+    assert 800_000 < audience.memory.of("one") < 1_000_000
+    assert audience.memory.of("other") == 0, "it gets no more until it has drained"
+    one.drain()
+    assert audience.memory.of("one") == 0
+    (third, _) = audience.join(1, takes=0, owner="third")
+    await settle()
+    assert audience.memory.of("third") > 0
+    third.end(LEFT)
+    other.end(LEFT)
+    assert audience.memory.of("third") == 0
+
+
+async def test_members_of_a_cohort_have_the_same_bytes_which_count_about_once() -> None:
+    audience = Audience()
+    for number in range(100):
+        audience.join(takes=0, owner=f"client {number}")
+    append_all(audience.fan_out, blocks_of(1, 1_000_000))
+    await settle()
+    unsent = audience.memory.amount - audience.fan_out.history.cost
+    assert 1_000_000 < unsent < 6_000_000
+
+
+async def test_who_holds_the_most_is_cut_off_when_it_is_too_much() -> None:
+    memory = Budget(4_200_000, 4_200_000)
+    audiences = [Audience(memory=memory) for _ in range(3)]
+    heavy = [audience.join(takes=0, owner="heavy") for audience in audiences]
+    light, transport = Audience(memory=memory).join(takes=0, owner="light")
+    assert light.fan_out is not None
+    first, second, third = (audience.fan_out for audience in audiences)
+    for fan_out in (first, second, light.fan_out, third):
+        append_all(fan_out, blocks_of(1, 1_100_000))
+        await settle()
+        fan_out.clear("")
+    assert [subscriber.verdict for subscriber, _ in heavy].count(BEHIND) >= 1
+    assert any(transport.closing for _, transport in heavy)
+    assert (light.verdict, transport.closing) == ("", False)
+    assert memory.amount <= 4_200_000

@@ -126,7 +126,9 @@ class House:
     def follow(self, stream: KeptStream, takes: int | None = None) -> Subscriber:
         """Somebody who follows a stream from its start, and takes so many bytes before stalling."""
         transport = ScriptedTransport(takes)
-        transport.subscriber = subscriber = Subscriber(transport, self.wheel, chunked=False, takes_retry=False)
+        transport.subscriber = subscriber = Subscriber(
+            transport, self.wheel, chunked=False, takes_retry=False, unsent=Budget(2**40, 2**40), owner="somebody"
+        )
         stream.fan_out.join(subscriber, 0)
         return subscriber
 

@@ -174,7 +174,7 @@ async def test_subscriber_at_its_limit_catches_up_from_the_history_and_misses_no
     audience = Audience()
     transport = ScriptedTransport()
     throttle = Throttle(transport, allowance(rate=1_000_000), full=False)
-    slow = Subscriber(throttle, audience.wheel, chunked=False, takes_retry=False)
+    slow = Subscriber(throttle, audience.wheel, chunked=False, takes_retry=False, unsent=audience.memory, owner="somebody")
     throttle.open(slow)
     audience.fan_out.join(slow)
     _, fast = audience.join()
