@@ -1,1 +1,1 @@
-"""Who asks, and how much each client may have."""
+"""Identify clients, and limit what each may use."""

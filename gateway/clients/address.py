@@ -1,4 +1,4 @@
-"""Who asks, when proxies stand in between."""
+"""Find the client's address behind trusted proxies."""
 
 import ipaddress
 import re
@@ -23,18 +23,18 @@ FORWARDING_FIELDS = tuple(
         ),
     )
 )
-"""What proxies say of who asked them. From anybody else it is a claim, which some upstreams would believe."""
+"""Fields with which proxies describe their client. Only trusted proxies may set them, because some upstreams believe them."""
 
 CHAIN_FIELDS = _FORWARDED, _X_FORWARDED_FOR = FORWARDING_FIELDS[:2]
-"""Those that name whom each proxy was asked by."""
+"""Fields that list the addresses of client and proxies."""
 
-_MOST_HOPS = 100  # more are nobody's proxies; a request line's worth of addresses would take time to read
-_CLIENT_NETWORK_BITS = 64  # what one customer gets of IPv6: each has 2^64 addresses at least
+_MOST_HOPS = 100  # no real chain is longer, and a head full of addresses would take long to parse
+_CLIENT_NETWORK_BITS = 64  # the smallest IPv6 network that providers assign to one customer
 _PAIR = re.compile(r"[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)=([!#$%&'*+.^_`|~0-9A-Za-z-]+|\"(?:[^\"\\]|\\.)*\")[ \t]*(;|,|\Z)")
 
 
 class TrustedProxies:
-    """The proxies that are believed when they say who asked them."""
+    """Proxies whose forwarding fields are trusted."""
 
     def __init__(self, networks: Sequence[Network] = ()) -> None:
         self._networks = networks
@@ -44,27 +44,29 @@ class TrustedProxies:
 
     @classmethod
     def parse(cls, text: str) -> "TrustedProxies":
-        """Reads addresses and networks (`10.0.0.0/8`) between commas. Raises ValueError for what is neither."""
+        """Parse comma-separated addresses and networks (`10.0.0.0/8`). Raises ValueError if a part is neither."""
         networks = []
         for part in filter(None, (part.strip() for part in text.split(","))):
             try:
                 networks.append(ipaddress.ip_network(part))
             except ValueError as error:
-                raise ValueError(f"{part!r} is no address like 192.0.2.7 or network like 10.0.0.0/8 or fd00::/8: {error}") from None
+                raise ValueError(
+                    f"must be addresses such as 192.0.2.7 or networks such as 10.0.0.0/8 or fd00::/8, got {part!r}: {error}"
+                ) from None
         return cls(tuple(networks))
 
     def trust(self, address: str) -> bool:
-        """Tells whether whoever has this address is believed."""
+        """Return whether the proxy at this address is trusted."""
         if not self._networks:
             return False
         parsed = _parse_address(address)
         return parsed is not None and any(parsed.version == network.version and parsed in network for network in self._networks)
 
     def find_client(self, peer: str, headers: CIMultiDictProxy[str]) -> str:
-        """Gives the address of whoever asked `peer`, which is believed: from right to left the first that is not believed itself.
+        """Return the client of `peer`, a trusted proxy: from right to left, the first address that is not a trusted proxy.
 
-        A proxy may write one of `Forwarded` (RFC 7239) and `X-Forwarded-For` and pass the other on as clients send it. So where one of
-        them makes no sense, or they name different clients, neither is believed, and `peer` counts as the client.
+        A proxy may write one of `Forwarded` (RFC 7239) and `X-Forwarded-For`, and forward the other as the client sent it. So if one is
+        malformed, or they name different clients, neither is trusted and `peer` counts as the client.
         """
         found = set()
         for name, read in ((_FORWARDED, _read_forwarded), (_X_FORWARDED_FOR, _read_x_forwarded_for)):
@@ -77,7 +79,7 @@ class TrustedProxies:
         return (outsiders or found).pop() if len(outsiders or found) == 1 else peer
 
     def _walk(self, chain: Sequence[str]) -> str | None:
-        """Gives the client that a chain names: beyond an address that cannot be read nobody is believed. None when it names nobody."""
+        """Return the client of a chain, None if there is none. Entries to the left of a malformed address are not trusted."""
         client = None
         for node in reversed(chain[-_MOST_HOPS:]):
             address = _read_node(node)
@@ -90,13 +92,13 @@ class TrustedProxies:
 
 
 def plain_address(address: str) -> str:
-    """Gives the usual form of an address: without a zone, and IPv4 where it stands in IPv6 because of a socket for both."""
+    """Return an address in its plain form: without a zone, and IPv4 instead of IPv4-mapped IPv6."""
     parsed = _parse_address(address) if ":" in address else None
     return str(parsed) if parsed is not None else address
 
 
 def client_network(address: str) -> str:
-    """Gives by what a client is counted: its address, of IPv6 the /64, in which it may choose any."""
+    """Return the key by which a client is counted: its address, for IPv6 the /64, because it may use any address in that."""
     if ":" not in address:
         return address
     try:
@@ -115,7 +117,7 @@ def _parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address |
 
 
 def _read_node(node: str) -> str | None:
-    """Gives the address of a node (RFC 7239 section 6), with or without a port; None for `unknown`, a name of its own or nonsense."""
+    """Return the address of a node (RFC 7239 section 6) without its port, None for `unknown`, an obfuscated or malformed one."""
     host = node.strip()
     if host.startswith("["):
         host, bracket, rest = host[1:].partition("]")
@@ -132,7 +134,7 @@ def _read_x_forwarded_for(headers: CIMultiDictProxy[str]) -> list[str]:
 
 
 def _read_forwarded(headers: CIMultiDictProxy[str]) -> list[str]:
-    """Gives the `for` of each element, empty where there is none; nobody when a quote is left open, which may have swallowed others."""
+    """Return the `for` of each element, empty if missing. Return no nodes if the syntax is wrong: an open quote may hide elements."""
     nodes: list[str] = []
     text = ",".join(headers.getall(_FORWARDED, ()))
     at, node, end = 0, "", ","

@@ -1,4 +1,4 @@
-"""How much each client may have a second, for all workers together."""
+"""Limit each client's rate, for all workers together."""
 
 import hashlib
 import mmap
@@ -13,13 +13,13 @@ _ROUNDING_SECONDS = 1e-6
 
 
 def columns_of(client: str, key: bytes) -> tuple[int, int]:
-    """Gives two columns, of COLUMNS each, for what is counted of a client; nobody without the key can tell who shares them."""
+    """Return a client's two columns, each below COLUMNS. Without the key, clients cannot predict which of them share a column."""
     digest = hashlib.blake2b(client.encode(), digest_size=4, key=key).digest()
     return int.from_bytes(digest[:2]), int.from_bytes(digest[2:])
 
 
 class Account:
-    """What one client has had. `ahead` is by how many seconds it has had more than its rate gives."""
+    """One client's use. `ahead` is the number of seconds by which the use exceeds its rate."""
 
     __slots__ = ("_clock", "_items", "_one", "_other", "_seconds_per_unit")
 
@@ -34,30 +34,30 @@ class Account:
         return f"<Account ahead={self.ahead():.3f}>"
 
     def ahead(self) -> float:
-        """Gives the seconds until what it has had is paid for; 0 when that is so."""
+        """Return the seconds until the use is within the rate again, at least 0."""
         return max(0.0, min(self._items[self._one], self._items[self._other]) - self._clock())
 
     def spend(self, units: int) -> float:
-        """Counts what it has; gives how far ahead it is then."""
+        """Count units and return how many seconds the client is then ahead."""
         now = self._clock()
         until = max(now, min(self._items[self._one], self._items[self._other])) + units * self._seconds_per_unit
-        for place in (self._one, self._other):  # a client that shares one of them has gone further, perhaps
+        for place in (self._one, self._other):  # another client may share one place and be further ahead
             if self._items[place] < until:
                 self._items[place] = until
         return until - now
 
 
 class Rate:
-    """So many units a second for each client, in memory that all workers share.
+    """A limit of units a second for each client, in memory that all workers share.
 
-    Of each client it knows one moment, by the clock of the machine: until when what it has had is paid for (the generic cell rate
-    algorithm). That stands in two places that its name is hashed to; other clients may share one of them, hardly ever both, so the
-    earlier moment is right, or at worst too late. Memory does not grow, whatever addresses come. Two workers that count at the very
-    same microsecond may lose one of two counts.
+    Each client has one time, on the machine's clock, at which its use is within the rate again (the generic cell rate algorithm). It is
+    stored in two places, chosen by a hash of the client. Other clients may share one place but hardly ever both, so the earlier time is
+    right, or at worst too late. Memory is constant, however many addresses there are. Two workers that count in the same microsecond
+    may lose one count.
     """
 
     SIZE = 2 * COLUMNS * _ITEM_BYTES
-    """In bytes."""
+    """Size of the shared memory in bytes."""
 
     def __init__(self, per_second: int, key: bytes, file: int = -1, offset: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
         self.per_second = per_second
@@ -69,12 +69,12 @@ class Rate:
         return f"<Rate {self.per_second}/s>"
 
     def account(self, client: str) -> Account:
-        """Gives the account of a client."""
+        """Return the account of a client."""
         one, other = columns_of(client, self._key)
         return Account(self._items, one, COLUMNS + other, 1 / self.per_second, self._clock)
 
     def take(self, client: str) -> bool:
-        """Tells whether `client` may have a unit now, a second's worth of them at once, and counts it if so."""
+        """Count a unit and return True if `client` may have one now. Bursts may use the units of a second at once."""
         account = self.account(client)
         allowed = self._wait(account) == 0
         if allowed:
@@ -82,7 +82,7 @@ class Rate:
         return allowed
 
     def wait(self, client: str) -> float:
-        """Gives the seconds until `client` may have a unit."""
+        """Return the seconds until `client` may have a unit."""
         return self._wait(self.account(client))
 
     def _wait(self, account: Account) -> float:

@@ -1,4 +1,4 @@
-"""Holds what a client is sent to so many bytes a second, by back-pressure."""
+"""Limit the bytes a second sent to a client, by back-pressure."""
 
 import asyncio
 from collections.abc import Iterable
@@ -8,14 +8,14 @@ from ..flow import Connection
 from .rates import Account
 
 _MOST_AHEAD_SECONDS = 0.5
-_GO_ON_SECONDS = 0.25  # or there would be a pause, and a timer, for each event of a client that is at its limit
+_GO_ON_SECONDS = 0.25  # else a client at its limit would need a pause and a timer for each event
 
 
 class Allowance:
-    """What one client may be sent, by all its streams together.
+    """The bytes that one client may be sent on all its streams together.
 
-    It may be ahead by half a second, and by one write: event blocks leave whole. Then its streams wait in the order in which they came,
-    and go on one after the other.
+    A client may be ahead by half a second plus one write, because event blocks are sent whole. Then its streams wait in line and resume
+    one after the other.
     """
 
     def __init__(self, account: Account) -> None:
@@ -29,30 +29,30 @@ class Allowance:
 
     @property
     def spent(self) -> bool:
-        """Whether whoever wants to send has to wait now."""
+        """Whether a stream must wait before it sends."""
         return self._account.ahead() > self._most_ahead
 
     def spend(self, size: int) -> bool:
-        """Counts bytes that were sent, and tells whether who sent them has to wait now."""
+        """Count sent bytes and return whether their stream must wait now."""
         return self._account.spend(size) > self._most_ahead
 
     @property
     def _most_ahead(self) -> float:
-        return _GO_ON_SECONDS if self._waiting else _MOST_AHEAD_SECONDS  # or one that never pauses would keep the others waiting
+        return _GO_ON_SECONDS if self._waiting else _MOST_AHEAD_SECONDS  # else a stream that never pauses would starve the waiting ones
 
     async def wait(self) -> None:
-        """Returns when what does not come in parts may be sent."""
+        """Wait until an answer that is sent in one piece may be sent."""
         while self.spent:
             await asyncio.sleep(self._account.ahead() - _GO_ON_SECONDS)
 
     def queue(self, throttle: "Throttle") -> None:
-        """Lets `throttle.go_on` be called when it is its turn."""
+        """Call `throttle.go_on` when its turn comes."""
         self._waiting[throttle] = None
         if self._turn is None:
             self._next_turn()
 
     def leave(self, throttle: "Throttle") -> None:
-        """Forgets one that waits."""
+        """Remove a waiting throttle."""
         self._waiting.pop(throttle, None)
         if not self._waiting and self._turn is not None:
             self._turn.cancel()
@@ -63,7 +63,7 @@ class Allowance:
         self._turn = self._loop.call_later(seconds, self._go_on) if seconds > 0 else self._loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        """Lets the first that waits go on, unless others have used up what there was, or workers have."""
+        """Resume the first waiting throttle, unless other streams or workers have used up the allowance."""
         self._turn = None
         if self._account.ahead() <= _GO_ON_SECONDS:
             throttle = next(iter(self._waiting))
@@ -74,8 +74,7 @@ class Allowance:
 
 
 class Throttle:
-    """Stands between a transport and who writes to it: who writes is paused when the transport is full or the allowance is spent, and
-    resumed when neither is so."""
+    """Pause a writer while its transport is full or the client's allowance is spent."""
 
     __slots__ = ("_allowance", "_full", "_spent", "_transport", "_writing")
 
@@ -93,31 +92,31 @@ class Throttle:
 
     @property
     def paused(self) -> bool:
-        """Whether who writes is to be paused from the beginning."""
+        """Whether the writer starts paused."""
         return self._full or self._spent
 
     def open(self, writing: Writing) -> None:
-        """Names who writes. `close` ends it."""
+        """Set the writer that is paused and resumed, until `close`."""
         self._writing = writing
 
     def close(self) -> None:
-        """Pauses and resumes nobody any more; what is still written is counted."""
+        """Stop pausing and resuming the writer. Bytes that it still writes are counted."""
         self._writing = None
         self._allowance.leave(self)
 
     def write(self, data: bytes) -> None:
-        """Takes `data`."""
+        """Write and count `data`."""
         self._transport.write(data)
         self._count(len(data))
 
     def writelines(self, data: Iterable[bytes]) -> None:
-        """Takes them all."""
+        """Write and count all of `data`."""
         parts = tuple(data)
         self._transport.writelines(parts)
         self._count(sum(map(len, parts)))
 
     def is_closing(self) -> bool:
-        """Tells whether the transport takes no more."""
+        """Return whether the transport is closing."""
         return self._transport.is_closing()
 
     def get_write_buffer_size(self) -> int:
@@ -139,25 +138,25 @@ class Throttle:
         self._allowance.queue(self)
 
     def go_on(self) -> None:
-        """Takes note that there is an allowance again."""
+        """Resume the writer: the client has an allowance again."""
         self._spent = False
         if not self._full and self._writing is not None:
             self._writing.resume()
 
     def pause(self) -> None:
-        """Takes note that the transport's buffer is full."""
+        """Pause the writer: the transport's buffer is full."""
         self._full = True
         if not self._spent and self._writing is not None:
             self._writing.pause()
 
     def resume(self) -> None:
-        """Takes note that it has drained."""
+        """Resume the writer: the transport's buffer has drained."""
         self._full = False
         if not self._spent and self._writing is not None:
             self._writing.resume()
 
     def lost(self) -> None:
-        """Takes note that the client has left."""
+        """Tell the writer that the client has disconnected."""
         writing = self._writing
         self.close()
         if writing is not None:
@@ -165,14 +164,14 @@ class Throttle:
 
 
 def open_throttle(protocol: DownstreamProtocol, allowance: Allowance | None) -> Throttle | None:
-    """Gives what stands before a connection's transport, None when there is no limit. `Throttle.close` ends it."""
+    """Return a throttle for a connection's transport, None without a limit. Close it with `Throttle.close`."""
     if allowance is None or protocol.transport is None:
         return None
     return Throttle(protocol.transport, allowance, full=protocol.writing_paused)
 
 
 def begin_writing(protocol: DownstreamProtocol, writing: Writing, throttle: Throttle | None) -> bool:
-    """Lets `writing` hear when to pause and to resume, and tells whether it begins with a pause."""
+    """Register `writing` to be paused and resumed. Return whether it starts paused."""
     if throttle is None:
         protocol.writing = writing
         return protocol.writing_paused

@@ -118,7 +118,7 @@ def test_nobody_is_trusted_unless_named() -> None:
 
 @pytest.mark.parametrize("text", ["10.0.0.0/33", "10.0.0.1/8", "proxy.example", "10.0.0.1 10.0.0.2", "*"])
 def test_what_is_no_network_is_refused_by_name(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is no address like 192.0.2.7 or network like 10.0.0.0/8") as refused:
+    with pytest.raises(ValueError, match=r"must be addresses such as 192.0.2.7 or networks such as 10.0.0.0/8") as refused:
         TrustedProxies.parse(f"127.0.0.1,{text}")
     assert repr(text) in str(refused.value)
 
