@@ -1,1 +1,1 @@
-"""Who may listen and publish: credentials, tokens, keys, what they grant, and the end of streams whose credential ends."""
+"""Authenticate and authorize clients: credentials, tokens, keys, grants, and the end of streams whose credential expires."""

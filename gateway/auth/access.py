@@ -1,4 +1,4 @@
-"""Who may use a route: looks at a request's credential before anything else is done for it."""
+"""Authorize requests: check a request's credential before anything else is done for it."""
 
 import contextlib
 import hashlib
@@ -31,11 +31,11 @@ from .tokens import TokenRefused, read_head, verify
 _VISIBLE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
 _NOT_DESCRIPTION = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")
 _MOST_CHARACTERS = 16 * 1024
-_LAST_SECOND = 2**53  # larger numbers are none of a clock
+_LAST_SECOND = 2**53  # larger numbers are no plausible time
 
 
 class Denied(Exception):
-    """A request is not let in; `refusal` says why."""
+    """A request is not authorized; `refusal` gives the reason."""
 
     def __init__(self, status: int, reason: Reason, detail: str, error: str = "", *, retry_after_seconds: float = 0.0) -> None:
         super().__init__(detail)
@@ -44,7 +44,7 @@ class Denied(Exception):
         self._retry_after_seconds = retry_after_seconds
 
     def answer(self, headers: dict[str, str] | None = None) -> web.Response:
-        """Gives the answer to the client, with `headers` and the challenge of RFC 6750 section 3."""
+        """Return the answer to the client, with `headers` and the challenge of RFC 6750 section 3."""
         status, reason, detail = self.refusal
         if self._retry_after_seconds:
             headers = {**(headers or {}), "Retry-After": str(math.ceil(self._retry_after_seconds))}
@@ -58,31 +58,34 @@ class Denied(Exception):
 
 
 class Door:
-    """Lets requests in whose credential is good for what they ask."""
+    """Authenticate requests, and authorize what their credential grants."""
 
     def __init__(self, key_sets: KeySets, routes: RouteTable) -> None:
         self._key_sets = key_sets
         self._routes = routes
 
     async def let_in(self, request: Incoming, route: Route, target: str) -> str:
-        """Gives `target` without credentials, for a request from outside. Raises Denied."""
+        """Authorize a client's request and return `target` without credentials. Raises Denied if it is not authorized."""
         if not self._routes.guarded:
             return target
         if _may_be_guarded_otherwise(self._routes, route, target.partition("?")[0]):
             detail = (
-                "the path can be read in more than one way; send it without dot segments, double slashes and needless percent-encoding, "
-                "and in the case of the route"
+                "the path is ambiguous; send it without dot segments, double slashes and needless percent-encoding, "
+                "in the letter case of the route"
             )
             raise Denied(400, "target", detail)
         _forget_subject(request, self._routes.subject_fields(route))
         return await self._admit(request, route, target) if route.auth is not None else target
 
     async def let_in_to_stream(self, request: Incoming, exchange: Exchange, head: StreamHead) -> None:
-        """Does so for who comes back for a kept stream: by the rules of its route as they are now, what lets open it lets come back."""
+        """Authorize the resumption of a kept stream by its route's current rules: the permission that opened a stream also resumes it.
+
+        Raises Denied if it is not authorized.
+        """
         route = next((each for each in self._routes.routes if each.path == head.route), None)
         if route is None:
             if _guard(exchange.route) is not None:
-                raise Denied(403, "forbidden", "the stream's route is gone, and with it whom it let in")
+                raise Denied(403, "forbidden", "the stream's route is gone, and its permissions with it")
             return
         exchange.target = await self._admit(request, route, exchange.target, (head.method, head.target))
         exchange.caller = request.caller
@@ -90,21 +93,21 @@ class Door:
             end_at_expiry(exchange, request.caller.expires_at)
 
     async def recognize(self, request: Incoming, target: str) -> None:
-        """Notes for the limits who comes back for a kept stream: which may be of any route that keeps answers, so one has to know him."""
+        """Identify a client that resumes a kept stream, for its limits, by the rules of each resumable route: any may own the stream."""
         tried: list[Auth] = []
         for route in self._routes.routes:
             auth = _guard(route) if route.mode == "resumable" else None
             if auth is None or auth in tried:
                 continue
             tried.append(auth)
-            with contextlib.suppress(Denied):  # unless one lets in, it counts as its address
+            with contextlib.suppress(Denied):  # without a match the client counts by its address
                 presented, _ = _find_presented(request, route, auth, target)
                 caller, _ = await self._identify(auth, presented)
                 request.recognized = caller.subject
                 return
 
     async def _admit(self, request: Incoming, route: Route, target: str, asked: tuple[str, str] | None = None) -> str:
-        """Notes on the request who asks, and takes the credential from it; `asked` is what must be granted, if not the request itself."""
+        """Record the caller on the request and remove its credential. `asked` must be granted, by default the request itself."""
         auth = route.auth
         if auth is None or auth.kind == "none":
             return target
@@ -112,7 +115,7 @@ class Door:
         caller, grants = await self._identify(auth, presented)
         if grants is not None and not grants.allows(*(asked or (request.method, target))):
             what = "read" if request.method in ("GET", "HEAD") else "publish"
-            raise Denied(403, "forbidden", f"the credential does not let its holder {what} this", "insufficient_scope")
+            raise Denied(403, "forbidden", f"the credential does not grant the right to {what} this", "insufficient_scope")
         request.caller = caller
         if not auth.forward:
             forget_credential(request, auth)
@@ -122,7 +125,7 @@ class Door:
 
     async def _identify(self, auth: Auth, presented: Presented) -> tuple[Caller, Grants | None]:
         if len(presented.text) > _MOST_CHARACTERS:
-            raise Denied(401, "unauthenticated", f"the credential has more than {_MOST_CHARACTERS} characters", "invalid_token")
+            raise Denied(401, "unauthenticated", f"the credential must have at most {_MOST_CHARACTERS} characters", "invalid_token")
         if auth.kind == "api-keys":
             return _find_key(auth, presented.text)
         try:
@@ -130,7 +133,7 @@ class Door:
         except TokenRefused as error:
             raise Denied(401, "expired" if error.expired else "unauthenticated", str(error), "invalid_token") from None
         except KeysUnavailable as error:
-            detail = "the keys that tokens are checked with cannot be had now; come back later"
+            detail = "the keys that verify tokens are unavailable; retry later"
             raise Denied(503, "keys", detail, retry_after_seconds=error.retry_after_seconds) from None
         return _describe(auth, presented.text, claims)
 
@@ -138,31 +141,34 @@ class Door:
         key = auth.key
         algorithm, id = read_head(token)
         if algorithm not in auth.rules.algorithms:
-            raise TokenRefused("the algorithm of the token is not allowed here")
+            raise TokenRefused("the algorithm of the token is not allowed")
         if auth.key_source is not None:
             key = await self._key_sets.find(auth.key_source, algorithm, id)
         if key is None:
-            raise TokenRefused("the token is signed with a key that is not known here")
+            raise TokenRefused("the token is signed with an unknown key")
         return verify(token, key, auth.rules)
 
 
 def _forget_subject(request: Incoming, names: frozenset[str]) -> None:
-    """Remove the fields that tell an upstream who asks: clients cannot set them, on no route to it. Raises Denied."""
+    """Remove the fields that name the subject to an upstream, so that clients cannot set them on any route to it.
+
+    Raises Denied if a field has an underscore in place of a hyphen.
+    """
     for name in request.headers if names else ():
         if "_" in name and name.replace("_", "-").lower() in names:
-            raise Denied(400, "malformed", f"the field {name} has an underscore, which some servers take for a hyphen")
+            raise Denied(400, "malformed", f"the field {name} has an underscore, which some servers read as a hyphen; remove the field")
     request.forget(*names)
 
 
 def _find_presented(request: Incoming, route: Route, auth: Auth, target: str) -> tuple[Presented, str]:
-    """Gives the credential of a request, and `target` without it. Raises Denied when there is none that counts."""
+    """Return the credential of a request, and `target` without it. Raises Denied if there is no usable credential."""
     target, parameters = cut_parameter(target, auth.query_parameter)
     try:
         presented = find_credential(request, auth, parameters)
     except CredentialsUnclear as error:
         raise Denied(400, "unauthenticated", str(error), "invalid_request") from None
     if not presented.text:
-        raise Denied(401, "unauthenticated", f"{_ways(auth)} is needed here")
+        raise Denied(401, "unauthenticated", f"{_ways(auth)} is required")
     if presented.by_cookie:
         _check_origin(request, route, auth)
     return presented, target
@@ -187,14 +193,14 @@ def _check_origin(request: Incoming, route: Route, auth: Auth) -> None:
     if cors is not None and cors.credentials and cors.allows(origin):
         allowed.add(origin)
     if not is_from_own_pages(request, allowed):
-        raise Denied(403, "origin", "a cookie counts only in requests of this origin's own pages, or of those that the route names")
+        raise Denied(403, "origin", "a cookie is accepted only from pages of this origin and of the origins that the route names")
 
 
 def _find_key(auth: Auth, key: str) -> tuple[Caller, Grants | None]:
     given = digest_of(key)
-    found = [each for each in auth.keys if hmac.compare_digest(each.digest, given)]  # looks at all, so that time tells nothing
+    found = [each for each in auth.keys if hmac.compare_digest(each.digest, given)]  # compares all keys, so that timing reveals nothing
     if not found:
-        raise Denied(401, "unauthenticated", "the API key is not known here", "invalid_token")
+        raise Denied(401, "unauthenticated", "the API key is unknown", "invalid_token")
     return Caller(found[0].name, _digest("api-key", found[0].name), key=given), found[0].allowed
 
 
@@ -206,7 +212,7 @@ def _describe(auth: Auth, token: str, claims: dict[str, Any]) -> tuple[Caller, G
     if not auth.grants_claim:
         return caller, None
     if auth.grants_claim not in claims:
-        raise Denied(403, "forbidden", f"the token has no claim {auth.grants_claim!r}, which lists what it is for", "insufficient_scope")
+        raise Denied(403, "forbidden", f"the token needs a claim {auth.grants_claim!r} that lists its grants", "insufficient_scope")
     try:
         return caller, Grants.parse(claims[auth.grants_claim])
     except GrantError as error:
@@ -214,7 +220,7 @@ def _describe(auth: Auth, token: str, claims: dict[str, Any]) -> tuple[Caller, G
 
 
 def _may_be_guarded_otherwise(routes: RouteTable, route: Route, path: str) -> bool:
-    """Whether an upstream may read `path` as one that another route guards: `/open/../closed`, `/%2563losed`, `/closed;x`, `/CLOSED`."""
+    """Return whether an upstream may read `path` as one with other guards: `/open/../closed`, `/%2563losed`, `/closed;x`, `/CLOSED`."""
     others = [other for guise in guises(path) for other in (routes.find(guise), routes.find_ignoring_case(guise))]
     if (other := routes.find_ignoring_case(path)) is not routes.find(path):
         others.append(other)

@@ -1,17 +1,17 @@
-"""Who makes a request, as far as a credential has shown it."""
+"""The authenticated caller of a request."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The holder of a credential that was found good."""
+    """The holder of a valid credential."""
 
     subject: str
-    """What it is called: a token's `sub`, an API key's name; empty when the token has none."""
+    """Name of the holder: a token's `sub` or an API key's name; empty if the token has none."""
     credentials: bytes
-    """A digest of who it is, the same when it comes back with a newer token."""
+    """Digest of the holder's identity, which stays the same with a newer token."""
     expires_at: float = 0.0
-    """Unix time at which the credential is no longer good; 0: never."""
+    """Unix time at which the credential expires. 0: never."""
     key: str = ""
-    """The digest of its API key; empty when it has shown something else."""
+    """Digest of the API key, empty for other credentials."""

@@ -1,4 +1,4 @@
-"""Where a request has its credential, and what the request is without it."""
+"""Find a request's credential, and remove it from the request."""
 
 import re
 from collections.abc import Collection
@@ -15,21 +15,21 @@ _API_KEY_FIELD = "X-API-Key"
 
 
 class CredentialsUnclear(ValueError):
-    """The request has several credentials in one place; the message says where."""
+    """The request has several credentials in one place, which the message names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Presented:
-    """A credential as it came."""
+    """A credential as received."""
 
     text: str
-    """Empty when there is none."""
+    """The credential, empty if there is none."""
     by_cookie: bool = False
-    """Whether a browser may have sent it by itself, for a page of any origin."""
+    """Whether it came in a cookie, which a browser also sends for pages of other origins."""
 
 
 def cut_parameter(target: str, name: str) -> tuple[str, list[str]]:
-    """Gives `target` without the query parameter `name`, however that is spelled, and the values it had."""
+    """Return `target` without the query parameter `name` in any spelling, and the parameter's values."""
     path, mark, query = target.partition("?")
     if not name or not mark:
         return target, []
@@ -46,9 +46,9 @@ def cut_parameter(target: str, name: str) -> tuple[str, list[str]]:
 
 
 def find_credential(request: Incoming, auth: Auth, parameters: Collection[str]) -> Presented:
-    """Gives the credential of a request: from a header field, else from `parameters` of the query, else from the cookie.
+    """Return the credential of a request: from a header field, else from `parameters` of the query, else from the cookie.
 
-    Raises CredentialsUnclear when one of these has several.
+    Raises CredentialsUnclear if one of these has several.
     """
     given = {match[1] for value in request.headers.getall("Authorization", ()) if (match := _BEARER.fullmatch(value))}
     if auth.kind == "api-keys":
@@ -57,14 +57,14 @@ def find_credential(request: Incoming, auth: Auth, parameters: Collection[str]) 
     for place, found in (("header fields", given), ("query parameters", set(parameters)), ("cookies", cookies)):
         found.discard("")
         if len(found) > 1:
-            raise CredentialsUnclear(f"there are several credentials in the {place}; send one")
+            raise CredentialsUnclear(f"several credentials in the {place}; send one")
         if found:
             return Presented(found.pop(), by_cookie=place == "cookies")
     return Presented("")
 
 
 def forget_credential(request: Incoming, auth: Auth) -> None:
-    """Takes what is meant for the gateway out of a request's header fields; credentials of another kind stay."""
+    """Remove the gateway's credential from a request's header fields. Credentials of another kind stay."""
     if any(_BEARER.fullmatch(value) for value in request.headers.getall("Authorization", ())):
         request.forget("Authorization")
     if auth.kind == "api-keys":
@@ -78,9 +78,9 @@ def forget_credential(request: Incoming, auth: Auth) -> None:
 
 
 def is_from_own_pages(request: web.BaseRequest, allowed: Collection[str]) -> bool:
-    """Tells whether the browser says that the request is of a page of the gateway's own origin or of one that is allowed.
+    """Return whether a browser sent the request for a page of the gateway's own origin or of an allowed one.
 
-    `Sec-Fetch-Site` says it, and browsers that do not send it name the page's `Origin`. Who says nothing is not believed.
+    `Sec-Fetch-Site` decides, or `Origin` for browsers that do not send it. A request with neither does not qualify.
     """
     headers = request.headers
     origin = headers.get("Origin", "")
@@ -89,14 +89,12 @@ def is_from_own_pages(request: web.BaseRequest, allowed: Collection[str]) -> boo
     site = headers.get("Sec-Fetch-Site", "")
     if site:
         return site == "same-origin" or (site == "none" and request.method in ("GET", "HEAD"))
-    host = (
-        headers.get("X-Forwarded-Host", "") or headers.get("Host", "")
-    ).lower()  # the former is there only from proxies that are trusted
+    host = (headers.get("X-Forwarded-Host", "") or headers.get("Host", "")).lower()  # X-Forwarded-Host remains only from trusted proxies
     return bool(host) and origin in (f"https://{host}", f"http://{host}")
 
 
 def _cut_cookie(request: web.BaseRequest, name: str) -> tuple[str, list[str]]:
-    """Gives the Cookie field without one cookie, and the values that had."""
+    """Return the Cookie field without one cookie, and that cookie's values."""
     kept, values = [], []
     for field in request.headers.getall("Cookie", ()):
         for pair in field.split(";"):

@@ -1,4 +1,4 @@
-"""What the holder of a credential may read and publish."""
+"""Grants: what the holder of a credential may read and publish."""
 
 import re
 import unicodedata
@@ -17,20 +17,20 @@ _WILDCARDS = {"*": _ANY, "%2A": _ANY, "%2a": _ANY, ">": _REST, "%3E": _REST, "%3
 _TOPIC_SEGMENT = re.compile(r"(?:[A-Za-z0-9_~-]|%[0-9A-Fa-f]{2})+")
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_~-")
-_AMBIGUOUS = ("%25", "%2E", "%2F", "%2A", "%3E", "%5C")  # somebody who decodes once more would read something else
+_AMBIGUOUS = ("%25", "%2E", "%2F", "%2A", "%3E", "%5C")  # a second decoding would yield another name
 
 Topic = tuple[str, ...]
-"""The segments of a topic's name or of a pattern, in their one spelling."""
+"""Segments of a topic's name or pattern, in canonical spelling."""
 
 
 class GrantError(ValueError):
-    """What should be grants is none; the message says what is allowed, and has nothing of it."""
+    """Grants are invalid. The message says what is allowed, and repeats nothing of them."""
 
 
 def parse_topic(text: str) -> Topic | None:
-    """Gives the segments of a topic's name or pattern, percent-encoded where it has other characters than letters, digits, `-_~`.
+    """Return the segments of a topic's name or pattern; characters other than letters, digits and `-_~` must be percent-encoded.
 
-    None when it is none, or when it could be read in another way.
+    Return None if it is malformed or ambiguous.
     """
     if not text or len(text) > _LONGEST_TOPIC:
         return None
@@ -62,7 +62,7 @@ def _canonical_escape(escape: re.Match[str]) -> str:
 
 
 def covers(granted: Topic, asked: Topic) -> bool:
-    """Tells whether every topic that `asked` matches is one that `granted` matches. `*` is one segment, `>` one or more."""
+    """Return whether `granted` matches every topic that `asked` matches. `*` is one segment, `>` one or more."""
     for index, segment in enumerate(granted):
         if segment == _REST:
             return len(asked) > index
@@ -75,15 +75,15 @@ def covers(granted: Topic, asked: Topic) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class PathPattern:
-    """`/a/*/b`: `*` is any one segment; `/a/**`: all that is below `/a/`."""
+    """A pattern for paths. In `/a/*/b`, `*` is any one segment; `/a/**` matches all paths below `/a/`."""
 
     segments: tuple[str, ...]
     below: bool
-    """Whether anything may follow, one segment at least."""
+    """Whether one or more further segments must follow."""
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """None when it is none."""
+        """Parse a pattern. Return None if it is malformed."""
         segments = split_path(text)
         if segments is None or any("*" in segment and segment not in ("*", "**") for segment in segments) or "**" in segments[:-1]:
             return None
@@ -91,7 +91,7 @@ class PathPattern:
         return cls(segments[:-1] if below else segments, below)
 
     def matches(self, path: tuple[str, ...]) -> bool:
-        """Tells whether it stands for the path with these decoded segments."""
+        """Return whether the pattern matches a path with these decoded segments."""
         count = len(self.segments)
         if len(path) <= count if self.below else len(path) != count:
             return False
@@ -100,30 +100,30 @@ class PathPattern:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What may be read, or what may be published."""
+    """Paths and topics that may be read, or published."""
 
     paths: tuple[PathPattern, ...] = ()
     topics: tuple[Topic, ...] = ()
 
     @classmethod
     def parse(cls, entries: Iterable[object]) -> Self:
-        """Takes paths, which begin with a slash, and names or patterns of topics. Raises GrantError."""
+        """Parse entries: paths, which begin with a slash, and names or patterns of topics. Raises GrantError if one is malformed."""
         paths, topics = [], []
         for number, entry in enumerate(entries, 1):
             if isinstance(entry, str) and entry.startswith("/"):
                 path = PathPattern.parse(entry)
                 if path is None:
-                    raise GrantError(f"entry {number} is no path: `*` is one whole segment, `**` the rest and last, and there are no dots")
+                    raise GrantError(f"entry {number} is not a valid path: `*` must be a whole segment, `**` the last one; no dot segments")
                 paths.append(path)
             else:
                 topic = parse_topic(entry) if isinstance(entry, str) else None
                 if topic is None:
-                    raise GrantError(f"entry {number} is neither a path like /llm/** nor a topic or pattern like orders.>")
+                    raise GrantError(f"entry {number} must be a path such as /llm/** or a topic or pattern such as orders.>")
                 topics.append(topic)
         return cls(tuple(paths), tuple(topics))
 
     def allows(self, target: str) -> bool:
-        """Tells whether it covers a request for `target`, path and query as they came. What can be read in two ways is not covered."""
+        """Return whether the grant covers a request for `target`, path and query as received. Ambiguous targets are not covered."""
         path, _, query = target.partition("?")
         segments = split_path(path)
         if segments is None:
@@ -135,7 +135,7 @@ class Grant:
 
 
 def _asked_topics(raw: Sequence[str], segments: Sequence[str], query: str) -> list[Topic | None]:
-    """Gives the topics that a request of the producer is about: `/topics/{topic}/events`, an event below it, `/events?topic=…`."""
+    """Return the topics of a request to the producer: `/topics/{topic}/events`, an event below it, or `/events?topic=…`."""
     match tuple(segments):
         case ("topics", _, "events"):
             return [parse_topic(raw[1])]
@@ -149,16 +149,16 @@ def _asked_topics(raw: Sequence[str], segments: Sequence[str], query: str) -> li
 
 @dataclass(frozen=True, slots=True)
 class Grants:
-    """What a credential's holder may do. Reading is GET and HEAD, publishing is every other method."""
+    """The rights of a credential's holder. GET and HEAD read, every other method publishes."""
 
     read: Grant = Grant()
     publish: Grant = Grant()
 
     @classmethod
     def parse(cls, claim: Any) -> Self:
-        """Takes `{"read": […], "publish": […]}`, of which each may be missing. Raises GrantError."""
+        """Parse `{"read": […], "publish": […]}`, both optional. Raises GrantError if it is malformed."""
         if not isinstance(claim, dict):
-            raise GrantError('must be an object like {"read": ["orders.>"], "publish": ["/llm/**"]}')
+            raise GrantError('must be an object such as {"read": ["orders.>"], "publish": ["/llm/**"]}')
         grants = []
         for name in ("read", "publish"):
             entries = claim.get(name, [])
@@ -171,5 +171,5 @@ class Grants:
         return cls(*grants)
 
     def allows(self, method: str, target: str) -> bool:
-        """Tells whether a request may be made."""
+        """Return whether a request is granted."""
         return (self.read if method in _READING else self.publish).allows(target)

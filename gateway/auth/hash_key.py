@@ -1,4 +1,4 @@
-"""`python -m gateway hash-key NAME`: makes an API key, and what the routes say of it."""
+"""Run `python -m gateway hash-key NAME`: make an API key and its table for the routes."""
 
 import argparse
 import json
@@ -9,10 +9,10 @@ from .secrets import SecretError, digest_of, make_api_key, read_api_key
 
 
 def hash_key(arguments: Sequence[str]) -> int:
-    """Prints a `[[routes.auth.keys]]` table on standard output, a new key on standard error; gives the exit status."""
-    about = "Makes an API key. The key goes to whoever shall have it, the table into the file of routes, which has its SHA-256 only."
+    """Print a `[[routes.auth.keys]]` table on standard output and a new key on standard error. Return the exit status."""
+    about = "Make an API key. Give the key to its holder; put the table, which has only the key's SHA-256, into the routes file."
     parser = argparse.ArgumentParser("python -m gateway hash-key", description=about)
-    parser.add_argument("name", help="what the key's holder is called")
+    parser.add_argument("name", help="name of the key's holder")
     parser.add_argument("--stdin", action="store_true", help="read an existing key from standard input")
     asked = parser.parse_args(arguments)
     if asked.stdin:
@@ -24,6 +24,6 @@ def hash_key(arguments: Sequence[str]) -> int:
     else:
         key = make_api_key()
         digest = digest_of(key)
-        print(f"the key, which is shown only now: {key}", file=sys.stderr)
+        print(f"the key, shown only once: {key}", file=sys.stderr)
     print(f"[[routes.auth.keys]]\nname = {json.dumps(asked.name, ensure_ascii=False)}\nsha256 = {json.dumps(digest)}")
     return 0

@@ -1,4 +1,4 @@
-"""The public keys of token issuers, from their JWKS URLs (RFC 7517)."""
+"""Fetch and cache the public keys of token issuers from their JWKS URLs (RFC 7517)."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ _MOST_KEYS = 100
 
 
 class KeysUnavailable(Exception):
-    """There are no keys to check a token with: none came, or the last ones are too old. Asking again helps after `retry_after_seconds`."""
+    """No keys to verify a token: no fetch succeeded, or the last keys are too old. A retry makes sense after `retry_after_seconds`."""
 
     def __init__(self, retry_after_seconds: float) -> None:
         super().__init__(retry_after_seconds)
@@ -34,25 +34,25 @@ class KeysUnavailable(Exception):
 
 
 class _Unusable(ValueError):
-    """What a URL answered is no set of keys; the message says why."""
+    """A URL's answer is not a usable key set. The message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeySource:
-    """Where keys come from, and for how long they are good."""
+    """The source of keys, and their lifetime."""
 
     url: str
     max_age_seconds: float = 600.0
-    """Older keys are fetched anew before they are used."""
+    """Age after which keys are fetched again before use."""
     keep_seconds: float = 86_400.0
-    """How old they may grow while the URL does not answer with new ones."""
+    """Greatest age of keys while fetches fail."""
     refetch_seconds: float = 10.0
-    """The least time between two attempts, however many tokens name keys that are not known."""
+    """Least time between two fetches, however many tokens name unknown keys."""
     timeout_seconds: float = 5.0
 
     @property
     def place(self) -> str:
-        """The URL as logs and metrics may have it."""
+        """The URL for logs and metrics, without its query."""
         url = URL(self.url)
         return str(url.origin()) + url.raw_path
 
@@ -65,25 +65,25 @@ class _Key:
 
 
 class _KeySet:
-    """The keys of one URL as they were last, and the fetch that is under way."""
+    """The latest keys of one URL, and the current fetch."""
 
     def __init__(self) -> None:
         self.keys: tuple[_Key, ...] = ()
         self.fetched_at = 0.0
         self.tried_at = float("-inf")
         self.failed = False
-        """Whether the last attempt failed."""
+        """Whether the last fetch failed."""
         self.fetches = Counter({"done": 0, "failed": 0})
         self.fetching: asyncio.Task[None] | None = None
 
     def find(self, algorithm: str, id: str) -> PublicKey | None:
-        """Gives the key with this ID; without one, the only key that fits the algorithm."""
+        """Return the key with this ID, or without an ID the only key that fits the algorithm. None if there is no such key."""
         fitting = [each.key for each in self.keys if algorithm in each.algorithms and (not id or each.id == id)]
         return fitting[0] if len(fitting) == 1 else None
 
 
 class KeySets(Collector):
-    """Keys by URL, which outlive the routes that name it. Times are those of the monotonic clock."""
+    """Keys by URL. They outlive the routes that name the URL. Times are on the monotonic clock."""
 
     def __init__(self) -> None:
         self._sets: dict[str, _KeySet] = {}
@@ -106,20 +106,20 @@ class KeySets(Collector):
         await self._session.close()
 
     def fetch(self, sources: Iterable[KeySource]) -> None:
-        """Begins to fetch what is not there yet."""
+        """Start to fetch the keys that have not been fetched yet."""
         for source in sources:
             keys = self._sets.setdefault(source.url, _KeySet())
             if not keys.fetched_at:
                 self._begin(keys, source)
 
     def watch(self, sources: Callable[[], Iterable[KeySource]]) -> None:
-        """Lets `sources` say what the figures are to be of: of a URL that no route names any more nobody wants to know."""
+        """Limit the metrics to the URLs in `sources`, those that routes currently name."""
         self._sources = sources
 
     def collect(self) -> Iterator[Metric]:
-        """Gives the figures for Prometheus. URLs that differ only in the query, which is no label, make one; its worst stands for all."""
-        fetches = CounterMetricFamily("gateway_key_set_fetches_total", "Fetches of an issuer's keys.", labels=["url", "result"])
-        age = GaugeMetricFamily("gateway_key_set_age_seconds", "How old the keys in use are.", labels=["url"])
+        """Yield the metrics for Prometheus. URLs that differ only in the query share one label, with the worst of their values."""
+        fetches = CounterMetricFamily("gateway_key_set_fetches_total", "Fetches of an issuer's keys, by result.", labels=["url", "result"])
+        age = GaugeMetricFamily("gateway_key_set_age_seconds", "Age of the keys in use.", labels=["url"])
         count = GaugeMetricFamily("gateway_key_set_keys", "Keys in use.", labels=["url"])
         for place, sets in self._find_watched().items():
             for result in ("done", "failed"):
@@ -138,10 +138,10 @@ class KeySets(Collector):
         return found
 
     async def find(self, source: KeySource, algorithm: str, id: str) -> PublicKey | None:
-        """Gives the key that a token names, None when there is none. Raises KeysUnavailable.
+        """Return the key that a token names, None if there is none. Raises KeysUnavailable if there are no usable keys.
 
-        Waits for a fetch only when the keys are too old, unless the last attempt to replace them failed, or when this one is not among
-        them, which makes no more than one attempt in `refetch_seconds`.
+        Waits for a fetch only if the keys are too old, unless the last fetch failed, or if the key is unknown. Fetches are at least
+        `refetch_seconds` apart.
         """
         keys = self._sets.setdefault(source.url, _KeySet())
         age = time.monotonic() - keys.fetched_at if keys.fetched_at else float("inf")
@@ -161,10 +161,10 @@ class KeySets(Collector):
     def _drop_if_too_old(self, keys: _KeySet, source: KeySource) -> None:
         if keys.fetched_at and time.monotonic() - keys.fetched_at > max(source.keep_seconds, source.max_age_seconds):
             keys.keys, keys.fetched_at = (), 0.0
-            log.error("keys are too old to be used", url=source.place, seconds=source.keep_seconds)
+            log.error("issuer's keys dropped: too old", url=source.place, seconds=source.keep_seconds)
 
     def _begin(self, keys: _KeySet, source: KeySource) -> "asyncio.Task[None] | None":
-        """Gives the fetch that is under way, after it has begun one unless the last is too recent."""
+        """Return the current fetch, after starting one unless the last was too recent. None if there is none."""
         if keys.fetching is None and time.monotonic() - keys.tried_at >= source.refetch_seconds:
             keys.tried_at = time.monotonic()
             keys.fetching = asyncio.create_task(self._fetch(keys, source))
@@ -176,7 +176,7 @@ class KeySets(Collector):
             timeout = aiohttp.ClientTimeout(total=source.timeout_seconds)
             async with self._session.get(URL(source.url, encoded=True), allow_redirects=False, timeout=timeout) as answer:
                 if answer.status != 200:
-                    raise _Unusable(f"the answer is {answer.status}")
+                    raise _Unusable(f"the answer has status {answer.status}")
                 body = await _read(answer)
             keys.keys = _parse(body)
             keys.fetched_at = time.monotonic()
@@ -185,8 +185,8 @@ class KeySets(Collector):
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             keys.failed = True
             keys.fetches["failed"] += 1
-            reason = str(error) if isinstance(error, _Unusable) else type(error).__name__  # a library's message may have the whole URL
-            log.warning("no keys", url=source.place, reason=reason, kept=len(keys.keys))
+            reason = str(error) if isinstance(error, _Unusable) else type(error).__name__  # a library's message may contain the whole URL
+            log.warning("cannot fetch an issuer's keys", url=source.place, reason=reason, kept=len(keys.keys))
         finally:
             keys.fetching = None
 
@@ -201,7 +201,7 @@ async def _read(answer: aiohttp.ClientResponse) -> bytes:
 
 
 def _parse(body: bytes) -> tuple[_Key, ...]:
-    """Gives the keys of a set that signatures can be checked with. Raises _Unusable when there are none."""
+    """Return the keys of a set that can verify signatures. Raises _Unusable if there are none."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -211,12 +211,12 @@ def _parse(body: bytes) -> tuple[_Key, ...]:
         raise _Unusable('the answer has no array "keys"')
     found = [key for entry in entries[:_MOST_KEYS] if isinstance(entry, dict) and (key := _parse_key(entry)) is not None]
     if not found:
-        raise _Unusable("the answer has no key that a signature can be checked with")
+        raise _Unusable("the answer has no key that can verify a signature")
     return tuple(found)
 
 
 def _parse_key(entry: dict[str, Any]) -> _Key | None:
-    """Gives a public key for signatures; None for what is something else, such as a secret, which is no secret in such a place."""
+    """Return a public key for signatures, None for any other entry, such as a symmetric key, which must not be published."""
     operations = entry.get("key_ops", ["verify"])
     checks = entry.get("use", "sig") == "sig" and isinstance(operations, list) and "verify" in operations
     if not checks or entry.get("kty") not in ("RSA", "EC", "OKP"):

@@ -1,4 +1,4 @@
-"""The tables `[[routes.auth.keys]]`: keys of programs, each with what it lets do."""
+"""The tables `[[routes.auth.keys]]`: API keys and their grants."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -12,20 +12,20 @@ from .secrets import read_api_key, read_file, read_variable
 T = TypeVar("T")
 
 SECRET_KEYS = ("sha256", "key_env", "key_file")
-"""Of these an API key has one."""
+"""Keys of which an API key's table has exactly one."""
 
 
 def exactly_one(table: BaseModel, names: Sequence[str]) -> str:
-    """Gives which one of these keys is set. Raises ValueError unless it is one."""
+    """Return the one of these keys that is set. Raises ValueError unless it is exactly one."""
     given = [name for name in names if getattr(table, name)]
     if len(given) != 1:
-        there = " and ".join(given) + " are there" if given else "none is there"
-        raise ValueError(f"exactly one of {', '.join(names)} is needed, {there}")
+        there = " and ".join(given) if given else "none"
+        raise ValueError(f"exactly one of {', '.join(names)} is required, got {there}")
     return given[0]
 
 
 def read_at(name: str, read: Callable[[], T]) -> T:
-    """Gives what `read` gives; a ValueError of it says which key it was for."""
+    """Return the result of `read`. A ValueError that it raises is prefixed with the key's name."""
     try:
         return read()
     except ValueError as error:
@@ -33,13 +33,13 @@ def read_at(name: str, read: Callable[[], T]) -> T:
 
 
 class StrictTable(BaseModel):
-    """A table whose keys are all known."""
+    """A table that rejects unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, hide_input_in_errors=True)
 
 
 class GrantTable(StrictTable):
-    """What the holder of an API key may do."""
+    """The rights of an API key's holder."""
 
     read: tuple[str, ...] = ()
     """Paths and topic patterns for GET and HEAD."""
@@ -54,18 +54,18 @@ class GrantTable(StrictTable):
 
 
 class ApiKey(StrictTable):
-    """One `[[routes.auth.keys]]` table. Keys of one name are of one holder, so that one can be replaced by another."""
+    """One `[[routes.auth.keys]]` table. Keys with the same name belong to one holder, so that keys can be rotated."""
 
     name: str = Field(min_length=1, max_length=200)
-    """What the holder is called, in limits and upstream."""
+    """Name of the holder, for limits and the upstream."""
     sha256: str = ""
-    """The key's SHA-256 in hexadecimal, as `python -m gateway hash-key` gives it."""
+    """The key's SHA-256 in hexadecimal, as printed by `python -m gateway hash-key`."""
     key_env: str = ""
-    """An environment variable that has the key."""
+    """An environment variable with the key."""
     key_file: str = ""
-    """A file that has the key."""
+    """A file with the key."""
     grants: GrantTable | None = None
-    """What it lets read and publish; all that the route serves when it is missing."""
+    """What the key's holder may read and publish; by default everything that the route serves."""
     _digest: str = PrivateAttr("")
     _grants: Grants | None = PrivateAttr(None)
 
@@ -73,7 +73,7 @@ class ApiKey(StrictTable):
     @classmethod
     def _sha256_is_a_digest(cls, digest: str) -> str:
         if digest and not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
-            raise ValueError("must be 64 hexadecimal digits, the SHA-256 of the key; the key itself does not stand in this file")
+            raise ValueError("must be 64 hexadecimal digits, the SHA-256 of the key; do not put the key itself into this file")
         return digest.lower()
 
     @model_validator(mode="after")
@@ -97,5 +97,5 @@ class ApiKey(StrictTable):
 
     @property
     def allowed(self) -> Grants | None:
-        """What it lets do; None: everything."""
+        """The key's grants, None for everything."""
         return self._grants

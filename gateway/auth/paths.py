@@ -1,4 +1,4 @@
-"""Paths as others may read them: an upstream decodes, merges slashes and resolves dots in its own way."""
+"""Interpret paths as upstreams may: each decodes, merges slashes and resolves dot segments in its own way."""
 
 import re
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def split_path(path: str) -> tuple[str, ...] | None:
-    """Gives the decoded segments of `path`, which begins with a slash; None when not everybody would read the same in it.
+    """Return the decoded segments of `path`, which begins with a slash, None if it is ambiguous.
 
-    That is so for `.` and `..`, empty segments before the last, encoded slashes, backslashes and controls, what is encoded twice, and
-    what is not UTF-8.
+    Ambiguous are `.` and `..`, empty segments before the last, encoded slashes, backslashes and controls, double encoding, and bytes
+    that are not UTF-8.
     """
     if not path.isascii():
         return None
@@ -37,7 +37,7 @@ def split_path(path: str) -> tuple[str, ...] | None:
 
 
 def guises(path: str) -> Iterator[str]:
-    """Return the paths for which a server may take `path`: its `readings`, also when it is decoded twice or loses its `;parameters`."""
+    """Yield the paths as which a server may read `path`: its `readings`, also decoded twice or without `;parameters`."""
     if not _ODD.search(path):
         return
     spellings = [path]

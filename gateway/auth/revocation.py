@@ -1,4 +1,4 @@
-"""The end of streams whose API key was taken away while they were open."""
+"""End open streams whose API key was revoked."""
 
 from collections.abc import Iterable
 
@@ -9,14 +9,14 @@ from ..routing.routes import Route
 from .expiry import end_at_expiry
 
 REVOKED = "revoked"
-"""The API key that opened the stream is no longer one of its route's, or no longer lets read it."""
+"""The route no longer has the API key that opened the stream, or the key no longer grants it."""
 
 
 def end_revoked(exchanges: Iterable[Exchange], routes: RouteTable) -> None:
-    """Lets event streams end, where a block ends, that their key would no longer open.
+    """End event streams, after a complete block, that their API key would no longer open.
 
-    One of a route that is gone, or that anybody may use now, goes on; so does one that was opened with a token, which says itself until
-    when it is good. One that another worker has handed over is ended there.
+    A stream continues if its route is gone or no longer authenticates, or if it was opened with a token, which has its own expiry.
+    A stream handed off by another worker is ended there.
     """
     current = {route.path: route for route in routes.routes}
     for exchange in tuple(exchanges):

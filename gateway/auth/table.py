@@ -1,4 +1,4 @@
-"""The table `[routes.auth]`: who may use a route."""
+"""The table `[routes.auth]`: authentication of a route's clients."""
 
 import difflib
 import re
@@ -36,7 +36,7 @@ _KEYS_OF_KINDS = {
     ),
 }
 _TOKEN_KEYS = ("secret_env", "secret_file", "public_key_file", "jwks_url")
-_NEVER_SHOWN = {*_TOKEN_KEYS, *SECRET_KEYS}  # somebody may have put the secret itself there
+_NEVER_SHOWN = {*_TOKEN_KEYS, *SECRET_KEYS}  # an operator may have put the secret itself there
 _SECRET_NAMES = re.compile(r"(?i)secret|password|passphrase|token|(^|_)key$|private|hmac|^key")
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PARAMETER = re.compile(r"[A-Za-z0-9._~-]+")
@@ -45,12 +45,12 @@ _LEAST_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}  # RFC 7518 section 3.2
 
 
 class Auth(StrictTable):
-    """Who may use a route. Secrets are read when this is made."""
+    """Authentication of a route's clients. Secrets are read on construction."""
 
     kind: Literal["none", "api-keys", "jwt"] = "none"
-    """`none`: anybody. `api-keys`: who has one of `keys`. `jwt`: who has a token of the right issuer."""
+    """Clients that may use the route. `none`: all. `api-keys`: those with one of `keys`. `jwt`: those with a token of the issuer."""
     keys: tuple[ApiKey, ...] = ()
-    """api-keys: the keys, each with a `name` and one of `sha256`, `key_env`, `key_file`; `grants` says what it lets do."""
+    """api-keys: the keys, each with a `name` and one of `sha256`, `key_env`, `key_file`; `grants` limits what a key allows."""
     secret_env: str = ""
     """jwt: an environment variable with the secret of HS256, HS384 or HS512."""
     secret_file: str = ""
@@ -58,37 +58,37 @@ class Auth(StrictTable):
     public_key_file: str = ""
     """jwt: a PEM file with the issuer's public key."""
     jwks_url: str = ""
-    """jwt: where the issuer publishes its keys."""
+    """jwt: the URL at which the issuer publishes its keys."""
     jwks_max_age_seconds: float = Field(600.0, gt=0)
-    """jwt: keys are fetched anew when they are older; one that the issuer has withdrawn is good for so long."""
+    """jwt: age after which keys are fetched again. A key that the issuer withdraws stays valid for up to this time."""
     jwks_keep_seconds: float = Field(86_400.0, ge=0)
-    """jwt: how old keys may grow while the URL gives none."""
+    """jwt: greatest age of keys while fetches fail."""
     jwks_refetch_seconds: float = Field(10.0, gt=0)
-    """jwt: the least time between two attempts, also when a token names a key that is not known."""
+    """jwt: least time between two fetches, even if a token names an unknown key."""
     jwks_timeout_seconds: float = Field(5.0, gt=0)
-    """jwt: how long one attempt may take."""
+    """jwt: time limit of a fetch."""
     algorithms: tuple[Algorithm, ...] = ()
-    """jwt: allowed algorithms. When empty: HS256 with a secret, those that fit with a public key."""
+    """jwt: allowed algorithms. Default: HS256 with a secret, with a public key all that fit it."""
     issuer: tuple[str, ...] = ()
     """jwt: a token's `iss` must be one of these."""
     audience: tuple[str, ...] = ()
-    """jwt: a token's `aud` must have one of these."""
+    """jwt: a token's `aud` must contain one of these."""
     leeway_seconds: float = Field(10.0, ge=0, le=3600)
-    """jwt: by how much the clocks of issuer and gateway may differ."""
+    """jwt: tolerated difference between the clocks of issuer and gateway."""
     require_exp: bool = True
-    """jwt: whether a token must say when it expires."""
+    """jwt: whether a token must have an `exp`."""
     grants_claim: str = "events"
-    """jwt: the claim that lists what may be read and published; without it nothing may be done. Empty: any good token will do."""
+    """jwt: the claim that lists what may be read and published. A token without it grants nothing. Empty: any valid token grants all."""
     cookie: str = ""
-    """A cookie that has the credential, for requests of the route's own origin and of `cookie_origins`."""
+    """A cookie with the credential, accepted from pages of the route's own origin and of `cookie_origins`."""
     cookie_origins: tuple[str, ...] = ()
-    """Other origins whose pages may use the cookie."""
+    """Further origins whose pages may use the cookie."""
     query_parameter: str = ""
-    """A query parameter that has the credential, for `EventSource`. It goes no further than here."""
+    """A query parameter with the credential, for `EventSource`. It is never forwarded."""
     forward: bool = False
-    """Whether fields with the credential are sent upstream too; a query parameter never is."""
+    """Whether header fields with the credential are forwarded to the upstream."""
     subject_header: str = ""
-    """A field that tells the upstream who asks; clients cannot set it."""
+    """A header field that tells the upstream the subject. Clients cannot set it."""
     _rules: TokenRules | None = PrivateAttr(None)
     _key: bytes | PublicKey | None = PrivateAttr(None)
     _source: KeySource | None = PrivateAttr(None)
@@ -104,7 +104,7 @@ class Auth(StrictTable):
         parts = urlsplit(url)
         if url and (not re.fullmatch(r"https?://[!-~]+", url) or not parts.hostname or parts.username is not None or parts.fragment):
             raise ValueError("must be an http or https URL without credentials")
-        _ = parts.port  # raises ValueError when it is out of range
+        _ = parts.port  # raises ValueError if out of range
         return url
 
     @field_validator("cookie", "subject_header")
@@ -126,9 +126,7 @@ class Auth(StrictTable):
     def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         for origin in origins:
             if not _ORIGIN.fullmatch(origin):
-                raise ValueError(
-                    f"{origin!r} is not an origin; write scheme://host or scheme://host:port, in small letters, without a path"
-                )
+                raise ValueError(f"{origin!r} is not an origin; write scheme://host or scheme://host:port in lower case, without a path")
         return origins
 
     @model_validator(mode="after")
@@ -136,12 +134,12 @@ class Auth(StrictTable):
         for kind, names in {**_KEYS_OF_KINDS, "api-keys or jwt": _FOR_ALL_KINDS}.items():
             for name in names:
                 if self.kind not in kind.split(" or ") and name in self.model_fields_set:
-                    raise ValueError(f"{name} is for kind = {kind!r}, the kind of this is {self.kind!r}")
+                    raise ValueError(f"{name} requires kind = {kind!r}, got kind = {self.kind!r}")
         if self.cookie_origins and not self.cookie:
-            raise ValueError("cookie_origins is for a cookie, and none is named")
+            raise ValueError("cookie_origins requires cookie, which is not set")
         if self.kind == "api-keys":
             if not self.keys:
-                raise ValueError("kind = 'api-keys' needs one [[routes.auth.keys]] at least")
+                raise ValueError("kind = 'api-keys' needs at least one [[routes.auth.keys]]")
             digests = [key.digest for key in self.keys]
             if twice := [key.name for key in self.keys if digests.count(key.digest) > 1]:
                 raise ValueError(f"{' and '.join(map(repr, twice))} have the same key")
@@ -176,37 +174,37 @@ class Auth(StrictTable):
 
     @property
     def rules(self) -> TokenRules:
-        """What is asked of a token."""
+        """The requirements on a token."""
         assert self._rules is not None
         return self._rules
 
     @property
     def key(self) -> bytes | PublicKey | None:
-        """What tokens are signed with, when there is just one such key."""
+        """The key that verifies tokens, if there is a single fixed one."""
         return self._key
 
     @property
     def key_source(self) -> KeySource | None:
-        """Where there are several, and where they change."""
+        """The source of keys that change, if there is one."""
         return self._source
 
 
 def _check_secret(name: str, secret: bytes, algorithms: Iterable[str]) -> None:
     if secret.lstrip().startswith(b"-----BEGIN"):
-        raise ValueError(f"{name}: is a PEM key or certificate, and no secret that both sides share; public_key_file is for public keys")
+        raise ValueError(f"{name}: must be a shared secret, got a PEM key or certificate; use public_key_file for public keys")
     for algorithm in algorithms:
         least = _LEAST_BYTES.get(algorithm, 0)
         if len(secret) < least:
-            raise ValueError(f"{name}: the secret has {len(secret)} bytes, {algorithm} needs {least} at least")
+            raise ValueError(f"{name}: {algorithm} needs a secret of at least {least} bytes, got {len(secret)}")
 
 
 def describe_auth(problem: Mapping[str, Any]) -> str:
-    """Gives what is wrong with a table, from pydantic's description of it; it has no value that may be a secret."""
+    """Return the message for one of pydantic's errors in a table, without values that may be secrets."""
     loc = [str(part) for part in problem["loc"]]
     key, name = ".".join(loc), loc[-1]
     if problem["type"] == "extra_forbidden":
         if _SECRET_NAMES.search(name):
-            return f"{key}: secrets do not stand in this file; name an environment variable or a file, with " + (
+            return f"{key}: do not put secrets into this file; name an environment variable or a file with " + (
                 "key_env or key_file" if "keys" in loc else "secret_env or secret_file"
             )
         table = GrantTable if "grants" in loc[:-1] else ApiKey if "keys" in loc[:-1] else Auth
@@ -221,11 +219,11 @@ def describe_auth(problem: Mapping[str, Any]) -> str:
 
 
 def conflict_with_route(auth: Auth | None, mode: str, share_by: Iterable[str]) -> str:
-    """Says why a table does not fit its route; empty when it does."""
+    """Return why a table contradicts its route's other keys, empty if it does not."""
     if auth is None or auth.kind == "none":
         return ""
     if mode == "shared" and auth.subject_header and auth.subject_header.lower() not in share_by:
-        return f"auth.subject_header: a shared stream is no one's; name {auth.subject_header.lower()!r} in share_by, or leave it out"
+        return f"auth.subject_header: a shared stream has no single subject; add {auth.subject_header.lower()!r} to share_by, or remove it"
     if not auth.forward and (taken := {"authorization", "x-api-key"}.intersection(share_by)):
-        return f"share_by has {taken.pop()!r}, which auth takes away; use auth.subject_header, or set auth.forward = true"
+        return f"share_by has {taken.pop()!r}, which auth removes; use auth.subject_header, or set auth.forward = true"
     return ""

@@ -1,4 +1,4 @@
-"""One gateway whose routes ask for credentials in all ways, its upstream and its issuer, for most tests of this folder."""
+"""Fixtures: one gateway whose routes require credentials in all ways, its upstream and its issuer."""
 
 import asyncio
 import contextlib
@@ -69,7 +69,7 @@ def _routes(upstream: str, other: str, directory: Path, issuer: Issuer) -> list[
 
 
 def table(route: Mapping[str, Any]) -> str:
-    """One `[[routes]]` table."""
+    """Return one `[[routes]]` table."""
     lines = ["[[routes]]"]
     lines += [f"{name} = {_value(value)}" for name, value in route.items() if not isinstance(value, dict)]
     for name, keys in route.items():
@@ -88,7 +88,7 @@ def _value(value: object) -> str:
 
 @dataclass(frozen=True)
 class Reply:
-    """A whole answer."""
+    """A complete answer."""
 
     head: Head
     body: bytes
@@ -99,43 +99,43 @@ class Reply:
 
     @property
     def problem(self) -> str:
-        """What an error says."""
+        """The detail of an error."""
         assert self.head.value("Content-Type") == "application/problem+json"
         return str(json.loads(self.body)["detail"])
 
 
 @dataclass
 class World:
-    """The gateway and what is around it."""
+    """A gateway with its upstream and issuer."""
 
     gateway: ServiceProcess
     port: int
     upstream: ScriptedUpstream
     other: ScriptedUpstream
-    """That of the route `/other`, to which nobody is announced."""
+    """Upstream of the route `/other`, which gets no subject."""
     issuer: Issuer
     secrets: list[str] = field(default_factory=lambda: [SECRET, SHOP_KEY, NEWS_KEY, FILE_KEY])
-    """What must stand in no log."""
+    """Strings that must not appear in any log."""
 
     async def ask(self, target: str, *fields: tuple[str, str], method: str = "GET", body: bytes = b"") -> Reply:
-        """Sends a request and gives its answer, which must end."""
+        """Send a request and return its complete answer."""
         async with Downstream(self.port) as downstream:
             await downstream.ask(target, method, fields, body)
             answer = await downstream.answer(method)
             return Reply(answer.head, await answer.to_end(10))
 
     async def open(self, downstream: Downstream, target: str, fields: Fields = (), method: str = "GET", body: bytes = b"") -> Answer:
-        """Sends a request for a stream and gives the head of its answer."""
+        """Request a stream and return the head of the answer."""
         await downstream.ask(target, method, fields, body)
         return await downstream.answer(method)
 
     def asked(self, path: str) -> list[Asked]:
-        """The requests that came upstream for targets that begin with this."""
+        """Return the requests that reached the upstream for targets with this prefix."""
         return [asked for asked in self.upstream.requests if asked.target.startswith(path)]
 
 
 def _script(asked: Asked) -> Script:
-    """An event stream of two events that goes on, of `/…/short` one that ends; for all else a few bytes."""
+    """Return a stream of two events that stays open, for `/…/short` one that ends, and for other paths a few bytes."""
     path = asked.target.partition("?")[0]
     if asked.method == "HEAD":
         return [b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"]
@@ -150,7 +150,7 @@ def _script(asked: Asked) -> Script:
 async def started(
     directory: Path, routes: Sequence[Mapping[str, Any]], variables: Mapping[str, str] | None = None, **settings: object
 ) -> AsyncIterator[tuple[ServiceProcess, int]]:
-    """Runs the gateway with settings and other variables; gives it and its port. It must exit 0 and have logged no stack trace."""
+    """Run the gateway with settings and other variables. It must exit 0 without a stack trace in the log."""
     port, admin_port = free_ports(2)
     config, output = directory / "routes.toml", directory / "gateway.log"
     config.write_text("\n".join(map(table, routes)))

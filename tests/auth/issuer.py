@@ -1,4 +1,4 @@
-"""An issuer of tokens: its JWKS URL, which answers as a test says."""
+"""An issuer of tokens whose JWKS URLs answer as a test sets them."""
 
 import asyncio
 import json
@@ -12,30 +12,30 @@ from tests.auth.signing import public_jwk
 
 
 class KeyUrl:
-    """One URL and what it answers."""
+    """One URL and its answers."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.body = b""
         self.status = 200
         self.location = ""
-        """Where it sends whoever asks, with a status for it."""
+        """Target of a redirect, if the status is one."""
         self.asked = 0
-        """How often it was asked."""
+        """Number of requests."""
         self.speaking = asyncio.Event()
-        """While it is not set, nothing is answered."""
+        """Requests are answered only while this is set."""
         self.speaking.set()
         self._change = asyncio.Condition()
 
     def publish(self, *names: str, algorithm: str = "ES256") -> None:
-        """Answers with the keys of these names from now on."""
+        """Answer with the keys of these names from now on."""
         self.publish_keys([public_jwk(algorithm, name) for name in names])
 
     def publish_keys(self, keys: Sequence[dict[str, Any]]) -> None:
         self.status, self.body = 200, json.dumps({"keys": keys}).encode()
 
     async def until_asked(self, times: int, timeout: float = 30) -> None:
-        """Returns when it was asked so often."""
+        """Wait for this number of requests."""
         async with asyncio.timeout(timeout), self._change:
             await self._change.wait_for(lambda: self.asked >= times)
 
@@ -67,7 +67,7 @@ class Issuer:
         await self._runner.cleanup()
 
     def key_url(self, name: str) -> KeyUrl:
-        """Gives the URL of this name, the same each time."""
+        """Return the URL of this name, always the same."""
         path = f"/{name}"
         return self._urls.setdefault(path, KeyUrl(f"http://127.0.0.1:{self._port}{path}"))
 

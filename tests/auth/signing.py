@@ -1,4 +1,4 @@
-"""Keys of issuers, and tokens that are signed with them."""
+"""Make keys of issuers, and tokens signed with them."""
 
 import base64
 import functools
@@ -18,7 +18,7 @@ PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519Pri
 
 
 def private_key(algorithm: str, name: str = "") -> PrivateKey:
-    """The key called `name` for an algorithm, the same each time."""
+    """Return the key called `name` for an algorithm, always the same."""
     return _make_key(algorithm, name)
 
 
@@ -32,40 +32,40 @@ def _make_key(algorithm: str, name: str) -> PrivateKey:
 
 
 def public_pem(algorithm: str, name: str = "") -> bytes:
-    """Its public key as PEM."""
+    """Return its public key as PEM."""
     return private_key(algorithm, name).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def public_jwk(algorithm: str, name: str, **members: object) -> dict[str, Any]:
-    """Its public key as a member of a JWKS, with `name` as its ID."""
+    """Return its public key as a JWKS entry with `name` as ID."""
     found: dict[str, Any] = jwt.get_algorithm_by_name(algorithm).to_jwk(private_key(algorithm, name).public_key(), as_dict=True)
     return {name: value for name, value in found.items() if name != "key_ops"} | {"kid": name, "use": "sig"} | members
 
 
 def claims(**changes: object) -> dict[str, object]:
-    """Claims of a token that may do everything for a minute; None takes one away."""
+    """Return claims that grant everything for a minute, with changes; None removes a claim."""
     now = int(time.time())
     every = {"sub": "alice", "iat": now, "exp": now + 60, "events": EVERYTHING} | changes
     return {name: value for name, value in every.items() if value is not None}
 
 
 def hs_token(secret: str = SECRET, algorithm: str = "HS256", **changes: object) -> str:
-    """A token signed with a secret."""
+    """Return a token signed with a secret."""
     return jwt.encode(claims(**changes), secret, algorithm)
 
 
 def token(algorithm: str, name: str = "", *, kid: str | None = None, **changes: object) -> str:
-    """A token signed with the key called `name`."""
+    """Return a token signed with the key called `name`."""
     headers = {"kid": kid} if kid is not None else None
     return jwt.encode(claims(**changes), private_key(algorithm, name), algorithm, headers=headers)
 
 
 def unsigned_token(algorithm: str = "none", **changes: object) -> str:
-    """A token that says that it needs no signature."""
+    """Return a token that claims to need no signature."""
     parts = (json.dumps({"typ": "JWT", "alg": algorithm}), json.dumps(claims(**changes)))
     return ".".join(base64.urlsafe_b64encode(part.encode()).rstrip(b"=").decode() for part in parts) + "."
 
 
 def bearer(token: str) -> tuple[str, str]:
-    """The header field that has it."""
+    """Return the header field with a credential."""
     return "Authorization", f"Bearer {token}"

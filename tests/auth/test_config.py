@@ -1,4 +1,4 @@
-"""What a table `auth` may not say, and what is said then: never the secret itself."""
+"""Test the errors for wrong `auth` tables: they explain, and never show the secret."""
 
 import hashlib
 import io
@@ -53,20 +53,20 @@ KEYS = {"kind": "api-keys"}
     [
         ({"kind": "password"}, "auth.kind = 'password': Input should be 'none', 'api-keys' or 'jwt'"),
         ({"knid": "jwt"}, "unknown key 'auth.knid', the nearest is 'kind'; allowed are kind, keys, secret_env"),
-        ({"secret_env": "TOKEN_SECRET"}, "auth: secret_env is for kind = 'jwt', the kind of this is 'none'"),
-        ({"cookie": "x"}, "auth: cookie is for kind = 'api-keys or jwt', the kind of this is 'none'"),
-        (JWT | {"keys": [KEY]}, "auth: keys is for kind = 'api-keys'"),
-        ({"kind": "jwt"}, "exactly one of secret_env, secret_file, public_key_file, jwks_url is needed, none is there"),
-        (JWT | {"jwks_url": "https://x/"}, "is needed, secret_env and jwks_url are there"),
-        (JWT | {"secret": PLANTED}, "auth.secret: secrets do not stand in this file; name an environment variable or a file, with s"),
-        (JWT | {"hmac_key": PLANTED}, "auth.hmac_key: secrets do not stand in this file"),
-        ({"kind": "jwt", "secret_env": PLANTED}, "secret_env: is the name of an environment variable, of capitals, digits and _; a secret"),
+        ({"secret_env": "TOKEN_SECRET"}, "auth: secret_env requires kind = 'jwt', got kind = 'none'"),
+        ({"cookie": "x"}, "auth: cookie requires kind = 'api-keys or jwt', got kind = 'none'"),
+        (JWT | {"keys": [KEY]}, "auth: keys requires kind = 'api-keys'"),
+        ({"kind": "jwt"}, "exactly one of secret_env, secret_file, public_key_file, jwks_url is required, got none"),
+        (JWT | {"jwks_url": "https://x/"}, "is required, got secret_env and jwks_url"),
+        (JWT | {"secret": PLANTED}, "auth.secret: do not put secrets into this file; name an environment variable or a file with s"),
+        (JWT | {"hmac_key": PLANTED}, "auth.hmac_key: do not put secrets into this file"),
+        ({"kind": "jwt", "secret_env": PLANTED}, "secret_env: must be the name of an environment variable: capitals, digits and _; do not"),
         ({"kind": "jwt", "secret_env": "NOT_SET"}, "secret_env: the environment variable NOT_SET is not set"),
-        ({"kind": "jwt", "secret_file": PLANTED}, "secret_file: is the path of a file, with a slash"),
+        ({"kind": "jwt", "secret_file": PLANTED}, "secret_file: must be the path of a file, with a slash"),
         ({"kind": "jwt", "secret_file": f"a/{PLANTED}"}, "secret_file: cannot read the file: No such file or directory"),
-        ({"kind": "jwt", "secret_env": "SHORT"}, "secret_env: the secret has 5 bytes, HS256 needs 32 at least"),
-        (JWT | {"algorithms": ["HS512"]}, "secret_env: the secret has 42 bytes, HS512 needs 64 at least"),
-        ({"kind": "jwt", "secret_env": "PEM"}, "secret_env: is a PEM key or certificate, and no secret that both sides share"),
+        ({"kind": "jwt", "secret_env": "SHORT"}, "secret_env: HS256 needs a secret of at least 32 bytes, got 5"),
+        (JWT | {"algorithms": ["HS512"]}, "secret_env: HS512 needs a secret of at least 64 bytes, got 42"),
+        ({"kind": "jwt", "secret_env": "PEM"}, "secret_env: must be a shared secret, got a PEM key or certificate"),
         (JWT | {"algorithms": ["none"]}, "auth.algorithms.0 = 'none': Input should be 'HS256'"),
         (JWT | {"algorithms": ["HS256", "RS256"]}, "algorithms has RS256, which does not fit the key; allowed are HS256, HS384, HS512"),
         ({"kind": "jwt", "jwks_url": "https://x/", "algorithms": ["HS256"]}, "algorithms has HS256, which does not fit the key"),
@@ -77,47 +77,47 @@ KEYS = {"kind": "api-keys"}
         (JWT | {"cookie": "a b"}, "auth.cookie = 'a b': must be a name without blanks"),
         (JWT | {"query_parameter": "a=b"}, "auth.query_parameter = 'a=b': must be letters"),
         (JWT | {"cookie": "a", "cookie_origins": ["https://x/"]}, "'https://x/' is not an origin"),
-        (JWT | {"cookie_origins": ["https://x"]}, "cookie_origins is for a cookie, and none is named"),
-        (KEYS, "kind = 'api-keys' needs one [[routes.auth.keys]] at least"),
-        (KEYS | {"keys": [{"name": "a"}]}, "auth.keys.0: exactly one of sha256, key_env, key_file is needed, none is there"),
+        (JWT | {"cookie_origins": ["https://x"]}, "cookie_origins requires cookie, which is not set"),
+        (KEYS, "kind = 'api-keys' needs at least one [[routes.auth.keys]]"),
+        (KEYS | {"keys": [{"name": "a"}]}, "auth.keys.0: exactly one of sha256, key_env, key_file is required, got none"),
         (KEYS | {"keys": [{"name": "a", "sha256": PLANTED}]}, "auth.keys.0.sha256: must be 64 hexadecimal digits, the SHA-256 of"),
-        (KEYS | {"keys": [{"name": "a", "key": PLANTED}]}, "auth.keys.0.key: secrets do not stand in this file; name an"),
-        (KEYS | {"keys": [{"name": "a", "key_env": "SHORT"}]}, "key_env: an API key has at least 16 characters"),
+        (KEYS | {"keys": [{"name": "a", "key": PLANTED}]}, "auth.keys.0.key: do not put secrets into this file; name an"),
+        (KEYS | {"keys": [{"name": "a", "key_env": "SHORT"}]}, "key_env: an API key must have at least 16 characters"),
         (KEYS | {"keys": [KEY, {"name": "other", "sha256": DIGEST.upper()}]}, "'shop' and 'other' have the same key"),
-        (KEYS | {"keys": [KEY | {"grants": {"read": ["/a/**/b"]}}]}, "auth.keys.0.grants.read: entry 1 is no path"),
+        (KEYS | {"keys": [KEY | {"grants": {"read": ["/a/**/b"]}}]}, "auth.keys.0.grants.read: entry 1 is not a valid path"),
         (KEYS | {"keys": [KEY | {"grants": {"reed": []}}]}, "unknown key 'auth.keys.0.grants.reed', the nearest is 'read'; allowed"),
         (KEYS | {"keys": [{"sha256": DIGEST}]}, "key 'auth.keys.0.name' is missing"),
     ],
     ids=lambda value: re.sub(r"[^a-z0-9 _]+", "", value)[:40] if isinstance(value, str) else "",
 )  # fmt: skip
-def test_table_that_makes_no_sense_stops_the_start_and_says_why(tmp_path: Path, auth: dict[str, Any], says: str) -> None:
+def test_invalid_table_stops_the_start_with_the_reason(tmp_path: Path, auth: dict[str, Any], says: str) -> None:
     message = refused(tmp_path, auth)
     assert says in message
     assert message.startswith(f"{tmp_path}/routes.toml: route 1 (/x): ")
 
 
-def test_private_key_is_refused_and_nothing_of_it_shown(tmp_path: Path) -> None:
+def test_private_key_is_rejected_and_not_shown(tmp_path: Path) -> None:
     file = tmp_path / "issuer.pem"
     file.write_bytes(private_key("ES256").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    assert "has a private key, which is nobody's but the issuer's" in refused(tmp_path, {"kind": "jwt", "public_key_file": str(file)})
+    assert "contains a private key, which must stay with the issuer" in refused(tmp_path, {"kind": "jwt", "public_key_file": str(file)})
 
 
 def test_table_must_fit_its_route(tmp_path: Path) -> None:
     named = JWT | {"subject_header": "X-Subject"}
-    assert "a shared stream is no one's; name 'x-subject' in share_by" in refused(tmp_path, named, mode="shared")
+    assert "a shared stream has no single subject; add 'x-subject' to share_by" in refused(tmp_path, named, mode="shared")
     assert read_routes(write(tmp_path, named, mode="shared", share_by=["X-Subject"])).routes
-    assert "share_by has 'authorization', which auth takes away" in refused(tmp_path, JWT, mode="shared", share_by=["Authorization"])
+    assert "share_by has 'authorization', which auth removes" in refused(tmp_path, JWT, mode="shared", share_by=["Authorization"])
     assert read_routes(write(tmp_path, JWT | {"forward": True}, mode="shared", share_by=["Authorization"])).routes
 
 
-def test_secrets_are_read_when_the_routes_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_are_read_together_with_the_routes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = tmp_path / "secret"
     secret.write_text(SECRET)
     file = write(tmp_path, {"kind": "jwt", "secret_file": str(secret)})
     first, again = read_routes(file).routes[0], read_routes(file).routes[0]
     assert first == again
     secret.write_text(SECRET + "-new")
-    assert read_routes(file).routes[0] != first  # so that a reload knows that it has changed
+    assert read_routes(file).routes[0] != first  # so that a reload detects the change
     assert first.auth is not None
     assert first.auth.key == SECRET.encode()
     assert SECRET not in repr(first)
@@ -131,12 +131,12 @@ def test_every_key_of_the_table_is_documented() -> None:
         assert f"`{name}`" in section, name
 
 
-def test_what_is_forwarded_by_workers_is_what_was_read(tmp_path: Path) -> None:
+def test_worker_reads_the_same_table_as_its_parent(tmp_path: Path) -> None:
     (route,) = read_routes(write(tmp_path, JWT | {"issuer": "https://a", "audience": ["b"]})).routes
     assert Route(**route.model_dump(mode="json", exclude_unset=True)) == route
 
 
-def test_command_makes_a_key_and_the_table_for_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hash_key_makes_a_key_and_its_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert hash_key(["the shop"]) == 0
     out, err = capsys.readouterr()
     key = err.strip().rpartition(" ")[2]
@@ -151,7 +151,7 @@ def test_command_makes_a_key_and_the_table_for_it(tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.parametrize(("key", "status"), [(PLANTED, 0), ("short", 2), ("has a blank in it, which is none", 2)])
-def test_command_takes_a_key_that_there_is_and_does_not_repeat_it(
+def test_hash_key_takes_an_existing_key_and_does_not_repeat_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], key: str, status: int
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{key}\n".encode())))

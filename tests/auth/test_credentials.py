@@ -1,4 +1,4 @@
-"""What is cut out of a request, and what is left of it."""
+"""Test how a credential is removed from a request's target."""
 
 from urllib.parse import parse_qsl
 
@@ -13,7 +13,7 @@ queries = st.lists(st.sampled_from(PIECES))
 
 
 @given(queries.map("".join))
-def test_parameter_is_cut_out_as_a_server_would_find_it_and_the_rest_stays_as_it_is(query: str) -> None:
+def test_parameter_is_removed_in_any_spelling_and_the_rest_is_unchanged(query: str) -> None:
     target, values = cut_parameter(f"/p?{query}", "key")
     _, _, rest = target.partition("?")
     before, after = (parse_qsl(text, keep_blank_values=True) for text in (query, rest))
@@ -36,6 +36,6 @@ def test_parameter_is_cut_out_as_a_server_would_find_it_and_the_rest_stays_as_it
         ("/p?a=key=x", "/p?a=key=x"),
     ],
 )
-def test_nothing_but_the_parameter_is_cut_out(target: str, left: str) -> None:
+def test_only_the_parameter_is_removed(target: str, left: str) -> None:
     assert cut_parameter(target, "key")[0] == left
     assert cut_parameter(target, "") == (target, [])

@@ -1,4 +1,4 @@
-"""What grants cover, and that they do not cover what could be read in two ways."""
+"""Test what grants cover, and that they cover nothing ambiguous."""
 
 import itertools
 import re
@@ -12,7 +12,7 @@ from producer.topics.names import Patterns, TopicError
 
 SEGMENTS = ("a", "b", "c")
 NAMES = [".".join(segments) for count in range(1, 5) for segments in itertools.product(SEGMENTS, repeat=count)]
-"""All topics of up to four segments. Patterns of up to three that differ, differ here: `c` stands in no pattern."""
+"""All topics of up to four segments. They tell apart all patterns of up to three segments, because no pattern contains `c`."""
 
 patterns = st.lists(st.sampled_from(["a", "b", "*"]), max_size=3).flatmap(
     lambda head: st.sampled_from([["a"], ["b"], ["*"], [">"]]).map(lambda last: ".".join([*head[:2], *last]))
@@ -24,7 +24,7 @@ def reading(*entries: str) -> Grants:
 
 
 @given(granted=patterns, asked=patterns)
-def test_pattern_is_covered_exactly_when_all_topics_that_it_matches_are(granted: str, asked: str) -> None:
+def test_pattern_is_covered_if_and_only_if_all_topics_that_it_matches_are(granted: str, asked: str) -> None:
     matched, allowed = (Patterns.parse([text]).matcher() for text in (asked, granted))
     subset = all(allowed.fullmatch(name) for name in NAMES if matched.fullmatch(name))
     first, second = parse_topic(granted), parse_topic(asked)
@@ -34,7 +34,7 @@ def test_pattern_is_covered_exactly_when_all_topics_that_it_matches_are(granted:
 
 
 @given(text=st.text(st.sampled_from("ab.*>%2AeE5-_~/ \n\\é"), max_size=12))
-def test_topics_are_spelled_as_the_producer_spells_them_or_not_understood(text: str) -> None:
+def test_topics_are_canonicalized_as_by_the_producer_or_rejected(text: str) -> None:
     try:
         (spelled,) = Patterns.parse([text]).texts
     except TopicError:
@@ -63,7 +63,7 @@ def test_topics_are_spelled_as_the_producer_spells_them_or_not_understood(text: 
         "/%65vents?topic=%6Frders.new",
     ],
 )
-def test_topic_pattern_covers_what_asks_for_a_part_of_it(target: str) -> None:
+def test_topic_pattern_covers_requests_for_a_part_of_it(target: str) -> None:
     assert reading("orders.>").allows("GET", target)
     assert reading("orders.>").allows("HEAD", target)
     assert reading("news", "orders.>").allows("GET", target)
@@ -110,7 +110,7 @@ def test_topic_pattern_covers_nothing_else(target: str) -> None:
     assert not reading("orders.>").allows("GET", target)
 
 
-def test_several_patterns_cover_what_one_of_them_covers_and_not_what_takes_them_all() -> None:
+def test_several_patterns_cover_only_topics_that_one_of_them_covers() -> None:
     grants = reading("a", "a.>")
     assert grants.allows("GET", "/events?topic=a&topic=a.b")
     assert not reading("*", "*.>").allows("GET", "/topics/>/events")
@@ -153,7 +153,7 @@ def test_path_pattern_covers_whole_segments_and_nothing_ambiguous(entry: str, pa
     assert reading(entry).allows("GET", path + "?any=query&topic=x") is covered
 
 
-def test_reading_and_publishing_are_granted_apart() -> None:
+def test_reading_and_publishing_are_granted_separately() -> None:
     grants = Grants.parse({"read": ["/a"], "publish": ["/b", "orders.new"], "other": 1})
     assert [grants.allows(method, "/a") for method in ("GET", "HEAD", "POST", "DELETE", "OPTIONS")] == [True, True, False, False, False]
     assert [grants.allows(method, "/b") for method in ("GET", "HEAD", "POST", "DELETE", "BREW")] == [False, False, True, True, True]
@@ -169,12 +169,12 @@ def test_reading_and_publishing_are_granted_apart() -> None:
         (["orders.>"], "must be an object"),
         ({"read": "orders.>"}, "read must be an array"),
         ({"publish": [1]}, "publish, entry 1"),
-        ({"read": ["a", "orders.>.a"]}, "read, entry 2 is neither a path"),
-        ({"read": ["/a/**/b"]}, "read, entry 1 is no path"),
-        ({"read": ["/a*"]}, "read, entry 1 is no path"),
-        ({"read": ["/a/../b"]}, "read, entry 1 is no path"),
+        ({"read": ["a", "orders.>.a"]}, "read, entry 2 must be a path"),
+        ({"read": ["/a/**/b"]}, "read, entry 1 is not a valid path"),
+        ({"read": ["/a*"]}, "read, entry 1 is not a valid path"),
+        ({"read": ["/a/../b"]}, "read, entry 1 is not a valid path"),
     ],
 )
-def test_what_is_no_grant_is_refused_without_repeating_it(claim: object, says: str) -> None:
+def test_invalid_grant_is_rejected_without_repeating_it(claim: object, says: str) -> None:
     with pytest.raises(GrantError, match=re.escape(says)):
         Grants.parse(claim)

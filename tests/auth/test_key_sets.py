@@ -1,4 +1,4 @@
-"""Keys of issuers: fetched when they are needed, no more often than they may be, and kept while they cannot be had."""
+"""Test key sets: fetched on demand, rate-limited, and kept while their URL is down."""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ def logged() -> Any:
 
 
 async def refetchable(source: KeySource) -> None:
-    """Lets the time pass in which no other attempt is made."""
+    """Wait until another fetch is allowed."""
     await asyncio.sleep(source.refetch_seconds)
 
 
@@ -56,7 +56,7 @@ async def unavailable(sets: KeySets, source: KeySource) -> bool:
         return True
 
 
-async def test_key_is_found_by_its_id_and_fetched_once_for_all_who_wait(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
+async def test_key_is_found_by_its_id_and_fetched_once_for_all_waiting_requests(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
     url.publish("old", "new")
     url.speaking.clear()
     finding = [asyncio.create_task(sets.find(source, "ES256", name)) for name in ("old", "new") * 20]
@@ -68,7 +68,7 @@ async def test_key_is_found_by_its_id_and_fetched_once_for_all_who_wait(sets: Ke
     assert url.asked == 1
 
 
-async def test_who_stops_waiting_leaves_the_fetch_to_the_others(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
+async def test_cancelled_request_leaves_the_fetch_to_the_other_requests(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
     url.publish("a")
     url.speaking.clear()
     first, second = (asyncio.create_task(sets.find(source, "ES256", "a")) for _ in range(2))
@@ -79,7 +79,7 @@ async def test_who_stops_waiting_leaves_the_fetch_to_the_others(sets: KeySets, u
     assert url.asked == 1
 
 
-async def test_new_key_is_fetched_and_one_that_was_withdrawn_ends_with_the_age(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
+async def test_new_key_is_fetched_and_a_withdrawn_one_expires_with_the_set(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
     source = replace(source, max_age_seconds=0.2)
     url.publish("old")
     assert await sets.find(source, "ES256", "old") is not None
@@ -93,7 +93,7 @@ async def test_new_key_is_fetched_and_one_that_was_withdrawn_ends_with_the_age(s
             await asyncio.sleep(0.02)
 
 
-async def test_keys_that_nobody_has_make_one_attempt_in_a_while(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
+async def test_unknown_keys_cause_at_most_one_fetch_per_interval(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
     source = replace(source, refetch_seconds=60)
     url.publish("a")
     sets.fetch([source])
@@ -132,12 +132,12 @@ async def test_answer_without_keys_changes_nothing_and_is_logged(
     assert await sets.find(source, "ES256", "a") is not None
     assert url.asked == 2
     (line,) = logged
-    assert line["event"] == "no keys"
+    assert line["event"] == "cannot fetch an issuer's keys"
     assert line["kept"] == 1
     assert line["reason"].startswith("the answer ")
 
 
-async def test_keys_stay_good_while_the_url_is_down_but_not_for_ever(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
+async def test_keys_stay_valid_while_the_url_is_down_until_keep_seconds(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
     source = replace(source, max_age_seconds=0.01, keep_seconds=1.5)
     url.publish("a")
     assert await sets.find(source, "ES256", "a") is not None
@@ -152,7 +152,7 @@ async def test_keys_stay_good_while_the_url_is_down_but_not_for_ever(sets: KeySe
     assert await sets.find(source, "ES256", "a") is not None
 
 
-async def test_nobody_waits_for_a_url_that_has_failed_while_there_are_keys(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
+async def test_request_does_not_wait_for_a_failed_url_while_there_are_keys(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
     source = replace(source, max_age_seconds=0.01)
     url.publish("a")
     assert await sets.find(source, "ES256", "a") is not None
@@ -167,7 +167,7 @@ async def test_nobody_waits_for_a_url_that_has_failed_while_there_are_keys(sets:
     await url.until_asked(asked + 1)
 
 
-async def test_without_any_keys_it_is_said_so_at_once_after_an_attempt(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
+async def test_request_without_any_keys_fails_at_once_after_a_failed_fetch(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
     source = replace(source, refetch_seconds=60)
     url.status = 500
     for _ in range(3):
@@ -176,7 +176,7 @@ async def test_without_any_keys_it_is_said_so_at_once_after_an_attempt(sets: Key
     assert url.asked == 1
 
 
-async def test_url_where_nobody_listens_is_no_reason_to_fail(sets: KeySets, logged: list[dict[str, Any]]) -> None:
+async def test_url_that_refuses_connections_is_logged(sets: KeySets, logged: list[dict[str, Any]]) -> None:
     with pytest.raises(KeysUnavailable):
         await sets.find(KeySource("http://127.0.0.1:1/keys?tenant=s3cret"), "ES256", "a")
     (line,) = logged
@@ -184,7 +184,7 @@ async def test_url_where_nobody_listens_is_no_reason_to_fail(sets: KeySets, logg
     assert "s3cret" not in json.dumps(line)
 
 
-async def test_url_that_sends_elsewhere_is_not_followed(sets: KeySets, issuer: Issuer, url: KeyUrl, source: KeySource) -> None:
+async def test_redirect_of_a_key_url_is_not_followed(sets: KeySets, issuer: Issuer, url: KeyUrl, source: KeySource) -> None:
     other = issuer.key_url("other")
     other.publish("a")
     url.status, url.location = 302, other.url
@@ -193,7 +193,7 @@ async def test_url_that_sends_elsewhere_is_not_followed(sets: KeySets, issuer: I
     assert other.asked == 0
 
 
-async def test_keys_outlive_the_routes_and_their_settings(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
+async def test_keys_outlive_routes_and_their_settings(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
     url.publish("a")
     sets.fetch([source])
     await url.until_asked(1)
@@ -221,30 +221,30 @@ async def test_keys_outlive_the_routes_and_their_settings(sets: KeySets, url: Ke
         ("ES256", "ES256", {"kid": 7}, False),
     ],
 )
-async def test_key_is_found_only_for_what_it_is_for(
+async def test_key_is_found_only_for_its_algorithm_and_use(
     sets: KeySets, url: KeyUrl, source: KeySource, algorithm: str, asked: str, change: dict[str, Any], found: bool
 ) -> None:
     url.publish_keys([public_jwk(algorithm, "a", **change), public_jwk("EdDSA", "b")])
     assert (await sets.find(source, asked, "a") is not None) is found
 
 
-async def test_secret_in_a_set_is_no_key(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
+async def test_symmetric_key_in_a_set_is_ignored(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
     url.publish_keys([{"kty": "oct", "kid": "a", "k": "c2VjcmV0LXRoYXQtaXMtbm8tc2VjcmV0LWhlcmU"}, public_jwk("ES256", "b")])
     assert await sets.find(source, "HS256", "a") is None
 
 
-async def test_token_without_key_id_is_checked_with_the_only_key_that_fits(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
+async def test_token_without_key_id_is_verified_with_the_only_key_that_fits(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
     url.publish_keys([public_jwk("ES256", "a"), public_jwk("EdDSA", "b"), public_jwk("EdDSA", "c")])
     assert await sets.find(source, "ES256", "") is not None
     assert await sets.find(source, "EdDSA", "") is None
 
 
-async def test_figures_say_how_fetches_went_and_how_old_the_keys_are(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
+async def test_metrics_count_fetches_by_result_and_give_the_age_of_keys(sets: KeySets, url: KeyUrl, source: KeySource) -> None:
     figures = CollectorRegistry()
     figures.register(sets)
     named = [source]
     sets.watch(lambda: named)
-    assert list(_samples(figures)) == [], "nothing was asked yet"
+    assert list(_samples(figures)) == [], "no fetch yet"
     source = replace(source, max_age_seconds=0.01)
     url.status = 500
     with pytest.raises(KeysUnavailable):
@@ -265,11 +265,11 @@ async def test_figures_say_how_fetches_went_and_how_old_the_keys_are(sets: KeySe
     assert age is not None
     assert source.refetch_seconds <= age < 5
     named.clear()
-    assert list(_samples(figures)) == [], "no route names it any more"
+    assert list(_samples(figures)) == [], "no route names the URL any more"
 
 
-async def test_urls_that_differ_in_what_figures_do_not_show_are_one(sets: KeySets, issuer: Issuer, url: KeyUrl) -> None:
-    """Two series of the same labels would make Prometheus refuse all figures."""
+async def test_urls_that_differ_only_in_the_query_share_one_series(sets: KeySets, issuer: Issuer, url: KeyUrl) -> None:
+    """Two series with the same labels would make Prometheus reject all metrics."""
     url.publish("a")
     sources = [KeySource(f"{url.url}?tenant={name}") for name in ("s3cret", "other")]
     sets.watch(lambda: sources)
@@ -288,7 +288,7 @@ def _samples(figures: CollectorRegistry) -> Iterator[Sample]:
     return (sample for family in figures.collect() for sample in family.samples)
 
 
-async def test_fetches_end_with_the_gateway(url: KeyUrl, source: KeySource) -> None:
+async def test_fetches_are_cancelled_when_the_gateway_stops(url: KeyUrl, source: KeySource) -> None:
     url.speaking.clear()
     async with KeySets() as sets:
         sets.fetch([source])

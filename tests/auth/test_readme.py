@@ -1,4 +1,4 @@
-"""The example of gateway/README.md prints what it says that it prints."""
+"""Test that the example of gateway/README.md prints its documented output."""
 
 import asyncio
 import re
@@ -15,12 +15,12 @@ SECTION = DOCUMENTATION.partition("## Who may listen\n")[2].partition("\n## ")[0
 
 
 @pytest.mark.curl
-async def test_key_of_the_example_opens_what_it_should_and_nothing_else(tmp_path: Path) -> None:
+async def test_key_of_the_example_opens_only_what_the_page_says(tmp_path: Path) -> None:
     port, admin_port = free_ports(2)
     routes = tmp_path / "routes.toml"
     routes.write_text(re.findall(r"^```toml\n(.*?)^```$", SECTION, re.MULTILINE | re.DOTALL)[0])
     environ = {"GATEWAY_PORT": str(port), "GATEWAY_ADMIN_PORT": str(admin_port), "GATEWAY_CONFIG": str(routes)}
-    environ["GATEWAY_UPSTREAM"] = "http://127.0.0.1:1"  # nobody is there
+    environ["GATEWAY_UPSTREAM"] = "http://127.0.0.1:1"  # no upstream listens there
     gateway = ServiceProcess("gateway", admin_port, environ, tmp_path / "log")
     [(command, printed)] = re.findall(r"^\$ (curl .*)\n((?:.*\n)*?)```$", SECTION, re.MULTILINE)
 

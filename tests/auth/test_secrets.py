@@ -1,4 +1,4 @@
-"""Secrets stand in no log, error or metric, whatever becomes of the requests that carry them."""
+"""Test that no log, error or metric contains secrets, whatever happens to the requests that carry them."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 def secret_parts(text: str) -> list[str]:
-    """What must not be found: the token's signature, and the whole."""
+    """Return the strings that must not be found: the token and its signature."""
     return [text, text.rpartition(".")[2]]
 
 

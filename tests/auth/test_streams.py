@@ -1,4 +1,4 @@
-"""Streams of those who were let in: shared with all who may listen, kept for whoever opened them, and no longer than their token."""
+"""Test authenticated streams: shared by all authorized clients, kept for their owner, and ended when the token expires."""
 
 import asyncio
 import contextlib
@@ -26,11 +26,11 @@ async def connected(world: World) -> AsyncIterator[Downstream]:
 
 
 def soon(seconds: int = 5) -> int:
-    """A time of expiry between four and five seconds from now, for five: a busy machine has opened a stream by then."""
+    """Return an expiry time `seconds` ahead at most and a second less at least, so that a busy machine opens a stream before."""
     return int(time.time()) + seconds
 
 
-async def test_streams_of_all_modes_end_where_a_block_ends_when_their_token_expires(world: World) -> None:
+async def test_streams_of_all_modes_end_after_a_complete_block_when_their_token_expires(world: World) -> None:
     await asyncio.gather(*(expires_in_time(world, route) for route in ("/token", "/shared", "/kept")))
 
 
@@ -44,7 +44,7 @@ async def expires_in_time(world: World, route: str) -> None:
         assert time.time() < expires
         received = await answer.to_end()
     assert time.time() >= expires
-    assert answer.end is End.CUT_SHORT  # it is not over, and does not look so
+    assert answer.end is End.CUT_SHORT  # an aborted connection: the stream must not look complete
     assert unstamped(received) == WHOLE
     assert await asyncio.to_thread(ended, world, route) == 1
 
@@ -53,17 +53,17 @@ def ended(world: World, route: str) -> float:
     return world.gateway.metric("gateway_streams_ended_total", route=route, verdict="token-expired")
 
 
-async def test_stream_whose_upstream_answers_late_ends_too(world: World) -> None:
+async def test_stream_whose_upstream_answers_after_the_expiry_ends_too(world: World) -> None:
     async with connected(world) as downstream:
         answer = await world.open(downstream, "/token/late/stream", [bearer(hs_token(exp=soon(1)))])
         if answer.head.status == 200:
             await answer.to_end()
             assert answer.end is End.CUT_SHORT
         else:
-            assert answer.head.status == 401  # it has expired on its way
+            assert answer.head.status == 401  # it expired on the way
 
 
-async def test_all_who_may_listen_share_one_upstream_request(world: World) -> None:
+async def test_authorized_clients_share_one_upstream_request(world: World) -> None:
     async with contextlib.AsyncExitStack() as stack:
         answers = []
         for number, (query, fields) in enumerate(three_ways()):
@@ -86,7 +86,7 @@ def three_ways() -> list[tuple[str, Fields]]:
     ]
 
 
-async def test_kept_stream_is_its_subjects_also_with_a_newer_token(world: World) -> None:
+async def test_owner_resumes_a_kept_stream_with_a_newer_token(world: World) -> None:
     async with connected(world) as downstream:
         answer = await world.open(downstream, "/kept/short-own", [bearer(hs_token(sub="alice", jti="1"))], "POST", BODY)
         body = await answer.to_end()
@@ -101,7 +101,7 @@ async def test_kept_stream_is_its_subjects_also_with_a_newer_token(world: World)
     assert len(world.asked("/kept/short-own")) == 1
 
 
-async def test_kept_stream_is_nobody_elses(world: World) -> None:
+async def test_other_subjects_cannot_resume_a_kept_stream(world: World) -> None:
     async with connected(world) as downstream:
         answer = await world.open(downstream, "/kept/short-other", [bearer(hs_token(sub="alice"))], "POST", BODY)
         await answer.to_end()
@@ -115,11 +115,11 @@ async def test_kept_stream_is_nobody_elses(world: World) -> None:
         assert (await world.ask(path, bearer(hs_token(sub=None)), method=method)).status == 403
     taken = await world.ask("/kept/short-other", bearer(hs_token(sub="alice", events={})))
     assert taken.status == 403
-    assert (await world.ask(path, bearer(hs_token(sub="alice", events={})))).status == 403  # what opened it is no longer granted
+    assert (await world.ask(path, bearer(hs_token(sub="alice", events={})))).status == 403  # the grant that opened it is gone
     assert (await world.ask(path, bearer(hs_token(sub="alice")))).status == 200
 
 
-async def test_what_lets_open_a_stream_lets_come_back_for_it(world: World) -> None:
+async def test_grant_that_opens_a_stream_also_resumes_it(world: World) -> None:
     grants = {"publish": ["/kept/short-granted"]}
     async with connected(world) as downstream:
         answer = await world.open(downstream, "/kept/short-granted", [bearer(hs_token(events=grants))], "POST", BODY)
@@ -127,7 +127,7 @@ async def test_what_lets_open_a_stream_lets_come_back_for_it(world: World) -> No
     assert (await world.ask(f"/streams/{stream_of(answer)}", bearer(hs_token(events=grants)))).body == body
 
 
-async def test_cookie_of_another_page_does_not_open_a_kept_stream(world: World) -> None:
+async def test_cookie_from_a_page_of_another_origin_does_not_resume_a_kept_stream(world: World) -> None:
     async with connected(world) as downstream:
         answer = await world.open(downstream, "/kept/short-page", [bearer(hs_token())], "POST", BODY)
         await answer.to_end()
@@ -135,7 +135,7 @@ async def test_cookie_of_another_page_does_not_open_a_kept_stream(world: World) 
     assert (await world.ask(f"/streams/{stream_of(answer)}", cookie, ("Sec-Fetch-Site", "cross-site"))).status == 403
 
 
-async def test_token_without_subject_comes_back_only_as_itself(world: World) -> None:
+async def test_stream_opened_with_a_token_without_subject_needs_the_same_token_to_resume(world: World) -> None:
     text = hs_token(sub=None, jti="1")
     async with connected(world) as downstream:
         answer = await world.open(downstream, "/kept/short-nobody", [bearer(text)], "POST", BODY)
@@ -145,7 +145,7 @@ async def test_token_without_subject_comes_back_only_as_itself(world: World) -> 
     assert (await world.ask(path, bearer(hs_token(sub=None, jti="2")))).status == 403
 
 
-async def test_who_follows_a_kept_stream_is_cut_when_the_token_expires_and_the_stream_goes_on(world: World) -> None:
+async def test_subscriber_is_cut_when_its_token_expires_and_the_kept_stream_continues(world: World) -> None:
     async with connected(world) as first, connected(world) as second:
         opened = await world.open(first, "/kept/stream-on", [bearer(hs_token())], "POST", BODY)
         await opened.receive_until(lambda body: b"data: two" in body)
@@ -157,7 +157,7 @@ async def test_who_follows_a_kept_stream_is_cut_when_the_token_expires_and_the_s
         assert (await world.ask(path, bearer(hs_token()), method="HEAD")).head.value("Stream-State") == "running"
 
 
-async def test_idempotency_key_is_the_subjects(world: World) -> None:
+async def test_idempotency_keys_belong_to_the_subject(world: World) -> None:
     key = ("Idempotency-Key", "k1")
     alice = await world.ask("/kept/short-key", bearer(hs_token(sub="alice", jti="1")), key, method="POST", body=BODY)
     again = await world.ask("/kept/short-key", bearer(hs_token(sub="alice", jti="2")), key, method="POST", body=BODY)
@@ -167,7 +167,7 @@ async def test_idempotency_key_is_the_subjects(world: World) -> None:
     assert len(world.asked("/kept/short-key")) == 2
 
 
-async def test_kept_target_has_no_token(world: World) -> None:
+async def test_kept_stream_stores_its_target_without_the_token(world: World) -> None:
     reply = await world.ask(f"/kept-get/short-target?a=b&access_token={hs_token(sub='alice', jti='1')}")
     assert reply.status == 200
     back = ("Last-Event-ID", f"{reply.head.value('Stream-Id')}-1")

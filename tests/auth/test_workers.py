@@ -1,4 +1,4 @@
-"""Several workers: who asks is found out once, and a request that is handed over to another worker says so in a way that no client can."""
+"""Test authentication with several workers: one worker authenticates a request, and clients cannot forge a hand-off to another."""
 
 import asyncio
 import hashlib
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 BODY = b'{"message": "hello"}'
 OLD_KEY, NEW_KEY, OTHER_KEY = "the-old-key-of-the-shop-1", "the-new-key-of-the-shop-2", "the-key-of-somebody-else-3"
 CONNECTIONS = 18
-"""So many requests that some come to the other worker, but for one time in 131072."""
+"""Enough requests that some reach the other worker, except in one of 131,072 runs."""
 
 
 def _script(asked: Asked) -> Script:
@@ -36,7 +36,7 @@ def _script(asked: Asked) -> Script:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pair(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[World, Path]]:
-    """A gateway with two workers, and the folder for its sockets."""
+    """Yield a gateway with two workers, and the folder of its sockets."""
     directory, sockets = tmp_path_factory.mktemp("workers"), tmp_path_factory.mktemp("s")
     auth = {"kind": "jwt", "secret_env": "TOKEN_SECRET", "query_parameter": "access_token", "subject_header": "X-Subject"}
     auth |= {"cookie": "session", "leeway_seconds": 0}
@@ -55,7 +55,7 @@ def keys(*keys: str) -> dict[str, Any]:
 
 
 def digest(subject: str) -> str:
-    """What workers tell each other of a subject."""
+    """Return the digest by which workers identify a subject."""
     return hashlib.sha256(json.dumps(["subject", "", subject]).encode()).hexdigest()
 
 
@@ -95,12 +95,12 @@ async def test_stream_is_found_in_any_worker_by_its_subject_only(pair: tuple[Wor
 
 
 def closed(world: World, id: str) -> list[dict[str, Any]]:
-    """What the log has of those who followed this stream; nothing until they are all there."""
+    """Return the log lines of this stream's subscribers, none until all are there."""
     lines = [line for line in world.gateway.log() if line["event"] == "stream closed" and line["path"] == f"/streams/{id[:8]}"]
     return lines if len(lines) >= CONNECTIONS else []
 
 
-async def test_who_follows_through_another_worker_is_told_apart_from_one_whose_upstream_was_lost(pair: tuple[World, Path]) -> None:
+async def test_subscriber_through_another_worker_differs_in_the_log_from_one_whose_upstream_was_lost(pair: tuple[World, Path]) -> None:
     world, _ = pair
     ids: dict[str, str] = {}
     for path, field in (("/kept/long", bearer(hs_token())), ("/keyed/long", ("X-API-Key", NEW_KEY))):
@@ -129,7 +129,7 @@ async def test_who_follows_through_another_worker_is_told_apart_from_one_whose_u
         assert {line["worker"] for line in mine} == {0, 1}
 
 
-async def test_nobody_else_on_the_machine_reaches_the_sockets_between_workers(pair: tuple[World, Path]) -> None:
+async def test_other_users_of_the_machine_cannot_open_the_sockets_between_workers(pair: tuple[World, Path]) -> None:
     _, sockets = pair
     found = list(sockets.rglob("*.peer"))
     assert len(found) == 2

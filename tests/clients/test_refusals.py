@@ -67,7 +67,7 @@ async def ask_anthropic(url: str) -> anthropic.APIStatusError:
 
 
 REFUSALS: list[tuple[str, int, str, str, str]] = [
-    ("/closed", 401, "authentication_error", "unauthenticated", "the API key is not known here"),
+    ("/closed", 401, "authentication_error", "unauthenticated", "the API key is unknown"),
     ("/nowhere", 404, "not_found_error", "no_route", "no route for /nowhere/v1/"),
     ("/get", 405, "invalid_request_error", "method", "POST is not allowed for /get/v1/"),
     ("/down", 502, "api_error", "upstream_unreachable", "cannot connect"),
