@@ -18,6 +18,7 @@ from service.tracing import Tracing
 from .admin_hosts import AdminHosts, admin_application
 from .auth.access import Door
 from .auth.key_sets import KeySets
+from .body import Bodies
 from .budget import Budget
 from .clients.address import TrustedProxies
 from .clients.admission import Admission, OpenCounts
@@ -197,7 +198,8 @@ async def _open_proxy(
     ):
         if tracing is not None:
             stack.push_async_callback(tracing.close, _FLUSH_SPANS_SECONDS)  # the last thing: whatever ends before has its span
-        direct = Direct(session, wheel, metrics, settings.max_request_body_bytes)
+        held_bodies = Budget(settings.max_held_body_bytes, settings.share_of(settings.max_held_body_bytes), unit="bytes of bodies")
+        direct = Direct(session, wheel, metrics, Bodies(held_bodies, settings.max_request_body_bytes))
         histories = _make_histories(settings)
         admission = _make_admission(settings, counts)
         shared = Shared(following, wheel, Budgets(admission.streams, histories), direct, metrics, timeline, routes)
@@ -208,6 +210,7 @@ async def _open_proxy(
             peers.tell_deletion(deletion)
 
         direct.note_deletion = forget
+        metrics.watch_bodies(lambda: held_bodies.amount)
         metrics.watch_shared(lambda: len(shared), lambda: histories.amount, lambda: shared.history_blocks)
         key_sets = await stack.enter_async_context(KeySets())
         key_sets.watch(routes.key_sources)
@@ -272,7 +275,7 @@ async def _open_resumable(
 ) -> Resumable:
     """Opens the store. Raises OSError when it cannot be had."""
     store = await _open_store(peers.directory(settings.data_dir), settings.drain_seconds if peers.path else 0)
-    peers.open(settings, wheel)
+    peers.open(settings, wheel, direct.bodies)
     stack.push_async_callback(peers.close)
     streams = KeptStreams(
         store,

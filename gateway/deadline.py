@@ -20,11 +20,13 @@ class Deadline:
     def set(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         """Let it pass in `seconds`; nothing comes of it when it is set already, or left."""
         if not self._left and self._timer is None:
-            self._timer = loop.call_later(seconds, self._ring)
+            self._timer = loop.call_later(seconds, self.ring)
 
-    def _ring(self) -> None:
-        self._passed = True
-        self._task.cancel()
+    def ring(self) -> None:
+        """Let it pass now; nothing comes of it when it has passed, or is left."""
+        if not self._left and not self._passed:
+            self._passed = True
+            self._task.cancel()
 
     def __enter__(self) -> Self:
         task = asyncio.current_task()

@@ -16,7 +16,7 @@ from service.request_ids import REQUEST_ID
 from service.tracing import Span
 
 from .accept import names_event_stream
-from .body import RequestBody
+from .body import Bodies
 from .clients.address import plain_address
 from .clients.throttle import begin_writing, open_throttle
 from .deadline import Deadline
@@ -51,12 +51,13 @@ _ACCEL_BUFFERING, _REQUEST_ID = istr("X-Accel-Buffering"), istr(REQUEST_ID)
 class Direct:
     """Answers a request with what its upstream answers."""
 
-    def __init__(self, session: aiohttp.ClientSession, wheel: TimerWheel, metrics: Metrics, max_request_body_bytes: int) -> None:
+    def __init__(self, session: aiohttp.ClientSession, wheel: TimerWheel, metrics: Metrics, bodies: Bodies) -> None:
         self.client = UpstreamClient(session)
         """What asks the upstreams; mode resumable asks with it too."""
         self._wheel = wheel
         self._metrics = metrics
-        self._max_body = max_request_body_bytes
+        self.bodies = bodies
+        """The bodies of all requests; mode resumable reads them too."""
         self._loop = asyncio.get_running_loop()
         self._log = structlog.get_logger().bind()
         self._tells_openings = self._log.is_enabled_for(logging.DEBUG)
@@ -68,6 +69,7 @@ class Direct:
         route = exchange.route
         self._metrics.asked(route.path, request.method)
         span = ask_upstream(exchange)
+        body = self.bodies.of(request, exchange)
         try:
             with Deadline() as first_byte:
 
@@ -76,17 +78,17 @@ class Direct:
                         first_byte.set(self._loop, route.first_byte_timeout_seconds)
 
                 waits = is_subscriber(request)
-                body = RequestBody(request, self._max_body, _do_nothing if waits else wait_for_answer, route.body_timeout_seconds)
                 upstream = await self.client.ask(
                     request.method,
                     route.upstream,
                     exchange.target,
                     fields=request_fields(request, route, span),
-                    data=body.open(),
+                    data=body.open(_do_nothing if waits else wait_for_answer, first_byte.ring),
                     timeout=route.subscriber_timeout if waits else route.timeout,
                     on_connected=wait_for_answer if waits else None,
                     tls=route.tls,
                 )
+            body.answered()
             return await self.relay(request, upstream, exchange)
         except (TimeoutError, aiohttp.ClientError, ValueError) as error:
             if exchange.status:
@@ -96,6 +98,7 @@ class Direct:
                 return problem(body.refusal.status, body.refusal.detail, code=body.refusal.reason)
             return failed(exchange, error)
         finally:
+            body.end()
             answered(span, exchange)
 
     async def relay(self, request: web.BaseRequest, upstream: UpstreamAnswer, exchange: Exchange) -> web.StreamResponse:

@@ -58,6 +58,7 @@ class DownstreamProtocol(RequestHandler):
         "_pending_bytes",
         "_progress",
         "_rejected",
+        "count_body",
         "writing",
     )
 
@@ -73,6 +74,8 @@ class DownstreamProtocol(RequestHandler):
         super().__init__(manager, **options)
         self._messages: Messages = Messages(max_head_bytes)  # type: ignore[assignment]  # has what is used of a deque
         self.writing: Writing | None = None
+        self.count_body: Callable[[], None] | None = None
+        """Is called when more of a request's body may have come."""
         self._head_seconds = head_seconds
         self._max_head_bytes = max_head_bytes
         self._rejected = rejected
@@ -107,6 +110,8 @@ class DownstreamProtocol(RequestHandler):
         elif self._head_timer is not None:
             self._forget_head()
         self._bound_pending(received)
+        if self.count_body is not None:
+            self.count_body()
 
     def _is_between_requests(self) -> bool:
         """Whether what comes now begins a request. aiohttp may still be busy with the end of the one before."""

@@ -1,7 +1,7 @@
 """A request of the public port: aiohttp's, and what is known of it before a mode answers it."""
 
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy, istr
@@ -13,6 +13,9 @@ from .clients.address import CHAIN_FIELDS, FORWARDING_FIELDS, TrustedProxies, cl
 from .cors import ORIGIN, Cors, is_preflight
 from .messages import NO_FIELDS, Head
 from .problems import ProblemAnswer
+
+if TYPE_CHECKING:
+    from .body import RequestBody
 
 _CONNECTION, _REQUEST_ID = istr("Connection"), istr(REQUEST_ID)
 
@@ -28,8 +31,8 @@ class Incoming(web.BaseRequest):
     """Fields that replace those of the same name in the answer; an empty value removes the field, and `Vary` is added to."""
     caller: Caller | None = None
     """Who asks, where a route wants to know."""
-    received_body: bytes | None = None
-    """The body, where a mode has read it before another answers."""
+    received: "RequestBody | None" = None
+    """The body, where a mode has begun to read it before another answers."""
     counted_for: str = ""
     """Whom another worker of this gateway counted it for; empty when it came from a client."""
     recognized: str = ""

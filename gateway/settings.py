@@ -68,9 +68,11 @@ class Settings(ServiceSettings):
     those of the client that holds the most give way, the largest first."""
     max_kept_bytes: int = Field(64 * 2**20, ge=1)
     """What streams of resumable routes may hold in memory, all together, in bytes. Those that have ended live on in the store."""
+    max_held_body_bytes: int = Field(256 * 2**20, ge=1)
+    """What bodies of requests may hold in memory, all together, in bytes, until their upstreams have taken them; more are answered 503."""
     max_share_per_client: float = Field(0.5, gt=0, le=1)
-    """What one client may have of each limit in bytes (histories, kept streams), as a part of it. Beyond, what it holds gives way.
-    What clients use together, such as a shared stream, counts for none of them."""
+    """What one client may have of each limit in bytes (histories, kept streams, bodies of requests), as a part of it. Beyond, what it
+    holds gives way. What clients use together, such as a shared stream, counts for none of them."""
     max_header_bytes: int = Field(16_384, ge=1024)
     """Longest first line, and longest header field, in bytes, from either side; all fields together may have four times as many."""
     keepalive_seconds: float = Field(75.0, gt=0)

@@ -18,10 +18,14 @@ def trim() -> None:
 
 
 class Heap:
-    """Trims when at least half of the requests that were open have ended, those are many, and for a second none has."""
+    """Trims when at least half of the requests that were open have ended, `least_left` or more, and for a second none has.
 
-    def __init__(self, trim: Callable[[], None] = trim) -> None:
+    They may be bytes as well, or whatever else comes and goes.
+    """
+
+    def __init__(self, trim: Callable[[], None] = trim, least_left: int = _LEAST_LEFT) -> None:
         self._trim = trim
+        self._least_left = least_left
         self._open = 0
         self._most = 0  # that were open since it was trimmed
         self._still_open = 0  # when it began to wait
@@ -35,7 +39,7 @@ class Heap:
         self._open = count
         if count >= self._most:
             self._most = count
-        elif self._timer is None and self._most - count >= _LEAST_LEFT and count <= self._most // 2:
+        elif self._timer is None and self._most - count >= self._least_left and count <= self._most // 2:
             self._wait()
 
     def _wait(self) -> None:

@@ -86,6 +86,7 @@ class Metrics:
         self._history_blocks = Gauge(
             "gateway_history_blocks", "Event blocks that the histories of shared streams hold.", registry=self.registry
         )
+        self._bodies = Gauge("gateway_held_body_bytes", "Bytes of request bodies in memory.", registry=self.registry)
 
     def count_open(self, count: Callable[[], int]) -> None:
         """Read the number of open requests from `count`."""
@@ -95,6 +96,10 @@ class Metrics:
         """Read from these the number of running kept streams, and the bytes that all kept streams hold in memory."""
         self._running.set_function(running)
         self._kept.set_function(kept_bytes)
+
+    def watch_bodies(self, held_bytes: Callable[[], int]) -> None:
+        """Read the bytes of request bodies in memory from `held_bytes`."""
+        self._bodies.set_function(held_bytes)
 
     def watch_shared(self, streams: Callable[[], int], history_bytes: Callable[[], int], history_blocks: Callable[[], int]) -> None:
         """Read from these the number of shared streams, and the bytes and blocks in their histories."""

@@ -32,7 +32,7 @@ STREAMS_PATH = "/streams/"
 _UPKEEP_SECONDS = 1.0
 _LEAST_UPKEEP_SECONDS = 0.05
 
-_Ask = Callable[[], Coroutine[Any, Any, UpstreamAnswer]]
+_Ask = Callable[[Opening], Coroutine[Any, Any, UpstreamAnswer]]
 _KeyOf = tuple[str, bytes, str]
 
 
@@ -118,9 +118,10 @@ class KeptStreams:
         return opening
 
     async def _run(self, opening: Opening, route: Route, ask: _Ask) -> None:
-        upstream = await ask()
+        upstream = await ask(opening)
         try:
-            if not is_event_stream(upstream.status, upstream.headers) or not is_readable(content_encoding(upstream.headers)):
+            is_kept = opening.keeps and is_event_stream(upstream.status, upstream.headers)
+            if not is_kept or not is_readable(content_encoding(upstream.headers)):
                 self._forget_key(opening)
                 end_answered(opening.span, upstream.status, {})
                 opening.answer.set_result(upstream)

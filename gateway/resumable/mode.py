@@ -1,7 +1,6 @@
 """Mode resumable: an answer that outlives its client."""
 
 import asyncio
-import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -29,9 +28,9 @@ from ..problems import problem
 from ..refusal import Reason
 from ..routing.route_table import RouteTable
 from ..spans import ask_upstream
-from ..upstream_client import UpstreamAnswer
 from ..wheel import TimerWheel
 from .answers import METHODS, no_content, nothing_more, origin_fields, preflight_fields, state_fields
+from .asking import ask_for_stream, note_unkept
 from .heads import credentials_of, head_of
 from .kept_stream import KeptStream
 from .kept_streams import STREAMS_PATH, KeptStreams
@@ -41,7 +40,6 @@ from .store import STOPPED, UNFINISHED, StreamHead
 
 log = structlog.get_logger()
 
-_MOST_BODY_BYTES = 16 * 1024 * 1024
 _METHODS = "GET, HEAD, DELETE, OPTIONS"
 
 
@@ -77,8 +75,10 @@ class Resumable:
         """Gives the response, sent except for its end. Cancelling it, as aiohttp does when the client leaves, lets the stream go on."""
         route = exchange.route
         kept = request.method in (route.methods or ("POST",)) and request.method != "HEAD"  # whose answer has no body
-        if not kept or (request.content_length or 0) > _MOST_BODY_BYTES:
+        if not kept:
             return await self._direct.answer(request, exchange)
+        if (request.content_length or 0) > route.max_kept_body_bytes:
+            return await self._pass_on(request, exchange)
         last_event_id = read_last_event_id(request.headers, exchange.target)
         stamped = read_stamp(last_event_id)
         head = head_of(request, exchange, self._peers.new_stream_id())
@@ -86,12 +86,26 @@ class Resumable:
             other = self._peers.of_stream(stamped[0]) if stamped else self._peers.of_key(head) if head.key else None
             if other is not None:
                 return await self._peers.hand_over(other, request, exchange)
-        received = RequestBody(request, _MOST_BODY_BYTES, lambda: None, route.body_timeout_seconds)
-        body = await received.read()
-        if body is None:
-            assert received.refusal is not None
-            return self._refuse(exchange, *received.refusal)
-        head = replace(head, body=hashlib.sha256(body).digest())
+        assert isinstance(request, Incoming)
+        body = request.received = self._direct.bodies.of(request, exchange, hashed=True)
+        if not last_event_id and not head.key:  # nothing depends on its digest before the upstream is asked
+            return await self._open(request, exchange, head, body)
+        try:
+            if not await body.read(route.max_kept_body_bytes):
+                return await self._pass_on(request, exchange) if body.refusal is None else self._refuse(exchange, *body.refusal)
+            return await self._answer_read(request, exchange, replace(head, body=body.digest), body)
+        finally:
+            body.close()
+
+    async def _pass_on(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
+        """Answer as mode direct does."""
+        note_unkept(exchange)
+        return await self._direct.answer(request, exchange)
+
+    async def _answer_read(self, request: Incoming, exchange: Exchange, head: StreamHead, body: RequestBody) -> web.StreamResponse:
+        """Answer a request that may continue a stream, once its body is here."""
+        last_event_id = read_last_event_id(request.headers, exchange.target)
+        stamped = read_stamp(last_event_id)
         if stamped:
             found = await self._streams.find(stamped[0])
             if isinstance(found, KeptStream):
@@ -103,14 +117,12 @@ class Resumable:
             if like is not None:
                 return await self._join(request, exchange, like, head)
             if not comes_from_peer(request) and (other := await self._peers.of_like(head, last_event_id)) is not None:
-                assert isinstance(request, Incoming)
-                request.received_body = body
                 return await self._peers.hand_over(other, request, exchange)
         if stamped:
             return self._gone(exchange, None)
         return await self._join_key_or_open(request, exchange, head, body)
 
-    async def _join_key_or_open(self, request: web.BaseRequest, exchange: Exchange, head: StreamHead, body: bytes) -> web.StreamResponse:
+    async def _join_key_or_open(self, request: Incoming, exchange: Exchange, head: StreamHead, body: RequestBody) -> web.StreamResponse:
         """Ask the upstream, unless a stream with the same Idempotency-Key runs, or ended as its upstream or its client wanted."""
         if head.key:
             stored = await self._streams.find_stored(head)
@@ -166,7 +178,7 @@ class Resumable:
         exchange.status = 200 if like is not None else 404
         return web.Response(status=exchange.status, text=str(like.head.opened_at) if like is not None else "")
 
-    async def _open(self, request: web.BaseRequest, exchange: Exchange, head: StreamHead, body: bytes) -> web.StreamResponse:
+    async def _open(self, request: Incoming, exchange: Exchange, head: StreamHead, body: RequestBody) -> web.StreamResponse:
         """Ask the upstream, unless too many streams run."""
         refusal = self._streams.refusal(exchange.counted_as)
         if refusal is not None:
@@ -174,30 +186,30 @@ class Resumable:
         route = exchange.route
         span = ask_upstream(exchange)
         fields = request_fields(request, route, span)
+        body.announce(fields)
         timeout = route.subscriber_timeout if is_subscriber(request) else route.timeout
 
-        async def ask() -> UpstreamAnswer:
-            async with asyncio.timeout(route.first_byte_timeout_seconds or None):
-                return await self._direct.client.ask(
-                    head.method, route.upstream, exchange.target, fields=fields, data=body, timeout=timeout, tls=route.tls
-                )
-
         self._metrics.asked(route.path, request.method)
+        ask = partial(ask_for_stream, self._direct.client, exchange, body, fields, timeout)
         opening = self._streams.open(head, route, ask, exchange.counted_as)
         opening.request_id, opening.span = exchange.request_id, span
+        opening.when_done(body.end)
         try:
             answer = await opening.wait()
         except (TimeoutError, aiohttp.ClientError, ValueError) as error:
-            return failed(exchange, error)
+            return failed(exchange, error) if body.refusal is None else self._refuse(exchange, *body.refusal)
         except asyncio.CancelledError:
             opening.leave()
             raise
         if isinstance(answer, KeptStream):
             return await self._follow(request, exchange, answer, 0, opening.cookies)
-        return await self._direct.relay(request, answer, exchange)
+        try:
+            return await self._direct.relay(request, answer, exchange)
+        finally:
+            body.end()
 
     async def _join_opening(
-        self, request: web.BaseRequest, exchange: Exchange, opening: Opening, head: StreamHead, body: bytes
+        self, request: Incoming, exchange: Exchange, opening: Opening, head: StreamHead, body: RequestBody
     ) -> web.StreamResponse:
         """Goes on with a stream that another request with the same Idempotency-Key has opened."""
         if not head.asks_the_same(opening.head):
@@ -210,8 +222,10 @@ class Resumable:
             return await self._join(request, exchange, answer, head)
         return await self._open(request, exchange, head, body)  # that answer was no event stream, and belongs to whoever asked first
 
-    async def _join(self, request: web.BaseRequest, exchange: Exchange, stream: KeptStream, head: StreamHead) -> web.StreamResponse:
-        """Goes on with a stream that the same request has opened before."""
+    async def _join(self, request: Incoming, exchange: Exchange, stream: KeptStream, head: StreamHead) -> web.StreamResponse:
+        """Go on with a stream that the same request has opened before."""
+        assert request.received is not None
+        request.received.close()
         if stream.head.credentials not in (b"", head.credentials):
             return self._refuse(exchange, 403, "forbidden", "the stream needs the credentials that it was opened with", stream)
         if not head.asks_the_same(stream.head):

@@ -1,6 +1,8 @@
 """The time between a request and its upstream's answer."""
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import replace
 
 from service.tracing import Span
 
@@ -22,6 +24,8 @@ class Opening:
         self.cookies: list[str] = []
         """What the upstream set, for the request that opened it and for nobody else."""
         self.task: asyncio.Task[None] | None = None
+        self.keeps = True
+        """Whether an event stream is kept, whatever the upstream answers otherwise."""
         self.left = False
         """Whether the request that opened it has gone."""
         self._waiting = 0
@@ -42,6 +46,22 @@ class Opening:
     def is_unfinished(self) -> bool:
         """Whether the stream is here and has ended so that its request may be made again."""
         return (stream := self.stream) is not None and stream.state in UNFINISHED
+
+    def take_body(self, digest: bytes) -> None:
+        """Take note of the digest of the request's body. The upstream may answer before all of that has come."""
+        self.head = replace(self.head, body=digest)
+        if self.stream is not None:
+            self.stream.head = replace(self.stream.head, body=digest)
+
+    def when_done(self, act: Callable[[], None]) -> None:
+        """Call `act` when the stream has ended, or nobody takes the answer that is none."""
+
+        def note_end(_: object) -> None:
+            if self.stream is not None or self.left:
+                act()
+
+        assert self.task is not None
+        self.task.add_done_callback(note_end)
 
     async def wait(self) -> KeptStream | UpstreamAnswer:
         """Return the answer. Cancelling this leaves it to others."""

@@ -14,6 +14,7 @@ from multidict import CIMultiDict, istr
 
 from ..auth.caller import Caller
 from ..auth.expiry import end_at_expiry
+from ..body import Bodies
 from ..deletion import Deletion
 from ..direct import Direct
 from ..downstream import comes_from_peer
@@ -72,7 +73,7 @@ class Peers:
         """Where this worker takes what others hand over; empty when there are none."""
         return self._paths[self._number]
 
-    def open(self, settings: Settings, wheel: TimerWheel) -> None:
+    def open(self, settings: Settings, wheel: TimerWheel, bodies: Bodies) -> None:
         """Prepares to hand requests over; `close` ends it."""
         for number, path in enumerate(self._paths):
             if number != self._number:
@@ -80,7 +81,7 @@ class Peers:
                     keepalive_seconds=settings.upstream_keepalive_seconds, max_header_bytes=settings.max_header_bytes, unix_path=path
                 )
                 self._sessions.append(session)
-                self._directs[number] = _OtherWorker(session, wheel, Metrics(), settings.max_request_body_bytes)  # counted where it arrived
+                self._directs[number] = _OtherWorker(session, wheel, Metrics(), bodies)  # counted where it arrived
 
     async def close(self) -> None:
         """Closes the connections to the others."""

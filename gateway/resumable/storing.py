@@ -111,4 +111,6 @@ def _pieces(stream: KeptStream, end: int) -> list[tuple[bytes, int]]:
 
 
 def _is_unstored(stream: KeptStream) -> bool:
-    return not stream.end_stored and (stream.state != RUNNING or stream.stored_to < stream.fan_out.history.end or not stream.in_store)
+    if stream.end_stored or stream.state != RUNNING:
+        return not stream.end_stored
+    return stream.head.body != b"" and (stream.stored_to < stream.fan_out.history.end or not stream.in_store)  # else it still comes

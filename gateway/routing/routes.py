@@ -34,6 +34,7 @@ _KEYS_OF_MODES = {
     ),
     "resumable": (
         "max_stream_bytes",
+        "max_kept_body_bytes",
         "retain_seconds",
         "orphan_seconds",
         "credential_fields",
@@ -69,7 +70,8 @@ class Route(BaseModel):
     """Time limit for connecting to the upstream; then 502, or 504 if the upstream did not answer. Refused connections are retried within
     it, for any method, because nothing of the request has been sent."""
     first_byte_timeout_seconds: float = Field(60.0, ge=0)
-    """Time limit for the upstream's response head after the last byte of the request, including connecting; then 504. 0: no limit."""
+    """Time limit for the upstream's response head after the last byte of the request, including connecting, and for the upstream to take
+    more of the request's body; then 504. 0: no limit."""
     body_timeout_seconds: float = Field(60.0, ge=0)
     """Time limit for each 256 bytes of a request body while the gateway waits for it; then 408. 0: no limit."""
     idle_timeout_seconds: float = Field(0.0, ge=0)
@@ -111,6 +113,8 @@ class Route(BaseModel):
     """shared: whether a subscriber that may have missed events gets an event of type `gap`."""
     max_stream_bytes: int = Field(16 * 2**20, ge=1)
     """resumable: largest stream in bytes. A larger one ends as too large."""
+    max_kept_body_bytes: int = Field(16 * 2**20, ge=0)
+    """resumable: largest request body in bytes. The response to a larger one is not kept; it passes as in mode direct."""
     retain_seconds: float = Field(300.0, ge=0)
     """resumable: time for which a stream is kept after its end."""
     orphan_seconds: float = Field(60.0, ge=0)

@@ -116,7 +116,7 @@ class House:
         """Asks the upstream for what it is to play."""
         self.scripts.append((EVENT_STREAM_HEAD, *script))
         asking = self.session.request
-        return self.streams.open(head(key, owner=owner), self.route, lambda: asking("POST", self.url), owner)  # type: ignore[arg-type, return-value]
+        return self.streams.open(head(key, owner=owner), self.route, lambda _: asking("POST", self.url), owner)  # type: ignore[arg-type, return-value]
 
     async def opened(self, *script: Step, owner: str = "") -> KeptStream:
         answer = await self.open(*script, owner=owner).answer
@@ -307,7 +307,7 @@ async def test_same_key_at_once_opens_one_stream() -> None:
         for each in asked:
             assert await kept.streams.find_stored(each) is None
             found = kept.streams.find_opening(each)
-            openings.append(found or kept.streams.open(each, kept.route, lambda: kept.session.request("POST", kept.url), ""))  # type: ignore[arg-type, return-value]
+            openings.append(found or kept.streams.open(each, kept.route, lambda _: kept.session.request("POST", kept.url), ""))  # type: ignore[arg-type, return-value]
         assert openings[0] is openings[1]
         pause.go()
         assert isinstance(await openings[0].answer, KeptStream)
@@ -317,7 +317,7 @@ async def test_who_leaves_while_its_stream_is_opened_cancels_it_unless_it_has_a_
     async with house() as kept:
         for key, cancelled in (("", True), ("one", False)):
             kept.scripts.append((Silence(),))
-            opening = kept.streams.open(head(key), kept.route, lambda: kept.session.request("POST", kept.url), "")  # type: ignore[arg-type, return-value]
+            opening = kept.streams.open(head(key), kept.route, lambda _: kept.session.request("POST", kept.url), "")  # type: ignore[arg-type, return-value]
             opening.leave()
             assert opening.task is not None
             await asyncio.wait((opening.task,), timeout=0.3)
@@ -327,7 +327,7 @@ async def test_who_leaves_while_its_stream_is_opened_cancels_it_unless_it_has_a_
 async def test_key_of_an_upstream_that_fails_is_free_again() -> None:
     async with house() as kept:
 
-        async def fail() -> aiohttp.ClientResponse:
+        async def fail(_: Opening) -> aiohttp.ClientResponse:
             raise aiohttp.ClientConnectionError("refused")
 
         asked = head("one")

@@ -203,6 +203,7 @@ def test_metrics_have_these_names_types_and_labels(told: Told) -> None:
         "gateway_upstream_requests": ("counter", "method", "route"),
         "gateway_kept_streams_running": ("gauge",),
         "gateway_kept_bytes": ("gauge",),
+        "gateway_held_body_bytes": ("gauge",),
         "gateway_history_bytes": ("gauge",),
         "gateway_history_blocks": ("gauge",),
         "gateway_streams_open": ("gauge", "mode", "route"),

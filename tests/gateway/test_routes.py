@@ -156,6 +156,7 @@ def test_every_key_of_a_route_is_documented_and_read(tmp_path: Path, authority: 
         "gap_events": False,
         "max_connection_seconds": 8,
         "max_stream_bytes": 16 * 2**20,
+        "max_kept_body_bytes": 16 * 2**20,
         "retain_seconds": 300,
         "orphan_seconds": 60,
         "credential_fields": ("Authorization", "X-Api-Key", "Api-Key"),
