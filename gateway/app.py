@@ -18,10 +18,9 @@ from service.tracing import Tracing
 from .admin_hosts import AdminHosts, admin_application
 from .auth.access import Door
 from .auth.key_sets import KeySets
-from .body import Bodies
 from .budget import Budget
 from .clients.address import TrustedProxies
-from .clients.admission import Admission, OpenCounts
+from .clients.admission import OpenCounts
 from .dashboard.process import add_dashboard, add_sample
 from .dashboard.snapshot import Sampler
 from .dashboard.timeline import Timeline
@@ -31,6 +30,7 @@ from .downstream import DownstreamServer
 from .exchange import Exchange
 from .headers import head_limits, max_head_bytes
 from .incoming import Incoming
+from .limits import make_admission, make_bodies, make_histories
 from .malformed import OneLine
 from .metrics.metrics import Metrics
 from .pages import add_pages
@@ -198,10 +198,9 @@ async def _open_proxy(
     ):
         if tracing is not None:
             stack.push_async_callback(tracing.close, _FLUSH_SPANS_SECONDS)  # the last thing: whatever ends before has its span
-        held_bodies = Budget(settings.max_held_body_bytes, settings.share_of(settings.max_held_body_bytes), unit="bytes of bodies")
-        direct = Direct(session, wheel, metrics, Bodies(held_bodies, settings.max_request_body_bytes))
-        histories = _make_histories(settings)
-        admission = _make_admission(settings, counts)
+        bodies, histories = make_bodies(settings), make_histories(settings)
+        direct = Direct(session, wheel, metrics, bodies)
+        admission = make_admission(settings, counts)
         shared = Shared(following, wheel, Budgets(admission.streams, histories), direct, metrics, timeline, routes)
         stack.push_async_callback(shared.close)
 
@@ -210,7 +209,7 @@ async def _open_proxy(
             peers.tell_deletion(deletion)
 
         direct.note_deletion = forget
-        metrics.watch_bodies(lambda: held_bodies.amount)
+        metrics.watch_bodies(lambda: bodies.budget.amount)
         metrics.watch_shared(lambda: len(shared), lambda: histories.amount, lambda: shared.history_blocks)
         key_sets = await stack.enter_async_context(KeySets())
         key_sets.watch(routes.key_sources)
@@ -228,21 +227,6 @@ async def _open_proxy(
         await routing.prepare(routes)
         routing.put(routes)
         yield proxy, shared, routing
-
-
-def _make_histories(settings: Settings) -> Budget:
-    limit = settings.max_history_bytes
-    return Budget(limit, settings.share_of(limit), unit="bytes of histories", later=asyncio.get_running_loop().call_soon)
-
-
-def _make_admission(settings: Settings, counts: OpenCounts | None) -> Admission:
-    return Admission(
-        settings.max_streams,
-        settings.max_streams_per_client,
-        counts,
-        requests_per_second=settings.max_requests_per_second_per_client,
-        bytes_per_second=settings.max_bytes_per_second_per_client,
-    )
 
 
 def _make_server(settings: Settings, proxy: Proxy, metrics: Metrics) -> DownstreamServer:
