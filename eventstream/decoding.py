@@ -1,4 +1,4 @@
-"""Undoes a content coding that a server applied to an event stream although it was asked not to (RFC 9110 section 8.4).
+"""Undo a content coding that a server applied to an event stream against the request's Accept-Encoding (RFC 9110 section 8.4).
 
 brotli and zstd need packages; without them these codings are not readable.
 """
@@ -13,11 +13,11 @@ from .content_coding import content_codings
 from .errors import DecodedTooLarge, Undecodable
 
 PART_BYTES = 32 * 1024
-"""Decoded bytes come in parts of about this size: a small chunk cannot grow to gigabytes in memory."""
+"""The approximate size of the parts of decoded bytes: a small chunk cannot grow to gigabytes in memory."""
 MEMBER_BYTES = 4 * 1024
-"""What beginning another gzip member or zstd frame costs, in decoded bytes: an empty frame takes up to 50 µs."""
+"""The cost of starting another gzip member or zstd frame, in decoded bytes: an empty frame takes up to 50 µs."""
 
-_INPUT_BYTES = 4 * 1024  # a decoder copies what is left of its input at the end of each member, of which 9 bytes are enough
+_INPUT_BYTES = 4 * 1024  # a decoder copies the rest of its input at the end of each member, which may be 9 bytes long
 _LEAST_DECODED_BYTES = 16 * 1024 * 1024
 _MOST_RATIO = 1000
 _DECODED_BYTES_PER_SECOND = 1024 * 1024
@@ -42,7 +42,7 @@ class _Coding(Protocol):
     whole: bool
 
     def decode(self, piece: bytes) -> Iterator[bytes]:
-        """Give what `piece` makes decodable, in parts; an empty one where a member ends. Raises Undecodable."""
+        """Yield the decoded bytes of `piece`, in parts; an empty one where a member ends. Raises Undecodable."""
 
 
 class _Zlib:
@@ -84,7 +84,7 @@ class _Brotli:
         try:
             while part := self._stream.process(piece, output_buffer_limit=PART_BYTES):
                 yield part
-                piece = b""  # only when it gives nothing is there nothing left, whatever can_accept_more_data() says
+                piece = b""  # only an empty result means that nothing is left, whatever can_accept_more_data() returns
             self.whole = self._stream.is_finished()
         except brotli.error as error:
             raise Undecodable(f"the body is not brotli: {error}") from error
@@ -116,11 +116,11 @@ class _Zstandard:
 
 
 class Decoder:
-    """Decodes a body incrementally, and bounds what it may grow to.
+    """Decodes a body incrementally, and limits its decoded size.
 
-    A body may always have 16 MiB and 1 MiB more for each second, and beyond that a thousand times what was received. Measured with each
-    coding's best level, replayed history grows up to 230 times as gzip and 950 times as br or zstd. Only equal events and large snapshots
-    that hardly change grow by more, and those come slowly. gzip and deflate cannot grow by more than 1032 times.
+    A body may always decode to 16 MiB and 1 MiB more for each second, and beyond that to a thousand times the received bytes. With each
+    coding's best level, replayed history was measured to grow up to 230 times as gzip and 950 times as br or zstd. Only equal events and
+    large snapshots that hardly change grow by more, and those come slowly. gzip and deflate cannot grow by more than 1032 times.
     """
 
     def __init__(self, coding: _Coding) -> None:
@@ -130,13 +130,13 @@ class Decoder:
 
     @property
     def whole(self) -> bool:
-        """Whether the body may end here: nothing has come, or the coding's own end."""
+        """Whether the body may end here: before its first byte, or after the coding's own end."""
         return self._coding.whole
 
     def decode(self, chunk: bytes) -> Iterator[bytes]:
-        """Give what `chunk` makes decodable, in parts; an empty one where a member ends.
+        """Yield the decoded bytes of `chunk`, in parts; an empty one where a member ends.
 
-        Raises Undecodable if the bytes are not what `Content-Encoding` says, and DecodedTooLarge if they grow beyond the limit.
+        Raises Undecodable if the bytes do not match `Content-Encoding`, and DecodedTooLarge if they exceed the limit.
         """
         for begin in range(0, len(chunk), _INPUT_BYTES):
             piece = chunk[begin : begin + _INPUT_BYTES]
@@ -168,7 +168,7 @@ READABLE = ("identity", *_CODINGS)
 
 
 def is_readable(content_encoding: str) -> bool:
-    """Whether a body with this value of Content-Encoding is not coded at all, or `find_decoder` has a decoder for it."""
+    """Whether a body with this value of Content-Encoding is not encoded, or `find_decoder` has a decoder for it."""
     codings = content_codings(content_encoding)
     return not codings or (len(codings) == 1 and codings[0] in _CODINGS)
 

@@ -1,7 +1,7 @@
-"""An upstream as many servers are: a thread per connection that does one thing after the other, over plain TCP or TLS.
+"""An upstream like many servers: a thread for each connection that does one thing after the other, over plain TCP or TLS.
 
-Unlike `ScriptedUpstream` it can be deaf: it notices nothing of its client but that a write fails. And over TLS the end of its answer leaves
-as from nginx: the last byte, the close_notify and the FIN at once, without waiting for the client.
+Unlike `ScriptedUpstream` it can be deaf: it detects only failed writes. Over TLS the end of its answer is sent like nginx's: the last
+byte, the close_notify and the FIN at once, without waiting for the client.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ RECORD_BYTES = 16 * 1024
 
 
 class Connection:
-    """One connection, on which nothing happens but what is asked for. Failures are OSErrors."""
+    """One connection, which does only what the test calls. Failures are OSErrors."""
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext | None) -> None:
         self.socket = sock
@@ -37,7 +37,7 @@ class Connection:
                     raise ConnectionResetError("the client left") from None
                 self._incoming.write(data)
             except ssl.SSLError:
-                self._flush()  # the alert that says why
+                self._flush()  # the alert with the reason
                 raise
             else:
                 self._flush()
@@ -47,7 +47,7 @@ class Connection:
         self.socket.sendall(self._outgoing.read())
 
     def read(self) -> bytes:
-        """Return what has come, empty when the client has ended the connection."""
+        """Return the bytes that have arrived, empty when the client has ended the connection."""
         if self._tls is None:
             return self.socket.recv(RECORD_BYTES)
         received: list[bytes] = []
@@ -56,7 +56,7 @@ class Connection:
         return received[0]
 
     def read_head(self) -> bytes | None:
-        """Return the head of the next request, None when none comes any more."""
+        """Return the head of the next request, None when no more comes."""
         while b"\r\n\r\n" not in self._received:
             data = self.read()
             if not data:
@@ -66,7 +66,7 @@ class Connection:
         return head
 
     def send(self, data: bytes) -> None:
-        """Send all of it."""
+        """Send all of `data`."""
         if self._tls is None:
             self.socket.sendall(data)
         else:
@@ -105,7 +105,7 @@ class BlockingUpstream:
 
     @property
     def open(self) -> int:
-        """How many connections are being played."""
+        """Return the number of connections that are being played."""
         return len(self._sockets)
 
     def _accept(self) -> None:
@@ -130,7 +130,7 @@ class BlockingUpstream:
 
     @contextmanager
     def running(self) -> Iterator["BlockingUpstream"]:
-        """Serves until the context ends; connections that are still played then are broken off."""
+        """Serve until the context ends; connections that are still played then are aborted."""
         accepting = threading.Thread(target=self._accept, daemon=True)
         accepting.start()
         try:

@@ -10,14 +10,14 @@ from pathlib import Path
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eventstream-stack"
 BUILD_SECONDS = 1200
-"""How long one command may take, downloads included; only a defect reaches it."""
+"""The most seconds of one command, downloads included; only a defect reaches it."""
 
 
 def built(kind: str, sources: Path, *commands: Sequence[str]) -> Path:
-    """Return a copy of the folder `sources` in which `commands` have run.
+    """Return a copy of the directory `sources` in which `commands` have run.
 
-    The copy is below the cache's folder `kind` and named for a hash of the sources and commands, so a later call finds it. Two processes
-    never build the same folder at once. Raises AssertionError with the command's output if one fails.
+    The copy is below the cache's directory `kind` and named for a hash of the sources and commands, so a later call finds it. Two processes
+    never build the same directory at once. Raises AssertionError with the command's output if one fails.
     """
     digest = hashlib.sha256(repr(commands).encode())
     files = sorted(file for file in sources.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
@@ -33,7 +33,7 @@ def built(kind: str, sources: Path, *commands: Sequence[str]) -> Path:
 
 
 def _build(sources: Path, files: Sequence[Path], folder: Path, commands: Sequence[Sequence[str]]) -> None:
-    """Build in a folder of its own and rename it: an interrupted build leaves nothing that looks finished."""
+    """Build in a directory of its own and rename it: an interrupted build leaves nothing that looks finished."""
     unfinished = folder.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     for file in files:

@@ -49,7 +49,7 @@ class Authority:
         builder = _builder(self._name, self._name, self._key, _LIFETIME)
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True).add_extension(usage, critical=True)
         self.file = directory / f"{name}.pem"
-        """The authority's own certificate: what a client has to trust."""
+        """The authority's own certificate, which clients must trust."""
         self.file.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
 
     def issue(
@@ -63,7 +63,7 @@ class Authority:
     ) -> Certificate:
         """Issue a certificate for a server at `hosts`, or with `client` for a client called `name`.
 
-        A negative `lifetime` gives one that has expired. With a `password` the key is encrypted. A name that was issued before is replaced.
+        A negative `lifetime` makes an expired one. With a `password` the key is encrypted. An earlier certificate of the name is replaced.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         purpose = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH

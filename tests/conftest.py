@@ -1,4 +1,4 @@
-"""Tools that not every machine has: without them the tests that need them are skipped, saying what to install, or fail with CI=true."""
+"""Tools that some machines lack: tests that need them are skipped with what to install, or fail with CI=true."""
 
 import functools
 import os
@@ -35,9 +35,11 @@ LONGEST = (
     "tests/end_to_end/test_make_run.py",
     "tests/test_missing_tools.py",
 )
-"""Files of more than some twenty seconds, the longest first."""
+"""Files that take more than some twenty seconds, the longest first."""
 
-settings.register_profile("stack", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # time says how busy the machine is
+settings.register_profile(
+    "stack", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)  # the time depends on how busy the machine is
 settings.load_profile("stack")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -55,7 +57,7 @@ def _docker() -> str | None:
     image = os.environ.get("PYTHON_IMAGE", "python:3.13-slim")
     commands = (["docker", "image", "inspect", image], ["docker", "pull", "--quiet", image])
     if not any(subprocess.run(command, capture_output=True, timeout=300).returncode == 0 for command in commands):
-        return f"the base image {image} cannot be had: set PYTHON_IMAGE to one that can"
+        return f"the base image {image} is not available: set PYTHON_IMAGE to one that is"
     return None
 
 
@@ -101,8 +103,8 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for tool, (description, _) in _NEEDS.items():
         config.addinivalue_line("markers", f"{tool}: {description}")
-    config.addinivalue_line("markers", "soak: goes on for SOAK_SECONDS, in `make soak` for long")
-    config.addinivalue_line("markers", "fuzz: goes on for FUZZ_SECONDS, in `make fuzz` for long")
+    config.addinivalue_line("markers", "soak: runs for SOAK_SECONDS, long in `make soak`")
+    config.addinivalue_line("markers", "fuzz: runs for FUZZ_SECONDS, long in `make fuzz`")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -116,7 +118,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 class _FileByFile(LoadScopeScheduling):
-    """Lets a file's tests run in one process when there are several (`-n 4`), and so all that need the engine."""
+    """Run a file's tests in one process when there are several (`-n 4`), and likewise all tests that need the engine."""
 
     def _split_scope(self, nodeid: str) -> str:
         file, _, _ = nodeid.partition("::")
@@ -139,7 +141,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture
 def device(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own with DEVICE_BYTES, to be filled."""
+    """Mount a file system of its own with DEVICE_BYTES, to be filled."""
     directory = tmp_path / "device"
     directory.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DEVICE_BYTES}", "tmpfs", directory], capture_output=True, text=True)
@@ -156,18 +158,18 @@ def device(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """The certificate authority of this test run."""
+    """Return the certificate authority of this test run."""
     return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="session")
 def repository() -> Path:
-    """The repository's root."""
+    """Return the repository's root."""
     return Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """Path of the browser."""
+    """Return the path of the browser."""
     assert CHROMIUM
     return CHROMIUM

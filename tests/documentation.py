@@ -1,4 +1,4 @@
-"""What users are told: README.md, and the page of each service."""
+"""The documentation for users: README.md, and the page of each service."""
 
 from tests.stack import REPOSITORY
 

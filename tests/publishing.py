@@ -1,4 +1,4 @@
-"""A publisher that does not give up, and what must be true of a log that has taken in all that it published."""
+"""A publisher that retries until each event is acknowledged, and a check of the log that took them in."""
 
 import threading
 import time
@@ -10,22 +10,22 @@ import httpx
 
 RETRY_SECONDS = 0.05
 ANSWER_SECONDS = 60.0
-"""What a publisher waits for one answer, and for one event to be acknowledged in the end."""
+"""The most seconds that a publisher waits for one answer, and until an event is acknowledged."""
 
 
 class Publisher:
-    """Publishes numbered events to a topic, one after the other, until the block ends; each one again and again until it is acknowledged.
+    """Publishes numbered events to a topic, one after the other, until the block ends; each one is retried until it is acknowledged.
 
-    Each event has an idempotency key of its own, so that a repetition must not store it twice. Leaving the block waits for the event that
-    is under way: then what is in the topic is exactly what was `acknowledged`. Raises AssertionError there for any answer that is no
-    acknowledgement and no passing failure.
+    Each event has an idempotency key of its own, so that a repetition must not store it twice. Leaving the block waits for the event in
+    progress: then the topic has exactly the `acknowledged` events. Raises AssertionError there for any answer that is neither an
+    acknowledgement nor a passing failure.
     """
 
     def __init__(self, url: str, topic: str, *, key: str = "", pause_seconds: float = 0.002) -> None:
         self.acknowledged: list[tuple[str, str]] = []
         """ID and data of each event, in order."""
         self.repetitions = 0
-        """How many were stored by a request whose answer was lost."""
+        """The number of events stored by a request whose answer was lost."""
         self._url = f"{url}/topics/{topic}/events"
         self._topic = topic
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -40,23 +40,23 @@ class Publisher:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stopping.set()
-        if error is None:  # else what it could say hides why
+        if error is None:  # after another error, its own would hide the cause
             self.stop()
 
     def stop(self) -> None:
-        """Does early what the end of the block does."""
+        """Stop before the end of the block."""
         self._stopping.set()
         self._thread.join(2 * ANSWER_SECONDS)
         assert not self._thread.is_alive(), f"the publisher of {self._topic} hangs"
         self.check()
 
     def check(self) -> None:
-        """Raises AssertionError when it had to give up."""
+        """Raise AssertionError when it had to give up."""
         if self._failure is not None:
             raise AssertionError(f"the publisher of {self._topic} gave up") from self._failure
 
     def count(self) -> int:
-        """Gives how many events are acknowledged. Raises AssertionError when it had to give up."""
+        """Return the number of acknowledged events. Raises AssertionError when it had to give up."""
         self.check()
         return len(self.acknowledged)
 
@@ -66,7 +66,7 @@ class Publisher:
                 while not self._stopping.wait(self._pause_seconds):
                     data = f"{self._topic} {len(self.acknowledged) + 1}"
                     self.acknowledged.append((self._publish(http, data), data))
-        except BaseException as error:  # of a thread: told where the block ends
+        except BaseException as error:  # of a thread: raised where the block ends
             self._failure = error
             if not isinstance(error, Exception):
                 raise
@@ -92,8 +92,8 @@ class Publisher:
 def assert_log_has_each_event_once(
     records: Sequence[dict[str, Any]], publishers: Iterable[Publisher], others: tuple[str, ...] = ()
 ) -> None:
-    """Checks a consumer's log of all topics: it has what the publishers were acknowledged, each once and in order, and every ID of the
-    producer's log from the first on. What there is besides must begin with one of `others`."""
+    """Check a consumer's log of all topics: it has the acknowledged events, each once and in order, and every ID of the producer's log
+    from the first on. Data of other events must begin with one of `others`."""
     acknowledged = [event for publisher in publishers for event in publisher.acknowledged]
     expected = dict(acknowledged)
     assert len(expected) == len(acknowledged), "two events got one ID"

@@ -1,4 +1,4 @@
-"""An HTTP/1.1 server that sends exactly the bytes that a test tells it to, and notes what it was asked."""
+"""An HTTP/1.1 server that sends exactly the bytes that a test specifies, and records its requests."""
 
 import asyncio
 import contextlib
@@ -15,12 +15,12 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 
 def chunk(body: bytes) -> bytes:
-    """One HTTP chunk."""
+    """Return one HTTP chunk."""
     return b"%x\r\n%s\r\n" % (len(body), body)
 
 
 class Pause:
-    """A step that waits until the test says `go()`; `reached` is set when the script has come to it."""
+    """A step that waits until the test calls `go()`; `reached` is set when the script has come to it."""
 
     def __init__(self) -> None:
         self.reached = asyncio.Event()
@@ -44,7 +44,7 @@ class Disconnect:
 
 @dataclass(frozen=True)
 class Flood:
-    """A step that sends `block` in HTTP chunks as fast as it is taken, until the peer leaves or `count` is reached."""
+    """A step that sends `block` in HTTP chunks as fast as the peer reads, until it leaves or `count` is reached."""
 
     block: bytes
     count: int | None = None
@@ -57,13 +57,13 @@ class Silence:
 
 @dataclass(frozen=True)
 class Act:
-    """A step that hands the connection to the test's own function until it returns."""
+    """A step that passes the connection to the test's own function until it returns."""
 
     play: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 async def swallow(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-    """Plays an upstream that reads whatever comes and says nothing, until the peer leaves."""
+    """Play an upstream that reads everything and sends nothing, until the peer leaves."""
     while await reader.read(2**16):
         pass
 
@@ -74,7 +74,7 @@ Script = Sequence[Step]
 
 @dataclass
 class Asked:
-    """A request as it came."""
+    """A received request."""
 
     method: str
     target: str
@@ -82,9 +82,9 @@ class Asked:
     headers: list[tuple[str, str]]
     body: bytes = b""
     left: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the connection that carried this request is gone."""
+    """Set when the connection of this request is gone."""
     sent_bytes: int = 0
-    """Of the answer, as far as the connection took them (`Act` steps not counted)."""
+    """Bytes of the answer that the connection accepted (`Act` steps not counted)."""
 
     def header(self, name: str) -> str | None:
         values = [value for key, value in self.headers if key.lower() == name.lower()]
@@ -94,10 +94,10 @@ class Asked:
 class ScriptedUpstream:
     """Plays one script per request: the n-th request gets the n-th script, the last script serves all further ones.
 
-    A script is a sequence of bytes (sent as they are, each in one write), `Pause`, `Flood`, `Silence`, `Act` and `Disconnect`; or a
+    A script is a sequence of bytes (sent unchanged, each in one write), `Pause`, `Flood`, `Silence`, `Act` and `Disconnect`; or a
     function from `Asked` to such a sequence. After its last step the connection stays open for a next request unless the step
     was `Disconnect`.
-    Request bodies are read first, unless `read_body` is False or, asked with the request's head, gives False.
+    Request bodies are read first, unless `read_body` is False or, called with the request's head, returns False.
     It may be opened again after it was closed, on the same port; `port` 0 takes a free one the first time. With `tls` it speaks HTTPS.
     """
 
@@ -132,7 +132,7 @@ class ScriptedUpstream:
         await asyncio.gather(*self._connections, return_exceptions=True)
 
     async def wait_for_requests(self, count: int, timeout: float = 30) -> None:
-        """Returns when `count` requests have come."""
+        """Return when `count` requests have come."""
         async with asyncio.timeout(timeout), self._arrived:
             await self._arrived.wait_for(lambda: len(self.requests) >= count)
 
@@ -153,7 +153,7 @@ class ScriptedUpstream:
                 if not await self._play(script(asked) if callable(script) else script, asked, reader, writer):
                     break
         except (ConnectionError, ssl.SSLError, asyncio.CancelledError):
-            pass  # the peer left or the test is over: either way the finally below notes it
+            pass  # the peer left or the test is over: either way the finally below records it
         finally:
             for asked in asked_here:
                 asked.left.set()
@@ -205,7 +205,7 @@ class ScriptedUpstream:
                         writer.write(piece)
                         await writer.drain()
                         self._count(asked, len(piece))
-                        await asyncio.sleep(0)  # drain() alone gives nobody else a turn while the kernel takes all
+                        await asyncio.sleep(0)  # drain() alone lets no other task run while the kernel accepts all data
                         sent += 1
                 case Act(play):
                     await play(reader, writer)
@@ -227,7 +227,7 @@ class ScriptedUpstream:
 
     @staticmethod
     async def _until_left(waiting: Coroutine[None, None, object], reader: asyncio.StreamReader) -> None:
-        """Waits, but no longer than the peer stays."""
+        """Wait, but no longer than the peer stays."""
         waiter = asyncio.create_task(waiting)
         gone = asyncio.create_task(reader.read(1))
         try:

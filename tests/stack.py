@@ -1,4 +1,4 @@
-"""The three services as processes on ports of their own, for tests that need the whole stack."""
+"""The three services as processes on ports of their own, for tests of the whole stack."""
 
 import itertools
 import json
@@ -22,33 +22,33 @@ REPOSITORY = Path(__file__).parent.parent
 T = TypeVar("T")
 DEMO_TEXT = "七夕情人节即将来临,我们为您准备了精美的鲜花和美味的蛋糕"
 ALL_TOPICS = "/topics/%3E/events?from=start"
-"""What the consumer follows unless it is told otherwise: every event of the producer's log."""
+"""The path that the consumer follows by default: every event of the producer's log."""
 PREFIXES = ("PRODUCER_", "GATEWAY_", "CONSUMER_")
 EXIT_SECONDS = 10
-"""What the interpreter may need on a busy machine to end, once a service is done: with it and a grace time of its default, 10 s,
-it is well within the 30 s that the compose file gives."""
+"""The most seconds that the interpreter takes to exit on a busy machine, after a service is done. Together with the default grace time,
+10 s, it is well within the 30 s of the compose file."""
 START_SECONDS = 180
-"""How long a service may take to start when the machine has more to do than it can; only a defect reaches it."""
+"""The most seconds until a service has started on an overloaded machine; only a defect reaches it."""
 QUICK_START = {
     "PYTHONPATH": str(REPOSITORY / "tests/absent"),
     "PYDANTIC_DISABLE_PLUGINS": "__all__",
     "SSL_CERT_FILE": os.devnull,
 }
-"""Spares a service a fifth of the CPU time of its start: rich, which images have not; the search of all packages for plug-ins of pydantic;
-the certificates of this machine, which aiohttp reads when it is imported."""
+"""Saves a fifth of the CPU time of a service's start: rich, which the images do not have; the search of all packages for plug-ins of
+pydantic; and this machine's certificates, which aiohttp reads when it is imported."""
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """The environment of this process without any setting of the services, plus `variables`."""
+    """Return the environment of this process without any setting of the services, plus `variables`."""
     return {name: value for name, value in os.environ.items() if not name.startswith(PREFIXES)} | variables
 
 
 PORTS = range(20_000, 32_000)
-"""Below those that the kernel takes for outgoing connections."""
+"""Below the ports that the kernel takes for outgoing connections."""
 
 
 def _own_ports() -> list[int]:
-    """Those of this process among the processes of `pytest -n`: what one has been given and does not use yet, no other may take."""
+    """Return this process's share among the processes of `pytest -n`: no other may take a port that was given out and is not used yet."""
     place, count = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"), os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")
     ports = list(PORTS[int(place) :: int(count)])
     random.shuffle(ports)
@@ -59,7 +59,7 @@ _ports = itertools.cycle(_own_ports())
 
 
 def free_ports(count: int) -> list[int]:
-    """Gives ports on which nobody listens. They are given again when all others have been: a service may be away from its port."""
+    """Return ports without a listener. They are reused only after all others, because a service may leave its port for a while."""
     ports: list[int] = []
     with ExitStack() as held:
         for port in itertools.islice(_ports, 1000):
@@ -77,14 +77,14 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def refusing() -> Iterator[str]:
-    """Gives the URL of a port that refuses connections; it is held, so that nobody else listens there meanwhile."""
+    """Yield the URL of a port that refuses connections; it is held, so that no other process listens there meanwhile."""
     with closing(socket.socket()) as held:
         held.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{held.getsockname()[1]}"
 
 
 def wait_until(fact: Callable[[], T], what: str, timeout: float = 60, pause: float = 0.05) -> T:
-    """Asks `fact` until it gives something true and gives that; after `timeout` seconds raises AssertionError saying `what` is missing."""
+    """Return the result of `fact` once it is true; after `timeout` seconds raise AssertionError saying that `what` is missing."""
     deadline = time.monotonic() + timeout
     while not (found := fact()):
         assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
@@ -93,9 +93,9 @@ def wait_until(fact: Callable[[], T], what: str, timeout: float = 60, pause: flo
 
 
 def answers(url: str) -> bool:
-    """Tells whether a GET of `url` is answered 200."""
+    """Whether a GET of `url` is answered 200."""
     try:
-        return httpx.get(url, trust_env=False, verify=False, timeout=5).status_code == 200  # what would verify takes 40 ms to make
+        return httpx.get(url, trust_env=False, verify=False, timeout=5).status_code == 200  # loading the certificates to verify takes 40 ms
     except httpx.TransportError:
         return False
 
@@ -130,13 +130,13 @@ class ServiceProcess:
         return answers(self.status_url + "/readyz")
 
     def kill(self) -> None:
-        """Ends it as a crash does, by SIGKILL."""
+        """Crash it by SIGKILL."""
         assert self._process is not None
         self._process.kill()
         self._process.wait(10)
 
     def stop(self) -> int:
-        """Ends it by SIGTERM and gives the exit status. Raises TimeoutExpired, and kills it, when that takes more than 20 s."""
+        """End it by SIGTERM and return the exit status. Raises TimeoutExpired, and kills it, when that takes more than 20 s."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
         try:
@@ -147,7 +147,7 @@ class ServiceProcess:
 
     @property
     def pid(self) -> int:
-        """Of the process that was started last."""
+        """The process ID of the last start."""
         assert self._process is not None
         return self._process.pid
 
@@ -156,11 +156,11 @@ class ServiceProcess:
         return self._process is not None and self._process.poll() is None
 
     def log(self) -> list[dict[str, Any]]:
-        """The lines of JSON that it has written so far."""
+        """Return the lines of JSON that it has written so far."""
         return [json.loads(line) for line in self.output.read_text().splitlines() if line.startswith("{")]
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of the samples of `name` whose labels include `labels`."""
+        """Return the sum of the samples of `name` whose labels include `labels`."""
         text = httpx.get(self.status_url + "/metrics", trust_env=False, verify=False).text
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples if sample.name == name]
         return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
@@ -168,13 +168,13 @@ class ServiceProcess:
 
 @dataclass(frozen=True)
 class Stack:
-    """Producer, gateway and consumer, wired as the compose file wires them."""
+    """Producer, gateway and consumer, connected as in the compose file."""
 
     producer: ServiceProcess
     gateway: ServiceProcess
     consumer: ServiceProcess
     url: str
-    """The gateway's address, where clients go."""
+    """The gateway's address for clients."""
     log_dir: Path
     """The consumer's event log."""
 
@@ -184,7 +184,7 @@ class Stack:
 
 
 class SentCount:
-    """How many events the producer has sent on `route` since this count was made; no other client may read that route meanwhile."""
+    """The events that the producer has sent on `route` since this count was created; no other client may read that route meanwhile."""
 
     def __init__(self, stack: Stack, route: str) -> None:
         self._producer = stack.producer
@@ -198,7 +198,7 @@ class SentCount:
 
 @contextmanager
 def run_stack(directory: Path, source_path: str = ALL_TOPICS, **variables: str) -> Iterator[Stack]:
-    """Runs the stack with its files in `directory`; the consumer reads `source_path` from the gateway, `variables` are further settings.
+    """Run the stack with its files in `directory`; the consumer reads `source_path` from the gateway, `variables` are further settings.
 
     At the end each service that still runs gets SIGTERM and must exit with status 0.
     """

@@ -1,4 +1,4 @@
-"""The certificates of a test run are ones that a strict client believes, and no other."""
+"""A strict client accepts the certificates of a test run, and no others."""
 
 import asyncio
 import contextlib
@@ -34,12 +34,12 @@ def trusting(authority: Authority) -> ssl.SSLContext:
     return context
 
 
-async def test_a_strict_client_trusts_what_the_authority_issued_for_the_local_host(tmp_path: Path) -> None:
+async def test_strict_client_trusts_a_certificate_of_the_authority_for_the_local_host(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     assert await shake_hands(authority.issue("server"), trusting(authority)) == b"hello"
 
 
-async def test_a_server_that_demands_a_certificate_takes_the_one_of_its_authority(tmp_path: Path) -> None:
+async def test_server_that_requires_a_certificate_accepts_one_of_its_authority(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     context = trusting(authority)
     client = authority.issue("client", client=True)

@@ -1,4 +1,4 @@
-"""What becomes of tests whose tools are not there."""
+"""Tests whose tools are missing are skipped or fail."""
 
 import re
 import subprocess
@@ -14,11 +14,11 @@ MODULES = ["tests/compose/test_compose.py", "tests/browser/test_browser.py", "te
 ADVICE = ("install Docker Engine with Compose v2", "install the package chromium", "install the package make")
 
 PLUGINS = ("-p", "pytest_asyncio.plugin", "-p", "pytest_timeout")
-"""Those whose settings are in pyproject.toml; to load the others too takes longer than the tests."""
+"""The plug-ins with settings in pyproject.toml; loading the others too takes longer than the tests."""
 
 
 def run_without_tools(**environ: str) -> tuple[int, str]:
-    """Runs tests that need tools where no program can be found, and gives exit status and report."""
+    """Run tests that need tools where no program can be found, and return exit status and report."""
     command = [sys.executable, "-m", "pytest", "-rEfs", "-p", "no:cacheprovider", *PLUGINS, *MODULES]
     environ = clean_environment() | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "CI": "", "COLUMNS": "200"} | environ | {"PATH": ""}
     done = subprocess.run(command, cwd=REPOSITORY, env=environ, capture_output=True, text=True, timeout=280)

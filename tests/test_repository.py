@@ -1,4 +1,4 @@
-"""The repository keeps its own rules, and README.md says what the code does."""
+"""The repository keeps its own rules, and README.md matches the code."""
 
 import ast
 import importlib
@@ -25,7 +25,7 @@ from tests.stack import REPOSITORY
 SERVICES = ("producer", "gateway", "consumer")
 PACKAGES = ("eventstream", "service", *SERVICES)
 LOCKS = {"producer": "producer", "gateway": "gateway", "consumer": "consumer", "install": "install", "dev": "tests"}
-"""The dependency group that each folder's requirements.txt is the lock of."""
+"""The dependency group that each directory's requirements.txt is the lock of."""
 COMPOSE_ONLY = {"PUBLIC_PORT", "ADMIN_PORT", "PYTHON_IMAGE", "HEALTH_INTERVAL"}
 
 
@@ -36,12 +36,12 @@ def settings_class(service: str) -> type[ServiceSettings]:
 
 
 def variables(service: str) -> set[str]:
-    """The names of the service's settings as environment variables."""
+    """Return the names of the service's settings as environment variables."""
     return setting_names(settings_class(service))
 
 
 def metrics(service: str) -> set[str]:
-    """The names under which the metrics that the service's code makes are exposed."""
+    """Return the names under which the service's metrics are exposed."""
     names = set()
     for module in (REPOSITORY / service).rglob("*.py"):
         for node in ast.walk(ast.parse(module.read_text())):
@@ -52,14 +52,14 @@ def metrics(service: str) -> set[str]:
 
 
 def locked(folder: str) -> dict[str, str]:
-    """Version by canonical name of a requirements.txt; a name that is locked per platform counts once."""
+    """Return version by canonical name of a requirements.txt; a name that is locked per platform counts once."""
     lines = (REPOSITORY / folder / "requirements.txt").read_text().splitlines()
     pins = (re.match(r"([\w.-]+)(?:\[[\w.,-]+\])?==([^ ;]+)", line) for line in lines)
     return {canonicalize_name(pin[1]): pin[2] for pin in pins if pin}
 
 
 def required(group: str) -> Iterator[Requirement]:
-    """The requirements of a dependency group, those of its included groups too."""
+    """Yield the requirements of a dependency group, including those of its included groups."""
     groups: dict[str, list[Any]] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["dependency-groups"]
     for entry in groups[group]:
         if isinstance(entry, dict):
@@ -92,7 +92,7 @@ def test_imports_go_only_where_the_contracts_allow() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_no_module_is_named_for_nothing_in_particular() -> None:
+def test_no_module_has_a_vague_name() -> None:
     vague = {"utils", "util", "helpers", "helper", "common", "manager", "base"}
     assert [relative(module) for module in modules() if module.stem in vague or module.parent.name in vague] == []
 
@@ -107,7 +107,7 @@ def test_readme_documents_every_setting(readme: str, service: str) -> None:
     assert sorted(name for name in variables(service) if not re.search(rf"\b{name}\b", readme)) == []
 
 
-def test_readme_names_no_setting_that_is_gone(readme: str) -> None:
+def test_readme_names_no_removed_setting(readme: str) -> None:
     known = set().union(*map(variables, SERVICES)).union(*(settings_class(service).others_variables for service in SERVICES))
     assert sorted(set(re.findall(r"\b(?:PRODUCER|GATEWAY|CONSUMER)_[A-Z0-9_]+\b", readme)) - known) == []
 
@@ -119,7 +119,7 @@ def test_readme_documents_every_metric(readme: str, service: str) -> None:
     assert sorted(name for name in names if not re.search(rf"\b{name}\b", readme)) == []
 
 
-def test_readme_names_no_metric_that_is_gone(readme: str) -> None:
+def test_readme_names_no_removed_metric(readme: str) -> None:
     known = set().union(*map(metrics, SERVICES))
     named = {re.sub("_(bucket|sum|count)$", "", name) for name in re.findall(r"\b(?:producer|gateway|consumer)_[a-z0-9_]+\b", readme)}
     assert sorted(named - known) == []
@@ -174,21 +174,21 @@ def test_image_is_installed_from_hashes_and_runs_as_a_number(service: str) -> No
     assert text.endswith(f'\nCMD ["python", "-m", "{service}"]\n')
 
 
-def test_gateway_has_the_same_allocator_wherever_it_is_started() -> None:
+def test_gateway_has_the_same_allocator_however_it_is_started() -> None:
     wanted = " ".join(f"{name}={value}" for name, value in ALLOCATOR.items())
     assert [name for name in ("gateway/Dockerfile", "Procfile", "gateway/README.md") if wanted not in (REPOSITORY / name).read_text()] == []
     assert ALLOCATOR.items() <= gateway(Place(1, 2, 3, Path())).environ.items()
 
 
 @pytest.mark.parametrize(("group", "folder"), LOCKS.items())
-def test_lock_has_what_pyproject_asks_for(group: str, folder: str) -> None:
+def test_lock_has_the_requirements_of_pyproject(group: str, folder: str) -> None:
     versions = locked(folder)
     unmet = [str(asked) for asked in required(group) if not asked.specifier.contains(versions.get(canonicalize_name(asked.name), "0"))]
     assert unmet == []
 
 
 @pytest.mark.parametrize("folder", [*SERVICES, "install"])
-def test_images_and_uv_have_the_versions_that_the_tests_ran_with(folder: str) -> None:
+def test_images_and_uv_have_the_versions_of_the_tests(folder: str) -> None:
     assert locked(folder).items() <= locked("tests").items()
 
 
