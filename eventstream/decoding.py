@@ -17,7 +17,7 @@ PART_BYTES = 32 * 1024
 MEMBER_BYTES = 4 * 1024
 """The cost of starting another gzip member or zstd frame, in decoded bytes: an empty frame takes up to 50 µs."""
 
-_INPUT_BYTES = 4 * 1024  # a decoder copies the rest of its input at the end of each member, which may be 9 bytes long
+_INPUT_BYTES = 4 * 1024  # a decoder copies the rest of its input at the end of each member, and a member can have only 9 bytes
 _LEAST_DECODED_BYTES = 16 * 1024 * 1024
 _MOST_RATIO = 1000
 _DECODED_BYTES_PER_SECOND = 1024 * 1024

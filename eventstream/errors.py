@@ -23,7 +23,7 @@ class Undecodable(EventStreamError):
 
 
 class DecodedTooLarge(EventStreamError):
-    """A body grew beyond the limit when its content coding was undone; the stream cannot go on."""
+    """A body exceeded the limit when its content coding was undone; the stream cannot continue."""
 
     def __init__(self, received: int, decoded: int, limit: int) -> None:
         super().__init__(f"{received} bytes of the compressed body decoded to {decoded} bytes, limit is {limit}")

@@ -12,7 +12,7 @@ ENDED = "the server ended the stream"
 
 
 class Body:
-    """The body of a response, its content coding undone, in parts of bounded size. The event loop turns between two of them."""
+    """The body of a response without its content coding, in parts of bounded size. The event loop runs between two of them."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self.response = response
@@ -20,7 +20,7 @@ class Body:
         self._decoder = find_decoder(", ".join(response.headers.getall("Content-Encoding", ())))
         self._parts: Iterator[bytes] = iter(())
         self._failure: Exception | None = None
-        self._has_more = False  # whether the next part may be there already
+        self._has_more = False  # whether the next part may be available already
 
     def __repr__(self) -> str:
         return f"<Body {self._content}>"
@@ -44,7 +44,7 @@ class Body:
                 self._parts = self._decoder.decode(chunk)
 
     def take_rest(self) -> bytes:
-        """Return what came before the connection broke and was not read: aiohttp keeps it, but raises the error instead of giving it."""
+        """Return the unread bytes that came before the connection broke: aiohttp keeps them, but raises the error instead."""
         return _take_rest(self._content) if self._decoder is None else b""
 
     async def _receive(self) -> bytes:

@@ -1,1 +1,1 @@
-"""What every service has: settings from the environment, JSON logs, a status port."""
+"""Common parts of all services: settings from the environment, JSON logs, a status port."""

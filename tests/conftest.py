@@ -37,9 +37,7 @@ LONGEST = (
 )
 """Files that take more than some twenty seconds, the longest first."""
 
-settings.register_profile(
-    "stack", deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)  # the time depends on how busy the machine is
+settings.register_profile("stack", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # time depends on the load
 settings.load_profile("stack")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

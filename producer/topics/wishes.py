@@ -1,4 +1,4 @@
-"""What a subscriber asks for, read from its request."""
+"""Read the start and the end of a subscription from its request."""
 
 import time
 from collections.abc import Sequence

@@ -1,1 +1,1 @@
-"""What every HTTP answer of the producer needs: server, middlewares, problems, metrics, drain. Uses none of the other packages."""
+"""Common parts of the producer's HTTP answers: server, middlewares, problems, metrics, drain. Uses none of the other packages."""

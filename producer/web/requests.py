@@ -1,4 +1,4 @@
-"""What happens to every request, however it is answered: its id, its span, and its metrics."""
+"""The processing of every request, however it is answered: its id, its span, and its metrics."""
 
 from collections.abc import Awaitable
 

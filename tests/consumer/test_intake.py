@@ -1,4 +1,4 @@
-"""What becomes of events: repeats, gaps, positions."""
+"""Events become lines of the log: repeats, gaps, positions."""
 
 import itertools
 import json

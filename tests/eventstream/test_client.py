@@ -609,12 +609,12 @@ async def test_stream_that_the_server_compressed_unasked_is_read() -> None:
 
 
 def coded(*bodies: bytes) -> bytes:
-    """An event stream in the coding gzip, each of whose members comes in an HTTP chunk of its own."""
+    """Return an event stream in the coding gzip, whose members each come in an HTTP chunk of their own."""
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n"
     return head + b"".join(chunk(gzip.compress(body)) for body in bodies)
 
 
-async def test_compressed_stream_that_is_reset_gives_what_came_before() -> None:
+async def test_compressed_stream_that_is_reset_yields_the_events_before() -> None:
     came = Pause()
     async with following([coded(b"data: a\n\n", b"", b"data: b\n\n"), came, Disconnect(reset=True)], [NO_CONTENT]) as (_, source):
         assert (await anext(source)).data == "a"
@@ -623,7 +623,7 @@ async def test_compressed_stream_that_is_reset_gives_what_came_before() -> None:
         assert [event.data async for event in source] == ["b"]
 
 
-async def test_stream_that_is_not_what_its_coding_says_counts_as_lost() -> None:
+async def test_stream_that_does_not_match_its_coding_counts_as_lost() -> None:
     async with following([coded(b"data: a\n\n") + chunk(b"garbage"), Silence()], [NO_CONTENT]) as (_, source):
         assert (await anext(source)).data == "a"
         changes: list[str | None] = []
@@ -632,7 +632,7 @@ async def test_stream_that_is_not_what_its_coding_says_counts_as_lost() -> None:
         assert (changes[0] or "").startswith("the body is not gzip or deflate: ")
 
 
-async def test_bomb_is_final_behind_the_events_before_it() -> None:
+async def test_bomb_is_final_after_the_events_before_it() -> None:
     bomb = zstandard.ZstdCompressor().compress(b"data: a\n\n" + bytes(20 * 2**20))
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: zstd\r\nTransfer-Encoding: chunked\r\n\r\n"
     async with following([head + chunk(bomb), Silence()], max_block_bytes=64 * 2**20) as (upstream, source):
@@ -642,7 +642,7 @@ async def test_bomb_is_final_behind_the_events_before_it() -> None:
         assert (source.state, len(upstream.requests)) == ("closed", 1)
 
 
-async def test_waiting_for_an_event_of_a_compressed_stream_may_be_given_up_and_taken_up_again() -> None:
+async def test_waiting_for_an_event_of_a_compressed_stream_can_be_cancelled_and_resumed() -> None:
     events = [b"data: %d\n\n" % number for number in range(20_000)]
     async with following([coded(*events[:9], b"".join(events[9:])), Silence()]) as (_, source):
         got = [await anext(source)]
@@ -653,7 +653,7 @@ async def test_waiting_for_an_event_of_a_compressed_stream_may_be_given_up_and_t
 
 
 async def _soon(source: EventSource) -> Event | None:
-    """The next event if it is there within three turns of the event loop."""
+    """Return the next event if it comes within three turns of the event loop."""
     task = asyncio.ensure_future(anext(source))
     for _ in range(3):
         await asyncio.sleep(0)

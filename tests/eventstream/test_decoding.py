@@ -1,4 +1,4 @@
-"""Content codings that an upstream applied although it was asked not to."""
+"""Content codings that an upstream applied against the request's Accept-Encoding."""
 
 import gzip
 import itertools
@@ -23,7 +23,7 @@ else:
     from backports import zstd
 
 MOST_BYTES = 100_000
-"""The brotli library stops after its limit, not before it, and gives up to 98,272 bytes."""
+"""The brotli library stops after its limit, not before it, and returns up to 98,272 bytes."""
 
 
 def raw_deflate(plain: bytes) -> bytes:
@@ -32,7 +32,7 @@ def raw_deflate(plain: bytes) -> bytes:
 
 
 def cut_in_two(encode: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
-    """Codes each half by itself."""
+    """Return an encoder that encodes each half by itself."""
     return lambda plain: encode(plain[: len(plain) // 2]) + encode(plain[len(plain) // 2 :])
 
 
@@ -74,7 +74,7 @@ def test_body_byte_by_byte_is_decoded(coding: str, encode: Callable[[bytes], byt
 
 
 @CODED
-def test_empty_body_and_empty_chunks_give_nothing(coding: str, encode: Callable[[bytes], bytes]) -> None:
+def test_empty_body_and_empty_chunks_decode_to_nothing(coding: str, encode: Callable[[bytes], bytes]) -> None:
     assert decode(coding, [b"", encode(b""), b""]) == []
 
 
@@ -143,12 +143,12 @@ FLUSHES: dict[str, Callable[[list[bytes]], list[bytes]]] = {
     "br": brotli_pieces,
     "zstd": zstd_pieces,
 }
-"""Codes pieces so that each can be read when it has come."""
+"""Encoders of pieces, each of which can be decoded when it has come."""
 
 
 @pytest.mark.parametrize("coding", FLUSHES)
 @pytest.mark.parametrize("size", [1, 200, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 3 * PART_BYTES])
-def test_what_upstream_flushed_is_decoded_at_once(coding: str, size: int) -> None:
+def test_data_that_the_upstream_flushed_is_decoded_at_once(coding: str, size: int) -> None:
     pieces = [b"x" * size, random.Random(size).randbytes(size), b"y" * size]
     decoder = decoder_for(coding)
     for piece, coded in zip(pieces, FLUSHES[coding](pieces), strict=True):
@@ -168,7 +168,7 @@ def test_garbage_raises_undecodable(coding: str, name: str, begin: bytes) -> Non
 
 
 @pytest.mark.parametrize("coding", FLUSHES)
-def test_body_that_goes_bad_gives_the_good_part_first(coding: str) -> None:
+def test_corrupt_body_yields_its_good_part_first(coding: str) -> None:
     good, more = FLUSHES[coding]([b"data: good\n\n", b"data: more\n\n"])
     decoder = decoder_for(coding)
     assert b"".join(decoder.decode(good)) == b"data: good\n\n"
@@ -187,7 +187,7 @@ def test_unknown_coding_has_no_decoder(coding: str) -> None:
 
 
 @pytest.mark.parametrize("name", CODINGS)
-def test_body_is_whole_before_its_first_byte_and_behind_its_last(name: str) -> None:
+def test_body_is_whole_before_its_first_byte_and_after_its_last(name: str) -> None:
     coding, encode = CODINGS[name]
     decoder = decoder_for(coding)
     whole = [decoder.whole]
@@ -199,7 +199,7 @@ def test_body_is_whole_before_its_first_byte_and_behind_its_last(name: str) -> N
 
 
 LEAST_BYTES = 16 * 2**20
-"""What any body may decode to."""
+"""The size that any body may decode to."""
 
 
 def size_of(decoder: Decoder, coded: bytes, chunk_bytes: int = 2**20) -> int:
@@ -208,7 +208,7 @@ def size_of(decoder: Decoder, coded: bytes, chunk_bytes: int = 2**20) -> int:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The decoders' clock, whose time is `now`."""
+    """Replace the decoders' clock by one whose time is `now`."""
     clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
     monkeypatch.setattr("eventstream.decoding.time", clock)
     return clock

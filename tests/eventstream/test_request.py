@@ -143,7 +143,7 @@ async def unavailable(upstream: ScriptedUpstream) -> Unavailable:
 
 
 async def test_session_without_addresses_that_cannot_connect_is_unavailable(tmp_path: Path) -> None:
-    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(tmp_path / "nobody"))) as session:
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(tmp_path / "missing"))) as session:
         with pytest.raises(Unavailable):
             await StreamRequest.build("http://service/", "GET", None, None).open(session, "", aiohttp.ClientTimeout())
 

@@ -37,7 +37,7 @@ FLAT_MIB = 25
 MOST_REQUESTS = 40
 GUARD_SECONDS = 30
 WORDS = " ".join(str(number) for number in range(60))
-KEY = "an-api-key-that-nobody-else-knows-4711"
+KEY = "an-api-key-that-is-secret-4711"
 TOPICS = "/topics/soak.%3E/events"
 BETWEEN_BLOCKS = re.compile(rb"(retry: \d+\n|:\n)*")
 """Lines that the gateway adds before a block, or at the end of a stream."""
