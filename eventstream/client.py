@@ -158,7 +158,7 @@ class EventSource:
             events = self._parser.feed(block)
             if events and self._reconnection.quiet:
                 self._reconnection.progressed()
-            yield block, events.pop() if events else None  # whoever iterates alone keeps it
+            yield block, events.pop() if events else None  # the generator keeps no reference to the event
             del block
 
     def attempt_in(self, seconds: float) -> None:
