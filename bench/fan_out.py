@@ -48,7 +48,7 @@ FAN_OUTS = {
     "idle": FanOut("idle: 10,000 subscribers, no events", 10_000, 0),
     "minute": FanOut("minute: 10,000 subscribers × 2 events/s for 60 s", 10_000, 2, seconds=60, once=True),
     "storm": FanOut(
-        "storm: 10,000 subscribers come back 5,000 events behind, 1,000 others listen to 2 events/s", 10_000, 2, behind=5_000, live=1_000
+        "storm: 10,000 subscribers resume 5,000 events behind, 1,000 others listen to 2 events/s", 10_000, 2, behind=5_000, live=1_000
     ),
 }
 

@@ -47,7 +47,7 @@ class Record:
     data: str | None = None
     gap: dict[str, Any] | None = None
     last_event_id: str | None = None
-    """The last event ID after a record without an ID of its own, so that the newest line alone tells where to resume."""
+    """The last event ID after a record without an ID of its own, so that the newest line alone shows where to resume."""
     repeat: bool = False
     """Whether the source itself sent the same event again on one connection; such a repeat is logged."""
 

@@ -28,7 +28,7 @@ class Body:
     async def read(self) -> bytes:
         """Return the next part, empty at the end. Cancelling it loses nothing.
 
-        Raises what aiohttp does, behind the decoded parts of all that came before, and what `Decoder.decode` does.
+        Raises aiohttp's errors, after the decoded parts of everything before, and those of `Decoder.decode`.
         """
         while True:
             if self._has_more:
@@ -75,7 +75,7 @@ def leave(response: aiohttp.ClientResponse) -> None:
 def notice_broken_http(response: aiohttp.ClientResponse) -> None:
     """Make a read fail when the peer breaks HTTP's own framing.
 
-    On an HTTP chunk without a size, aiohttp (3.14) closes the connection but does not notify the reader, who would wait for ever.
+    On an HTTP chunk without a size, aiohttp (3.14) closes the connection but does not notify the reader, which would wait for ever.
     """
     connection = response.connection
     closed = None if connection is None or connection.protocol is None else connection.protocol.closed

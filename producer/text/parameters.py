@@ -72,7 +72,7 @@ _SPLIT = """Where the text is cut into events.
 
 In data, CRLF and CR arrive as LF: the format cannot carry a CR."""
 
-_RESUME = """The id of the last event that you have; the stream goes on right after it. Only with `ids=true`, else ignored.
+_RESUME = """The id of the last event that you have; the stream continues right after it. Only with `ids=true`, else ignored.
 
 Works across restarts of the producer, because the events depend on nothing but text and parameters. When no event is left the answer
 is 204, which stops an `EventSource`. An id of another stream is refused with 400, which stops an `EventSource` with an error."""

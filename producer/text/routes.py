@@ -51,7 +51,7 @@ class StreamOpener:
     def open(self, request: Request, text: str, parameters: Parameters, sender: _Sender) -> Response:
         """Return the response; 204 when the client has all events. Raises Problem: 400 for an unknown Last-Event-ID, 503 during a drain."""
         if self._delivery.drain.begun:
-            detail = "the producer is stopping; come back in a few seconds"
+            detail = "the producer is stopping; retry in a few seconds"
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
         stream = TextStream(split_text(text, parameters.split), parameters.repeat, self._retry_ms, parameters.ids)
         after = read_event_number(parameters.last_event_id, stream.last) if parameters.ids else 0

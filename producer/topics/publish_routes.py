@@ -85,7 +85,7 @@ class PublishRoutes:
     def _admit(self, request: Request) -> None:
         self._keys.check(request.headers.get("authorization"))
         if self._drain.begun:
-            detail = "the producer is stopping; come back in a few seconds"
+            detail = "the producer is stopping; retry in a few seconds"
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
 
     def _answer_one(self, topic: str, appended: Appended) -> Response:

@@ -111,7 +111,7 @@ class SubscribeRoutes:
 
     async def _open(self, request: Request, patterns: Patterns, asked: Asked, route: str) -> Response:
         if self._subscriptions.drain.begun:
-            detail = "the producer is stopping; come back in a few seconds"
+            detail = "the producer is stopping; retry in a few seconds"
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
         try:
             wish = await make_wish(self._log, patterns, asked)

@@ -19,7 +19,7 @@ from .subscription import Wish
 
 _LONGEST_ID = 200
 
-_RESUME = """The id of the last event that you have: the stream goes on right after it, at once or years later.
+_RESUME = """The id of the last event that you have: the stream continues right after it, at once or years later.
 
 When events after it are gone, or the id is not of this log, an event of type `gap` says so, and all that is retained follows."""
 

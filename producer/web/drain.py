@@ -8,7 +8,7 @@ from eventstream import encode_retry
 
 
 class Drain:
-    """The drain: it begins when the process is told to stop. From then on streams end and none is opened."""
+    """The drain: it begins when the process gets a signal to stop. From then on streams end and none is opened."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()

@@ -123,7 +123,7 @@ def read(browser: Browser, origin: str, path: str) -> Any:
 
 
 @pytest.mark.parametrize("name", STREAMS)
-@pytest.mark.parametrize("path", ["", "/silent"], ids=["at once", "behind heartbeats"])
+@pytest.mark.parametrize("path", ["", "/silent"], ids=["at once", "after heartbeats"])
 def test_event_source_gets_the_same_events_through_the_gateway(browser: Browser, origin: str, gateway: str, path: str, name: str) -> None:
     direct = read(browser, origin, f"/{name}")
     assert read(browser, gateway, f"{path}/{name}") == direct

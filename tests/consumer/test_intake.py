@@ -139,7 +139,7 @@ def test_gap_is_found_after_repeats() -> None:
     ("before", "asked", "after"),
     [
         (["1", "2"], "2", ["3"]),
-        (["1", "2"], "", ["9"]),  # nothing was asked for: the server chooses where to continue
+        (["1", "2"], "", ["9"]),  # no ID was sent: the server chooses where to continue
         (["1", "2"], "8", ["9"]),  # a block without data updated the last event ID
         (["1", "2"], "2", ["x"]),
         (["1", "2"], "2", ["02"]),

@@ -232,7 +232,7 @@ async def test_redirect_is_resolved_against_a_url_that_ends_in_a_question_mark(l
         ("c d", "/%2E%2e/a%20HTTP%2F1.1%0d%0aX:%3Fy%23/c%20d"),
     ],
 )
-async def test_redirect_leaves_what_is_percent_encoded_in_the_path_it_is_seen_from(location: str, target: str) -> None:
+async def test_redirect_keeps_the_percent_encoding_of_the_path_it_is_resolved_against(location: str, target: str) -> None:
     asked = "/%2E%2e/a%20HTTP%2F1.1%0d%0aX:%3Fy%23/b%20"
     async with (
         ScriptedUpstream([answer(302, f"Location: {location}")], [NO_CONTENT]) as upstream,
