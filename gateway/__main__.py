@@ -1,10 +1,10 @@
-"""`python -m gateway`: serves until SIGTERM or SIGINT, then drains and exits 0. `python -m gateway doctor URL` judges an event stream."""
+"""Run the gateway until SIGTERM or SIGINT, then drain and exit 0; or run one of its commands, such as `doctor URL`."""
 
 import argparse
 import signal
 import sys
 
-if __name__ == "__main__":  # before the imports, which take most of the start, and in which SIGHUP would end the process
+if __name__ == "__main__":  # before the imports, which take most of the start: until then SIGHUP would end the process
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 
 from service.logs import configure_logs
@@ -21,9 +21,9 @@ from .workers.worker import serve_alone
 
 
 def main() -> None:
-    """Reads the settings and serves; exits 2 when they make no sense, 1 when a port cannot be had or a worker had to be killed."""
+    """Read the settings and serve. Exit with 2 if they are invalid, 1 if a port cannot be bound or a worker had to be killed."""
     if sys.argv[1:2] == ["doctor"]:
-        from .doctor.command import doctor  # only here: a server has no use for it
+        from .doctor.command import doctor  # imported only here, because a server does not need it
 
         raise SystemExit(doctor(sys.argv[2:]))
     if sys.argv[1:2] == ["check"]:
@@ -31,8 +31,8 @@ def main() -> None:
     if sys.argv[1:2] == ["hash-key"]:
         raise SystemExit(hash_key(sys.argv[2:]))
     about = (
-        "Proxies HTTP, and re-streams event streams block by block. With `doctor URL` it judges any event stream instead, "
-        "with `check [FILE]` a file of routes; with `hash-key NAME` it makes an API key."
+        "Proxy HTTP, and re-stream event streams block by block. Commands: `doctor URL` diagnoses any event stream, "
+        "`check [FILE]` validates a routes file, `hash-key NAME` makes an API key."
     )
     parser = argparse.ArgumentParser("python -m gateway", description=about)
     parse_arguments(parser, Settings)

@@ -1,4 +1,4 @@
-"""Keeps pages that its operator's browser has open away from the admin port, which asks nobody who he is."""
+"""Protect the admin port, which does not authenticate callers, from web pages in the operator's browser."""
 
 import ipaddress
 import re
@@ -11,17 +11,17 @@ from .problems import problem
 _AUTHORITY = re.compile(r"(?:\[(?P<ipv6>[^\]]*)\]|(?P<name>[A-Za-z0-9._-]*))(?::\d*)?")
 _NAME = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?")
 _ASKING = frozenset(("GET", "HEAD"))
-_NO_PAGE = ("", "none")  # of Sec-Fetch-Site: no browser, or whoever sits before it
+_NO_PAGE = ("", "none")  # Sec-Fetch-Site without a browser, or from its user
 _MOST_CHARS = 200
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class AdminHosts:
-    """What the admin port may be called.
+    """Host names under which the admin port may be requested.
 
-    Whoever owns a name can let it point to any address, that of the admin port too, and his page then is of the same origin as the
-    admin port (DNS rebinding). An address, `localhost` and a name without dots are nobody's to own.
+    An attacker can point a name to the admin port's address, so that the attacker's page has the same origin as the admin port (DNS
+    rebinding). Addresses, `localhost` and names without dots cannot be taken over like this.
     """
 
     def __init__(self, names: frozenset[str] = frozenset()) -> None:
@@ -32,15 +32,15 @@ class AdminHosts:
 
     @classmethod
     def parse(cls, text: str) -> "AdminHosts":
-        """Reads names between commas, `*.example.org` for all that end so. Raises ValueError for what is none."""
+        """Parse comma-separated names, `*.example.org` for all subdomains. Raises ValueError if a part is not a host name."""
         names = [part.strip().lower().removesuffix(".") for part in text.split(",") if part.strip()]
         for name in names:
             if not _NAME.fullmatch(name):
-                raise ValueError(f"{name!r} is no host name like gateway.example.org or *.example.org; write it without scheme and port")
+                raise ValueError(f"must be host names such as gateway.example.org or *.example.org, without scheme and port; got {name!r}")
         return cls(frozenset(names))
 
     def allow(self, field: str) -> bool:
-        """Tells whether a request with this `Host` is answered."""
+        """Return whether a request with this `Host` is answered."""
         authority = _AUTHORITY.fullmatch(field)
         if authority is None:
             return False
@@ -53,15 +53,15 @@ class AdminHosts:
 
 
 def admin_application(hosts: AdminHosts) -> web.Application:
-    """Gives an application that refuses names which `hosts` does not allow (421), and pages that would change something (403)."""
+    """Return an application that rejects names outside `hosts` (421), and changes requested by web pages (403)."""
 
     @web.middleware
     async def guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
-        host = request.headers.get("Host", "")  # none: no browser
+        host = request.headers.get("Host", "")  # empty: no browser
         if not hosts.allow(host):
             return problem(421, _explain(host))
         if request.method not in _ASKING and _is_of_a_page(request):
-            return problem(403, "pages may not change anything here, this port's own included; use curl, or SIGHUP to reload the routes")
+            return problem(403, "web pages may not change anything, not even this port's own; use curl, or SIGHUP to reload the routes")
         return await handler(request)
 
     return web.Application(middlewares=[guard])
@@ -69,8 +69,8 @@ def admin_application(hosts: AdminHosts) -> web.Application:
 
 def _explain(host: str) -> str:
     return (
-        f"Host is {host[:_MOST_CHARS]!r}, and whoever owns that name could read this port with a page in your browser; allowed are IP "
-        "addresses, localhost, *.localhost, names without dots, and those in GATEWAY_ADMIN_HOSTS: add the name there if it is yours"
+        f"the host name {host[:_MOST_CHARS]!r} is not allowed: its owner could read this port with a web page in your browser. Allowed are "
+        "IP addresses, localhost, *.localhost, names without dots, and those in GATEWAY_ADMIN_HOSTS; add the name there if it is yours"
     )
 
 

@@ -1,4 +1,4 @@
-"""Which pages of other origins may ask and read (the Fetch standard, section 3.3)."""
+"""Cross-origin resource sharing: pages of other origins that may use a route (Fetch standard, section 3.3)."""
 
 import re
 from collections.abc import Collection
@@ -26,7 +26,7 @@ ANSWER_FIELDS = (
     _MAX_AGE,
     istr("Access-Control-Allow-Private-Network"),
 )
-"""Fields of an answer that say which pages may have it."""
+"""Header fields of an answer that grant pages access to it."""
 
 _HOST = r"(\[[0-9a-f:.]+\]|[a-z0-9_-]+(\.[a-z0-9_-]+)*)"
 _ORIGIN = re.compile(rf"[a-z][a-z0-9+.-]*://{_HOST}(:[0-9]{{1,5}})?")
@@ -37,16 +37,16 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 
 
 class Cors(BaseModel):
-    """A route's `[routes.cors]` table: the gateway itself tells browsers which pages may ask, and upstream's word for it does not count."""
+    """A route's `[routes.cors]` table. The gateway then answers preflights itself and replaces the upstream's CORS fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     origins: tuple[str, ...]
-    """Origins whose pages may: `https://app.example.com`, `https://*.example.com` for every subdomain, or `*` alone for all."""
+    """Origins whose pages may use the route: `https://app.example.com`, `https://*.example.com` for all subdomains, or only `*` for all."""
     credentials: bool = False
-    """Whether pages may send cookies and read the answers to them. Never together with a `*`."""
+    """Whether pages may send cookies and read the answers. Cannot be combined with `*`."""
     methods: tuple[str, ...] = ()
-    """Methods that pages may use; when empty, all that the route allows."""
+    """Methods that pages may use. Default: all that the route allows."""
     headers: tuple[str, ...] = (
         "Authorization",
         "Cache-Control",
@@ -57,7 +57,7 @@ class Cors(BaseModel):
         "Tracestate",
         "X-Request-Id",
     )
-    """Request header fields that pages may set; `*` is any but `Authorization`."""
+    """Request header fields that pages may set. `*`: all except `Authorization`."""
     expose: tuple[str, ...] = (
         "Location",
         "Retry-After",
@@ -69,26 +69,26 @@ class Cors(BaseModel):
         "Stream-Viewers",
         "X-Request-Id",
     )
-    """Fields of answers that pages may read; `*` is all."""
+    """Header fields of answers that pages may read. `*`: all."""
     max_age_seconds: int = Field(600, ge=0)
-    """For how long a browser may remember what it was allowed."""
+    """Seconds for which a browser may cache a preflight."""
 
     @field_validator("origins")
     @classmethod
     def _origins_are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         if not origins:
-            raise ValueError("must name an origin, or leave out the table cors")
+            raise ValueError("must name at least one origin, or remove the table cors")
         for origin in origins:
             if origin != ANY and not _SUBDOMAINS.fullmatch(origin) and not _ORIGIN.fullmatch(origin):
                 raise ValueError(
-                    f"{origin!r} is not an origin; write scheme://host or scheme://host:port in small letters without a path, "
+                    f"{origin!r} is not an origin; write scheme://host or scheme://host:port in lower case without a path, "
                     "https://*.example.com for all subdomains, or * for any origin"
                 )
             scheme = origin.partition(":")[0]
             if origin.endswith(_DEFAULT_PORTS.get(scheme, " ")):
-                raise ValueError(f"{origin!r}: browsers leave out the scheme's own port; write it without")
+                raise ValueError(f"{origin!r}: remove the default port, which browsers omit")
         if ANY in origins and len(origins) > 1:
-            raise ValueError("* allows any origin already and must stand alone")
+            raise ValueError("* must be the only origin, because it allows all")
         return origins
 
     @field_validator("methods")
@@ -105,17 +105,17 @@ class Cors(BaseModel):
     def _wildcards_are_for_pages_without_credentials(self) -> Self:
         for key in ("origins", "methods", "headers", "expose"):
             if self.credentials and ANY in getattr(self, key):
-                raise ValueError(f"{key} = ['*'] and credentials = true: with credentials browsers accept no *; name each of the {key}")
+                raise ValueError(f"{key} = ['*'] and credentials = true: browsers reject * with credentials; name each of the {key}")
         return self
 
     @cached_property
     def subdomains_of(self) -> tuple[tuple[str, str], ...]:
-        """Scheme and domain, with the dot before it, whose subdomains are allowed."""
+        """Schemes and domains, each with a leading dot, whose subdomains are allowed."""
         found = (_SUBDOMAINS.fullmatch(origin) for origin in self.origins)
         return tuple((match[1], match[2]) for match in found if match)
 
     def allows(self, origin: str) -> bool:
-        """Tells whether pages of an origin may read answers."""
+        """Return whether pages of an origin may read answers."""
         if origin in self.origins or ANY in self.origins:
             return True
         for scheme, domain in self.subdomains_of:
@@ -124,7 +124,7 @@ class Cors(BaseModel):
         return False
 
     def answer_fields(self, origin: str | None) -> CIMultiDict[str]:
-        """Gives the fields of any answer to a page of `origin`; an empty value means that the field must not be there."""
+        """Return the header fields for answers to a page of `origin`. An empty value removes the field."""
         fields: CIMultiDict[str] = CIMultiDict((name, "") for name in ANSWER_FIELDS)
         if ANY in self.origins:
             fields[ALLOW_ORIGIN] = ANY
@@ -140,9 +140,9 @@ class Cors(BaseModel):
         return fields
 
     def preflight_fields(self, headers: CIMultiDictProxy[str], methods: Collection[str]) -> dict[str, str]:
-        """Gives what the answer to a preflight says beside `answer_fields`; nothing to pages that may not ask.
+        """Return the fields of a preflight's answer besides `answer_fields`, none if the origin is not allowed.
 
-        `methods` are those of the resource, all when there are none.
+        `methods` are those of the resource; empty means all.
         """
         if not self.allows(headers.get(ORIGIN, "")):
             return {}
@@ -156,7 +156,7 @@ class Cors(BaseModel):
 
 
 def is_preflight(method: str, headers: CIMultiDictProxy[str]) -> bool:
-    """Tells whether a browser asks if a page may ask."""
+    """Return whether this is a CORS preflight."""
     return method == "OPTIONS" and ORIGIN in headers and _REQUEST_METHOD in headers
 
 

@@ -1,4 +1,4 @@
-"""A time limit that begins when it is told to. `asyncio.timeout` does the same for three times the CPU, and each request needs one."""
+"""A time limit that starts on demand. Each request needs one, and `asyncio.timeout` takes three times the CPU."""
 
 import asyncio
 from types import TracebackType
@@ -6,7 +6,7 @@ from typing import Self
 
 
 class Deadline:
-    """Cancels the task that has entered it when its time is up, and turns that into TimeoutError; for a single use."""
+    """Cancel the task that entered it when the time is up, and raise TimeoutError in it. For a single use."""
 
     __slots__ = ("_cancelling", "_left", "_passed", "_task", "_timer")
 
@@ -18,7 +18,7 @@ class Deadline:
         return f"<Deadline {'passed' if self._passed else 'set' if self._timer is not None else 'open'}>"
 
     def set(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
-        """Let it pass in `seconds`; nothing comes of it when it is set already, or left."""
+        """Start the limit of `seconds`. No effect if it was started before, or the task has left."""
         if not self._left and self._timer is None:
             self._timer = loop.call_later(seconds, self.ring)
 
@@ -40,4 +40,4 @@ class Deadline:
         if self._timer is not None:
             self._timer.cancel()
         if self._passed and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise TimeoutError from error  # else somebody else has cancelled the task too
+            raise TimeoutError from error  # else the task was cancelled by other code too

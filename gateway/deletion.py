@@ -1,4 +1,4 @@
-"""What a DELETE that an upstream has done makes stale."""
+"""Invalidation: the streams that a successful DELETE makes stale."""
 
 import re
 from collections.abc import Mapping
@@ -6,28 +6,28 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
-# A string of a structured field (RFC 9651 section 3.3.3). One without an end matches too, or each of its quotes would be tried.
+# A string of a structured field (RFC 9651 section 3.3.3). An unclosed one matches too, so that matching takes linear time.
 _STRING = re.compile(r'"((?:[^"\\]|\\["\\])*+)("?)')
 
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """Makes stale what is at its URL or below (after RFC 9111 section 4.4), and what is of the groups that the answer names (RFC 9875).
+    """A DELETE invalidates what is at its URL or below (after RFC 9111 section 4.4), and the groups that its answer names (RFC 9875).
 
-    Only DELETE does: a POST to the URL of a stream adds to it.
+    Other methods do not: a POST to the URL of a stream adds to it.
     """
 
     url: str
-    """At the upstream."""
+    """URL at the upstream."""
     groups: tuple[str, ...] = ()
 
     @classmethod
     def done(cls, url: str, answered: Mapping[str, str]) -> Self:
-        """Takes the header fields of the upstream's answer."""
+        """Return the deletion of `url`, given the header fields of the upstream's answer."""
         return cls(url, _strings(answered.get("Cache-Group-Invalidation", "")))
 
     def covers(self, url: str, answered: Mapping[str, str]) -> bool:
-        """Tells whether it makes stale what the upstream has at `url`, and answered with these header fields."""
+        """Return whether it invalidates the upstream's resource at `url`, whose answer had these header fields."""
         if _origin(url) != _origin(self.url):
             return False
         mine, other = _path(self.url), _path(url)

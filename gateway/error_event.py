@@ -1,4 +1,4 @@
-"""The event that ends a stream whose upstream was lost, on a route with `on_upstream_loss = "error-event"`."""
+"""Build the event that ends a stream whose upstream was lost, on a route with `on_upstream_loss = "error-event"`."""
 
 import json
 
@@ -11,7 +11,7 @@ _CODE = "upstream_lost"
 
 
 def error_block(reason: str, *, ui_messages: bool = False) -> bytes:
-    """Return the block that tells a client that its stream was cut short.
+    """Return the block that tells a client that its stream was cut.
 
     One form serves the clients of all APIs. OpenAI's SDKs, the AI SDK's chat model and rig's look for a member `error` of the data,
     Anthropic's SDKs for the event type, clients of the Responses API for `type`, `message` and `sequence_number`. go-openai takes

@@ -1,33 +1,33 @@
-"""What a relay reads from and what it writes to."""
+"""The two ends of a relay: its source and its sink."""
 
 from collections.abc import Iterable
 from typing import Protocol
 
 
 class Source(Protocol):
-    """Where body bytes come from."""
+    """A source of body bytes."""
 
     def pause(self) -> None:
-        """Bring no more."""
+        """Pause reading."""
 
     def resume(self) -> None:
-        """Go on."""
+        """Resume reading."""
 
     def detach(self) -> None:
-        """Let go of the relay."""
+        """Detach from the relay."""
 
 
 class Sink(Protocol):
-    """Takes bytes without waiting: a transport, or what gathers a body that is already whole."""
+    """A sink that accepts bytes without waiting: a transport, or a buffer for a complete body."""
 
     def write(self, data: bytes) -> object:
-        """Takes `data`."""
+        """Write `data`."""
 
     def writelines(self, data: Iterable[bytes]) -> object:
-        """Takes them all."""
+        """Write all of `data`."""
 
     def is_closing(self) -> bool:
-        """Tells whether it takes no more."""
+        """Return whether the sink is closing."""
 
 
 class Connection(Sink, Protocol):

@@ -1,4 +1,4 @@
-"""Which header fields cross a proxy (RFC 9110 section 7.6, RFC 7239)."""
+"""Forward header fields through a proxy (RFC 9110 section 7.6, RFC 7239)."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -21,12 +21,12 @@ HOP_BY_HOP = tuple(
         ),
     )
 )
-"""Fields that speak of one connection only, beside those that its Connection field names."""
+"""Fields that apply to one connection only, besides those that its Connection field names."""
 
 VIA = "1.1 gateway"
 
 _LINES_OF_HEAD = 4
-_LEAST_BYTES_OF_FIELD = 16  # what a field costs in memory is more
+_LEAST_BYTES_OF_FIELD = 16  # a field takes more than this in memory
 
 CONTENT_ENCODING = istr("Content-Encoding")
 
@@ -36,23 +36,23 @@ _VIA, _FORWARDED, _FOR, _PROTO, _HOST = map(istr, ("Via", "Forwarded", "X-Forwar
 
 
 def max_head_bytes(max_header_bytes: int) -> int:
-    """Return how many bytes all header fields of a message may have together, when each may have `max_header_bytes`."""
+    """Return the limit in bytes for all header fields of a message, given the limit for each."""
     return _LINES_OF_HEAD * max_header_bytes
 
 
 def head_limits(max_header_bytes: int) -> dict[str, Any]:
-    """Return the options of aiohttp's parsers. The limit is in bytes, of which each field counts as 16 at least."""
+    """Return the options for aiohttp's parsers. The limit is in bytes, and each field counts as at least 16."""
     max_headers = max_head_bytes(max_header_bytes) // _LEAST_BYTES_OF_FIELD
     return {"max_line_size": max_header_bytes, "max_field_size": max_header_bytes, "max_headers": max_headers}
 
 
 def head_bytes(raw_headers: Iterable[tuple[bytes, bytes]]) -> int:
-    """Return how many bytes header fields take on the wire, blanks around their values apart."""
+    """Return the size of header fields on the wire in bytes, without optional blanks around their values."""
     return sum(len(name) + len(value) + 4 for name, value in raw_headers)
 
 
 def end_to_end(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
-    """Gives the fields of a message that are to be forwarded, in their order and spelling."""
+    """Return the fields of a message to forward, in their order and spelling."""
     fields = CIMultiDict(headers)
     for name in fields.getall(_CONNECTION, ()):
         for named in name.split(","):
@@ -69,7 +69,7 @@ def end_to_end(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
 def is_event_stream(status: int, headers: Mapping[str, str]) -> bool:
     """Whether an answer is an event stream.
 
-    Only a 200 is: APIs answer errors with the content type of the stream that was asked for, and a JSON body.
+    Only a 200 is: APIs send errors with the content type of the requested stream and a JSON body.
     """
     return status == 200 and headers.get(_CONTENT_TYPE, "").partition(";")[0].strip().lower() == "text/event-stream"
 
@@ -80,12 +80,12 @@ def is_delimited(headers: Mapping[str, str]) -> bool:
 
 
 def content_encoding(headers: CIMultiDict[str] | CIMultiDictProxy[str]) -> str:
-    """Return the value of `Content-Encoding`, of several fields joined, empty if there is none."""
+    """Return the value of `Content-Encoding`, several fields joined, empty if there is none."""
     return ", ".join(headers.getall(CONTENT_ENCODING)) if CONTENT_ENCODING in headers else ""
 
 
 def _respell(fields: CIMultiDict[str], name: str) -> None:
-    """Reads values that are not UTF-8 as Latin-1: aiohttp keeps such bytes as surrogates, which it cannot write."""
+    """Read values that are not UTF-8 as Latin-1: aiohttp keeps such bytes as surrogates, which it cannot write."""
     values = fields.popall(name)
     for value in values:
         raw = value.encode("utf-8", "surrogateescape")
@@ -96,7 +96,7 @@ def _respell(fields: CIMultiDict[str], name: str) -> None:
 
 
 def announce_client(fields: CIMultiDict[str], *, client: str, scheme: str, host: str) -> None:
-    """Adds `Via`, `Forwarded` and `X-Forwarded-For`; `X-Forwarded-Proto` and `-Host` unless a proxy in front has set them."""
+    """Add `Via`, `Forwarded` and `X-Forwarded-For`; `X-Forwarded-Proto` and `-Host` unless a proxy in front has set them."""
     via = fields.getall(_VIA, [])
     fields[_VIA] = ", ".join([*via, VIA])
     node = f'"[{client}]"' if ":" in client else client
@@ -110,7 +110,7 @@ def announce_client(fields: CIMultiDict[str], *, client: str, scheme: str, host:
 
 
 def apply_rules(fields: CIMultiDict[str], rules: Mapping[str, str]) -> None:
-    """Sets the fields that a route's rules name; an empty value removes the field."""
+    """Set the fields of a route's rules. An empty value removes the field."""
     for name, value in rules.items():
         if value:
             fields[name] = value

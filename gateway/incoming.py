@@ -1,4 +1,4 @@
-"""A request of the public port: aiohttp's, and what is known of it before a mode answers it."""
+"""A request on the public port: aiohttp's request, with what the gateway finds out before a mode answers it."""
 
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
@@ -21,22 +21,22 @@ _CONNECTION, _REQUEST_ID = istr("Connection"), istr(REQUEST_ID)
 
 
 class Incoming(web.BaseRequest):
-    """A request whose every answer, errors included, gets `answer_fields`."""
+    """A request whose answers, including errors, all get `answer_fields`."""
 
     client: str
-    """Address of who asks, `unknown` when there is none."""
+    """Address of the client, `unknown` if there is none."""
     request_id: str
-    """What this request is called in logs and errors, here and upstream: the client's `X-Request-Id` if it has a sensible one."""
+    """ID of the request in logs, errors and the upstream: the client's `X-Request-Id` if that is usable."""
     answer_fields: CIMultiDict[str]
-    """Fields that replace those of the same name in the answer; an empty value removes the field, and `Vary` is added to."""
+    """Fields that replace those of the same name in the answer. An empty value removes the field; `Vary` is extended."""
     caller: Caller | None = None
-    """Who asks, where a route wants to know."""
+    """The authenticated caller, on a route that authenticates."""
     received: "RequestBody | None" = None
-    """The body, where a mode has begun to read it before another answers."""
+    """The body, if one mode has begun to read it before another answers."""
     counted_for: str = ""
-    """Whom another worker of this gateway counted it for; empty when it came from a client."""
+    """Owner for whom another worker counted a handed-off request, empty if it came from a client."""
     recognized: str = ""
-    """The subject of a credential that is good, where it is not known yet which route wants to know."""
+    """Subject of a valid credential, if the route is not known yet."""
 
     def __init__(self, *args: Any, trusted: TrustedProxies, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -44,22 +44,22 @@ class Incoming(web.BaseRequest):
 
     @property
     def counted_as(self) -> str:
-        """Who this is for the limits: whom its credentials name, else the network of its address."""
+        """Owner for the limits: the subject of the credential, else the network of the address."""
         if self.counted_for:
             return self.counted_for
         subject = self.caller.subject if self.caller is not None else self.recognized
         return f"subject {subject!r}" if subject else client_network(self.client)
 
     def identify(self) -> None:
-        """Finds out who asks, and gives the request its id. Called once, before anything looks at it.
+        """Find the client and assign the request ID. Called once, before any other use of the request.
 
-        What others than trusted proxies say of who asked them is taken away, or an upstream might believe it.
+        Forwarding fields from peers other than trusted proxies are removed, because an upstream might trust them.
         """
         peer = self.remote
         self.client = plain_address(peer) if peer else "unknown"
-        if peer == "" or self._trusted.trust(self.client):  # empty: another worker of this gateway, which says who asked it
+        if peer == "" or self._trusted.trust(self.client):  # empty: another worker of this gateway, which names the client
             believed, self.client = self.client, self._trusted.find_client(self.client, self._headers)
-            self.forget(*(CHAIN_FIELDS if self.client == believed else ()))  # those that name nobody, or not the same
+            self.forget(*(CHAIN_FIELDS if self.client == believed else ()))  # fields that are malformed or disagree
         else:
             self.forget(*FORWARDING_FIELDS)
         given = self._headers.get(_REQUEST_ID, "")
@@ -67,9 +67,9 @@ class Incoming(web.BaseRequest):
         self.answer_fields = CIMultiDict({_REQUEST_ID: self.request_id})
 
     def apply_cors(self, cors: Cors, methods: Collection[str]) -> bool:
-        """Lets the answer say which pages may have it, and tells whether this request only asks for that: a 204 is its answer.
+        """Set the CORS fields of the answer. Return whether this is a preflight, whose answer is a 204.
 
-        `methods` are those of what it asks for, all when there are none.
+        `methods` are those of the resource; empty means all.
         """
         self.answer_fields.update(cors.answer_fields(self._headers.get(ORIGIN)))
         if not is_preflight(self.method, self._headers):
@@ -78,7 +78,7 @@ class Incoming(web.BaseRequest):
         return True
 
     def forget(self, *names: str) -> None:
-        """Takes header fields away, for instance credentials that are meant for the gateway."""
+        """Remove header fields, such as credentials for the gateway."""
         if self._headers.keys().isdisjoint(names):
             return
         fields = self._headers.copy()
@@ -87,7 +87,7 @@ class Incoming(web.BaseRequest):
         self._replace_headers(fields)
 
     def set_field(self, name: str, value: str) -> None:
-        """Replace all header fields of this name, also if the client's `Connection` names it, and with that says to drop it."""
+        """Replace all header fields of this name, even if the client's `Connection` names it, which would drop it."""
         fields = self._headers.copy()
         fields[name] = value
         options = [option for option in ",".join(fields.popall(_CONNECTION, ())).split(",") if option.strip()]
@@ -97,20 +97,20 @@ class Incoming(web.BaseRequest):
 
     def _replace_headers(self, fields: CIMultiDict[str]) -> None:
         self._headers = CIMultiDictProxy(fields)
-        self._cache.pop("headers", None)  # aiohttp keeps what it gave whoever asked first
+        self._cache.pop("headers", None)  # aiohttp caches the first result
 
     def let_go(self) -> None:
-        """Forgets its head and where it comes from: nobody asks for them once the head of an answer has left that may be open for days."""
+        """Release the head and the addresses: they are not used after the answer's head, and the answer may stay open for days."""
         if isinstance(self._message, Head):
             self._message.clear()
             self._rel_url = self._message.url
         self._headers = NO_FIELDS
         self._transport_peername = self._transport_sockname = None
         self._cache.clear()
-        self._protocol._cache.clear()  # aiohttp finds out again for the connection's next request
+        self._protocol._cache.clear()  # aiohttp fills it again for the connection's next request
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
-        fields = getattr(self, "answer_fields", None)  # aiohttp answers what is no HTTP by itself, without asking the gateway
+        fields = getattr(self, "answer_fields", None)  # missing when aiohttp itself answers malformed HTTP
         if fields:
             if isinstance(response, ProblemAnswer):
                 response.name_request(self.request_id)
@@ -125,10 +125,10 @@ class Incoming(web.BaseRequest):
             headers.extend((name, value) for name, value in fields.items() if value)
             if vary:
                 headers["Vary"] = _add_to_list(", ".join(vary), fields["Vary"])
-            del self.answer_fields  # the answer may be open for days, and ten thousand others with it
+            del self.answer_fields  # saves memory: ten thousand answers may stay open for days
 
 
 def _add_to_list(values: str, value: str) -> str:
-    """Gives a list of field names with `value` in it, which stands for one more unless they are all fields already."""
+    """Return a list of field names with `value` added, unless it has that name or `*`."""
     known = [each.strip().lower() for each in values.split(",")]
     return values if "*" in known or value.lower() in known else f"{values}, {value}"

@@ -1,11 +1,11 @@
-"""The last event ID of a request: in its header, or in its query as polyfills and Mercure's clients send it."""
+"""Find the last event ID of a request, in its header or, for polyfills and Mercure's clients, in its query."""
 
 from urllib.parse import parse_qsl, unquote_plus
 
 from multidict import CIMultiDict, CIMultiDictProxy, istr
 
 PARAMETERS = ("last_event_id", "lastEventId", "lastEventID", "Last-Event-ID")
-"""The query parameters that say it, first one first: the producer's, the polyfills', and Mercure's of today and before."""
+"""Query parameters for it, in order of precedence: the producer's, the polyfills', and Mercure's current and former ones."""
 
 _FIELD = istr("Last-Event-ID")
 
@@ -24,7 +24,7 @@ def read_last_event_id(headers: CIMultiDict[str] | CIMultiDictProxy[str], target
 
 
 def without_last_event_id(target: str) -> str:
-    """Return `target` without the last event ID in its query, otherwise as it came."""
+    """Return `target` without the last event ID in its query, otherwise unchanged."""
     path, mark, query = target.partition("?")
     kept = [parameter for parameter in query.split("&") if unquote_plus(parameter.partition("=")[0]) not in PARAMETERS]
     return f"{path}{mark}{'&'.join(kept)}" if kept else path

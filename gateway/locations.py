@@ -1,4 +1,4 @@
-"""Addresses of the upstream in its answers. The client gets those by which it asked the gateway, as nginx does by default."""
+"""Rewrite upstream addresses in answers to the gateway's address as used by the client, as nginx does by default."""
 
 import re
 from functools import lru_cache
@@ -12,12 +12,12 @@ from .routing.routes import Route
 _LOCATION, _CONTENT_LOCATION, _REFRESH, _HOST = map(istr, ("Location", "Content-Location", "Refresh", "Host"))
 _FORWARDED_HOST, _FORWARDED_PROTO = istr("X-Forwarded-Host"), istr("X-Forwarded-Proto")
 _ORIGIN = re.compile(r"(?:(https?):)?//([^/?#@]*)(?=[/?#]|\Z)", re.IGNORECASE)
-_DELAY = re.compile(r"[ \t]*[0-9.]+[ \t]*[;,]?[ \t]*(?:url[ \t]*=[ \t]*)?[\"']?", re.IGNORECASE)  # of Refresh, up to the address
+_DELAY = re.compile(r"[ \t]*[0-9.]+[ \t]*[;,]?[ \t]*(?:url[ \t]*=[ \t]*)?[\"']?", re.IGNORECASE)  # the part of Refresh before the address
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
 def rewrite_locations(fields: CIMultiDict[str], route: Route, request: web.BaseRequest) -> None:
-    """Rewrite `Location`, `Content-Location` and `Refresh` of an answer, where they begin with the address of the route's upstream."""
+    """Rewrite `Location`, `Content-Location` and `Refresh` if they begin with the address of the route's upstream."""
     for name in (_LOCATION, _CONTENT_LOCATION, _REFRESH):
         if name in fields:
             values = fields.popall(name)
@@ -40,7 +40,7 @@ def _rewrite(address: str, route: Route, request: web.BaseRequest) -> str:
         return address
     rest = address[origin.end() :]
     if not rest.startswith(upstream.path) or rest[len(upstream.path) :][:1] not in ("", "/", "?", "#"):
-        return address  # no request to the gateway leads there
+        return address  # outside the route's upstream path
     rest = rest[len(upstream.path) :]
     asked = _asked_origin(request)
     return asked + rest if asked or rest.startswith("/") else "/" + rest
@@ -52,7 +52,7 @@ def _split(upstream: str) -> SplitResult:
 
 
 def _host_and_port(authority: str, scheme: str) -> tuple[str, str]:
-    """Return both. With one port two schemes are one address: behind a proxy that ends TLS, upstreams call themselves https."""
+    """Return host and port. The scheme does not matter, because upstreams behind a TLS proxy use https in their addresses."""
     host, colon, port = authority.lower().rpartition(":")
     if not colon or port.endswith("]"):
         host, port = authority.lower(), ""
@@ -60,9 +60,9 @@ def _host_and_port(authority: str, scheme: str) -> tuple[str, str]:
 
 
 def _asked_origin(request: web.BaseRequest) -> str:
-    """Return scheme and host by which the client asked, where there is a trusted proxy by which it asked that; empty without a host.
+    """Return the scheme and host that the client used, at a trusted proxy if there is one; empty without a host.
 
-    `X-Forwarded-…` of all others has been taken away.
+    `X-Forwarded-…` fields from other peers have been removed.
     """
     headers = request.headers
     host = headers.get(_FORWARDED_HOST, headers.get(_HOST, "")).partition(",")[0].strip()

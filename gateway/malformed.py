@@ -1,4 +1,4 @@
-"""Requests that two servers could understand differently: those that aiohttp's parser lets pass, and what to say of all of them."""
+"""Reject ambiguous requests that aiohttp's parser accepts, and describe all malformed requests."""
 
 import logging
 import re
@@ -12,7 +12,7 @@ from .refusal import Refusal
 _HOST = re.compile(r"([A-Za-z0-9._~!$&'()*+;=%-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?")  # RFC 3986 section 3.2.2, without the comma of lists
 _HOST_FIELD, _TRANSFER_ENCODING = istr("Host"), istr("Transfer-Encoding")
 _TOO_MANY = "Too many"
-BAD_BODY = Refusal(400, "malformed", "the body is not what its head says, or its chunks are not valid")
+BAD_BODY = Refusal(400, "malformed", "the body does not match its head, or its chunks are not valid")
 _LOOKALIKES = frozenset(
     (
         "authorization",
@@ -31,34 +31,34 @@ _LOOKALIKES = frozenset(
         "x-real-ip",
     )
 )
-"""Fields that servers of the CGI kind (WSGI, PHP) would find when one comes that has `_` in the place of `-`."""
+"""Fields that servers with CGI variables (WSGI, PHP) also read when spelled with `_` in place of `-`."""
 
 
 def find_fault(request: web.BaseRequest, authority: str) -> Refusal | None:
-    """Gives why a request is not to be forwarded, None when nothing in its head is ambiguous. `authority` is that of its target."""
+    """Return why a request must not be forwarded, None if its head is unambiguous. `authority` is that of its target."""
     version, headers = request.version, request.headers
     if version not in (HttpVersion11, HttpVersion10):
-        request._cache["version"] = HttpVersion10  # it is answered in that
-        return Refusal(505, "malformed", f"HTTP/{version.major}.{version.minor} is not spoken here, HTTP/1.1 and 1.0 are")
+        request._cache["version"] = HttpVersion10  # the version of the answer
+        return Refusal(505, "malformed", f"HTTP/{version.major}.{version.minor} is not supported; use HTTP/1.1 or 1.0")
     coding = headers.get(_TRANSFER_ENCODING)
     if coding is not None:
         if version == HttpVersion10:
             return Refusal(400, "malformed", "HTTP/1.0 has no Transfer-Encoding (RFC 9112 section 6.1)")
         if coding.strip().lower() != "chunked":
-            return Refusal(501, "malformed", "Transfer-Encoding may be chunked and nothing else")
+            return Refusal(501, "malformed", "Transfer-Encoding must be chunked")
     if "#" in request.raw_path:
-        return Refusal(400, "target", "the request target has a fragment (#), which is the client's own business")
+        return Refusal(400, "target", "the request target must not have a fragment (#)")
     for host in (authority, headers.get(_HOST_FIELD, "")):
         if host and not _HOST.fullmatch(host):
-            return Refusal(400, "malformed", "Host must be a name or an address, with a port or without (RFC 9110 section 7.2)")
+            return Refusal(400, "malformed", "Host must be a name or an address, with or without a port (RFC 9110 section 7.2)")
     for name in headers:
         if "_" in name and name.replace("_", "-").lower() in _LOOKALIKES:
-            return Refusal(400, "malformed", f"the field {name} has an underscore, which some servers take for a hyphen")
+            return Refusal(400, "malformed", f"the field {name} has an underscore, which some servers read as a hyphen; remove the field")
     return None
 
 
 def explain(error: BaseException) -> Refusal:
-    """Gives what to say of bytes that are no request: none of them, since they may hold secrets."""
+    """Return the refusal for malformed bytes. It repeats none of them, because they may contain secrets."""
     match error:
         case HeadRefused():
             return error.refusal
@@ -71,7 +71,7 @@ def explain(error: BaseException) -> Refusal:
         case HttpProcessingError() if error.message.startswith(_TOO_MANY):
             return Refusal(431, "head", "the request has too many header fields")
         case HttpProcessingError():
-            said = error.message.partition("\n")[0].rstrip(": ")  # in the lines below stand the client's bytes
+            said = error.message.partition("\n")[0].rstrip(": ")  # the other lines repeat the client's bytes
             return Refusal(400, "malformed", said or "the request is not valid HTTP")
         case web.RequestPayloadError():
             return BAD_BODY
@@ -79,7 +79,7 @@ def explain(error: BaseException) -> Refusal:
 
 
 class HeadRefused(HttpProcessingError):
-    """A head of which no more is read."""
+    """A rejected head, of which no more is read."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(code=refusal.status, message=refusal.detail)
@@ -87,7 +87,7 @@ class HeadRefused(HttpProcessingError):
 
 
 class OneLine(logging.Filter):
-    """Report a client's bad request as what it is: one line, not a stack trace at level error."""
+    """Log a client's malformed request as one line at level info, not as a stack trace at level error."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None

@@ -1,4 +1,4 @@
-"""Requests that have come on a connection and are not served yet, and what the connection keeps of one while it is served."""
+"""Pending requests of a connection, and the head that the connection keeps of a request in progress."""
 
 import re
 from collections.abc import Callable
@@ -21,25 +21,25 @@ _NO_URL = URL()
 
 
 def head_too_large(max_head_bytes: int) -> Refusal:
-    """Return the refusal of a head that passes this limit."""
-    return Refusal(431, "head", f"the head passed {max_head_bytes} bytes, which is the limit")
+    """Return the refusal of a head larger than this limit."""
+    return Refusal(431, "head", f"the head is larger than the limit of {max_head_bytes} bytes")
 
 
 def refuse_head(refusal: Refusal) -> tuple[_ErrInfo, StreamReader]:
-    """Return what aiohttp's server takes for a request that cannot be read."""
+    """Return what aiohttp's server treats as a malformed request."""
     return _ErrInfo(status=refusal.status, exc=HeadRefused(refusal), message=refusal.detail), EMPTY_PAYLOAD
 
 
 class Head:
-    """The head of a request in the place of aiohttp's, which nobody can empty, and which has every header field twice.
+    """The head of a request. aiohttp's own cannot be cleared, and holds every header field twice.
 
-    The loop of a connection holds it until the answer has ended, and that may be days.
+    The connection's loop holds it until the answer has ended, which may take days.
     """
 
     __slots__ = ("chunked", "compression", "headers", "method", "path", "should_close", "upgrade", "url", "version")
 
     raw_headers = ()
-    """Nobody here reads them."""
+    """Empty, because they are not used."""
 
     def __init__(self, message: RawRequestMessage, first_line: bytes) -> None:
         self.method = message.method
@@ -56,28 +56,28 @@ class Head:
         return f"<Head {self.method}>"
 
     def clear(self) -> None:
-        """Forgets what may be long."""
+        """Release the parts that may be large."""
         self.headers = NO_FIELDS
         self.path = ""
         self.url = _NO_URL
 
 
 class Messages(list[Any]):
-    """What aiohttp's server keeps in a deque: pairs of head and body. A deque takes 700 bytes also when it is empty."""
+    """Pairs of head and body, in place of the deque of aiohttp's server: an empty deque takes 700 bytes."""
 
     __slots__ = ("_line", "_max_head_bytes", "begun_line", "taken")
 
     def __init__(self, max_head_bytes: int) -> None:
         super().__init__()
         self._max_head_bytes = max_head_bytes
-        self._line = b""  # the next request's first line as it came, when it is not ASCII
+        self._line = b""  # the next request's first line as received, if not ASCII
         self.taken = 0
-        """How many have come in all."""
+        """Number of requests received in total."""
         self.begun_line = b""
-        """As much of it as has come, until it is complete."""
+        """The received part of an incomplete first line."""
 
     def append(self, pair: tuple[Any, Any]) -> None:
-        """Take what the parser gives; an error in place of a head that is too large."""
+        """Append a request from the parser, or an error in place of a head that is too large."""
         message, body = pair
         if isinstance(message, RawRequestMessage):
             too_large = head_bytes(message.raw_headers) > self._max_head_bytes
@@ -87,9 +87,9 @@ class Messages(list[Any]):
         super().append(pair)
 
     def make_ascii(self, data: bytes, begins: Callable[[], bool]) -> bytes:
-        """Return `data` so that the parser takes a target beyond ASCII; its message gets the target as it came.
+        """Return `data` with a non-ASCII target encoded for the parser. The request's head gets the target as received.
 
-        `begins` tells whether a request begins with `data`. Header fields and bodies stay as they are.
+        `begins` returns whether a request begins with `data`. Header fields and bodies are unchanged.
         """
         begun, self.begun_line = self.begun_line, b""
         if not begun and not begins():
@@ -106,5 +106,5 @@ class Messages(list[Any]):
         return data[:begin] + to_ascii(line) + data[begin + len(line) :]
 
     def popleft(self) -> tuple[Any, Any]:
-        """Gives what came first. There are never many."""
+        """Remove and return the first pair. There are never many, so a list is fast enough."""
         return self.pop(0)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""The pages of the admin port: plain files, no other host, no build step."""
+"""Serve the admin port's pages: static files without other hosts or a build step."""
 
 from collections.abc import Mapping
 from importlib import resources
@@ -12,9 +12,9 @@ _CONTENT_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript
 
 
 def add_pages(app: web.Application, public_url: str | None, public_port: int) -> None:
-    """Adds the dashboard at `/`, `/demo`, which shows that a stream survives its connection, and what they need below `/pages/`.
+    """Add the dashboard at `/`, the demo of resumable streams at `/demo`, and their files below `/pages/`.
 
-    `public_url` is where browsers reach the public port; without it they take the page's host, at `public_port`.
+    `public_url` is the public port's URL for browsers, by default the page's host with `public_port`.
     """
     files = {file.name: file.read_bytes() for file in resources.files("gateway").joinpath("static").iterdir()}
     headers = {
@@ -56,7 +56,7 @@ def _origin(url: str) -> str:
 
 
 def _policy(public: str) -> str:
-    """Gives a content security policy that lets a page load what is here, and ask here and at `public`, unless that is empty."""
+    """Return a content security policy: load files from this origin, and connect to it and, unless empty, to `public`."""
     asked = f"'self' {public}".rstrip()
     return (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; "

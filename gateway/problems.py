@@ -1,4 +1,4 @@
-"""Errors to people: `application/problem+json` (RFC 9457)."""
+"""Build error answers: `application/problem+json` (RFC 9457)."""
 
 import json
 import random
@@ -9,10 +9,10 @@ from aiohttp import hdrs, web
 from eventstream import encode_retry
 
 RETRY_AFTER_SECONDS = 1
-"""What `Retry-After` says where nobody knows when it helps to come back: the least that it can say, because SDKs wait for all of it."""
+"""Default `Retry-After`, if the right delay is unknown: the smallest value, because SDKs wait for all of it."""
 
 _RETURN_AFTER_MS = 5_000
-_RETURN_SPREAD_MS = 20_000  # they come back at a few per second when thousands were refused
+_RETURN_SPREAD_MS = 20_000  # spreads the reconnections of thousands of rejected clients
 _RETRYABLE = frozenset((429, 502, 503, 504))
 _ERROR_TYPES = {
     401: "authentication_error",
@@ -23,28 +23,27 @@ _ERROR_TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
-"""What providers of language models call them; other 4xx are an `invalid_request_error`, other 5xx an `api_error`."""
+"""Error types of language model providers. Other 4xx are `invalid_request_error`, other 5xx `api_error`."""
 
 
 class ProblemAnswer(web.Response):
-    """An answer that says what is wrong."""
+    """An error answer."""
 
     def __init__(self, status: int, document: dict[str, object], headers: dict[str, str]) -> None:
         super().__init__(status=status, body=json.dumps(document).encode(), headers=headers)
         self._document = document
 
     def name_request(self, request_id: str) -> None:
-        """Says of which request this is, so that who reports the problem can be helped."""
+        """Add the request's ID, so that a user can report it."""
         self.body = body = json.dumps(self._document | {"request_id": request_id}).encode()
         if hdrs.CONTENT_LENGTH in self.headers:
             self.headers[hdrs.CONTENT_LENGTH] = str(len(body))
 
 
 def problem(status: int, detail: str, headers: dict[str, str] | None = None, code: str = "") -> web.Response:
-    """Return the answer for an error; 429, 502, 503 and 504 say when to come back, with or without `headers`. On the public port it names
-    the request too.
+    """Return an error answer. 429, 502, 503 and 504 get a `Retry-After` unless `headers` has one. The public port adds the request's ID.
 
-    The extension member `error` is what the SDKs of language models look for. Its `code` is `code`, or else made of the status.
+    The extension member `error` is for SDKs of language models. Its `code` is `code`, by default derived from the status.
     """
     fields = dict(headers or {})
     fields["Cache-Control"] = "no-store"
@@ -63,7 +62,7 @@ def problem(status: int, detail: str, headers: dict[str, str] | None = None, cod
 
 
 def come_back_later() -> web.Response:
-    """Gives an event stream that only says when to come back: an EventSource gives up for good on any other answer."""
+    """Return an event stream with only a `retry`: an EventSource gives up for good on any other answer."""
     milliseconds = random.randint(_RETURN_AFTER_MS, _RETURN_AFTER_MS + _RETURN_SPREAD_MS)
     headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "Server": "gateway"}
     return web.Response(body=encode_retry(milliseconds), headers=headers)

@@ -1,4 +1,4 @@
-"""What takes the body of an upstream's answer as it comes."""
+"""Receive the body of an upstream's answer as it arrives."""
 
 from typing import Protocol
 
@@ -9,50 +9,50 @@ class Source(Protocol):
     """An upstream connection, as the receiver of its response's body sees it."""
 
     lost: BaseException | None
-    """Why the connection failed; None while it has not, and behind a clean end."""
+    """Reason why the connection failed, None while it is open and after a clean end."""
 
     def pause(self) -> None:
         """Stop reading: the kernel's window slows the upstream down."""
 
     def resume(self) -> None:
-        """Read on."""
+        """Resume reading."""
 
     def detach(self) -> None:
         """Forget the receiver."""
 
 
 class Receiver(Protocol):
-    """Takes what an upstream sends after its head."""
+    """A receiver of what an upstream sends after its head."""
 
     bytes_out: int
-    """Bytes that it has written."""
+    """Number of bytes written."""
 
     @property
     def paused(self) -> bool:
-        """Whether the upstream has to wait."""
+        """Whether the upstream must wait."""
 
     def attached(self, source: Source) -> None:
-        """Take the connection whose bytes come from now on."""
+        """Set the connection whose bytes follow."""
 
     def feed(self, chunk: bytes) -> None:
-        """Takes body bytes, HTTP chunking undone."""
+        """Receive bytes of the body, without HTTP chunking."""
 
     def upstream_ended(self) -> None:
-        """The body is complete."""
+        """Handle the end of a complete body."""
 
     def upstream_lost(self, reason: str) -> None:
-        """The connection ended before the body did."""
+        """Handle the end of the connection before the end of the body."""
 
 
 class Collecting(Protocol):
-    """Collects what one read brought of a body."""
+    """A protocol that collects the body bytes of one read."""
 
     body: list[bytes]
     body_ended: bool
 
 
 class ReceivedBody(StreamReader):
-    """A response's payload once it is attached: keeps nothing, passes all to its protocol."""
+    """The payload of an attached response: it buffers nothing and passes all bytes to its protocol."""
 
     __slots__ = ()
     _protocol: Collecting  # type: ignore[assignment]  # aiohttp's own protocol, which collects as well
@@ -62,10 +62,10 @@ class ReceivedBody(StreamReader):
         return False
 
     def begin_http_chunk_receiving(self) -> None:
-        """HTTP chunks mean nothing to an event stream."""
+        """Ignore the boundary: HTTP chunks mean nothing to an event stream."""
 
     def end_http_chunk_receiving(self) -> None:
-        """HTTP chunks mean nothing to an event stream."""
+        """Ignore the boundary: HTTP chunks mean nothing to an event stream."""
 
     def feed_eof(self) -> None:
         self._protocol.body_ended = True
@@ -73,7 +73,7 @@ class ReceivedBody(StreamReader):
 
 
 def take_buffer(content: StreamReader) -> bytes:
-    """Gives what the stream reader holds. `read_nowait` would run the parser again for each HTTP chunk, which may add more."""
+    """Return and clear the stream reader's buffer. `read_nowait` would run the parser again for each HTTP chunk, which may add more."""
     received = b"".join(content._buffer)
     content._buffer.clear()
     content._size = 0

@@ -1,4 +1,4 @@
-"""Why the gateway answers a request with an error of its own."""
+"""Reasons for which the gateway itself answers a request with an error."""
 
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
@@ -27,13 +27,13 @@ Reason: TypeAlias = Literal[
     "upstream-unreachable",
     "upstream-timeout",
 ]
-"""What `gateway_rejected_total` tells apart. A closed set: nothing that a client sends may make a series of its own."""
+"""Labels of `gateway_rejected_total`. A closed set, so that clients cannot create series."""
 
 REASONS: frozenset[str] = frozenset(get_args(Reason))
 
 
 class Refusal(NamedTuple):
-    """An answer that is not what was asked for; `detail` is for the client to read."""
+    """An error answer. `detail` is for the client."""
 
     status: int
     reason: Reason

@@ -1,4 +1,4 @@
-"""Responses that the gateway writes past aiohttp: their heads, and where a body is gathered that is already here."""
+"""Heads of responses that the gateway writes without aiohttp, and a buffer for complete bodies."""
 
 import contextlib
 import io
@@ -11,7 +11,7 @@ _CONTENT_TYPE = istr("Content-Type")
 
 
 class ResponseHead(web.StreamResponse):
-    """A response whose head leaves when the gateway says so: at once, or in one write with a body that is already here.
+    """A response whose head the gateway sends: at once, or in one write with a complete body.
 
     It has the media type of the upstream's answer, or none.
     """
@@ -22,18 +22,18 @@ class ResponseHead(web.StreamResponse):
         has_media_type = _CONTENT_TYPE in self._headers
         await super()._prepare_headers()
         if not has_media_type:
-            self._headers.popall(_CONTENT_TYPE, None)  # aiohttp invents one
+            self._headers.popall(_CONTENT_TYPE, None)  # aiohttp adds a default
 
 
 class WholeBody(io.BytesIO):
-    """Gathers a body that is already here, where a transport would send it."""
+    """A sink that collects a complete body."""
 
     def is_closing(self) -> bool:
-        """False: it always takes more."""
+        """Return False: the buffer never closes."""
         return False
 
 
 def send_head(writer: StreamWriter) -> None:
-    """Sends the head of a response at once; nothing when the client has just left, which whoever writes next will hear of."""
+    """Send the head of a response at once. Ignore a lost connection, which the next write reports."""
     with contextlib.suppress(ConnectionResetError):
         writer.send_headers()

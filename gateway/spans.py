@@ -1,4 +1,4 @@
-"""What is told of requests to a collector of traces; never a query, a header field or a body."""
+"""Report requests to a trace collector, without queries, header fields and bodies."""
 
 from urllib.parse import urlsplit
 
@@ -9,11 +9,11 @@ from .incoming import Incoming
 from .relay import CUT, Relay
 
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"))
-_OTHER = "_OTHER"  # what the conventions call the rest, of which clients may make up any number
+_OTHER = "_OTHER"  # the conventions' name for other methods, of which clients may invent any number
 
 
 def serve(tracing: Tracing, request: Incoming, exchange: Exchange) -> Span:
-    """Opens the span of a request that is let in; `finish` ends it."""
+    """Start the span of an admitted request; `finish` ends it."""
     method = request.method if request.method in _METHODS else _OTHER
     attributes: Attributes = {
         "http.request.method": method,
@@ -27,11 +27,11 @@ def serve(tracing: Tracing, request: Incoming, exchange: Exchange) -> Span:
 
 
 def finish(exchange: Exchange) -> None:
-    """Ends the span of a request with what came of it."""
+    """End the span of a request with its outcome."""
     if exchange.span is None:
         return
     attributes: dict[str, str | int | float | bool] = {"http.route": exchange.route.path}
-    if exchange.status:  # else the client left before there was an answer
+    if exchange.status:  # else the client disconnected before an answer
         attributes["http.response.status_code"] = exchange.status
     error = ""
     if exchange.refused is not None:
@@ -53,7 +53,7 @@ def finish(exchange: Exchange) -> None:
 
 
 def ask_upstream(exchange: Exchange) -> Span | None:
-    """Opens the span of a request to the upstream of `exchange`; None when there is no tracing."""
+    """Start the span of a request to the upstream of `exchange`. Return None without tracing."""
     if exchange.span is None:
         return None
     method = exchange.method if exchange.method in _METHODS else _OTHER
@@ -68,7 +68,7 @@ def ask_upstream(exchange: Exchange) -> Span | None:
 
 
 def answered(span: Span | None, exchange: Exchange) -> None:
-    """Ends the span of a request to an upstream whose answer is what the exchange has got."""
+    """End the span of a request to the upstream whose answer became the exchange's answer."""
     if span is None:
         return
     if exchange.refused is not None:
@@ -78,7 +78,7 @@ def answered(span: Span | None, exchange: Exchange) -> None:
 
 
 def end_answered(span: Span | None, status: int, attributes: Attributes) -> None:
-    """Ends the span of a request to an upstream that answered with `status`."""
+    """End the span of a request to an upstream that answered with `status`."""
     if span is not None:
         answer: Attributes = {"http.response.status_code": status} if status else {"error.type": "left"}
         span.end({**answer, **attributes}, f"answered {status}" if status >= 400 else "")

@@ -1,4 +1,4 @@
-"""What a request asks for, by the first line of its head (RFC 9112 section 3.2)."""
+"""Handle request targets (RFC 9112 section 3.2)."""
 
 import re
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 
 
 def split_target(target: str) -> tuple[str, str]:
-    """Gives the authority (empty unless the target is in absolute form), and path and query."""
+    """Return the authority, empty unless the target is in absolute form, and the path with the query."""
     if target.startswith("/") or not target.lower().startswith(("http://", "https://")):
         return "", target
     rest = target.partition("://")[2]
@@ -24,32 +24,32 @@ def split_target(target: str) -> tuple[str, str]:
 
 
 def to_ascii(line: bytes) -> bytes:
-    """Return a request's first line with its bytes beyond ASCII percent-encoded: aiohttp's parser refuses them."""
+    """Return a request's first line with non-ASCII bytes percent-encoded, because aiohttp's parser rejects them."""
     return _NOT_ASCII.sub(lambda match: b"%%%02X" % match[0][0], line)
 
 
 def is_utf8(target: str) -> bool:
-    """Whether `target`, in which aiohttp keeps other bytes as surrogates, is UTF-8."""
+    """Return whether `target` is UTF-8. aiohttp keeps other bytes as surrogates."""
     return not _SURROGATE.search(target)
 
 
 def restore(target: str, line: bytes) -> str:
-    """Return the target in `line`, of which `target` was read from its ASCII form; `target` itself when that is not so."""
+    """Return the target in `line` if `target` is its ASCII form, else `target`."""
     _, _, rest = line.partition(b" ")
     raw, _, _ = rest.partition(b" ")
     return raw.decode("utf-8", "surrogateescape") if to_ascii(raw).decode() == target else target
 
 
 def url_of(upstream: str, target: str) -> URL:
-    """Gives the URL at which an upstream is asked for `target`, byte for byte."""
+    """Return the URL of `target` at an upstream, byte for byte."""
     url = upstream + target
     return keep_mark(url, URL(url, encoded=True))
 
 
 def readings(path: str) -> Iterator[str]:
-    """Gives the paths that an upstream may take `path` for: percent-decoded or not, dots resolved or not, slashes merged or not.
+    """Yield the paths as which an upstream may read `path`: percent-decoded or not, dots resolved or not, slashes merged or not.
 
-    Nothing for one that can be read in only one way. A backslash counts as a slash, and `..;x` as `..`, as some servers have it.
+    Yields nothing for an unambiguous path. A backslash counts as a slash and `..;x` as `..`, as in some servers.
     """
     if not _ODD.search(path):
         return
@@ -65,7 +65,7 @@ def readings(path: str) -> Iterator[str]:
 
 
 def _resolve(path: str, *, merging: bool) -> str:
-    """Gives `path` without dot segments (RFC 3986 section 5.2.4), when `merging` without empty ones too."""
+    """Return `path` without dot segments (RFC 3986 section 5.2.4), and with `merging` also without empty ones."""
     resolved: list[str] = []
     *folders, last = path.split("/")[1:]
     for segment in (*folders, last):
@@ -75,5 +75,5 @@ def _resolve(path: str, *, merging: bool) -> str:
         elif dots != "." and (segment or not merging):
             resolved.append(segment)
     if last.partition(";")[0] in ("", ".", "..") and (merging or last):
-        resolved.append("")  # what ends in a slash, or in dots, is a folder
+        resolved.append("")  # a path that ends in a slash or dots is a folder
     return "/" + "/".join(resolved)

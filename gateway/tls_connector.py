@@ -1,6 +1,6 @@
-"""Connections to upstreams over the gateway's own TLS, in place of the event loop's.
+"""Connect to upstreams over the gateway's own TLS, in place of the event loop's.
 
-This leans on an internal of aiohttp (`_wrap_create_connection`), which tests/gateway/test_tls.py guards.
+This relies on an internal of aiohttp (`_wrap_create_connection`), which tests/gateway/test_tls.py guards.
 """
 
 import ssl
@@ -17,7 +17,7 @@ from .upstream_protocol import UpstreamProtocol
 
 
 class TlsConnector(aiohttp.TCPConnector):
-    """Connects over TCP and TLS, any number of times, and lets `make_protocol` make what receives the answers."""
+    """Connect over TCP and TLS, without a limit. `make_protocol` returns the receiver of the answers."""
 
     def __init__(self, make_protocol: Callable[[], UpstreamProtocol], **options: Any) -> None:
         super().__init__(limit=0, **options)

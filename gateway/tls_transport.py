@@ -1,4 +1,4 @@
-"""TLS towards upstreams.
+"""TLS to upstreams.
 
 The TLS layers of asyncio and uvloop drop bytes that were received but not yet handed over when the connection ends. They read without
 the bound of `ReadBuffer`, keep 256 KiB per connection, and wait up to 30 s for the peer when a connection is closed. The socket is closed
@@ -38,7 +38,7 @@ class TlsTransport(BoundedReads):
 
     def __init__(self, owner: UpstreamProtocol, context: ssl.SSLContext, server_hostname: str | None) -> None:
         super().__init__(owner, owner.read_buffer)
-        context.options |= ssl.OP_NO_RENEGOTIATION  # or a write could have to wait for a read
+        context.options |= ssl.OP_NO_RENEGOTIATION  # else a write might have to wait for a read
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -72,7 +72,7 @@ class TlsTransport(BoundedReads):
         self._hand_over()
 
     def eof_received(self) -> None:
-        """Let the TCP transport close; whether the end was announced is told with it."""
+        """Let the TCP transport close; connection_lost reports whether the end was announced."""
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if not self._ready.done():
@@ -102,14 +102,14 @@ class TlsTransport(BoundedReads):
             self._flush()
             self._owner.connection_made(cast(asyncio.Transport, self))
             self._ready.set_result(None)
-            self._hand_over()  # what came behind the handshake
+            self._hand_over()  # bytes that followed the handshake
 
     def _fail(self, error: BaseException) -> None:
         self._ready.set_exception(error)
-        self._ready.exception()  # asyncio complains of one that nobody asked for, and whoever connects may have given up
+        self._ready.exception()  # asyncio warns of unread exceptions, and the connecting task may have been cancelled
 
     def _hand_over(self) -> None:
-        """Decrypt what has come, and hand it over in one piece."""
+        """Decrypt the received bytes and hand them over in one piece."""
         parts: list[bytes] = []
         try:
             while self._incoming.pending or self._tls.pending():
@@ -146,7 +146,7 @@ class TlsTransport(BoundedReads):
         if self._outgoing.pending and not self._tcp.is_closing():
             self._tcp.write(self._outgoing.read())
 
-    # What aiohttp wants of a transport
+    # The interface of a transport that aiohttp uses
 
     def write(self, data: bytes) -> None:
         """Encrypt and send `data`; nothing is sent once the connection is closing."""
@@ -155,7 +155,7 @@ class TlsTransport(BoundedReads):
             self._flush()
 
     def writelines(self, data: Iterable[bytes]) -> None:
-        """Send them all."""
+        """Encrypt and send all of `data`."""
         self.write(b"".join(data))
 
     def close(self) -> None:
@@ -163,7 +163,7 @@ class TlsTransport(BoundedReads):
         if self._tcp.is_closing():
             return
         self._closed_here = True
-        with contextlib.suppress(ssl.SSLError):  # the upstream's close_notify has not come, and is not waited for
+        with contextlib.suppress(ssl.SSLError):  # the upstream's close_notify is not awaited
             self._tls.unwrap()
         self._flush()
         self._tcp.close()
@@ -174,39 +174,39 @@ class TlsTransport(BoundedReads):
         self._tcp.abort()
 
     def is_closing(self) -> bool:
-        """Whether nothing more is sent."""
+        """Return whether the connection is closing."""
         return self._tcp.is_closing()
 
     def is_reading(self) -> bool:
-        """Whether the connection is not paused."""
+        """Return whether reading is not paused."""
         return self._tcp.is_reading()
 
     def pause_reading(self) -> None:
-        """Read nothing more from the upstream."""
+        """Pause reading from the upstream."""
         self._tcp.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read on."""
+        """Resume reading."""
         self._tcp.resume_reading()
 
     def can_write_eof(self) -> bool:
-        """TLS ends both directions at once."""
+        """Return False: TLS ends both directions at once."""
         return False
 
     def get_write_buffer_size(self) -> int:
-        """Return how many encrypted bytes the kernel has not taken yet."""
+        """Return the number of encrypted bytes in the send buffer."""
         return self._tcp.get_write_buffer_size()
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Set the water marks at which the owner is told to pause writing."""
+        """Set the water marks at which the owner pauses and resumes writing."""
         self._tcp.set_write_buffer_limits(high, low)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
-        """Return what the TCP transport talks to."""
+        """Return the protocol of the TCP transport."""
         return self
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return what is known of the connection: `ssl_object`, `peercert`, `cipher`, and what the TCP transport knows."""
+        """Return a fact about the connection: `ssl_object`, `sslcontext`, `peercert`, `cipher`, or one of the TCP transport's."""
         match name:
             case "ssl_object":
                 return self._tls

@@ -1,4 +1,4 @@
-"""One timer for all streams."""
+"""A timer wheel: one timer for all streams."""
 
 import asyncio
 import math
@@ -8,19 +8,19 @@ _ROUNDING = 1e-6  # of a tick: 0.9 s are 900 ticks of 0.001 s, whatever floating
 
 
 class Timed(Protocol):
-    """What can stand in a wheel."""
+    """An object that a wheel can call back."""
 
     slot: int
 
     def ring(self, now: int) -> int:
-        """Is called when its slot has come; gives the tick at which it wants to be called again, or 0 for never."""
+        """Handle the call at a due tick. Return the tick of the next call, 0 for none."""
 
 
 class TimerWheel:
-    """Calls many streams back at coarse times, with one event-loop timer for all of them and none while there are none.
+    """Call many streams back at coarse times, with one event-loop timer for all of them and none while there are none.
 
-    A stream reads `now`, a count of ticks, instead of a clock. It turns once in `stride` ticks, and being early or late by so much is part
-    of the deal.
+    Streams read `now`, a count of ticks, instead of a clock. The wheel turns once in `stride` ticks, so calls are up to `stride` ticks
+    early or late.
     """
 
     def __init__(self, tick_seconds: float, stride: int = 1) -> None:
@@ -36,14 +36,14 @@ class TimerWheel:
         return f"<TimerWheel now={self.now} waiting={sum(map(len, self._slots.values()))}>"
 
     def ticks(self, seconds: float) -> int:
-        """Gives the least number of ticks that lasts `seconds`, 0 for 0."""
+        """Return the least number of ticks that lasts `seconds`, 0 for 0."""
         return math.ceil(seconds / self.tick_seconds - _ROUNDING)
 
     def turn_within(self, seconds: float) -> None:
-        """Lets it turn at least so often from now on, as far as ticks go. What is in it already is served as before."""
+        """Turn at least every `seconds` from now on, but not more than once a tick. Objects already in the wheel keep their ticks."""
         stride = self._stride
         while stride > 1 and stride * self.tick_seconds > seconds:
-            stride //= 2  # so that the slots there are remain some of those there will be
+            stride //= 2  # halving keeps existing slots valid
         if stride == self._stride:
             return
         self._stride = stride
@@ -52,7 +52,7 @@ class TimerWheel:
             self._timer = self._turn_later()
 
     def add(self, timed: Timed, due: int) -> None:
-        """Lets `timed.ring` be called at tick `due`."""
+        """Call `timed.ring` at tick `due`."""
         if self._timer is None:
             self.now = self._elapsed()
             self._timer = self._turn_later()
@@ -61,7 +61,7 @@ class TimerWheel:
         self._slots.setdefault(timed.slot, set()).add(timed)
 
     def remove(self, timed: Timed) -> None:
-        """Forgets `timed`, which need not be in the wheel."""
+        """Remove `timed`, which need not be in the wheel."""
         slot = self._slots.get(timed.slot)
         if slot is not None:
             slot.discard(timed)

@@ -76,7 +76,7 @@ CHAT_PAGE = """<!doctype html>
 
 @asynccontextmanager
 async def launch(chromium: str) -> AsyncIterator[Browser]:
-    """Runs the browser of this path."""
+    """Run the browser of this path."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=BROWSER_FLAGS, timeout=120_000)
         yield browser
@@ -85,7 +85,7 @@ async def launch(chromium: str) -> AsyncIterator[Browser]:
 
 @asynccontextmanager
 async def chat_page(browser: Browser, origin: str) -> AsyncIterator[Page]:
-    """Opens the page, which must be at /page.html of `origin`."""
+    """Open the page, which must be at /page.html of `origin`."""
     async with await browser.new_context() as context:
         context.set_default_timeout(60_000)
         page = await context.new_page()
@@ -94,12 +94,12 @@ async def chat_page(browser: Browser, origin: str) -> AsyncIterator[Page]:
 
 
 async def shows(page: Page, text: str) -> None:
-    """Returns when the page shows exactly this; AssertionError when its answer ends otherwise."""
+    """Return when the page shows exactly this; AssertionError when its answer ends otherwise."""
     await page.wait_for_function("expected => text() === expected || !['idle', 'asking'].includes(state)", arg=text)
     assert await page.evaluate("text()") == text
 
 
 async def ends(page: Page) -> None:
-    """Returns when the answer has ended for the page, which must not have failed."""
+    """Return when the answer has ended for the page, which must not have failed."""
     await page.wait_for_function("!['idle', 'asking'].includes(state)")
     assert await page.evaluate("state") == "ended"

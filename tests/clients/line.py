@@ -12,7 +12,7 @@ _READ_BYTES = 64 * 1024
 
 
 class Line:
-    """Relays every connection to `port` of 127.0.0.1, until it is cut or a side closes it."""
+    """Relay every connection to `port` of 127.0.0.1, until it is cut or a side closes it."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -37,11 +37,11 @@ class Line:
         await asyncio.gather(*connections, return_exceptions=True)
 
     def hold_after(self, piece: bytes) -> None:
-        """Passes what the gateway sends up to the end of the next `piece`, which must come in one read, and no more until it is cut."""
+        """Pass what the gateway sends up to the end of the next `piece`, which must come in one read, and no more until it is cut."""
         self._held_after = piece
 
     def cut(self) -> None:
-        """Kills the connections that are open, by RST to both sides, with what is held on them; new ones are relayed."""
+        """Kill the connections that are open, by RST to both sides, with what is held on them; new ones are relayed."""
         self._held_after = b""
         self._was_cut.set()
         self._was_cut = asyncio.Event()
@@ -52,7 +52,7 @@ class Line:
                 writer.transport.abort()
 
     async def passes(self, piece: bytes, times: int = 1) -> None:
-        """Returns when the gateway has sent `piece` so often since the line was opened."""
+        """Return when the gateway has sent `piece` so often since the line was opened."""
         async with asyncio.timeout(GUARD_SECONDS), self._news:
             await self._news.wait_for(lambda: self.received.count(piece) >= times)
 

@@ -17,7 +17,7 @@ RETRY_MS = 300
 
 
 class Events(EventStore):
-    """Keeps all events in memory; an ID is the event's number."""
+    """Keep all events in memory; an ID is the event's number."""
 
     def __init__(self) -> None:
         self._events: list[tuple[StreamId, JSONRPCMessage | None]] = []
@@ -50,7 +50,7 @@ class SlowServer:
         self._app = mcp.streamable_http_app(event_store=Events(), retry_interval=RETRY_MS)
 
     async def count(self, to: int, context: Context) -> str:
-        """Counts from one, and reports each number as progress."""
+        """Count from one, and reports each number as progress."""
         self.calls += 1
         for number in range(1, to + 1):
             await self._allowed.acquire()
@@ -59,7 +59,7 @@ class SlowServer:
         return f"counted to {to}"
 
     async def say(self, *numbers: int) -> None:
-        """Lets the tool say these numbers, which are the next ones, and returns when it has."""
+        """Let the tool say these numbers, which are the next ones, and returns when it has."""
         for _ in numbers:
             self._allowed.release()
         async with asyncio.timeout(GUARD_SECONDS):
@@ -79,7 +79,7 @@ class SlowServer:
 
 @contextlib.asynccontextmanager
 async def serve(server: SlowServer) -> AsyncIterator[str]:
-    """Serves on a free port of 127.0.0.1 in this event loop, and gives the origin."""
+    """Serve on a free port of 127.0.0.1 in this event loop, and gives the origin."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(server, log_config=None, ws="none", timeout_graceful_shutdown=1)
         http = uvicorn.Server(config)

@@ -60,7 +60,7 @@ class Provider:
         await self._server.__aexit__(kind, error, trace)
 
     def model(self, *interlude: Step, tokens: Sequence[str] = TOKENS) -> Model:
-        """Gives a new model that answers with `tokens`, and with `interlude` after half of them; what follows a Disconnect is not said."""
+        """Return a new model that answers with `tokens`, and with `interlude` after half of them; what follows a Disconnect is not said."""
         model = Model(f"model-{len(self._models)}", tokens, interlude)
         self._models[model.name] = model
         return model

@@ -42,7 +42,7 @@ class Heard:
 
 
 Client = Callable[[str, str, Heard, Mapping[str, str]], Awaitable[Outcome]]
-"""Asks a model (its name) at an address, with further header fields; gives what the SDK made of the answer, or raises what it raises."""
+"""Ask a model (its name) at an address, with further header fields; gives what the SDK made of the answer, or raises what it raises."""
 
 
 class Talk:
@@ -58,7 +58,7 @@ class Talk:
         return self._heard.text
 
     async def hears(self, text: str) -> None:
-        """Returns when the client has got exactly this."""
+        """Return when the client has got exactly this."""
         async with asyncio.timeout(GUARD_SECONDS):
             while self.heard != text and not self._asking.done():
                 await asyncio.sleep(0.005)

@@ -35,7 +35,7 @@ async def test_sdk_is_not_disturbed_by_heartbeats(mode: str, client: str, provid
 
 
 async def read_with_httpx_sse(url: str, model: str, take: Callable[[object], None]) -> None:
-    """Hands over the data of each event of a completion, which every user of httpx-sse reads as JSON."""
+    """Hand over the data of each event of a completion, which every user of httpx-sse reads as JSON."""
     body = {"model": model, "stream": True, "messages": [{"role": "user", "content": PROMPT}]}
     headers = {"Authorization": f"Bearer {KEY}"}
     async with (

@@ -32,7 +32,7 @@ class Call:
         self._progress.append((progress, message))
 
     async def hears(self, last: int) -> None:
-        """Returns when the client has been told each number up to `last`, once and in order."""
+        """Return when the client has been told each number up to `last`, once and in order."""
         expected = [(float(number), f"number {number}, Zahl {number} 🌊") for number in range(1, last + 1)]
         async with asyncio.timeout(GUARD_SECONDS):
             while len(self._progress) < last and not (self._calling.done() and self._calling.exception()):

@@ -71,7 +71,7 @@ REFUSALS: list[tuple[str, int, str, str, str]] = [
     ("/nowhere", 404, "not_found_error", "no_route", "no route for /nowhere/v1/"),
     ("/get", 405, "invalid_request_error", "method", "POST is not allowed for /get/v1/"),
     ("/down", 502, "api_error", "upstream_unreachable", "cannot connect"),
-    ("/open", 504, "timeout_error", "upstream_timeout", "time-out waiting for the head of its answer"),
+    ("/open", 504, "timeout_error", "upstream_timeout", "timed out waiting for the head of its answer"),
 ]
 
 

@@ -80,19 +80,19 @@ def test_origin_is_not_allowed(allowed: str, origin: str) -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"origins": ["*"], "credentials": True}, "with credentials browsers accept no *; name each of the origins"),
+        ({"origins": ["*"], "credentials": True}, "browsers reject * with credentials; name each of the origins"),
         ({"methods": ["*"], "credentials": True}, "name each of the methods"),
         ({"headers": ["*"], "credentials": True}, "name each of the headers"),
         ({"expose": ["*"], "credentials": True}, "name each of the expose"),
-        ({"origins": []}, "must name an origin"),
-        ({"origins": ["*", APP]}, "must stand alone"),
+        ({"origins": []}, "must name at least one origin"),
+        ({"origins": ["*", APP]}, "* must be the only origin"),
         ({"origins": ["https://app.example/"]}, "'https://app.example/' is not an origin; write scheme://host"),
-        ({"origins": ["https://App.example"]}, "in small letters"),
+        ({"origins": ["https://App.example"]}, "in lower case"),
         ({"origins": ["app.example"]}, "is not an origin"),
         ({"origins": ["null"]}, "is not an origin"),
         ({"origins": ["https://*.example"]}, "is not an origin"),
         ({"origins": ["https://a*.app.example"]}, "is not an origin"),
-        ({"origins": ["https://app.example:443"]}, "browsers leave out the scheme's own port"),
+        ({"origins": ["https://app.example:443"]}, "remove the default port"),
         ({"methods": ["GET POST"]}, "'GET POST' is not a method"),
         ({"headers": ["X Y"]}, "'X Y' is not a field name"),
         ({"max_age_seconds": -1}, "greater than or equal to 0"),
@@ -115,7 +115,7 @@ def refusal(tmp_path: Path, text: str) -> str:
 def test_start_is_refused_with_the_key_and_what_is_allowed(tmp_path: Path) -> None:
     asterisk = refusal(tmp_path, '[routes.cors]\norigins = ["*"]\ncredentials = true')
     assert "route 1 (/): cors = " in asterisk
-    assert "origins = ['*'] and credentials = true: with credentials browsers accept no *" in asterisk
+    assert "origins = ['*'] and credentials = true: browsers reject * with credentials" in asterisk
     unknown = refusal(tmp_path, '[routes.cors]\norigin = ["*"]')
     assert "route 1 (/): unknown key 'cors.origin', the nearest is 'origins'; allowed are origins, credentials, methods" in unknown
     assert "key 'cors.origins' is missing" in refusal(tmp_path, "[routes.cors]\ncredentials = true")

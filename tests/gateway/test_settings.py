@@ -97,7 +97,7 @@ def test_variable_that_is_meant_for_somebody_else_is_left_alone(variable: str) -
         ("GATEWAY_DRAIN_SECONDS", "nan", "finite number"),
         ("GATEWAY_DRAIN_SECONDS", "inf", "finite number"),
         ("GATEWAY_DRAIN_SECONDS", "5s", "valid number"),
-        ("GATEWAY_ADMIN_HOSTS", "gateway.example:8081", "write it without scheme and port"),
+        ("GATEWAY_ADMIN_HOSTS", "gateway.example:8081", "without scheme and port"),
         ("GATEWAY_PUBLIC_URL", "events.example", "must be a URL like https://host"),
         ("GATEWAY_PUBLIC_URL", "https://events.example?a=b", "without query or credentials"),
         ("GATEWAY_PUBLIC_URL", "https://events.example; script-src *", "must be a URL like https://host"),
