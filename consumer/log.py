@@ -46,7 +46,7 @@ class EventLog:
 
     `append` only buffers lines; `flush` writes them and returns those that became durable, in order. When `flush` raises OSError
     nothing is lost: call it again, until it succeeds. A write that failed halfway, or was written but not synced, is truncated and
-    written again, because after a failed fsync the kernel may have dropped the pages and report success for the next fsync.
+    written again. After a failed fsync the kernel may have dropped the pages, and the next fsync may report success nevertheless.
     """
 
     def __init__(self, directory: Path, rotation: Rotation, *, source: str, window: int) -> None:

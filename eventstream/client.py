@@ -41,7 +41,7 @@ class EventSource:
     - `method`, `headers`, `body`: sent unchanged with each connection. `headers` may be a function that is called for each attempt.
       Headers of the same name replace `Accept`, `Cache-Control`, `Accept-Encoding` and, with a body, `Content-Type: text/plain`.
     - `url`: each connection starts there and follows redirects anew. A `yarl.URL` is sent unchanged. Another origin (scheme, host and
-      port) gets only the headers of content negotiation. `cross_origin_redirects`: whether to follow redirects to other origins.
+      port) gets only headers about the accepted or sent content. `cross_origin_redirects`: whether to follow redirects to other origins.
     - `tls`: what aiohttp takes as `ssl`; other origins do not get it. `max_block_bytes`: the limit of one event block.
     - `last_event_id`: the event ID to resume after, sent with the first request already.
     - `connect_timeout_seconds`: for name lookup, TCP and TLS together. `read_timeout_seconds`: after this time without a byte the

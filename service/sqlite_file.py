@@ -132,7 +132,7 @@ def free_bytes(path: Path) -> int:
 
 
 def room_bytes(path: Path, connection: sqlite3.Connection, most_reserve_bytes: int) -> int:
-    """Return how many bytes may still be written to a file, less a reserve of at most a sixteenth of the device.
+    """Return how many bytes may still be written to a file beside a reserve, which is at most a sixteenth of the device.
 
     The growth of the file by its next checkpoint counts as written. Raises OSError, sqlite3.Error.
     """
