@@ -1,8 +1,8 @@
-"""The clients that people use, as programs with one contract, and the table of what each of them does.
+"""Common clients, as programs with one contract, and the table of their features.
 
 A program is run as `… CLIENT URL OPTIONS`, OPTIONS being a JSON object. It prints each event as a line `{"id", "type", "data"}`, each lost
-connection that it replaces by itself as `{"lost"}`, and how all ended as a last line, `{"end"}` or `{"error"}`.
-Without a last line it is still at work: an `EventSource` comes back for ever.
+connection that it replaces by itself as `{"lost"}`, and the final result as a last line, `{"end"}` or `{"error"}`.
+Without a last line it is still running: an `EventSource` reconnects for ever.
 """
 
 import functools
@@ -19,7 +19,7 @@ from tests.builds import built
 
 _HERE = Path(__file__).parent
 _PACKAGES_OF = "2026-11-28"
-"""The day whose npm packages are installed: what the named packages themselves depend on changes with each day."""
+"""The day whose npm packages are installed: the dependencies of the named packages change with each day."""
 _CLASSPATH = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:build-classpath"
 MARKS: dict[str, list[pytest.MarkDecorator]] = {
     "python": [],
@@ -37,21 +37,21 @@ class Client:
     name: str
     language: str
     returns: bool = False
-    """Whether it replaces a connection that was cut."""
+    """Whether it reconnects after a cut."""
     returns_after_end: bool = False
-    """Whether it also replaces one that ended in order."""
+    """Whether it also reconnects after a stream ended in order."""
     stops_at_204: bool = False
-    """Whether the status 204 ends that, as the standard asks of an `EventSource`."""
+    """Whether the status 204 ends that, as the standard requires of an `EventSource`."""
     posts: bool = False
-    """Whether it can ask by POST."""
+    """Whether it can send POST."""
     retries: bool = True
-    """Whether it asks again when it was refused for now."""
+    """Whether it retries after a temporary refusal."""
     errors_behind_ids: bool = True
     """Whether it shows the text of an error event in a stream with IDs, and not only that there was an error."""
 
 
 def _event_source(name: str, language: str, *, posts: bool) -> Client:
-    """Return a client that does what the standard says of an `EventSource`."""
+    """Return a client that behaves like the standard's `EventSource`."""
     return Client(name, language, returns=True, returns_after_end=True, stops_at_204=True, posts=posts)
 
 

@@ -1,4 +1,4 @@
-"""Clients that people use on one side of the gateway, scripted upstreams on the other."""
+"""Common clients on one side of the gateway, scripted upstreams on the other."""
 
 from collections.abc import AsyncIterator
 
@@ -28,9 +28,9 @@ async def provider() -> AsyncIterator[Provider]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def gateway(source: Source, provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
-    """A gateway with a route `/<mode>` to the source for each mode, and `/models/<mode>` to the provider, with `/telling` below it.
+    """Yield a gateway with a route `/<mode>` to the source for each mode, and `/models/<mode>` to the provider, with `/telling` below it.
 
-    `/kept` is a resumable route that keeps answers to GET as well. A route `telling` tells of a lost upstream by an event.
+    `/kept` is a resumable route that also keeps answers to GET. A route `telling` reports a lost upstream by an event.
     """
     common = {"heartbeat_seconds": HEARTBEAT_SECONDS}
     routes = [{"path": f"/{mode}", "upstream": source.url, "mode": mode} | common for mode in (*MODES, "shared")]
@@ -44,6 +44,6 @@ async def gateway(source: Source, provider: Provider, tmp_path_factory: pytest.T
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def line(gateway: Gateway) -> AsyncIterator[Line]:
-    """A line of the test's own to the gateway."""
+    """Yield a line of the test's own to the gateway."""
     async with Line(gateway.port) as line:
         yield line

@@ -1,4 +1,4 @@
-"""A client as a process that a test listens to."""
+"""A client as a process whose output a test reads."""
 
 import asyncio
 import contextlib
@@ -10,12 +10,12 @@ from typing import Any
 from tests.real_clients.clients import Client, command
 
 GUARD_SECONDS = 120.0
-"""How long a client may say nothing, its start included; only a defect reaches it."""
+"""The most seconds without output of a client, its start included; only a defect reaches it."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """An event as a client has given it to its user."""
+    """An event as a client passed it to its user."""
 
     id: str
     type: str
@@ -23,7 +23,7 @@ class Event:
 
 
 class Run:
-    """A running client, and what it has said so far."""
+    """A running client, and its output so far."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -34,7 +34,7 @@ class Run:
 
     @property
     def data(self) -> list[str]:
-        """The data of all events so far."""
+        """Return the data of all events so far."""
         return [event.data for event in self.events]
 
     @property
@@ -42,7 +42,7 @@ class Run:
         return "".join(self.data)
 
     async def hears(self, count: int) -> None:
-        """Return when the client has given `count` events. Raises AssertionError if it ends before."""
+        """Return when the client has printed `count` events. Raises AssertionError if it ends before."""
         while len(self.events) < count:
             assert await self._line(), f"the client ended with {self.last} after {self.data}"
 
@@ -52,13 +52,13 @@ class Run:
             assert await self._line(), f"the client ended with {self.last} after {self.text!r}"
 
     async def end(self) -> str:
-        """Return how the client said that all is complete. Raises AssertionError if it said anything else."""
+        """Return the client's report of a complete stream. Raises AssertionError for any other report."""
         await self._ends()
         assert "end" in self.last, f"the client ended with {self.last} after {self.data}"
         return self.last["end"]
 
     async def error(self) -> str:
-        """Return the error that the client showed. Raises AssertionError if it called all complete."""
+        """Return the error that the client showed. Raises AssertionError if it reported a complete stream."""
         await self._ends()
         assert "error" in self.last, f"the client ended with {self.last} after {self.data}"
         return self.last["error"]
@@ -69,7 +69,7 @@ class Run:
         assert await self._process.wait() == 0
 
     async def _line(self) -> bool:
-        """Take in one line of the client. Return whether there was one before its last. Raises AssertionError if none comes in time."""
+        """Read one line of the client. Return whether it was not the last. Raises AssertionError if none comes in time."""
         assert self._process.stdout
         try:
             async with asyncio.timeout(GUARD_SECONDS):
@@ -100,6 +100,6 @@ async def run(client: Client, url: str, **options: Any) -> AsyncIterator[Run]:
         yield Run(process)
     finally:
         if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):  # it has ended just now
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
                 process.kill()
             await process.wait()

@@ -1,4 +1,4 @@
-"""Clients that have all of a kept answer come back once more, and then stop."""
+"""Clients that have all of a kept answer reconnect once more, and then stop."""
 
 import asyncio
 
@@ -15,12 +15,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 RETRY_MS = 20
 WATCHED_SECONDS = 1.0
-"""How long the test watches a client that has stopped: as many times the retry time as shows whether it has."""
+"""How long the test watches a client that has stopped: long enough, by the retry time, to show whether it has."""
 ANSWER = [EVENT_STREAM_HEAD, chunk(b"retry: %d\n" % RETRY_MS), event("eins"), event("zwei"), LAST_CHUNK]
 
 
 @each(EVENT_SOURCES, lambda client: client.stops_at_204)
-async def test_client_that_asked_by_get_stops_when_it_has_everything(client: Client, source: Source, line: Line) -> None:
+async def test_client_of_a_get_stops_when_it_has_everything(client: Client, source: Source, line: Line) -> None:
     stream = source.stream(ANSWER)
     async with run(client, f"{line.url}/kept/{stream.name}") as running:
         assert await running.end() == "the server has no more"
@@ -30,7 +30,7 @@ async def test_client_that_asked_by_get_stops_when_it_has_everything(client: Cli
 
 
 @each([client for client in EVENT_SOURCES if client.name in ("eventsource 3", "eventsource 4", "eventsource-client")])
-async def test_client_that_asked_by_post_stops_when_it_has_everything(client: Client, source: Source, line: Line) -> None:
+async def test_client_of_a_post_stops_when_it_has_everything(client: Client, source: Source, line: Line) -> None:
     stream = source.stream(ANSWER)
     async with run(client, f"{line.url}/kept/{stream.name}", **ASKED) as running:
         await running.hears(2)

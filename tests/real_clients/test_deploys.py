@@ -1,4 +1,4 @@
-"""A gateway that is replaced sends its clients away with a line that none of them takes for an event."""
+"""A gateway that is replaced ends its streams with a line that no client takes for an event."""
 
 import contextlib
 from pathlib import Path

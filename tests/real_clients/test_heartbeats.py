@@ -11,7 +11,7 @@ from tests.scripted_upstream import EVENT_STREAM_HEAD, Pause
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 HEARTBEAT = b"\r\n:\n"
-"""How an HTTP chunk with a heartbeat begins, behind its size."""
+"""The beginning of an HTTP chunk with a heartbeat, after its size."""
 DATA = ["eins", "zwei 🌊", "drei"]
 
 

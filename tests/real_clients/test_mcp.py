@@ -25,7 +25,7 @@ async def server() -> SlowServer:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def mcp_line(server: SlowServer, tmp_path: Path) -> AsyncIterator[Line]:
-    """A line to a gateway in front of the server."""
+    """Yield a line to a gateway in front of the server."""
     async with serve(server) as origin:
         route = {"path": "/mcp", "upstream": origin, "mode": "direct", "heartbeat_seconds": 0.1}
         async with running([route], tmp_path) as gateway, Line(gateway.port) as line:
@@ -33,7 +33,7 @@ async def mcp_line(server: SlowServer, tmp_path: Path) -> AsyncIterator[Line]:
 
 
 def progress(last: int) -> list[tuple[str, str]]:
-    """Return what a client is told while the tool counts to this number."""
+    """Return the messages to a client while the tool counts to this number."""
     return [(str(number), f"number {number}, Zahl {number} 🌊") for number in range(1, last + 1)]
 
 
@@ -53,7 +53,7 @@ async def test_tool_reports_its_progress_and_result_between_heartbeats(server: S
     assert server.calls == 1
 
 
-async def test_session_goes_on_behind_a_killed_connection(server: SlowServer, mcp_line: Line) -> None:
+async def test_session_continues_after_a_killed_connection(server: SlowServer, mcp_line: Line) -> None:
     async with run(SDK, f"{mcp_line.url}/mcp", to=3) as session:
         await server.say(1)
         await session.hears(1)

@@ -1,4 +1,4 @@
-"""SDKs for language models stream through the gateway, and show what went wrong in the gateway's words."""
+"""SDKs for language models stream through the gateway, and show the gateway's text of errors."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ HEARTBEAT = b"\r\n:\n"
 
 
 def asking(model: str) -> dict[str, Any]:
-    """Return the options of a client that asks this model."""
+    """Return the options of a client that requests this model."""
     return {"model": model, "key": KEY, "prompt": "Was macht der Strom?"}
 
 
@@ -38,7 +38,7 @@ async def test_sdk_gets_the_whole_answer_once_between_heartbeats(client: Client,
 
 @pytest.mark.parametrize("mode", MODES)
 @each(MODELS)
-async def test_sdk_takes_no_part_for_the_whole_when_upstream_was_cut(client: Client, mode: str, provider: Provider, line: Line) -> None:
+async def test_sdk_shows_an_error_when_the_upstream_was_cut(client: Client, mode: str, provider: Provider, line: Line) -> None:
     model = provider.model(Disconnect())
     async with run(client, f"{line.url}/models/{mode}", **asking(model.name)) as running:
         await running.error()

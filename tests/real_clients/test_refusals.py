@@ -1,4 +1,4 @@
-"""SDKs show the text of the gateway's own refusals, and come back where the gateway says that it helps."""
+"""SDKs show the text of the gateway's own refusals, and retry where the gateway says that it helps."""
 
 import contextlib
 import socket
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session")]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def refusing(source: Source, provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[int]:
-    """The port of a gateway that lets each client have one request at a time, with a route that lets no key in and one to nowhere."""
+    """Yield the port of a gateway: it allows each client one request at a time, with a route that accepts no key and a dead one."""
     directory = tmp_path_factory.mktemp("gateway")
     (directory / "secret").write_text("a secret of thirty-two letters and more")
     with socket.create_server(("127.0.0.1", 0)) as closed:
@@ -52,7 +52,7 @@ async def test_sdk_shows_why_its_key_is_refused(client: Client, provider: Provid
 
 
 @each(MODELS)
-async def test_sdk_shows_that_upstream_cannot_be_reached(client: Client, provider: Provider, line: Line) -> None:
+async def test_sdk_shows_that_the_upstream_cannot_be_reached(client: Client, provider: Provider, line: Line) -> None:
     async with run(client, f"{line.url}/nowhere", **asking(provider.model().name)) as running:
         error = await running.error()
     assert "the upstream of route /nowhere" in error
@@ -60,7 +60,7 @@ async def test_sdk_shows_that_upstream_cannot_be_reached(client: Client, provide
 
 
 @each(MODELS, lambda client: client.retries)
-async def test_sdk_that_was_refused_for_now_comes_back_and_gets_the_answer(
+async def test_sdk_retries_after_a_temporary_refusal_and_gets_the_answer(
     client: Client, source: Source, provider: Provider, line: Line
 ) -> None:
     model, held = provider.model(), source.stream([EVENT_STREAM_HEAD, event("held"), Pause()])
@@ -74,7 +74,7 @@ async def test_sdk_that_was_refused_for_now_comes_back_and_gets_the_answer(
 
 
 @each(MODELS, lambda client: not client.retries)
-async def test_sdk_that_does_not_come_back_shows_why_it_was_refused(client: Client, source: Source, provider: Provider, line: Line) -> None:
+async def test_sdk_that_does_not_retry_shows_why_it_was_refused(client: Client, source: Source, provider: Provider, line: Line) -> None:
     held = source.stream([EVENT_STREAM_HEAD, event("held"), Pause()])
     async with (
         httpx.AsyncClient(trust_env=False) as http,

@@ -1,4 +1,4 @@
-"""Clients whose stream is cut come back and miss nothing, or show an error. None takes a part for the whole."""
+"""Clients whose stream is cut resume without loss, or show an error. None takes a part for the whole."""
 
 import pytest
 
@@ -15,7 +15,7 @@ ASKED = {"method": "POST", "body": "{}", "headers": {"Content-Type": "applicatio
 
 
 @each(EVENT_SOURCES, lambda client: client.returns)
-async def test_client_of_a_shared_stream_comes_back_to_where_it_was(client: Client, source: Source, line: Line) -> None:
+async def test_client_of_a_shared_stream_resumes(client: Client, source: Source, line: Line) -> None:
     pause, rest = Pause(), Pause()
     blocks = [event(data, f"a-{number}") for number, data in enumerate(DATA, 1)]
     stream = source.stream([EVENT_STREAM_HEAD, *blocks[:2], pause, blocks[2], rest, blocks[3], Pause()])
@@ -32,7 +32,7 @@ async def test_client_of_a_shared_stream_comes_back_to_where_it_was(client: Clie
 
 
 @each(EVENT_SOURCES, lambda client: client.returns and client.posts)
-async def test_client_of_a_kept_answer_comes_back_to_where_it_was(client: Client, source: Source, line: Line) -> None:
+async def test_client_of_a_kept_answer_resumes(client: Client, source: Source, line: Line) -> None:
     pause, rest = Pause(), Pause()
     blocks = [event(data) for data in DATA]
     stream = source.stream([EVENT_STREAM_HEAD, *blocks[:2], pause, blocks[2], rest, blocks[3], Pause()])
@@ -49,7 +49,7 @@ async def test_client_of_a_kept_answer_comes_back_to_where_it_was(client: Client
 
 
 @each(EVENT_SOURCES, lambda client: client.returns)
-async def test_client_comes_back_through_a_direct_route_when_upstream_was_cut(client: Client, source: Source, line: Line) -> None:
+async def test_client_reconnects_through_a_direct_route_when_the_upstream_was_cut(client: Client, source: Source, line: Line) -> None:
     pause = Pause()
     blocks = [event(data, str(number)) for number, data in enumerate(DATA, 1)]
     stream = source.stream([EVENT_STREAM_HEAD, *blocks[:2], pause, blocks[2][:-4], Disconnect()], [EVENT_STREAM_HEAD, *blocks[2:], Pause()])
@@ -63,7 +63,7 @@ async def test_client_comes_back_through_a_direct_route_when_upstream_was_cut(cl
 
 @pytest.mark.parametrize("mode", ["direct", "resumable"])
 @each(EVENT_SOURCES, lambda client: not client.returns)
-async def test_client_that_does_not_come_back_shows_an_error_when_upstream_was_cut(
+async def test_client_that_does_not_reconnect_shows_an_error_when_the_upstream_was_cut(
     client: Client, mode: str, source: Source, line: Line
 ) -> None:
     pause = Pause()

@@ -1,4 +1,4 @@
-"""Event streams of one server, asked for directly or through the gateway."""
+"""Event streams of one server, requested directly or through the gateway."""
 
 import asyncio
 import itertools
@@ -13,9 +13,9 @@ from tests.real_servers.servers import Server
 
 MODES = ("direct", "shared", "resumable")
 GUARD_SECONDS = 60.0
-"""How long anything may take that should take little time; only a defect reaches it."""
+"""The most seconds of any quick operation; only a defect reaches it."""
 PAUSE_SECONDS = 0.01
-"""Between two questions for a topic's state."""
+"""Between two requests for a topic's state."""
 
 _keys = itertools.count(1)
 
@@ -56,7 +56,7 @@ class Stream:
         raise AssertionError(f"the answer ended as if it were complete: {body[-200:]!r}")
 
     def numbers(self) -> list[int]:
-        """The numbers of the whole events, with which their data begin."""
+        """Return the numbers of the whole events, with which their data begin."""
         return [int(number) for number in re.findall(rb"^data: ?(\d+) x+\r?$", self.body, re.MULTILINE)]
 
 
@@ -71,7 +71,7 @@ class Topic:
 
     @asynccontextmanager
     async def ask(self, path: str, mode: str, method: str = "GET", **headers: str) -> AsyncIterator[Stream]:
-        """Ask the gateway's route of this mode, or the server itself if `mode` is empty."""
+        """Request the gateway's route of this mode, or the server itself if `mode` is empty."""
         url = f"{self._gateway_url if mode else self.server.url}/{self.server.name}/{mode or 'direct'}/{path}"
         async with self._http.stream(method, url, headers={"Accept": "text/event-stream"} | headers) as answer:
             yield Stream(answer)
@@ -103,12 +103,12 @@ class Topic:
         (await self._http.get(f"{self.server.url}/go?key={self._key}")).raise_for_status()
 
     async def count(self, name: str) -> int:
-        """How many streams were `opened` or `left`."""
+        """Return the number of streams that were `opened` or `left`."""
         answer = (await self._http.get(f"{self.server.url}/state?key={self._key}")).raise_for_status()
         return int(answer.json()[name])
 
     async def until_left(self, count: int) -> float:
-        """Wait until the server has noticed that so many streams were left, and return how many seconds that took."""
+        """Wait until the server has noticed that `count` streams were left, and return the seconds that took."""
         begin = time.monotonic()
         async with asyncio.timeout(GUARD_SECONDS):
             while await self.count("left") < count:

@@ -21,7 +21,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(scope="session")
 def servers(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Server]:
-    """All servers by name; none has been started."""
+    """Return all servers by name; none has been started."""
     certificate = authority.issue("server")
     directory = tmp_path_factory.mktemp("servers")
     ports = iter(free_ports(2 * len(KINDS)))
@@ -50,7 +50,7 @@ async def gateway_url(servers: dict[str, Server], authority: Authority, tmp_path
 
 @pytest.fixture(scope="module", params=names())
 def server(request: pytest.FixtureRequest, servers: dict[str, Server]) -> Iterator[Server]:
-    """A server that answers."""
+    """Yield a server that answers."""
     found = servers[request.param]
     found.start()
     try:
@@ -66,6 +66,6 @@ def trust(authority: Authority) -> ssl.SSLContext:
 
 @pytest_asyncio.fixture
 async def topic(server: Server, gateway_url: str, trust: ssl.SSLContext) -> AsyncIterator[Topic]:
-    """A topic of the test's own at the server."""
+    """Yield a topic of the test's own at the server."""
     async with httpx.AsyncClient(verify=trust, trust_env=False, timeout=GUARD_SECONDS) as http:
         yield Topic(server, gateway_url, http)

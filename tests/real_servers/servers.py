@@ -1,13 +1,13 @@
-"""Servers as people run them, each with the same paths, over plain HTTP and over TLS.
+"""Common servers, each with the same paths, over plain HTTP and over TLS.
 
     /<server>/<mode>/events   an event stream, by GET or POST
     /<server>/<mode>/refusal  429, typed text/event-stream, with a body of JSON
     /go?key=                  allows the streams of `key` one more event
-    /state?key=               how many streams of `key` were opened, and how many were left by their client before their end
+    /state?key=               the number of streams of `key` that were opened, and that their client left before their end
 
-The query of an event stream: events up to `count`, each with its number as id and `size` bytes of data, begin behind the request's
-Last-Event-ID. Those up to `burst` are sent at once. The others wait for a signal each, or with `tick` for so many milliseconds. With
-`close` the end of the connection delimits the body, where the server is able to do that.
+The query of an event stream: events up to `count`, each with its number as id and `size` bytes of data, begin after the request's
+Last-Event-ID. Those up to `burst` are sent at once. The others wait for a signal each, or with `tick` for that number of milliseconds.
+With `close` the end of the connection delimits the body, where the server can do that.
 """
 
 import os
@@ -32,19 +32,19 @@ Tls = Certificate | None
 
 @dataclass(frozen=True)
 class Kind:
-    """How a server is built and started."""
+    """How to build and start a server."""
 
     name: str
     command: Callable[[Path, int, Tls], list[str]]
-    """Of the folder in which it was built, its port and its certificate."""
+    """A function that returns the command for the directory of its build, its port and its certificate."""
     sources: str = "python"
     build: tuple[tuple[str, ...], ...] = ()
     marks: tuple[str, ...] = ()
-    """What it needs."""
+    """The marks of the tools that it needs."""
     watches: bool = True
     """Whether it notices that its client has left while it writes nothing."""
     delimits_by_close: bool = False
-    """Whether it knows `close`."""
+    """Whether it supports `close`."""
 
     def folder(self) -> Path:
         return built("real_servers", SOURCES / self.sources, *self.build) if self.build else SOURCES / self.sources
@@ -101,7 +101,7 @@ SCHEMES = ("plain", "tls")
 
 
 def names(which: Callable[[Kind], bool] = lambda kind: True) -> list[object]:
-    """Return the names of the servers as parameters, with the marks of what they need."""
+    """Return the names of the servers as parameters, with the marks of their tools."""
     return [
         pytest.param(f"{kind.name}-{scheme}", marks=[getattr(pytest.mark, mark) for mark in kind.marks], id=f"{kind.name}-{scheme}")
         for kind in KINDS
@@ -123,7 +123,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Return when it answers."""
+        """Start it, and return when it answers."""
         folder = self.kind.folder()
         environ = {"PORT": str(self._port), "PYTHONDONTWRITEBYTECODE": "1"}
         if self._tls:
@@ -136,12 +136,12 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # so that what it started is killed with it
+                start_new_session=True,  # so that its child processes are killed with it
             )
         wait_until(self._answers, f"{self.name} answers; its output: {self._output}", START_SECONDS)
 
     def kill(self) -> None:
-        """End it as a crash does, by SIGKILL."""
+        """Crash it by SIGKILL."""
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

@@ -1,6 +1,6 @@
-"""Servers as people run them, behind the gateway: each fact for each of them, over plain HTTP and over TLS.
+"""Common servers behind the gateway: each fact for each of them, over plain HTTP and over TLS.
 
-The first run builds what is not Python, with downloads. Servers in Rust run in `make soak` only.
+The first run builds the servers that are not in Python, with downloads. Servers in Rust run in `make soak` only.
 """
 
 import pytest
@@ -18,7 +18,7 @@ modes = pytest.mark.parametrize("mode", MODES)
 
 
 async def body(stream: Stream, mode: str, direct: bytes) -> bytes:
-    """Read as many bytes as the direct answer had: a shared stream goes on when its upstream has ended."""
+    """Read as many bytes as the direct answer had: a shared stream continues when its upstream has ended."""
     if mode != "shared":
         return unstamped(await stream.to_end())
     while len(stream.body) < len(direct):
@@ -86,7 +86,7 @@ async def test_refusal_that_is_typed_as_an_event_stream_has_its_body(topic: Topi
 
 
 @modes
-async def test_head_is_answered_as_directly_and_the_next_request_by_its_own_answer(topic: Topic, mode: str) -> None:
+async def test_head_gets_the_direct_answer_and_the_next_request_its_own(topic: Topic, mode: str) -> None:
     seen = []
     for through in ("", mode):
         async with topic.ask("events?key=head&count=1&burst=1&size=1&tick=0", through, "HEAD") as stream:
@@ -125,7 +125,7 @@ async def test_kept_answer_is_resumed_by_the_same_post_with_the_id_of_the_server
     assert await topic.count("opened") == 1
 
 
-async def test_killed_server_cuts_answers_and_shared_streams_go_on_when_it_is_back(topic: Topic) -> None:
+async def test_killed_server_cuts_answers_and_shared_streams_continue_when_it_is_back(topic: Topic) -> None:
     async with (
         topic.open("direct", 1_000_000, 1, tick=5) as direct,
         topic.open("resumable", 1_000_000, 1, tick=5) as kept,
@@ -144,7 +144,7 @@ async def test_killed_server_cuts_answers_and_shared_streams_go_on_when_it_is_ba
 
 @modes
 @pytest.mark.parametrize("server", names(lambda kind: kind.name == "webflux"), indirect=True)
-async def test_upstream_negotiates_with_a_client_that_takes_no_event_stream(topic: Topic, mode: str) -> None:
+async def test_upstream_negotiates_with_a_client_that_accepts_no_event_stream(topic: Topic, mode: str) -> None:
     async with topic.ask("items", mode, Accept="application/json") as stream:
         assert stream.answer.headers["Content-Type"] == "application/json"
         assert await stream.to_end() == b'[{"number":1},{"number":2},{"number":3}]'

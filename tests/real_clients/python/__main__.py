@@ -1,4 +1,4 @@
-"""Run one Python client: `main.py CLIENT URL OPTIONS`. It prints events and its end as lines of JSON, as `clients.py` says."""
+"""Run one Python client: `main.py CLIENT URL OPTIONS`. It prints events and its end as lines of JSON, as described in `clients.py`."""
 
 import json
 import sys

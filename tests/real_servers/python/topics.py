@@ -1,4 +1,4 @@
-"""What a stream may send so far, and how many streams were opened and left, for each key."""
+"""The events that a stream may send so far, and the numbers of streams that were opened and left, for each key."""
 
 import asyncio
 import gc
