@@ -28,6 +28,7 @@ def read_last_event_id(description: str) -> Callable[..., Awaitable[str]]:
         fields = request.headers.getlist(_FIELD)
         if fields and fields[-1]:
             return fields[-1]
-        return next((value for name in PARAMETERS if (value := request.query_params.get(name))), "")
+        values = {name: value for name, value in request.query_params.multi_items() if value}  # of several the last that is not empty
+        return next((values[name] for name in PARAMETERS if name in values), "")
 
     return last_event_id

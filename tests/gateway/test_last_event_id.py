@@ -26,6 +26,7 @@ FIELD = "Last-Event-ID"
         ([], "/a?lastEventId=1&lastEventId=2", "2"),
         ([], "/a?lastEventID=1&last_event_id=2", "2"),
         ([], "/a?lastEventId=&lastEventID=1", "1"),
+        ([], "/a?lastEventId=1&lastEventId=", "1"),
         ([], "/a?lastEventId=%E4%B8%83%20%2B+1", "七 + 1"),
         ([], "/a?lasteventid=1", ""),
         ([], "/lastEventId=1", ""),

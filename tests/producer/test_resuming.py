@@ -1,4 +1,5 @@
 from collections.abc import AsyncIterator
+from urllib.parse import urlencode
 
 import pytest
 import pytest_asyncio
@@ -57,6 +58,13 @@ async def test_last_event_id_in_the_query_may_have_the_names_of_polyfills_and_me
     by_both = await producer.http.get("/", params=NUMBERED | {name: "12"}, headers={"Last-Event-ID": "13"})
     assert [event.id for event in events_of(resumed.content)] == ["13", "14"]
     assert [event.id for event in events_of(by_both.content)] == ["14"]
+
+
+async def test_last_of_several_parameters_counts_that_is_not_empty(producer: Producer) -> None:
+    """As the gateway reads them."""
+    for query in ("lastEventId=3&lastEventId=12", "lastEventId=12&lastEventId=", "last_event_id=12&last_event_id=&lastEventId=3"):
+        answer = await producer.http.get(f"/?{urlencode(NUMBERED)}&{query}")
+        assert [event.id for event in events_of(answer.content)] == ["13", "14"]
 
 
 async def test_last_of_several_last_event_id_fields_counts(producer: Producer) -> None:
