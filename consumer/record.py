@@ -82,7 +82,9 @@ class Record:
 def decode(line: bytes) -> Record:
     """Return the record of a line. Raises RecordError."""
     try:
-        fields = json.loads(line)
+        fields = json.loads(line.decode())
+        if b"\\u" in line:
+            json.dumps(fields, ensure_ascii=False).encode()  # fails for a lone surrogate, which is in no line of ours
     except (ValueError, RecursionError) as error:
         raise RecordError(f"not JSON: {error}") from error
     if not isinstance(fields, dict):
