@@ -1,9 +1,9 @@
 """A SQLite file that one service owns: created atomically, recognized by its header, and checked against its schema."""
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -39,10 +39,20 @@ class SqliteFile(Generic[E]):
     cached_statements: int = 128
 
     def connect(self, path: Path, *, timeout: float = BUSY_SECONDS) -> sqlite3.Connection:
-        """Open the file for one thread at a time; the caller begins and ends transactions."""
-        return sqlite3.connect(
+        """Open the file for one thread at a time; the caller begins and ends transactions.
+
+        Raises the service's error if the schema is damaged in a way that Python cannot report: SQLite's message quotes bytes of it.
+        """
+        connection = sqlite3.connect(
             path, timeout=timeout, isolation_level=None, check_same_thread=False, cached_statements=self.cached_statements
         )
+        try:
+            with contextlib.suppress(sqlite3.Error):  # the caller's first statement raises it again
+                connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
+        except UnicodeDecodeError as error:
+            connection.close()
+            raise self.damaged(path, f"its schema is damaged ({error.object!r})") from error
+        return connection
 
     def find_or_create(self, path: Path, first: Sequence[tuple[str, Sequence[object]]] = ()) -> None:
         """Recognize the file, or create it with the rows that `first` inserts. Raises the service's errors, OSError."""
@@ -101,7 +111,7 @@ class SqliteFile(Generic[E]):
         if different:
             raise self.damaged(path, f"{different[0]!r} differs from this program's schema")
 
-    @contextmanager
+    @contextlib.contextmanager
     def transaction(self, connection: sqlite3.Connection, path: Path) -> Iterator[sqlite3.Connection]:
         """Commit at the end, or roll back on an error. Raises the service's errors."""
         try:

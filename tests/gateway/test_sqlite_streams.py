@@ -91,6 +91,13 @@ def overwrite_pages(path: Path) -> None:
         file.write(b"\xa5" * (path.stat().st_size - 4096))
 
 
+def write_into_schema(path: Path) -> None:
+    """SQLite's message quotes what it cannot read, which is not UTF-8."""
+    content = path.read_bytes()
+    assert b" INTEGER PRIMARY KEY" in content
+    path.write_bytes(content.replace(b" INTEGER PRIMARY KEY", b" '\xb0TEGER PRIMARY KEY"))
+
+
 def replace_by_text(path: Path) -> None:
     path.write_text("not a database at all, but long enough to have a header" * 10)
 
@@ -120,6 +127,7 @@ def lose_file_but_not_its_log(path: Path) -> None:
         (cut_header, "its first 50 bytes are not those of a store of streams"),
         (empty, "its first 0 bytes"),
         (overwrite_pages, "it is damaged"),
+        (write_into_schema, "its schema is damaged"),
         (replace_by_text, "its first 100 bytes are not"),
         (replace_by_other_database, r"it is a database of another program \(application id 0x4d\)"),
         (execute("DROP TABLE parts"), "'parts' differs from this program's schema"),

@@ -85,6 +85,13 @@ def cut_off_half(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2 // 4096 * 4096)
 
 
+def write_into_schema(path: Path) -> None:
+    """SQLite's message quotes what it cannot read, which is not UTF-8."""
+    content = path.read_bytes()
+    assert b" INTEGER PRIMARY KEY" in content
+    path.write_bytes(content.replace(b" INTEGER PRIMARY KEY", b" '\xb0TEGER PRIMARY KEY"))
+
+
 def replace_by_text(path: Path) -> None:
     path.write_text("not a database at all, but long enough to have a header" * 10)
 
@@ -111,6 +118,7 @@ def change(sql: str) -> Callable[[Path], None]:
         (cut_header, "its first 50 bytes are not those of an event log"),
         (empty, "its first 0 bytes are not those of an event log"),
         (overwrite_pages, "damaged"),
+        (write_into_schema, "its schema is damaged"),
         (cut_off_half, "damaged"),
         (replace_by_text, "are not those of an event log"),
         (replace_by_other_database, "a database of another program"),
