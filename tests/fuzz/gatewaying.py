@@ -1,11 +1,13 @@
-"""A gateway and its upstream in this process, of which every fault is noted: what it logs, what it leaves unhandled, what it sends."""
+"""Servers in this process, of which every fault is noted: errors that they log, and exceptions that nobody handles."""
 
 import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
 
 import structlog
 import uvloop
@@ -27,17 +29,19 @@ class _Faults(logging.Handler):
 
 
 class Upstream:
-    """A raw server: `answer` is given all bytes of a connection so far and returns what to write, and whether to end the connection."""
+    """A raw server: `answer` is called with a connection whenever something has come on it."""
 
     def __init__(self, answer: Callable[["Connection"], None]) -> None:
         self.answer = answer
         self.connections: set[Connection] = set()
 
-    async def open(self) -> None:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.get_running_loop().create_server(lambda: Connection(self), "127.0.0.1", 0)
-        self.port: int = self._server.sockets[0].getsockname()[1]
+        port = self._server.sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        return self
 
-    async def close(self) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._server.close()
         for connection in list(self.connections):
             connection.transport.abort()
@@ -68,17 +72,28 @@ class Connection(asyncio.Protocol):
 
 
 class Rig:
-    """Gateway and upstream."""
+    """An event loop with servers in it, and what they get wrong."""
 
-    def __init__(self, runner: asyncio.Runner, port: int, upstream: Upstream, faults: list[str], logged: list[Any]) -> None:
+    def __init__(self, runner: asyncio.Runner, stack: contextlib.ExitStack, faults: list[str], logged: list[Any]) -> None:
         self._runner = runner
-        self.port = port
-        self.upstream = upstream
-        self.faults = faults
+        self._stack = stack
+        self._faults = faults
         self._logged = logged
+        self.port = 0
+        """The gateway's."""
+
+    def enter(self, opening: AbstractAsyncContextManager[T]) -> T:
+        """Return what it opens, until the rig ends."""
+        opened = self._runner.run(opening.__aenter__())
+        self._stack.callback(lambda: self._runner.run(opening.__aexit__(None, None, None)))
+        return opened
+
+    def serve_gateway(self, routes: Sequence[dict[str, Any]], directory: Path, **settings: Any) -> None:
+        """Start the gateway."""
+        self.port = self.enter(serving(routes, directory, **settings))
 
     def run(self, doing: Awaitable[T]) -> T:
-        """Return what comes of it. Afterwards the gateway must not have a fault."""
+        """Return what comes of it. Afterwards nothing may have gone wrong in the servers."""
 
         async def guarded() -> T:
             async with asyncio.timeout(GUARD_SECONDS):
@@ -96,18 +111,16 @@ class Rig:
 
     def _take_faults(self) -> list[str]:
         logged = [str(line) for line in self._logged if line["log_level"] in ("error", "critical") or line.get("exc_info")]
-        faults = [*self.faults, *logged]
-        self.faults.clear()
+        faults = [*self._faults, *logged]
+        self._faults.clear()
         self._logged.clear()
         return faults
 
 
 @contextlib.contextmanager
-def running(
-    answer: Callable[[Connection], None], routes: Callable[[str], Sequence[dict[str, Any]]], directory: Path, **settings: Any
-) -> Iterator[Rig]:
-    """Run both until the block ends; `routes` is given the URL of the upstream."""
-    upstream, faults = Upstream(answer), list[str]()
+def running() -> Iterator[Rig]:
+    """Run an event loop until the block ends."""
+    faults: list[str] = []
     handler = _Faults(faults)
     logging.getLogger().addHandler(handler)
     with contextlib.ExitStack() as stack:
@@ -119,10 +132,5 @@ def running(
             faults.append(f"{context.get('message')}: {context.get('exception')!r}")
 
         runner.get_loop().set_exception_handler(note)
-        runner.run(upstream.open())
-        stack.callback(lambda: runner.run(upstream.close()))
-        gateway = serving(routes(f"http://127.0.0.1:{upstream.port}"), directory, **settings)
-        port = runner.run(gateway.__aenter__())
-        stack.callback(lambda: runner.run(gateway.__aexit__(None, None, None)))
-        yield Rig(runner, port, upstream, faults, logged)
+        yield Rig(runner, stack, faults, logged)
     assert not faults, "\n".join(faults)

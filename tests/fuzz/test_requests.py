@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from tests.eventstream.reference import PLACES, cut_at
 from tests.fuzz.fuzzing import TARGET, fuzz, joined, mutated
-from tests.fuzz.gatewaying import Connection, Rig, running
+from tests.fuzz.gatewaying import Connection, Rig, Upstream, running
 from tests.fuzz.http_model import Incomplete, Malformed, Message, read_request
 from tests.proxy.downstream import Answer, Downstream, End, FramingError
 
@@ -179,21 +179,19 @@ async def ask(rig: Rig, echo: Echo, sent: bytes, places: list[int]) -> None:
 
 def test_requests(tmp_path: Path) -> None:
     echo = Echo()
-
-    def routes(url: str) -> list[dict[str, Any]]:
-        limits = {"upstream": url, "first_byte_timeout_seconds": 5.0, "body_timeout_seconds": 1.0}
-        guard = {
-            "kind": "api-keys",
-            "keys": [{"name": "k", "sha256": hashlib.sha256(KEY.encode()).hexdigest()}],
-            "subject_header": "X-User",
-        }
-        return [
-            {"path": "/"} | limits,
-            {"path": "/shared", "mode": "shared"} | limits,
-            {"path": "/kept", "mode": "resumable"} | limits,
-            {"path": "/cors", "cors": {"origins": ["https://a.example"]}} | limits,
-            {"path": "/closed", "auth": guard} | limits,
+    guard = {"kind": "api-keys", "keys": [{"name": "k", "sha256": hashlib.sha256(KEY.encode()).hexdigest()}], "subject_header": "X-User"}
+    with running() as rig:
+        limits = {"upstream": rig.enter(Upstream(echo.answer)).url, "first_byte_timeout_seconds": 5.0, "body_timeout_seconds": 1.0}
+        routes: list[dict[str, Any]] = [
+            {"path": "/"},
+            {"path": "/shared", "mode": "shared"},
+            {"path": "/kept", "mode": "resumable"},
+            {"path": "/cors", "cors": {"origins": ["https://a.example"]}},
+            {"path": "/closed", "auth": guard},
         ]
+        rig.serve_gateway([limits | route for route in routes], tmp_path, head_seconds=1.0, keepalive_seconds=2.0)
 
-    with running(echo.answer, routes, tmp_path, head_seconds=1.0, keepalive_seconds=2.0) as rig:
-        fuzz(lambda sent, places: rig.run(ask(rig, echo, sent, places)), SENT, PLACES, shrinks=False)
+        def check_requests(sent: bytes, places: list[int]) -> None:
+            rig.run(ask(rig, echo, sent, places))
+
+        fuzz(check_requests, SENT, PLACES, shrinks=False)
