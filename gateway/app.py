@@ -25,8 +25,9 @@ from .dashboard.process import add_dashboard, add_sample
 from .dashboard.snapshot import Sampler
 from .dashboard.timeline import Timeline
 from .deletion import Deletion
+from .descriptors import Descriptors, count_upstream, limit_of_process
 from .direct import Direct
-from .downstream import DownstreamServer
+from .downstream_server import DownstreamServer
 from .exchange import Exchange
 from .headers import head_limits, max_head_bytes
 from .incoming import Incoming
@@ -146,13 +147,14 @@ async def run_gateway(
     peers = peers or Peers()
     metrics = Metrics()
     timeline = Timeline()
+    descriptors = Descriptors(limit_of_process())
     async with (
-        _open_proxy(settings, routes, metrics, timeline, counts, peers, tracing) as (proxy, shared, routing),
+        _open_proxy(settings, routes, metrics, timeline, counts, peers, tracing, descriptors) as (proxy, shared, routing),
         contextlib.AsyncExitStack() as stack,
     ):
         stack.enter_context(metrics.loop_lag.watch())
         reload = Reload(settings, routing.replace, timeline)
-        server = _make_server(settings, proxy, metrics)
+        server = _make_server(settings, proxy, metrics, descriptors)
         sampler = Sampler(proxy, shared, metrics, timeline)
         status = web.Application() if peers.path else admin_application(AdminHosts.parse(settings.admin_hosts))
         add_status_routes(status, metrics.registry, lambda: "draining" if proxy.draining else None)
@@ -172,6 +174,7 @@ async def run_gateway(
         if peers.path:
             await web.UnixSite(public, peers.path).start()
         await listeners.open(public)
+        descriptors.measure_own()
         yield Gateway(settings, proxy, server, listeners, metrics, routing, reload)
 
 
@@ -184,6 +187,7 @@ async def _open_proxy(
     counts: OpenCounts | None,
     peers: Peers,
     tracing: Tracing | None,
+    descriptors: Descriptors,
 ) -> AsyncIterator[tuple[Proxy, Shared, Routing]]:
     """Gives what answers requests, all of its modes open."""
     wheel = TimerWheel(_TICK_SECONDS, _LARGEST_STRIDE)
@@ -200,8 +204,10 @@ async def _open_proxy(
             stack.push_async_callback(tracing.close, _FLUSH_SPANS_SECONDS)  # the last thing: whatever ends before has its span
         bodies, histories = make_bodies(settings), make_histories(settings)
         direct = Direct(session, wheel, metrics, bodies)
-        admission = make_admission(settings, counts)
-        shared = Shared(following, wheel, Budgets(admission.streams, histories), direct, metrics, timeline, routes)
+        admission = make_admission(settings, counts, descriptors)
+        descriptors.count(count_upstream(session))
+        descriptors.count(count_upstream(following), admission.streams.free)
+        shared = Shared(following, wheel, Budgets(admission.streams, histories, descriptors), direct, metrics, timeline, routes)
         stack.push_async_callback(shared.close)
 
         def forget(deletion: Deletion) -> None:
@@ -215,7 +221,7 @@ async def _open_proxy(
         key_sets.watch(routes.key_sources)
         metrics.registry.register(key_sets)
         door = Door(key_sets, routes)
-        proxy = Proxy(routes, direct, shared, admission, metrics, settings.max_request_body_bytes, timeline, door)
+        proxy = Proxy(routes, direct, shared, admission, descriptors, metrics, settings.max_request_body_bytes, timeline, door)
         proxy.tracing = tracing
         metrics.count_open(lambda: admission.open)
         metrics.streams.watch(lambda: proxy.exchanges)
@@ -229,9 +235,9 @@ async def _open_proxy(
         yield proxy, shared, routing
 
 
-def _make_server(settings: Settings, proxy: Proxy, metrics: Metrics) -> DownstreamServer:
+def _make_server(settings: Settings, proxy: Proxy, metrics: Metrics, descriptors: Descriptors) -> DownstreamServer:
     logging.getLogger("aiohttp.server").addFilter(OneLine())
-    return DownstreamServer(
+    server = DownstreamServer(
         proxy.handle,
         request_factory=partial(Incoming, loop=asyncio.get_running_loop(), trusted=TrustedProxies.parse(settings.trusted_proxies)),
         handler_cancellation=True,
@@ -241,8 +247,11 @@ def _make_server(settings: Settings, proxy: Proxy, metrics: Metrics) -> Downstre
         head_seconds=settings.head_seconds,
         max_head_bytes=max_head_bytes(settings.max_header_bytes),
         rejected=metrics.rejected,
+        full=descriptors.refuse_client,
         **head_limits(settings.max_header_bytes),
     )
+    descriptors.count(server.count_connections, server.close_idle)
+    return server
 
 
 async def _open_resumable(

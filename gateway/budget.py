@@ -1,6 +1,6 @@
 """What clients hold of one resource: memory, disk or streams, counted from its first unit to its last."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from .by_weight import ByWeight
@@ -140,7 +140,7 @@ class Budget:
                         f"the limit is {self.limit_per_client}",
                     )
         if self._in_all_workers() + amount > self.limit:
-            for queue, holding in self._by_weight(_spare, self.of(owner) + amount, owner):
+            for queue, holding in self._by_weight(self.of(owner) + amount, owner):
                 if _take(holding) and holding.amount:
                     queue.put_back(holding)
                 if self._in_all_workers() + amount <= self.limit:
@@ -160,17 +160,22 @@ class Budget:
         if self.amount <= self.limit:
             return
         least = self.limit - self.limit // _SLACK
-        for queue, holding in self._by_weight(_spare):
+        for queue, holding in self._by_weight():
             if self.amount <= least:
                 return
             if _take(holding) and holding.amount:
                 queue.put_back(holding)
 
-    def heaviest_first(self) -> Iterator[Holding]:
-        """Return all holdings in the order in which they should give way; what is closed meanwhile changes the order."""
-        for _, holding in self._by_weight(_all):
-            if self._is_open(holding):
-                yield holding
+    def free(self, amount: int) -> int:
+        """Let holdings give way until `amount` units are free that were not, as far as they can, and return how many are."""
+        least = self.amount - amount
+        before = self.amount
+        for queue, holding in self._by_weight():
+            if _take(holding) and holding.amount:
+                queue.put_back(holding)
+            if self.amount <= least:
+                break
+        return before - self.amount
 
     def _in_all_workers(self) -> int:
         return self.amount + (self._elsewhere.elsewhere() if self._elsewhere is not None else 0)
@@ -178,9 +183,7 @@ class Budget:
     def _in_all_workers_of(self, owner: str) -> int:
         return self.of(owner) + (self._elsewhere.elsewhere_of(owner) if self._elsewhere is not None else 0)
 
-    def _by_weight(
-        self, of: Callable[[_Account], Iterable[Holding]], more_than: int = -1, asker: str = ""
-    ) -> Iterator[tuple[ByWeight[Holding], Holding]]:
+    def _by_weight(self, more_than: int = -1, asker: str = "") -> Iterator[tuple[ByWeight[Holding], Holding]]:
         """Return holdings, the largest of the heaviest owner first, of owners that hold `more_than` this and of `asker`; then those of
         NOBODY. Each comes with the queue of its owner's others, to put it back."""
         own = self._accounts.get(asker)
@@ -192,7 +195,7 @@ class Budget:
                 if accounts is named and account.amount <= more_than and account is not own:
                     continue
                 if account not in queues:
-                    queues[account] = ByWeight(of(account))
+                    queues[account] = ByWeight(account.spare)
                 holding = queues[account].pop()
                 if holding is not None:
                     yield queues[account], holding
@@ -270,14 +273,6 @@ class Budget:
         holding.owner = owner
         self._note_spare(holding)
         self._change(holding, amount)
-
-
-def _all(account: _Account) -> Iterable[Holding]:
-    return account.holdings
-
-
-def _spare(account: _Account) -> Iterable[Holding]:
-    return account.spare
 
 
 def _take(holding: Holding) -> bool:

@@ -49,6 +49,7 @@ class DownstreamProtocol(RequestHandler):
 
     __slots__ = (
         "_at_end_of_head",
+        "_full",
         "_garbage_bytes",
         "_head_has_begun",
         "_head_seconds",
@@ -69,9 +70,11 @@ class DownstreamProtocol(RequestHandler):
         head_seconds: float,
         max_head_bytes: int,
         rejected: Callable[[Reason, int], None],
+        full: Callable[[], Refusal | None] = lambda: None,
         **options: Any,
     ) -> None:
         super().__init__(manager, **options)
+        self._full = full
         self._messages: Messages = Messages(max_head_bytes)  # type: ignore[assignment]  # has what is used of a deque
         self.writing: Writing | None = None
         self.count_body: Callable[[], None] | None = None
@@ -86,6 +89,17 @@ class DownstreamProtocol(RequestHandler):
         self._newest_body: StreamReader | None = None
         self._at_end_of_head = False  # whether nothing has come behind the newest request's head
         self._garbage_bytes: int | None = None  # that came behind what is not HTTP; None while all was
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        refusal = self._full()
+        super().connection_made(transport)
+        if refusal is not None:
+            self._refuse_head(refusal)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is in progress, and the connection is not being closed."""
+        return self.transport is not None and not self.transport.is_closing() and self._awaits_head()
 
     def data_received(self, data: bytes) -> None:
         if self._garbage_bytes is not None:
@@ -222,13 +236,6 @@ class DownstreamProtocol(RequestHandler):
     def eof_received(self) -> None:
         if self.transport is not None:
             self.transport.abort()
-
-
-class DownstreamServer(web.Server):
-    """aiohttp's low-level server with that protocol."""
-
-    def __call__(self) -> RequestHandler:
-        return DownstreamProtocol(self, loop=self._loop, **self._kwargs)
 
 
 def occupy(request: web.BaseRequest) -> DownstreamProtocol:

@@ -1,11 +1,16 @@
-"""The limits of what clients may have, as the settings give them."""
+"""The limits of what clients may have, as the settings give them and the system allows."""
 
 import asyncio
+
+import structlog
 
 from .body import Bodies
 from .budget import Budget
 from .clients.admission import Admission, OpenCounts
+from .descriptors import Descriptors
 from .settings import Settings
+
+log = structlog.get_logger()
 
 
 def make_bodies(settings: Settings) -> Bodies:
@@ -20,11 +25,24 @@ def make_histories(settings: Settings) -> Budget:
     return Budget(limit, settings.share_of(limit), unit="bytes of histories", later=asyncio.get_running_loop().call_soon)
 
 
-def make_admission(settings: Settings, counts: OpenCounts | None) -> Admission:
-    """Return what counts open requests and streams."""
+def make_admission(settings: Settings, counts: OpenCounts | None, descriptors: Descriptors) -> Admission:
+    """Return what counts requests. Each has a connection, so there can be no more of them than descriptors; clients get less alike."""
+    most, most_per_client = settings.max_streams, settings.max_streams_per_client
+    fitting = descriptors.for_connections * settings.workers
+    if fitting < most:
+        most, most_per_client = fitting, max(1, most_per_client * fitting // most)
+    needed = 2 * settings.max_streams // settings.workers
+    if descriptors.limit < needed:
+        log.warning(
+            "few file descriptors: raise the limit (ulimit -Hn, LimitNOFILE) or lower GATEWAY_MAX_STREAMS",
+            limit=descriptors.limit,
+            needed=needed,
+            max_streams=most,
+            max_streams_per_client=most_per_client,
+        )
     return Admission(
-        settings.max_streams,
-        settings.max_streams_per_client,
+        most,
+        most_per_client,
         counts,
         requests_per_second=settings.max_requests_per_second_per_client,
         bytes_per_second=settings.max_bytes_per_second_per_client,

@@ -10,6 +10,7 @@ from .auth.access import Denied, Door
 from .auth.expiry import end_at_expiry
 from .clients.admission import Admission
 from .dashboard.timeline import Timeline
+from .descriptors import Descriptors
 from .direct import Direct
 from .downstream import comes_from_peer, takes_retry_ahead
 from .exchange import Exchange
@@ -42,6 +43,7 @@ class Proxy:
         direct: Direct,
         shared: Shared,
         admission: Admission,
+        descriptors: Descriptors,
         metrics: Metrics,
         max_request_body_bytes: int,
         timeline: Timeline,
@@ -53,6 +55,7 @@ class Proxy:
         self._modes: dict[str, Direct | Shared | Resumable] = {"direct": direct, "shared": shared}
         self._resumable: Resumable | None = None
         self._admission = admission
+        self._descriptors = descriptors
         self._metrics = metrics
         self._max_body = max_request_body_bytes
         self._timeline = timeline
@@ -141,7 +144,7 @@ class Proxy:
                 if refusal is None:
                     self._metrics.rejected(denied.refusal.reason, denied.refusal.status)
                     return denied.answer()
-        overload = None if refusal or handed_over else self._admission.refusal(request.counted_as)
+        overload = None if refusal or handed_over else self._overload(request, route)
         if overload is not None and route is not None and route.mode == "shared" and names_event_stream(request.headers):
             self._metrics.rejected(overload.reason, overload.status)
             return come_back_later()
@@ -159,6 +162,12 @@ class Proxy:
                 response.force_close()  # who knows where the next request begins
             return response
         return Exchange(route, request.method, target, client, wants_retry=takes_retry_ahead(request), handed_over=handed_over)
+
+    def _overload(self, request: Incoming, route: Route | None) -> Refusal | None:
+        refusal = self._admission.refusal(request.counted_as)
+        if refusal is None and route is not None and route.mode != "shared":  # which may need no connection of its own
+            refusal = self._descriptors.refuse_upstream()
+        return refusal
 
     async def _let_in(self, request: Incoming, route: Route, target: str) -> str:
         """Gives the target without credentials, after the request says who asks. Raises Denied."""

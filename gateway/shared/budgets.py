@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ..budget import Budget
+from ..descriptors import Descriptors
 from ..refusal import Refusal
 
 
@@ -14,7 +15,8 @@ class Budgets:
     """Upstream requests: those of live streams, lingering ones too, and of catch-ups."""
     histories: Budget
     """Bytes: histories, and what is written to connections that do not take it."""
+    descriptors: Descriptors
 
     def refusal(self, owner: str) -> Refusal | None:
         """Return why a client may not open one more stream, None when it may."""
-        return self.streams.refusal(owner) or self.histories.refusal(owner, 0)
+        return self.streams.refusal(owner) or self.histories.refusal(owner, 0) or self.descriptors.refuse_upstream()

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -50,6 +51,8 @@ class GatewayProcess:
         self._process = process
         self.url = ""
         self.admin = ""
+        self.log: list[dict[str, Any]] = []
+        """The lines that have been read."""
 
     @property
     def pid(self) -> int:
@@ -62,6 +65,7 @@ class GatewayProcess:
         async with asyncio.timeout(within):
             async for line in self._process.stdout:
                 fact: dict[str, Any] = json.loads(line)
+                self.log.append(fact)
                 if fact["event"] == event:
                     return fact
         raise AssertionError(f"the log ended without {event!r}")
@@ -92,8 +96,13 @@ def meter(metrics: Mapping[str, Metric], name: str, **labels: str) -> float:
 
 
 @contextlib.asynccontextmanager
-async def start_gateway(**settings: str) -> AsyncIterator[GatewayProcess]:
-    """Runs `python -m gateway` on free ports, configured by the environment, until the block ends."""
+async def start_gateway(descriptors: int = 0, **settings: str) -> AsyncIterator[GatewayProcess]:
+    """Runs `python -m gateway` on free ports, configured by the environment, until the block ends. `descriptors`: the most that the system
+    lets it have, if not 0."""
+
+    def limit_descriptors() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -102,6 +111,7 @@ async def start_gateway(**settings: str) -> AsyncIterator[GatewayProcess]:
         stdout=asyncio.subprocess.PIPE,
         limit=2**20,
         start_new_session=True,  # so that a test can signal its process group, as Ctrl-C does
+        preexec_fn=limit_descriptors if descriptors else None,
     )
     gateway = GatewayProcess(process)
     try:
