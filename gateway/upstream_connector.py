@@ -58,10 +58,18 @@ class UpstreamConnector(TlsConnector):
             wait.reschedule(0.0)
 
     async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
-        """Return a kept connection unless something has arrived on it: its end, or bytes that nobody asked for (RFC 9112 section 9.2)."""
-        while (connection := await super()._get(key, traces)) is not None and _is_readable(connection):
+        """Return a kept connection unless something has arrived on it: its end, or bytes that nobody asked for (RFC 9112 section 9.2).
+
+        The one that was used last comes first. aiohttp takes them in turn, so a steady trickle of requests would keep as many
+        connections open as the busiest moment needed.
+        """
+        while True:
+            if kept := self._conns.get(key):
+                kept.rotate(1)
+            connection = await super()._get(key, traces)
+            if connection is None or not _is_readable(connection):
+                return connection
             connection.close()
-        return connection
 
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
         """Return a connection. Raise what the newest attempt raised when none can be had in time, TimeoutError when it hung."""

@@ -61,6 +61,20 @@ async def test_idempotent_request_is_repeated_until_a_new_connection_is_tried(se
         assert len(upstream.requests) == 11, "five kept connections were stale, the sixth was new"
 
 
+async def test_one_request_after_another_uses_one_of_the_kept_connections(session: aiohttp.ClientSession) -> None:
+    pause, used = Pause(), set()
+
+    async def note_connection(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        used.add(writer.get_extra_info("peername"))
+        writer.write(OK)
+
+    async with ScriptedUpstream(*[[pause, OK]] * 3, [Act(note_connection)]) as upstream:
+        await fill_pool(session, upstream, 3, pause)
+        for _ in range(3):
+            (await ask(session, upstream.url)).close()
+        assert len(used) == 1, "the others grow old"
+
+
 async def test_request_on_a_new_connection_is_not_repeated(session: aiohttp.ClientSession) -> None:
     async with ScriptedUpstream([Disconnect()]) as upstream:
         with pytest.raises(aiohttp.ServerDisconnectedError):
