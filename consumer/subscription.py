@@ -8,7 +8,7 @@ from typing import Literal
 
 import structlog
 
-from eventstream import EventStreamError, Parser, Reconnection
+from eventstream import EventStreamError, Reconnection
 from service.request_ids import REQUEST_ID
 from service.traced_source import TracedSource
 from service.tracing import Tracing
@@ -127,17 +127,15 @@ class Subscription:
 
     async def _follow(self) -> None:
         async with self._open() as self._source:
-            parser = Parser(self._last_event_id)
             connections = 0
             try:
-                async for block in self._source.blocks():
+                async for _, event in self._source.parsed_blocks():
                     if self._source.connections != connections:
                         connections = self._source.connections
                         self._intake.connected(self._last_event_id)
-                    for event in parser.feed(block):
-                        if records := self._intake.take(event):
-                            await self._writer.put([record.encode() for record in records])
-                    self._last_event_id = parser.last_event_id  # blocks without data update it too, and a reconnection sends it
+                    if event is not None and (records := self._intake.take(event)):
+                        await self._writer.put([record.encode() for record in records])
+                    self._last_event_id = self._source.last_event_id  # blocks without data update it too, and a reconnection sends it
             finally:
                 self._earlier_connections += self._source.connections
                 self._earlier_bytes += self._source.bytes_received

@@ -8,13 +8,14 @@ aiohttp, and `eventstream.decoding`. They are therefore imported by their own na
 from .content_coding import content_codings
 from .encoder import HEARTBEAT, HEARTBEAT_BLOCK, encode, encode_retry
 from .errors import BlockTooLarge, ConnectionFailed, DecodedTooLarge, EventStreamError, Undecodable
-from .framer import BYTE_ORDER_MARK, DEFAULT_MAX_BLOCK_BYTES, Framer, count_blocks, split_blocks
+from .framer import BYTE_ORDER_MARK, DEFAULT_MAX_BLOCK_BYTES, DEFAULT_MAX_BLOCK_LINES, Framer, count_blocks, split_blocks
 from .parser import Event, Parser
 from .reconnection import Reconnection
 
 __all__ = [
     "BYTE_ORDER_MARK",
     "DEFAULT_MAX_BLOCK_BYTES",
+    "DEFAULT_MAX_BLOCK_LINES",
     "HEARTBEAT",
     "HEARTBEAT_BLOCK",
     "BlockTooLarge",

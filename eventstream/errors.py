@@ -11,8 +11,8 @@ class BlockTooLarge(EventStreamError):
     `complete` holds the whole blocks that came before it in the same chunk. They are good: forward them first.
     """
 
-    def __init__(self, size: int, limit: int, complete: bytes = b"") -> None:
-        super().__init__(f"event block reached {size} bytes, limit is {limit}")
+    def __init__(self, size: int, limit: int, complete: bytes = b"", *, unit: str = "bytes") -> None:
+        super().__init__(f"event block reached {size} {unit}, limit is {limit}")
         self.size = size
         self.limit = limit
         self.complete = complete

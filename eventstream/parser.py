@@ -60,13 +60,16 @@ class Parser:
         Comments are reported, and `retry` becomes the reconnection time. Feed the whole block when it has ended, or call
         `forget_unfinished` when it never will.
         """
+        retry = b""
         for line in lines:
             if line.startswith(b":"):
                 self._ahead += 1
                 if self._on_comment is not None:
                     self._on_comment(_value(line).decode("utf-8", "replace"))
-            elif line.startswith(b"retry:") and _value(line).isdigit():
-                self.reconnection_time = _read_retry(_value(line))
+            elif line.startswith(b"retry:") and (value := _value(line)).isdigit():
+                retry = value
+        if retry:
+            self.reconnection_time = _read_retry(retry)
 
     def forget_unfinished(self) -> None:
         """Forget a block that will never be finished: the next block has lines of its own."""

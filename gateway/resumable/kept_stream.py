@@ -79,7 +79,8 @@ class KeptStream:
         stream = cls(stored.head, route, wheel, memory)
         stream.in_store = stream.end_stored = True
         history = stream.fan_out.history
-        framer = Framer(max(len(stored.blocks), 1), keeps_mark=True)
+        most = max(len(stored.blocks), 1)
+        framer = Framer(most, max_block_lines=most, keeps_mark=True)
         for block in split_blocks(framer.feed(stored.blocks)):
             id = read_id(block)
             stamped = read_stamp(id) if id else None

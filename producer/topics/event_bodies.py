@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import NoReturn
 
-from eventstream import encode
+from eventstream import DEFAULT_MAX_BLOCK_LINES, encode
 
 from ..web.problems import Problem, describe_value
 
 LONGEST_TYPE = 255
 LONGEST_RETRY_MS = 86_400_000
+MOST_LINES = DEFAULT_MAX_BLOCK_LINES - 100
+"""Of an event. Subscribers read no more lines of one block, of which its ID and the gateway's lines are some too."""
 GAP_TYPE = "gap"
 
 _MEMBERS = frozenset(("data", "type", "retry"))
@@ -57,7 +59,7 @@ def encode_text(body: bytes, limits: Limits) -> bytes:
     if len(body) > limits.event_bytes:
         _refuse_size(len(body), limits)
     try:
-        return encode(body.decode())
+        return _bound_lines(encode(body.decode()))
     except UnicodeDecodeError as error:
         raise RefusedEvent("body", f"is not UTF-8 at byte {error.start}: {error.reason}") from None
 
@@ -89,7 +91,7 @@ def encode_event(value: object, limits: Limits) -> bytes:
         size = len(text) if text.isascii() else len(text.encode())
         if size > limits.event_bytes:
             _refuse_size(size, limits)
-        return encode(text, type=_check_type(value.get("type")), retry=_check_retry(value.get("retry")))
+        return _bound_lines(encode(text, type=_check_type(value.get("type")), retry=_check_retry(value.get("retry"))))
     except UnicodeEncodeError:
         raise RefusedEvent("body", "has a lone surrogate, which cannot be sent as UTF-8") from None
 
@@ -177,6 +179,14 @@ def _check_retry(retry: object) -> int | None:
 def _refuse_size(size: int, limits: Limits) -> NoReturn:
     detail = f"has {size} bytes, allowed are {limits.event_bytes}"
     raise RefusedEvent("data", detail, status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE, got=size, allowed=limits.event_bytes)
+
+
+def _bound_lines(block: bytes) -> bytes:
+    lines = block.count(b"\n") - 1 if len(block) > MOST_LINES else 0  # the last one is blank
+    if lines > MOST_LINES:
+        detail = f"has more than {MOST_LINES} lines, which subscribers would not read; send fewer, or JSON without line ends"
+        raise RefusedEvent("data", detail, status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE, got=lines, allowed=MOST_LINES)
+    return block
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -209,3 +209,40 @@ def test_blocks_are_counted_whatever_their_line_ends(end: bytes) -> None:
     blocks = b"id: 1\ndata: a\ndata: b\n\n: comment\n\ndata: c\n\n".replace(b"\n", end)
     assert count_blocks(blocks) == 3
     assert count_blocks(b"") == 0
+
+
+def feed_in_chunks(framer: Framer, stream: bytes, chunk_bytes: int) -> tuple[bytes, str]:
+    """What the framer returns of a stream, without line ends, and why it refused the rest."""
+    given = b""
+    for at in range(0, len(stream), chunk_bytes):
+        try:
+            given += framer.feed(stream[at : at + chunk_bytes])
+        except BlockTooLarge as error:
+            return b"".join((given + error.complete).split()), str(error)
+    return b"".join(given.split()), ""
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("chunk_bytes", [1, 2, 3, 7, 1000])
+@pytest.mark.parametrize("before", [b"", b"before"])
+def test_block_over_the_limit_of_lines_is_refused_behind_the_blocks_before_it(line_end: bytes, chunk_bytes: int, before: bytes) -> None:
+    ahead = before + line_end * 2 if before else b""
+    whole, many = (ahead + (b"a" + line_end) * lines + line_end for lines in (20, 21))
+    assert feed_in_chunks(Framer(max_block_lines=20), whole, chunk_bytes) == (before + b"a" * 20, "")
+    refused = feed_in_chunks(Framer(max_block_lines=20), many, chunk_bytes)
+    assert refused == (before, "event block reached 21 lines, limit is 20")
+
+
+def test_many_blocks_in_one_chunk_may_have_more_lines_together() -> None:
+    stream = b"data: a\ndata: b\n\n" * 100
+    framer = Framer(max_block_lines=3)
+    assert framer.feed(stream) == stream
+    assert framer.feed(stream + b"data: c") == stream
+    assert framer.feed(b"\n" + b"\n" + stream) == b"data: c\n\n" + stream
+    with pytest.raises(BlockTooLarge, match="event block reached 4 lines, limit is 3"):
+        framer.feed(stream + b"a\n" * 4 + b"\n" + stream)
+
+
+def test_limits_below_one_line_are_refused() -> None:
+    with pytest.raises(ValueError, match="max_block_lines is 0, must be at least 1"):
+        Framer(max_block_lines=0)

@@ -8,6 +8,7 @@ from pydantic import SecretStr
 
 from producer.log.event_log import LogFull
 from producer.settings import Settings
+from producer.topics.event_bodies import MOST_LINES
 from tests.producer.publishing import NDJSON, SMALL, TEXT, post, problem_of, stored, topic_of
 from tests.producer.serving import Producer, serve
 
@@ -229,3 +230,17 @@ async def test_stopping_producer_accepts_no_events(topic: str) -> None:
             assert problem_of(answer, 503)
             assert answer.headers["Retry-After"] == "5"
         assert producer.log.last == 0
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+async def test_event_of_more_lines_than_subscribers_read_is_413(line_end: str) -> None:
+    async with serve(Settings()) as producer:
+        for lines, status in ((MOST_LINES, 201), (MOST_LINES + 1, 413)):
+            data = line_end * (lines - 1)
+            answer = await post(producer, "lines", {"data": data})
+            assert answer.status_code == status
+            assert (await producer.http.post("/topics/lines/events", content=data, headers=TEXT)).status_code == status
+        problem = problem_of(answer, 413)
+        assert (problem["got"], problem["allowed"]) == (MOST_LINES + 1, MOST_LINES)
+        assert problem["detail"].startswith(f"data: has more than {MOST_LINES} lines")
+        assert len(await stored(producer, "lines")) == 2
