@@ -1,15 +1,15 @@
 """Reject ambiguous requests that aiohttp's parser accepts, and describe all malformed requests."""
 
 import logging
-import re
 
 from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError, InvalidHeader, InvalidURLError, LineTooLong
 from multidict import istr
 
+from service.hosts import is_host
+
 from .refusal import Refusal
 
-_HOST = re.compile(r"([A-Za-z0-9._~!$&'()*+;=%-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?")  # RFC 3986 section 3.2.2, without the comma of lists
 _HOST_FIELD, _TRANSFER_ENCODING = istr("Host"), istr("Transfer-Encoding")
 _TOO_MANY = "Too many"
 BAD_BODY = Refusal(400, "malformed", "the body does not match its head, or its chunks are not valid")
@@ -49,7 +49,7 @@ def find_fault(request: web.BaseRequest, authority: str) -> Refusal | None:
     if "#" in request.raw_path:
         return Refusal(400, "target", "the request target must not have a fragment (#)")
     for host in (authority, headers.get(_HOST_FIELD, "")):
-        if host and not _HOST.fullmatch(host):
+        if not is_host(host):
             return Refusal(400, "malformed", "Host must be a name or an address, with or without a port (RFC 9110 section 7.2)")
     for name in headers:
         if "_" in name and name.replace("_", "-").lower() in _LOOKALIKES:

@@ -17,6 +17,7 @@ from .topics.paths import TOPICS_PATH
 from .topics.routes import topic_routes
 from .web.body_limit import BodyLimit
 from .web.drain import Drain
+from .web.hosts import OneHost
 from .web.meters import Meters
 from .web.problems import answer_with_problems
 from .web.requests import Requests
@@ -55,5 +56,5 @@ def create_app(
         allow_headers=["*"],  # Authorization, Idempotency-Key and Last-Event-ID too; a preflight gets the headers it asks for
         expose_headers=["Location"],
     )
-    app.user_middleware[:0] = [Middleware(Requests, meters=meters, tracing=tracing), shortcut]
+    app.user_middleware[:0] = [Middleware(Requests, meters=meters, tracing=tracing), Middleware(OneHost), shortcut]
     return app

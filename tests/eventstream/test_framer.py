@@ -212,7 +212,7 @@ def test_blocks_are_counted_whatever_their_line_ends(end: bytes) -> None:
 
 
 def feed_in_chunks(framer: Framer, stream: bytes, chunk_bytes: int) -> tuple[bytes, str]:
-    """What the framer returns of a stream, without line ends, and why it refused the rest."""
+    """Return the blocks of a stream, without line ends, and why the framer refused the rest."""
     given = b""
     for at in range(0, len(stream), chunk_bytes):
         try:
