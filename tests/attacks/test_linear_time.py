@@ -24,8 +24,6 @@ SHORT_CHARS, TIMES = 1_000, 8
 MOST_RATIO = 32
 LEAST_SECONDS = 0.002
 """What takes less for the long text cannot hold anybody up, and cannot be measured."""
-LARGE_BLOCK_RATIO = 10
-"""How many times as long a search of a block may take as replacing all of its bytes."""
 
 _PROXIES = TrustedProxies.parse("127.0.0.1")
 _CORS = Cors(origins=("https://*.example.com",))
@@ -115,13 +113,13 @@ def test_eight_times_the_text_takes_eight_times_as_long(name: str) -> None:
 
 @pytest.mark.parametrize("begin", [b"id: 1\ndata: ", b"id: 1\rdata: ", b"event: e\ndata: ", b": "])
 @pytest.mark.parametrize("read", [read_ids, has_data, lambda block: stamp(block, "0" * 32, 1)], ids=["read_ids", "has_data", "stamp"])
-def test_one_large_block_is_searched_as_fast_as_its_bytes_are_copied(begin: bytes, read: Callable[[bytes], object]) -> None:
+def test_one_large_block_is_searched_faster_than_its_bytes_are_replaced(begin: bytes, read: Callable[[bytes], object]) -> None:
     block = begin + b"m" * 2**20 + b"\n\n"
 
     def least(work: Callable[[], object]) -> float:
         return min(timeit.repeat(work, number=1, repeat=5))
 
-    assert least(lambda: read(block)) < LARGE_BLOCK_RATIO * least(lambda: block.replace(b"m", b"n"))
+    assert least(lambda: read(block)) < least(lambda: block.replace(b"m", b"n"))
 
 
 def test_a_hundred_thousand_heartbeats_ahead_of_a_block_take_eight_times_as_long_as_an_eighth() -> None:
