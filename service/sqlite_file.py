@@ -4,7 +4,7 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -37,6 +37,8 @@ class SqliteFile(Generic[E]):
     failed: Callable[[str], E]
     """The error for any other failure."""
     cached_statements: int = 128
+    upgrades: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    """The statements that turn a file of an older version into one of the next version, by the older version."""
 
     def connect(self, path: Path, *, timeout: float = BUSY_SECONDS) -> sqlite3.Connection:
         """Open the file for one thread at a time; the caller begins and ends transactions.
@@ -100,8 +102,23 @@ class SqliteFile(Generic[E]):
         if version > self.version:
             known = f"this program knows formats up to {self.version}"
             raise self.too_new(f"{path}: it has format {version}, and {known}; use the newer program again")
-        if version != self.version:
+        if version != self.version and version not in self.upgrades:
             raise self.damaged(path, f"it has format {version}, which no program ever wrote")
+
+    def upgrade(self, connection: sqlite3.Connection, path: Path) -> None:
+        """Turn a file of an older version into one of this version, in one transaction. Raises the service's errors.
+
+        The connection knows the version better than the file's header does: a newer one may still be in the write-ahead log.
+        """
+        [version] = connection.execute("PRAGMA user_version").fetchone()
+        if version not in self.upgrades:
+            return
+        with self.transaction(connection, path):
+            while version in self.upgrades:
+                for statement in self.upgrades[version]:
+                    connection.execute(statement)
+                version += 1
+            connection.execute(f"PRAGMA user_version = {version}")
 
     def check_schema(self, connection: sqlite3.Connection, path: Path) -> None:
         """Compare the tables with the schema. Raises the service's error if they differ, sqlite3.Error."""

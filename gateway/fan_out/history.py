@@ -8,11 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 
-READ_BYTES = 32 * 1024
-"""About as many bytes are read at once: what is read whole is one object, whoever reads it."""
+from .sealed import ID_BYTES, SealedBlocks
+from .sealed import READ_BYTES as READ_BYTES
 
 _SEGMENT_BLOCKS = 1024
-_ID_BYTES = 160  # what an ID costs in the index: a string, its number and its place in a dict
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +139,21 @@ class History:
         self.end_bytes += size
         if id is not None:
             segment.ids[id] = self.end
-            size += _ID_BYTES + len(id)
+            size += ID_BYTES + len(id)
             self._newest_id = id or self._newest_id
         segment.cost += size
         self.cost += size
+
+    def adopt(self, blocks: SealedBlocks) -> None:
+        """Take the next blocks as they are, for a stream that has ended: `append` takes none behind them."""
+        self.seal()
+        if self._open.end > self._open.first:
+            self._open = self._begin_segment(self.end, self.end_bytes)
+        segment = self._open
+        segment.blocks, segment.data, segment.ends, segment.ids, segment.cost = None, blocks.data, blocks.ends, blocks.ids, blocks.cost
+        self.end += len(blocks.ends)
+        self.end_bytes += len(blocks.data)
+        self.cost += blocks.cost
 
     def end_behind(self, tail: bytes) -> None:
         """Take the unfinished block behind which the stream has ended."""

@@ -1,6 +1,7 @@
 """Gives each event of a stream an ID by which a client can come back."""
 
 import re
+from collections.abc import Iterator
 
 from eventstream import BYTE_ORDER_MARK
 
@@ -78,6 +79,12 @@ def read_ids(blocks: bytes) -> list[bytes]:
 def _lines(blocks: bytes) -> bytes:
     """Return blocks in which an LF stands before each line, as the patterns expect."""
     return b"\n" + blocks.replace(b"\r", b"\n")
+
+
+def find_ids(blocks: bytes) -> Iterator[tuple[int, str]]:
+    """Return the values of all `id` fields that clients do not ignore, each behind its place in `blocks`."""
+    for match in _ID.finditer(_lines(blocks)):
+        yield match.end() - 1, (match[1] or b"").decode("utf-8", "replace")
 
 
 def read_stamp(id: str) -> tuple[str, int] | None:

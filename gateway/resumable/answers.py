@@ -7,6 +7,7 @@ from multidict import CIMultiDict
 
 from ..exchange import Exchange
 from .kept_stream import KeptStream
+from .store import StoredStream
 
 METHODS = ("GET", "HEAD", "DELETE", "OPTIONS")
 """What may be asked of a stream."""
@@ -15,16 +16,22 @@ _NEVER_MS = 1_000_000_000
 _ORIGIN_FIELDS = ("access-control-allow-origin", "access-control-allow-credentials", "vary")
 
 
-def origin_fields(stream: KeptStream) -> dict[str, str]:
+AnyStream = KeptStream | StoredStream
+"""One in memory, or one in the store."""
+
+
+def origin_fields(stream: AnyStream) -> dict[str, str]:
     """Gives the fields that let those pages read an answer which upstream let read the stream."""
     return {name: value for name, value in stream.head.fields if name.lower() in _ORIGIN_FIELDS}
 
 
-def state_fields(stream: KeptStream) -> CIMultiDict[str]:
+def state_fields(stream: AnyStream) -> CIMultiDict[str]:
     """Gives the fields that say how a stream stands."""
-    history = stream.fan_out.history
-    fields = CIMultiDict({"Stream-State": stream.state, "Stream-Blocks": str(history.end), "Stream-Bytes": str(stream.size)})
-    fields["Stream-Viewers"] = str(stream.viewers)
+    blocks, viewers = (stream.blocks_received, stream.viewers) if isinstance(stream, KeptStream) else (stream.block_count, 0)
+    fields = CIMultiDict({"Stream-State": stream.state, "Stream-Blocks": str(blocks), "Stream-Bytes": str(stream.size)})
+    fields["Stream-Viewers"] = str(viewers)
+    if blocks is None:
+        del fields["Stream-Blocks"]  # the gateway was killed while it ran: they are counted when it is loaded
     if stream.reason:
         fields["Stream-Reason"] = stream.reason.encode("ascii", "replace").decode()
     if "Access-Control-Allow-Origin" in CIMultiDict(stream.head.fields):
@@ -32,7 +39,7 @@ def state_fields(stream: KeptStream) -> CIMultiDict[str]:
     return fields
 
 
-def preflight_fields(stream: KeptStream) -> dict[str, str]:
+def preflight_fields(stream: AnyStream) -> dict[str, str]:
     """Gives what a browser wants to know before a page that upstream allows may send a DELETE or a Last-Event-ID."""
     if "Access-Control-Allow-Origin" not in CIMultiDict(stream.head.fields):
         return {}
@@ -50,7 +57,7 @@ def nothing_more(exchange: Exchange, stream: KeptStream) -> web.Response:
     return web.Response(headers=CIMultiDict(stream.head.fields), body=b"retry: %d\n" % _NEVER_MS)
 
 
-def no_content(exchange: Exchange, stream: KeptStream | None = None, fields: Mapping[str, str] | None = None) -> web.Response:
+def no_content(exchange: Exchange, stream: AnyStream | None = None, fields: Mapping[str, str] | None = None) -> web.Response:
     """Gives a 204 with `fields`, also to the pages that upstream let read the stream."""
     exchange.status = 204
     headers = CIMultiDict({"Cache-Control": "no-store", "Server": "gateway"})

@@ -1,4 +1,4 @@
-"""What is known of a request whose answer may be kept, and whose it is."""
+"""What is known of a request whose answer may be kept, whose it is, and the fields of its answer."""
 
 import hashlib
 import time
@@ -6,15 +6,21 @@ from collections.abc import Iterator
 from urllib.parse import parse_qsl
 
 from aiohttp import web
+from multidict import CIMultiDict
 
 from ..clients.address import client_network
 from ..exchange import Exchange
+from ..headers import apply_rules, end_to_end
 from ..incoming import Incoming
 from ..last_event_id import without_last_event_id
 from ..routing.routes import Route
+from ..upstream_client import UpstreamAnswer
 from .store import StreamHead
 
 _OWNER_BYTES = 8
+
+STREAMS_PATH = "/streams/"
+"""Where a stream is found by its id; without one, other workers of the gateway ask there."""
 
 
 def head_of(request: web.BaseRequest, exchange: Exchange, id: str) -> StreamHead:
@@ -69,3 +75,19 @@ def _anonymous_key(key: str, route: Route, client: str) -> str:
     if not key or route.anonymous_keys == "anybody":
         return key
     return f"{client_network(client)} {key}" if route.anonymous_keys == "by-address" else ""
+
+
+def kept_fields(upstream: UpstreamAnswer, id: str, route: Route) -> CIMultiDict[str]:
+    """Gives the header fields with which everybody gets a stream."""
+    fields = end_to_end(upstream.headers)
+    for name in ("Set-Cookie", "Content-Length", "Content-Encoding", "Date", "Age"):
+        fields.popall(name, None)
+    fields.setdefault("Cache-Control", "no-cache, no-transform")
+    fields["X-Accel-Buffering"] = "no"
+    fields.setdefault("Server", "gateway")
+    fields["Stream-Id"] = id
+    fields["Location"] = f"{STREAMS_PATH}{id}"
+    if "Access-Control-Allow-Origin" in fields:
+        fields.add("Access-Control-Expose-Headers", "Stream-Id, Location")
+    apply_rules(fields, route.response_headers)
+    return fields

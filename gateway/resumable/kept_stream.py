@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import aiohttp
 import structlog
@@ -14,7 +14,8 @@ from service.tracing import Span
 from ..budget import Budget
 from ..fan_out.fan_out import FanOut
 from ..fan_out.history import UNLIMITED
-from ..fan_out.stamping import guard_mark, read_id, read_stamp, stamp, stamp_plain
+from ..fan_out.sealed import SealedBlocks
+from ..fan_out.stamping import guard_mark, read_stamp, stamp, stamp_plain
 from ..fan_out.subscriber import BEHIND
 from ..headers import content_encoding, is_delimited
 from ..relay import COMPLETE as RELAY_COMPLETE
@@ -54,6 +55,8 @@ class KeptStream:
         """Whether the store knows how it ended."""
         self.tail_stored = False
         """Whether the store has the unfinished block behind which it ended."""
+        self.memory_only = False
+        """Whether the store has dropped it while it ran, for others, and takes no more of it."""
         self.last_viewed = time.monotonic()
         """When somebody was last seen to follow it."""
         self.awaited = False
@@ -74,22 +77,21 @@ class KeptStream:
         return f"<KeptStream {self.head.id} {self.state} {self.fan_out}>"
 
     @classmethod
-    def restore(cls, stored: StoredStream, route: Route, wheel: TimerWheel, memory: Budget) -> "KeptStream":
-        """Gives a stream that has ended as the store has it."""
+    def restore(
+        cls, stored: StoredStream, blocks: Sequence[SealedBlocks], tail: bytes, route: Route, wheel: TimerWheel, memory: Budget
+    ) -> "KeptStream":
+        """Return a stream that has ended as the store has it; `tail` is the unfinished block behind its blocks."""
         stream = cls(stored.head, route, wheel, memory)
         stream.in_store = stream.end_stored = True
         history = stream.fan_out.history
-        most = max(len(stored.blocks), 1)
-        framer = Framer(most, max_block_lines=most, keeps_mark=True)
-        for block in split_blocks(framer.feed(stored.blocks)):
-            id = read_id(block)
-            stamped = read_stamp(id) if id else None
-            history.append(block, None if stamped is not None and stamped[0] == stored.head.id else id)  # its number is its place
+        for part in blocks:
+            history.adopt(part)
         if stored.state == COMPLETE:
-            history.end_behind(framer.flush())
+            history.end_behind(tail)
         stream.stored_to = history.end
         stream.state, stream.reason, stream.ended_at = stored.state, stored.reason, stored.ended_at
         stream._finish()
+        stream.fan_out.holding.set(history.cost)
         return stream
 
     @property

@@ -3,31 +3,30 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from multidict import CIMultiDict
-
 from eventstream.decoding import is_readable
 
 from ..budget import Budget
-from ..headers import apply_rules, content_encoding, end_to_end, is_event_stream
+from ..fan_out.sealed import SealedBlocks
+from ..headers import content_encoding, is_event_stream
 from ..metrics.received import Received
 from ..refusal import Refusal
 from ..routing.routes import Route
 from ..spans import end_answered
 from ..upstream_client import UpstreamAnswer
 from ..wheel import TimerWheel
+from .heads import STREAMS_PATH as STREAMS_PATH
+from .heads import kept_fields
 from .kept_stream import KeptStream
+from .loading import Found, Loading
 from .opening import Opening
 from .relief import relieve
-from .store import CUT, EXPIRED, RUNNING, StoreError, StreamHead, StreamStore
-from .storing import Storing
-
-STREAMS_PATH = "/streams/"
-"""Where a stream is found by its id; without one, other workers of the gateway ask there."""
+from .store import CUT, RUNNING, StoredStream, StoreError, StreamHead, StreamStore
+from .storing import Storing, is_settled
 
 _UPKEEP_SECONDS = 1.0
 _LEAST_UPKEEP_SECONDS = 0.05
@@ -67,6 +66,7 @@ class KeptStreams:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended: set[KeptStream] = set()  # and not yet stored
         self._closing = False
+        self._loading = Loading(store, self._streams, self.memory, restore=self._restore, drop=self._drop, report=self._storing.report)
 
     def __repr__(self) -> str:
         return f"<KeptStreams in_memory={len(self._streams)} bytes={self.memory.amount}>"
@@ -96,6 +96,7 @@ class KeptStreams:
                 opening.cancel()
             if self._tasks:
                 await asyncio.wait(self._tasks)
+            await self._loading.close()
             for stream in self._streams.values():
                 stream.stop(CUT, "the gateway stopped while it ran")
             await self._storing.bring(self._streams.values())
@@ -167,60 +168,53 @@ class KeptStreams:
         if self._keys.get((head.route, head.credentials, head.key)) is opening:
             del self._keys[head.route, head.credentials, head.key]
 
-    async def find(self, id: str) -> KeptStream | str | None:
-        """Gives a stream, or why it is gone, or None when it was never known."""
-        stream = self._streams.get(id)
-        if stream is not None:
-            return stream
-        try:
-            stored = await self._kept_in.load(id)
-        except StoreError as error:
-            self._storing.report(error)
-            return "the store cannot be read now"
-        if stored is None:
-            return None
-        if (stream := self._streams.get(id)) is not None:
-            return stream  # somebody else was faster
-        if stored.state == RUNNING:
-            return "it ended while the store failed, and left memory before it worked again"
-        if stored.state == EXPIRED:
-            return f"{stored.state}: {stored.reason}; what it sent is no longer kept"
-        stream = self._streams[id] = KeptStream.restore(stored, self._routes(stored.head.route), self._wheel, self.memory)
+    async def look_up(self, id: str) -> Found:
+        """Return what is known of a stream without loading its blocks."""
+        return await self._loading.look_up(id)
+
+    async def find(self, id: str) -> KeptStream | Refusal | str | None:
+        """Return a stream, else why it is gone, or why there is no memory for it now; None when it was never known."""
+        return await self._loading.find(id)
+
+    def _restore(self, stored: StoredStream, blocks: Sequence[SealedBlocks], tail: bytes) -> KeptStream:
+        stream = KeptStream.restore(stored, blocks, tail, self._routes(stored.head.route), self._wheel, self.memory)
+        stream.awaited = True  # by those for whom it was loaded
+        self._streams[stored.head.id] = stream
         return stream
 
     def find_opening(self, head: StreamHead) -> Opening | None:
         """Gives the stream with the same Idempotency-Key that this process has opened."""
         return self._keys.get((head.route, head.credentials, head.key))
 
-    async def find_stored(self, head: StreamHead) -> KeptStream | None:
-        """Gives the stream with the same Idempotency-Key that is only in the store."""
+    async def find_stored(self, head: StreamHead) -> KeptStream | StoredStream | None:
+        """Return the stream with the same Idempotency-Key that is only in the store, without loading it."""
         if self.find_opening(head) is not None:
             return None
-        try:
-            id = await self._kept_in.find_key(head.route, head.credentials, head.key)
-        except StoreError as error:
-            self._storing.report(error)
-            return None
-        found = await self.find(id) if id is not None else None
-        return found if isinstance(found, KeptStream) else None
+        return await self._look_up(self._kept_in.find_key(head.route, head.credentials, head.key))
 
-    async def find_like(self, head: StreamHead, last_event_id: str) -> KeptStream | None:
-        """Return a stream that the request of `head` may continue behind an event with this ID of the upstream's, None if there is none.
+    async def find_like(self, head: StreamHead, last_event_id: str) -> StreamHead | None:
+        """Return the head of a stream that the request of `head` may continue behind an event with this ID of the upstream's, None if there
+        is none.
 
         One with its Idempotency-Key comes first, then the newest.
         """
         like = [stream for stream in self._streams.values() if head.may_continue(stream.head) and stream.find(last_event_id) is not None]
         if like:
-            return max(like, key=lambda stream: (stream.head.key == head.key != "", stream.head.opened_at))
+            return max(like, key=lambda stream: (stream.head.key == head.key != "", stream.head.opened_at)).head
         if not head.credentials and not head.key:
             return None
+        found = await self._look_up(self._kept_in.find_event(head, last_event_id))
+        return found.head if found is not None else None
+
+    async def _look_up(self, asking: Awaitable[str | None]) -> KeptStream | StoredStream | None:
+        """Return the stream whose id the store gives."""
         try:
-            id = await self._kept_in.find_event(head, last_event_id)
+            id = await asking
         except StoreError as error:
             self._storing.report(error)
             return None
-        found = await self.find(id) if id is not None else None
-        return found if isinstance(found, KeptStream) else None
+        found = await self.look_up(id) if id is not None else None
+        return found if isinstance(found, KeptStream | StoredStream) else None
 
     async def _keep_up(self) -> None:
         """Looks at all streams each second, and at those that have ended as soon as they have."""
@@ -238,17 +232,21 @@ class KeptStreams:
                 await asyncio.sleep(_LEAST_UPKEEP_SECONDS)  # others may end meanwhile
                 continue
             next_round = loop.time() + _UPKEEP_SECONDS
-            now = time.monotonic()
-            for stream in tuple(self._streams.values()):
-                stream.stop_if_orphaned(now)
-                stream.fan_out.holding.set(stream.fan_out.history.cost)
+            self._look_at_all()
             await self._store(self._streams.values())
             self._expire(time.time())
             self._relieve()
 
+    def _look_at_all(self) -> None:
+        now = time.monotonic()
+        for stream in tuple(self._streams.values()):
+            if stream.state == RUNNING:
+                stream.stop_if_orphaned(now)
+            stream.fan_out.holding.set(stream.fan_out.history.cost)
+
     async def _store(self, streams: Iterable[KeptStream]) -> None:
         await self._storing.bring(tuple(streams))
-        self._ended = {stream for stream in self._ended if not stream.end_stored}
+        self._ended = {stream for stream in self._ended if not is_settled(stream)}
 
     async def _expire_stored(self) -> None:
         while True:
@@ -275,19 +273,3 @@ class KeptStreams:
         opening = self._keys.get((head.route, head.credentials, head.key))
         if opening is not None and opening.head.id == head.id:
             del self._keys[head.route, head.credentials, head.key]
-
-
-def kept_fields(upstream: UpstreamAnswer, id: str, route: Route) -> CIMultiDict[str]:
-    """Gives the header fields with which everybody gets a stream."""
-    fields = end_to_end(upstream.headers)
-    for name in ("Set-Cookie", "Content-Length", "Content-Encoding", "Date", "Age"):
-        fields.popall(name, None)
-    fields.setdefault("Cache-Control", "no-cache, no-transform")
-    fields["X-Accel-Buffering"] = "no"
-    fields.setdefault("Server", "gateway")
-    fields["Stream-Id"] = id
-    fields["Location"] = f"{STREAMS_PATH}{id}"
-    if "Access-Control-Allow-Origin" in fields:
-        fields.add("Access-Control-Expose-Headers", "Stream-Id, Location")
-    apply_rules(fields, route.response_headers)
-    return fields

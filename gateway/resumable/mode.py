@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import partial
 
 import aiohttp
-import structlog
 from aiohttp import web
 from multidict import CIMultiDict
 
@@ -25,22 +24,18 @@ from ..last_event_id import read_last_event_id
 from ..locations import rewrite_locations
 from ..metrics.metrics import Metrics
 from ..problems import problem
-from ..refusal import Reason
+from ..refusal import Reason, Refusal
 from ..routing.route_table import RouteTable
 from ..spans import ask_upstream
 from ..wheel import TimerWheel
-from .answers import METHODS, no_content, nothing_more, origin_fields, preflight_fields, state_fields
+from .answers import METHODS, AnyStream, no_content, nothing_more, origin_fields, preflight_fields, state_fields
 from .asking import ask_for_stream, note_unkept
 from .heads import credentials_of, head_of
 from .kept_stream import KeptStream
 from .kept_streams import STREAMS_PATH, KeptStreams
 from .opening import Opening
 from .peers import Peers, read_question, tell_peer
-from .store import STOPPED, UNFINISHED, StreamHead
-
-log = structlog.get_logger()
-
-_METHODS = "GET, HEAD, DELETE, OPTIONS"
+from .store import STOPPED, UNFINISHED, StoredStream, StreamHead
 
 
 class Resumable:
@@ -114,8 +109,8 @@ class Resumable:
                 return self._gone(exchange, found)
         if last_event_id:
             like = await self._streams.find_like(head, last_event_id)
-            if like is not None:
-                return await self._join(request, exchange, like, head)
+            if like is not None and (answer := await self._join_stored(request, exchange, like.id, head)) is not None:
+                return answer
             if not comes_from_peer(request) and (other := await self._peers.of_like(head, last_event_id)) is not None:
                 return await self._peers.hand_over(other, request, exchange)
         if stamped:
@@ -127,7 +122,9 @@ class Resumable:
         if head.key:
             stored = await self._streams.find_stored(head)
             if stored is not None and (stored.state not in UNFINISHED or not head.asks_the_same(stored.head)):
-                return await self._join(request, exchange, stored, head)
+                answer = await self._join_stored(request, exchange, stored.head.id, head)
+                if answer is not None:
+                    return answer
             opening = self._streams.find_opening(head)  # nothing is awaited from here to the opening of another
             if opening is not None and not (opening.is_unfinished and head.asks_the_same(opening.head)):
                 return await self._join_opening(request, exchange, opening, head, body)
@@ -146,12 +143,13 @@ class Resumable:
         other = None if comes_from_peer(request) else self._peers.of_stream(id)
         if other is not None:
             return await self._peers.hand_over(other, request, exchange)
-        found = await self._streams.find(id)
-        cors = self._routes.cors_of_streams(request.headers.get("Origin", ""), found.head.route if isinstance(found, KeptStream) else None)
+        found = await self._streams.look_up(id)
+        known = found if isinstance(found, KeptStream | StoredStream) else None
+        cors = self._routes.cors_of_streams(request.headers.get("Origin", ""), known.head.route if known is not None else None)
         asks_only = cors is not None and request.apply_cors(cors, METHODS)
-        if not isinstance(found, KeptStream):
+        if isinstance(found, str) or found is None:
             return no_content(exchange) if asks_only else self._gone(exchange, found)
-        exchange.route = found.route
+        exchange.route = found.route if isinstance(found, KeptStream) else self._routes.route_of(found.head.route)
         if request.method == "OPTIONS":
             return no_content(exchange, found, preflight_fields(found))
         try:
@@ -159,24 +157,34 @@ class Resumable:
         except Denied as denied:
             exchange.refuse(denied.refusal.status, denied.refusal.reason)
             return denied.answer(origin_fields(found))
-        if found.head.credentials not in (b"", credentials_of(request, found.route, exchange.target)):
+        if found.head.credentials not in (b"", credentials_of(request, exchange.route, exchange.target)):
             return self._refuse(exchange, 403, "forbidden", "the stream needs the credentials that it was opened with", found)
         if exchange.handed_over:
             tell_peer(request, exchange)
+        return await self._answer_about(request, exchange, found)
+
+    async def _answer_about(self, request: Incoming, exchange: Exchange, stream: AnyStream) -> web.StreamResponse:
+        """Answer a request that may have the stream; only one for its events loads it."""
         if request.method == "DELETE":
-            found.stop(STOPPED, "it was stopped by a request")
-            return no_content(exchange, found, state_fields(found))
+            if isinstance(stream, KeptStream):
+                stream.stop(STOPPED, "it was stopped by a request")
+            return no_content(exchange, stream, state_fields(stream))
+        if isinstance(stream, StoredStream) and (request.method == "GET" or stream.block_count is None):
+            found = await self._streams.find(stream.head.id)
+            if not isinstance(found, KeptStream):
+                return self._gone(exchange, found)
+            stream = found
         if request.method == "HEAD":
             exchange.status = 200
-            return web.Response(headers=CIMultiDict([*found.head.fields, *state_fields(found).items()]))
-        last_event_id = read_last_event_id(request.headers, exchange.target)
-        return await self._follow_from(request, exchange, found, last_event_id)
+            return web.Response(headers=CIMultiDict([*stream.head.fields, *state_fields(stream).items()]))
+        assert isinstance(stream, KeptStream)
+        return await self._follow_from(request, exchange, stream, read_last_event_id(request.headers, exchange.target))
 
     async def _answer_peer(self, request: Incoming, exchange: Exchange) -> web.Response:
         """Tell another worker when the newest stream was opened that a request may continue; 404 without one."""
         like = await self._streams.find_like(*read_question(await request.read()))
         exchange.status = 200 if like is not None else 404
-        return web.Response(status=exchange.status, text=str(like.head.opened_at) if like is not None else "")
+        return web.Response(status=exchange.status, text=str(like.opened_at) if like is not None else "")
 
     async def _open(self, request: Incoming, exchange: Exchange, head: StreamHead, body: RequestBody) -> web.StreamResponse:
         """Ask the upstream, unless too many streams run."""
@@ -232,6 +240,13 @@ class Resumable:
             return self._other_request(exchange, stream)
         return await self._follow_from(request, exchange, stream, read_last_event_id(request.headers, exchange.target))
 
+    async def _join_stored(self, request: Incoming, exchange: Exchange, id: str, head: StreamHead) -> web.StreamResponse | None:
+        """Do so with a stream that the store may have; None when it is gone meanwhile."""
+        found = await self._streams.find(id)
+        if isinstance(found, KeptStream):
+            return await self._join(request, exchange, found, head)
+        return self._gone(exchange, found) if isinstance(found, Refusal) else None
+
     async def _follow_from(
         self, request: web.BaseRequest, exchange: Exchange, stream: KeptStream, last_event_id: str
     ) -> web.StreamResponse:
@@ -256,8 +271,11 @@ class Resumable:
         finally:
             stream.viewer_left()
 
-    def _gone(self, exchange: Exchange, reason: str | None) -> web.Response:
-        if reason is None:
+    def _gone(self, exchange: Exchange, reason: Refusal | str | None) -> web.Response:
+        """Say that a stream is gone, or that there is no memory for it now."""
+        if isinstance(reason, Refusal):
+            refusal = self._refuse(exchange, *reason)
+        elif reason is None:
             refusal = self._refuse(exchange, 404, "no-stream", "there is no such stream")
         else:
             refusal = self._refuse(exchange, 410, "stream-gone", f"the stream is gone: {reason}")
@@ -271,7 +289,7 @@ class Resumable:
         detail = "this Idempotency-Key or Last-Event-ID belongs to a request with another body, method or path"
         return self._refuse(exchange, 422, "other-request", f"{detail}; send the same again, or leave it out", stream)
 
-    def _refuse(self, exchange: Exchange, status: int, reason: Reason, detail: str, stream: KeptStream | None = None) -> web.Response:
+    def _refuse(self, exchange: Exchange, status: int, reason: Reason, detail: str, stream: AnyStream | None = None) -> web.Response:
         """Gives an error, also to the pages that may read the stream which it is about."""
         exchange.refuse(status, reason)
         return problem(status, detail, origin_fields(stream) if stream is not None else None, reason)

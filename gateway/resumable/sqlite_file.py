@@ -15,13 +15,16 @@ FILE = "streams.sqlite3"
 LOCK = "streams.lock"
 APPLICATION_ID = 0x53534B53
 """In the file's header, by which the file is known as ours."""
-VERSION = 1
+VERSION = 2
 """In the file's header too; grows when an older program could no longer read the file."""
 
 RESERVE_BYTES = 16 * 1024 * 1024
 """New streams and blocks leave so much of the device free (of a small one, a sixteenth), for endings, removals and checkpoints."""
 LARGEST_WAL_BYTES = 64 * 1024 * 1024
+_WAL_PART = 4
+"""The write-ahead log gets at most this part of a small store."""
 
+PAGE_BYTES = 4096
 _CHECKPOINT_PAGES = 2000
 _ROWS_AT_ONCE = 256
 _BYTES_AT_ONCE = 1024 * 1024
@@ -38,9 +41,11 @@ SCHEMA = {
         body BLOB NOT NULL,
         key BLOB NOT NULL,
         fields TEXT NOT NULL, -- a JSON array of pairs
-        opened_at REAL NOT NULL
+        opened_at REAL NOT NULL,
+        owner TEXT -- the client that it counts for, empty: nobody; NULL: its blocks are dropped, and all else but the id is empty
     )""",
     "streams_by_key": "CREATE INDEX streams_by_key ON streams (key, route, credentials) WHERE key != x''",
+    "streams_by_owner": "CREATE INDEX streams_by_owner ON streams (owner) WHERE owner IS NOT NULL",  # the oldest first
     "endings": """CREATE TABLE endings (
         stream INTEGER PRIMARY KEY,
         state TEXT NOT NULL,
@@ -48,7 +53,9 @@ SCHEMA = {
         ended_at REAL NOT NULL,
         keep_until REAL NOT NULL,
         bytes INTEGER NOT NULL, -- of all its blocks, dropped ones too
-        dropped_at REAL -- NULL: the blocks are there
+        dropped_at REAL, -- NULL: the blocks are there
+        block_count INTEGER, -- NULL: not known, because the gateway was killed while it ran
+        cost INTEGER -- what the blocks take in memory; NULL: not known
     )""",
     "endings_by_keep_until": "CREATE INDEX endings_by_keep_until ON endings (keep_until) WHERE dropped_at IS NULL",
     "endings_by_dropped_at": "CREATE INDEX endings_by_dropped_at ON endings (dropped_at) WHERE dropped_at IS NOT NULL",
@@ -62,15 +69,39 @@ SCHEMA = {
 """A stream without an ending runs. Parts stand in the order in which they came, whatever their stream: what is appended together then
 goes to the same few pages, which costs a fifth of putting each stream's parts side by side."""
 
+_FROM_1 = (
+    "ALTER TABLE streams RENAME TO streams_1",
+    "ALTER TABLE endings RENAME TO endings_1",
+    SCHEMA["streams"],
+    SCHEMA["endings"],
+    "INSERT INTO streams SELECT number, id, instance, route, method, target, credentials, body, key, fields, opened_at, ''"
+    " FROM streams_1 WHERE number NOT IN (SELECT stream FROM endings_1 WHERE dropped_at IS NOT NULL)",
+    "INSERT INTO streams SELECT number, id, '', x'', x'', x'', x'', x'', x'', '[]', 0.0, NULL"
+    " FROM streams_1 WHERE number IN (SELECT stream FROM endings_1 WHERE dropped_at IS NOT NULL)",
+    "INSERT INTO endings SELECT stream, state, CASE WHEN length(reason) > 200 THEN x'' ELSE reason END, ended_at, keep_until, bytes,"
+    " dropped_at, NULL, NULL FROM endings_1",
+    "DROP TABLE streams_1",
+    "DROP TABLE endings_1",
+    *(SCHEMA[name] for name in ("streams_by_key", "streams_by_owner", "endings_by_keep_until", "endings_by_dropped_at")),
+)
+"""Tables are made anew and not altered, so that their statements are those of the schema. Streams of before are nobody's."""
+
 
 class StreamFile:
     """A directory with kept streams, owned by one process and used by one thread at a time; every method may block on the disk."""
 
     connection: sqlite3.Connection
 
-    def __init__(self, directory: Path) -> None:
-        """Takes the directory's lock and opens the file; makes both if need be. Raises StoreError."""
+    def __init__(self, directory: Path, most_bytes: int) -> None:
+        """Takes the directory's lock and opens the file; makes both if need be. Raises StoreError.
+
+        All its files together are to take `most_bytes` of the device, about.
+        """
         self.path = directory / FILE
+        self.wal_bytes = min(LARGEST_WAL_BYTES, most_bytes // _WAL_PART)
+        """How large the write-ahead log may get."""
+        self.most_bytes = most_bytes - self.wal_bytes
+        """How large the file may get."""
         self._wal = directory / f"{FILE}-wal"
         try:
             directory.mkdir(0o700, parents=True, exist_ok=True)
@@ -89,10 +120,12 @@ class StreamFile:
             raise
         try:
             self.connection.execute("PRAGMA synchronous = NORMAL")
-            self.connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}").fetchone()
+            checkpoint_pages = min(_CHECKPOINT_PAGES, self.wal_bytes // 2 // PAGE_BYTES)
+            self.connection.execute(f"PRAGMA wal_autocheckpoint = {checkpoint_pages}").fetchone()
             self.connection.execute("PRAGMA cache_size = -8192")
             self.connection.execute("PRAGMA secure_delete = OFF").fetchone()  # some systems' default is to overwrite all that is removed
-            self.connection.execute(f"PRAGMA journal_size_limit = {LARGEST_WAL_BYTES // 4}").fetchone()
+            self.connection.execute(f"PRAGMA journal_size_limit = {self.wal_bytes // 4}").fetchone()
+            _KIND.upgrade(self.connection, self.path)
             check_schema(self.connection, self.path)
         except BaseException as error:
             self.close()
@@ -140,6 +173,15 @@ class StreamFile:
         except OSError as error:
             raise StoreError(f"{self.path}: {error}") from error
 
+    def pages(self) -> tuple[int, int]:
+        """Return how many bytes the pages of the file have, and how many of these are unused: they are taken before the file grows.
+        Raises StoreError."""
+        try:
+            [[pages], [unused]] = (self.connection.execute(f"PRAGMA {fact}").fetchone() for fact in ("page_count", "freelist_count"))
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from error
+        return pages * PAGE_BYTES, unused * PAGE_BYTES
+
     def checkpoint(self) -> None:
         """Moves the write-ahead log into the file and empties it, unless a reader is in the way. Raises StoreError."""
         try:
@@ -147,13 +189,14 @@ class StreamFile:
         except sqlite3.Error as error:
             raise explain(error, self.path) from error
 
-    def keep_wal_small(self) -> None:
-        """Begins the write-ahead log anew when readers have long kept SQLite from doing so by itself. Raises StoreError."""
+    def keep_wal_small(self, adding: int) -> None:
+        """Begin the write-ahead log anew if it has no room for `adding` bytes, because readers have long kept SQLite from doing so by
+        itself. Raises StoreError."""
         try:
             size = self._wal.stat().st_size
         except OSError as error:
             raise StoreError(f"{self._wal}: {error}") from error
-        if size > LARGEST_WAL_BYTES:
+        if size and size + adding > self.wal_bytes:
             self.checkpoint()
 
     def close(self) -> None:
@@ -194,5 +237,6 @@ _KIND: SqliteFile[StoreError] = SqliteFile(
     too_new=StoreError,
     full=full,
     failed=StoreError,
+    upgrades={1: _FROM_1},
 )
 connect, check_schema, explain = _KIND.connect, _KIND.check_schema, _KIND.explain

@@ -8,12 +8,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from .sqlite_file import connect, explain
-from .sqlite_reader import find_event, find_key, load
+from .sqlite_reader import find_event, find_key, load, look_up
 from .sqlite_writer import Append, Change, Create, Finish, StreamWriter
 from .store import EXPIRED, RUNNING, StoredStream, StoreError, StreamHead
 
@@ -57,6 +58,7 @@ class SqliteStreamStore:
         self._thread = ThreadPoolExecutor(1, "stream-store-writer")
         self._readers = deque(readers)
         self._reading = ThreadPoolExecutor(len(readers), "stream-store-reader")
+        self._loading = asyncio.Lock()
         self._work = asyncio.create_task(self._write())
         self._close: asyncio.Task[None] | None = None
 
@@ -68,13 +70,21 @@ class SqliteStreamStore:
         retain_seconds: float = 300.0,
         group_seconds: float = 0.1,
         clock: Callable[[], float] = time.time,
+        most_bytes: int = 2**32,
+        share_per_owner: float = 0.5,
     ) -> Self:
         """Opens the store of a directory, which is made if need be. Raises StoreError, also when another gateway has it open.
 
         What ran when it was last open is cut, and is kept for `retain_seconds` from now on. There is one transaction per `group_seconds`
         at most; so long a change may wait. A crash of the process takes back nothing that was written, a power failure the newest.
+
+        The store takes `most_bytes` of the disk, about, and the streams of one owner their share of it. When it is full, streams give way,
+        see `Space`.
         """
-        opening = asyncio.create_task(asyncio.to_thread(_open, directory, retain_seconds, clock()))
+        open_writer = partial(
+            StreamWriter, directory, retain_seconds=retain_seconds, clock=clock, most_bytes=most_bytes, share_per_owner=share_per_owner
+        )
+        opening = asyncio.create_task(asyncio.to_thread(_open, open_writer))
         try:
             writer, readers = await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -107,17 +117,22 @@ class SqliteStreamStore:
         outcomes: Sequence[Exception | None] = await self._submit([Append(id, blocks) for id, blocks in parts])
         return outcomes
 
-    async def finish(self, id: str, state: str, reason: str, keep_until: float) -> None:
+    async def finish(
+        self, id: str, state: str, reason: str, keep_until: float, *, block_count: int | None = None, cost: int | None = None
+    ) -> None:
         """See StreamStore.finish."""
         if state in (RUNNING, EXPIRED):
             raise ValueError(f"a stream does not end as {state!r}")
-        await self._submit(Finish(id, state, reason, self._clock(), keep_until))
+        await self._submit(Finish(id, state, reason, self._clock(), keep_until, block_count, cost))
 
-    async def load(self, id: str) -> StoredStream | None:
-        """See StreamStore.load."""
-        if not (id.isascii() and id.isprintable()):
-            return None
-        return await self._read(lambda connection: load(connection, self._path, id))
+    async def look_up(self, id: str) -> StoredStream | None:
+        """See StreamStore.look_up."""
+        return await self._read(lambda connection: look_up(connection, id))
+
+    async def load(self, id: str, take: Callable[[bytes], object]) -> StoredStream | None:
+        """See StreamStore.load. One stream at a time is loaded, so that the other thread is there for short questions."""
+        async with self._loading:
+            return await self._read(lambda connection: load(connection, self._path, id, take))
 
     async def find_key(self, route: str, credentials: bytes, key: str) -> str | None:
         """See StreamStore.find_key."""
@@ -129,9 +144,9 @@ class SqliteStreamStore:
 
     async def expire(self, now: float) -> int:
         """See StreamStore.expire. When there is nothing to do, it gives some of what is unused back to the device, for half a second."""
-        dealt_with: int = await self._submit(lambda writer: writer.expire(now))
+        dealt_with: int = await self._submit(lambda writer: writer.space.expire(now))
         until = time.monotonic() + _SHRINK_SECONDS
-        while not dealt_with and time.monotonic() < until and await self._submit(StreamWriter.shrink):
+        while not dealt_with and time.monotonic() < until and await self._submit(lambda writer: writer.space.shrink()):
             pass
         return dealt_with
 
@@ -212,8 +227,8 @@ class SqliteStreamStore:
         return await asyncio.get_running_loop().run_in_executor(self._reading, run)
 
 
-def _open(directory: Path, retain_seconds: float, now: float) -> tuple[StreamWriter, list[sqlite3.Connection]]:
-    writer = StreamWriter(directory, retain_seconds=retain_seconds, now=now)
+def _open(open_writer: Callable[[], StreamWriter]) -> tuple[StreamWriter, list[sqlite3.Connection]]:
+    writer = open_writer()
     try:
         return writer, [connect(writer.file.path) for _ in range(_READERS)]
     except BaseException as error:
@@ -253,7 +268,7 @@ def _tell(job: _Job, outcome: object) -> None:
     if job.waiter.done():
         return  # cancelled
     if isinstance(outcome, StoreError):
-        job.waiter.set_exception(StoreError(*outcome.args))  # each its own, because whoever raises it adds to it
+        job.waiter.set_exception(type(outcome)(*outcome.args))  # each its own, because whoever raises it adds to it
     elif isinstance(outcome, Exception):
         job.waiter.set_exception(outcome)
     else:

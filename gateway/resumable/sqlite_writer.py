@@ -2,24 +2,16 @@
 
 import json
 import secrets
-import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .sqlite_file import RESERVE_BYTES, StreamFile, explain, full
-from .store import CUT, StoreError, StreamHead
+from .sqlite_file import StreamFile, full
+from .sqlite_space import SMALL_CHANGE_BYTES, Running, Space, weight
+from .store import CUT, StoreError, StreamGaveWay, StreamHead
 
-TOMBSTONE_SECONDS = 86_400.0
-MOST_TOMBSTONES = 100_000
-"""So many streams without blocks are known at most, whatever their age; about 30 MB."""
-STEP_STREAMS = 500
-STEP_BYTES = 2 * 1024 * 1024
-STEP_PAGES = 256
-
-_SMALL_CHANGE_BYTES = 1024  # about what a stream takes in the file besides its blocks
-_SPARE_PAGES = 4096
 _STOPPED = "the gateway stopped while it ran"
+_MOST_REASON_CHARACTERS = 200  # it is known for a day
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,132 +39,126 @@ class Finish:
     reason: str
     ended_at: float
     keep_until: float
+    block_count: int | None = None
+    cost: int | None = None
 
 
 Change = Create | Append | Finish
 
 
-@dataclass(frozen=True, slots=True)
-class _Running:
-    number: int
-    bytes: int = 0
-
-
 class StreamWriter:
     """The only one that changes a store, used by one thread at a time; every method may block on the disk."""
 
-    def __init__(self, directory: Path, *, retain_seconds: float, now: float) -> None:
-        """Opens the store; what ran when it was last open was cut, and is kept for `retain_seconds` from now on. Raises StoreError."""
-        self.file = StreamFile(directory)
-        self.running: dict[str, _Running] = {}
+    def __init__(
+        self, directory: Path, *, retain_seconds: float, clock: Callable[[], float], most_bytes: int, share_per_owner: float
+    ) -> None:
+        """Opens the store; what ran when it was last open was cut, and is kept for `retain_seconds` from now on. Raises StoreError.
+
+        It is to take `most_bytes` of the device, about, and the streams of each owner their share of that.
+        """
+        self.file = StreamFile(directory, most_bytes)
+        self.running: dict[str, Running] = {}
+        self._portion_bytes = self.file.wal_bytes // 2
         self._instance = secrets.token_hex(8)
+        now = clock()
         try:
             with self.file.transaction() as connection:
                 connection.execute(
                     "INSERT INTO endings SELECT number, ?, ?, ?, ?,"
-                    " (SELECT ifnull(sum(length(blocks)), 0) FROM parts WHERE stream = streams.number), NULL"
+                    " (SELECT ifnull(sum(length(blocks)), 0) FROM parts WHERE stream = streams.number), NULL, NULL, NULL"
                     " FROM streams WHERE number NOT IN (SELECT stream FROM endings)",
                     (CUT, encode(_STOPPED), now, now + retain_seconds),
                 )
                 [self._newest] = connection.execute("SELECT ifnull(max(number), 0) FROM streams").fetchone()
-                [self._tombstones] = connection.execute("SELECT count(*) FROM endings WHERE dropped_at IS NOT NULL").fetchone()
+                self.space = Space(self.file, self.running, share=share_per_owner, clock=clock)
         except BaseException:
             self.file.close()
             raise
 
     def __repr__(self) -> str:
-        return f"<StreamWriter {self.file.path} running={len(self.running)} tombstones={self._tombstones}>"
+        return f"<StreamWriter {self.file.path} running={len(self.running)} {self.space}>"
 
     def write(self, changes: Sequence[Change]) -> list[StoreError | None]:
-        """Makes changes in their order, in one transaction; gives for each None, or why neither it nor what follows of its stream was made.
-        Raises StoreError when none was made."""
-        self.file.keep_wal_small()
-        room = self.file.room()
+        """Makes changes in their order, in one transaction, or in several when they are many megabytes; gives for each None, or why neither
+        it nor what follows of its stream was made. Raises StoreError when none was made."""
+        outcomes: list[StoreError | None] = []
+        refused: dict[str, StoreError] = {}
+        for portion in _portions(changes, self._portion_bytes):
+            try:
+                outcomes += self._write(portion, refused)
+            except StoreError as error:
+                if not outcomes:
+                    raise
+                return outcomes + [error] * (len(changes) - len(outcomes))
+        return outcomes
+
+    def _write(self, changes: Sequence[Change], refused: dict[str, StoreError]) -> list[StoreError | None]:
+        needs = self._needs(changes)
+        self.file.keep_wal_small(sum(needs.values()))
+        self.space.make_room(needs)
         opened = json.dumps([change.id for change in changes if isinstance(change, Create)])
+        group = _Group(self.file, self._instance, self.space, self.running, self._newest, refused)
         with self.file.transaction() as connection:
             known = connection.execute(
                 "SELECT streams.id FROM json_each(?) AS asked CROSS JOIN streams ON streams.id = asked.value", (opened,)
             ).fetchall()
-            group = _Group(self.file.path, self.running, {id for (id,) in known}, self._newest, room)
+            group.known = {id for (id,) in known}
             outcomes = [group.take(change) for change in changes]
-            group.insert(self.file, self._instance)
+            group.insert()
         self._newest = group.newest
         for id, stream in group.changed.items():
             if stream is not None:
                 self.running[id] = stream
             else:
                 self.running.pop(id, None)  # opened and ended in one group
+        for owner, size in group.added.items():
+            self.space.change(owner, size)
+        self.space.gave_way -= group.told
+        for id in group.too_large & self.running.keys():
+            self.space.drop_running(id)
         return outcomes
 
-    def expire(self, now: float) -> int:
-        """Drops the blocks of some streams that are over their time, and forgets some whose blocks were dropped a day ago; gives how many
-        streams it dealt with. Raises StoreError."""
-        if self.file.room() < 0:
-            self.file.checkpoint()  # the write-ahead log may be what fills the device, and what removes streams must work there
-        return self._drop(now) + self._forget(now)
-
-    def _drop(self, now: float) -> int:
-        due, size = [], 0
-        some = "SELECT stream, bytes FROM endings WHERE dropped_at IS NULL AND keep_until <= ? ORDER BY keep_until LIMIT ?"
-        with self.file.transaction() as connection:
-            for stream, length in connection.execute(some, (now, STEP_STREAMS)).fetchall():
-                due.append(stream)
-                size += length
-                if size >= STEP_BYTES:
-                    break
-            if not due:
-                return 0
-            these = json.dumps(due)
-            connection.execute("DELETE FROM parts WHERE stream IN (SELECT value FROM json_each(?))", (these,))
-            connection.execute("UPDATE endings SET dropped_at = ? WHERE stream IN (SELECT value FROM json_each(?))", (now, these))
-            connection.execute("UPDATE streams SET fields = '[]' WHERE number IN (SELECT value FROM json_each(?))", (these,))
-        self._tombstones += len(due)
-        return len(due)
-
-    def _forget(self, now: float) -> int:
-        excess = self._tombstones - MOST_TOMBSTONES
-        some = "SELECT stream, dropped_at FROM endings WHERE dropped_at IS NOT NULL ORDER BY dropped_at, stream LIMIT ?"
-        with self.file.transaction() as connection:
-            oldest = connection.execute(some, (STEP_STREAMS,)).fetchall()
-            due = [stream for place, (stream, dropped_at) in enumerate(oldest) if dropped_at <= now - TOMBSTONE_SECONDS or place < excess]
-            if due:
-                these = json.dumps(due)
-                connection.execute("DELETE FROM endings WHERE stream IN (SELECT value FROM json_each(?))", (these,))
-                connection.execute("DELETE FROM streams WHERE number IN (SELECT value FROM json_each(?))", (these,))
-        self._tombstones -= len(due)
-        return len(due)
-
-    def shrink(self) -> bool:
-        """Gives some of the file back when more than a quarter of it is unused, or the device is nearly full, else new blocks will fill it;
-        gives whether it did. Raises StoreError."""
-        connection = self.file.connection
-        short = self.file.room() < RESERVE_BYTES // 4
-        try:
-            [unused] = connection.execute("PRAGMA freelist_count").fetchone()
-            [pages] = connection.execute("PRAGMA page_count").fetchone()
-            if unused < (STEP_PAGES if short else max(_SPARE_PAGES, pages // 4)):
-                return False
-            connection.executescript(f"PRAGMA incremental_vacuum({STEP_PAGES})")  # `execute` would stop behind one page
-        except sqlite3.Error as error:
-            raise explain(error, self.file.path) from error
-        if short:
-            self.file.checkpoint()  # only now the device has them
-        return True
+    def _needs(self, changes: Sequence[Change]) -> dict[str, int]:
+        """Return what changes take of the disk, by owner, about."""
+        needs: dict[str, int] = {}
+        opened: dict[str, str] = {}
+        for change in changes:
+            if isinstance(change, Create):
+                owner = opened[change.id] = change.head.owner
+                needs[owner] = needs.get(owner, 0) + _size_of(change.head)
+            elif isinstance(change, Append):
+                stream = self.running.get(change.id)
+                owner = stream.owner if stream is not None else opened.get(change.id, "")
+                needs[owner] = needs.get(owner, 0) + len(change.blocks)
+        return needs
 
 
 class _Group:
     """Changes that become one transaction."""
 
-    def __init__(self, path: Path, running: dict[str, _Running], known: set[str], newest: int, room: int) -> None:
-        """`running` stays as it is; `known` are the ids of this group's new streams that are not new; `room` is in bytes."""
+    def __init__(
+        self, file: StreamFile, instance: str, space: Space, running: dict[str, Running], newest: int, refused: dict[str, StoreError]
+    ) -> None:
+        """`running` and `space` stay as they are; `refused` has the streams that were refused before, by id, and gets those that are."""
         self.newest = newest
-        self.changed: dict[str, _Running | None] = {}
-        self._path = path
+        self.known: set[str] = set()
+        """The ids of new streams that are not new."""
+        self.changed: dict[str, Running | None] = {}
+        self.added: dict[str, int] = {}
+        """What owners take more of the disk."""
+        self.too_large: set[str] = set()
+        """Streams for which there is no room beside what else runs of their owners."""
+        self.told: set[str] = set()
+        """Streams that gave way, whose callers are told now."""
+        self._file = file
+        self._instance = instance
+        self._path = file.path
+        self._space = space
         self._running = running
-        self._known = known
-        self._room = room
-        self._refused: dict[str, StoreError] = {}
-        self._streams: list[tuple[int, StreamHead]] = []
+        self._device_room = file.room()
+        self._room = space.room()
+        self._refused = refused
+        self._streams: list[object] = []
         self._parts: dict[int, list[bytes]] = {}
         self._endings: list[object] = []
 
@@ -186,44 +172,79 @@ class _Group:
     def _try(self, change: Change) -> StoreError | None:
         stream = self.changed[change.id] if change.id in self.changed else self._running.get(change.id)
         if isinstance(change, Create):
-            if stream is not None or change.id in self._known or change.id in self.changed:
+            if stream is not None or change.id in self.known or change.id in self.changed:
                 return StoreError(f"{self._path}: there is a stream {change.id!r} already; take a new id")
-            if not self._fits(_SMALL_CHANGE_BYTES):
-                return full(self._path)
-            self.newest += 1
-            self.changed[change.id] = _Running(self.newest)
-            self._streams.append((self.newest, change.head))
-            return None
+            return self._create(change.head)
         if stream is None:
+            if change.id in self._space.gave_way:
+                self.told.add(change.id)
+                return StreamGaveWay(f"{self._path}: stream {change.id!r} gave way, because the store was full")
             return StoreError(f"{self._path}: stream {change.id!r} does not run there, so that it cannot take or end it")
         if isinstance(change, Append):
-            if not self._fits(len(change.blocks)):
-                return full(self._path)
-            self.changed[change.id] = _Running(stream.number, stream.bytes + len(change.blocks))
-            if change.blocks:
-                self._parts.setdefault(stream.number, []).append(change.blocks)
-            return None
+            return self._append(change, stream)
         self.changed[change.id] = None
-        ending = (stream.number, change.state, encode(change.reason), change.ended_at, change.keep_until, stream.bytes, None)
-        self._endings.extend(ending)
+        ending = (stream.number, change.state, encode(change.reason[:_MOST_REASON_CHARACTERS]), change.ended_at, change.keep_until)
+        self._endings += (*ending, stream.bytes, None, change.block_count, change.cost)
         return None
 
-    def _fits(self, size: int) -> bool:
-        size *= 2  # once in the write-ahead log, once in the file
-        if self._room < size:
-            return False
-        self._room -= size
-        return True
+    def _create(self, head: StreamHead) -> StoreError | None:
+        target, key, fields = encode(head.target), encode(head.key), json.dumps([*map(list, head.fields)])
+        size = weight(target, key, fields)
+        if (refusal := self._refuse(head.id, head.owner, size)) is not None:
+            return refusal
+        self.newest += 1
+        self.changed[head.id] = Running(self.newest, head.owner, size)
+        values = encode(head.route), encode(head.method), target, head.credentials, head.body, key, fields, head.opened_at, head.owner
+        self._streams += (self.newest, head.id, self._instance, *values)
+        return None
 
-    def insert(self, file: StreamFile, instance: str) -> None:
+    def _append(self, change: Append, stream: Running) -> StoreError | None:
+        size = len(change.blocks)
+        if (refusal := self._refuse(change.id, stream.owner, size)) is not None:
+            return refusal
+        self.changed[change.id] = Running(stream.number, stream.owner, stream.weight + size, stream.bytes + size)
+        if change.blocks:
+            self._parts.setdefault(stream.number, []).append(change.blocks)
+        return None
+
+    def _refuse(self, id: str, owner: str, size: int) -> StoreError | None:
+        """Return why so many bytes more cannot be written, None if they can, and then they count."""
+        added = self.added.get(owner, 0) + size
+        most = self._space.most_bytes_per_owner
+        if owner and self._space.owned.get(owner, 0) + added > most:
+            self.too_large.add(id)
+            return StreamGaveWay(f"{self._path}: the streams of one client have {most} bytes there, and stream {id!r} would have more")
+        if self._room < size:
+            return StoreError(f"{self._path}: the store is as large as it may be; raise GATEWAY_MAX_STORE_BYTES, or lower retain_seconds")
+        if self._device_room < size * 2:  # once in the write-ahead log, once in the file
+            return full(self._path)
+        self._room -= size
+        self._device_room -= size * 2
+        self.added[owner] = added
+        return None
+
+    def insert(self) -> None:
         """Writes what was taken."""
-        streams: list[object] = []
-        for number, head in self._streams:
-            values = encode(head.route), encode(head.method), encode(head.target), head.credentials, head.body, encode(head.key)
-            streams += (number, head.id, instance, *values, json.dumps([*map(list, head.fields)]), head.opened_at)
-        file.insert("streams", 11, streams)
-        file.insert_parts(self._parts)
-        file.insert("endings", 7, self._endings)
+        self._file.insert("streams", 12, self._streams)
+        self._file.insert_parts(self._parts)
+        self._file.insert("endings", 9, self._endings)
+
+
+def _size_of(head: StreamHead) -> int:
+    """Return about what `weight` will be, for less."""
+    return SMALL_CHANGE_BYTES + len(head.target) + len(head.key) + sum(len(name) + len(value) for name, value in head.fields)
+
+
+def _portions(changes: Sequence[Change], most_bytes: int) -> Iterator[Sequence[Change]]:
+    """Return changes in their order, in portions of about `most_bytes` of blocks."""
+    begin = size = 0
+    for place, change in enumerate(changes):
+        if isinstance(change, Append):
+            if size and size + len(change.blocks) > most_bytes:
+                yield changes[begin:place]
+                begin, size = place, 0
+            size += len(change.blocks)
+    yield changes[begin:]
 
 
 def encode(text: str) -> bytes:

@@ -3,7 +3,7 @@
 `SqliteStreamStore` in `sqlite_store` is the embedded one; `tests/gateway/stream_store_contract.py` is what any other must pass.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,6 +26,10 @@ class StoreError(Exception):
 
 class StoreInUse(StoreError):
     """Another process has the store open."""
+
+
+class StreamGaveWay(StoreError):
+    """The store has dropped a stream that runs, because it was full: it takes no more of it, and the stream is in memory only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +68,21 @@ class StreamHead:
 
 @dataclass(frozen=True, slots=True)
 class StoredStream:
-    """A stream as the store has it."""
+    """A stream as the store has it, without its blocks."""
 
     head: StreamHead
+    """Of an expired stream just its id."""
     state: str
     reason: str
     """What happened, when the state alone does not say it; of an expired one, how it had ended."""
-    blocks: bytes
-    """All blocks that the store has, joined; empty when they have expired, as are the header fields. Only the last of a complete stream
-    may be unfinished, because its upstream ended behind it."""
     ended_at: float
     """Unix time; 0 while it runs."""
+    size: int
+    """Of its blocks, as far as the store has them; of an expired one, of those that it had."""
+    block_count: int | None
+    """How many blocks it has; None: that is not known, because it had not ended when the gateway was killed, or it runs."""
+    cost: int | None
+    """What its history takes in memory; None: that is not known, for the same reasons."""
 
 
 class StreamStore(Protocol):
@@ -82,7 +90,8 @@ class StreamStore(Protocol):
 
     Calls for one stream come in the order create, append…, finish, and are done in it, whether or not each is waited for; one whose caller
     is cancelled is done all the same. When one raises StoreError, it and those already made behind it took nothing; they may be made again,
-    and nothing may be left out. What was running when the store is opened is found as cut, with the blocks that had come there.
+    and nothing may be left out, but after StreamGaveWay nothing of the stream is taken any more. What was running when the store is
+    opened is found as cut, with the blocks that had come there.
     """
 
     async def create(self, head: StreamHead) -> None:
@@ -94,13 +103,21 @@ class StreamStore(Protocol):
     async def append_all(self, parts: Sequence[tuple[str, bytes]]) -> Sequence[Exception | None]:
         """The same for many streams at once, by their ids; gives for each None, or the error that `append` would have raised."""
 
-    async def finish(self, id: str, state: str, reason: str, keep_until: float) -> None:
-        """Takes how a stream ended, and until when (Unix time) its blocks are kept. Raises StoreError, also when the stream does not run
-        there, and ValueError for a state that is no end."""
+    async def finish(
+        self, id: str, state: str, reason: str, keep_until: float, *, block_count: int | None = None, cost: int | None = None
+    ) -> None:
+        """Takes how a stream ended, until when (Unix time) its blocks are kept, how many there are and what they take in memory. A long
+        reason is cut short. Raises StoreError, also when the stream does not run there, and ValueError for a state that is no end."""
 
-    async def load(self, id: str) -> StoredStream | None:
-        """Gives a stream with all blocks whose append has ended; without blocks when they have expired, None when it was never known or is
-        forgotten. Raises StoreError, also when blocks are missing: it never gives less than came."""
+    async def look_up(self, id: str) -> StoredStream | None:
+        """Return what is known of a stream, None when it was never known or is forgotten. Raises StoreError."""
+
+    async def load(self, id: str, take: Callable[[bytes], object]) -> StoredStream | None:
+        """Do the same, and give `take` all blocks whose append has ended, none of an expired stream.
+
+        They come in their order and in parts of some hundred kilobytes, each of whole blocks; only the last of a complete stream may be
+        unfinished, because its upstream ended behind it. `take` may be called in a thread, and is not called any more when `load` returns.
+        Raises StoreError, also when blocks are missing: it never gives less than came."""
 
     async def find_key(self, route: str, credentials: bytes, key: str) -> str | None:
         """Gives the id of the newest stream with this Idempotency-Key whose blocks have not expired. Raises StoreError."""

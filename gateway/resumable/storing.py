@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 
 from .kept_stream import KeptStream
-from .store import RUNNING, StoreError, StreamStore
+from .store import RUNNING, StoreError, StreamGaveWay, StreamStore
 
 log = structlog.get_logger()
 
@@ -57,6 +57,9 @@ class Storing:
             outcomes = await self.store.append_all([(stream.head.id, data) for (stream, _), (data, _) in zip(unstored, parts, strict=True)])
             left = []
             for (stream, end), (_, cursor), failure in zip(unstored, parts, outcomes, strict=True):
+                if isinstance(failure, StreamGaveWay):
+                    _keep_in_memory(stream, failure)
+                    continue
                 if failure is not None:
                     failures.append(failure)
                     continue
@@ -82,15 +85,30 @@ class Storing:
                     append = self.store.append(stream.head.id, stream.fan_out.history.tail)
                     steps.append((append, partial(setattr, stream, "tail_stored", True)))
                 keep_until = stream.ended_at + stream.route.retain_seconds
-                finish = self.store.finish(stream.head.id, stream.state, stream.reason, keep_until)
+                cost = stream.fan_out.history.cost
+                finish = self.store.finish(stream.head.id, stream.state, stream.reason, keep_until, block_count=end, cost=cost)
                 steps.append((finish, partial(setattr, stream, "end_stored", True)))
             outcomes = await asyncio.gather(*(step for step, _ in steps), return_exceptions=True)
             for outcome, (_, note) in zip(outcomes, steps, strict=True):
+                if isinstance(outcome, StreamGaveWay):
+                    _keep_in_memory(stream, outcome)
+                    return
                 if outcome is not None:
                     raise outcome
                 note()
             if cursor == end:
                 return
+
+
+def is_settled(stream: KeptStream) -> bool:
+    """Whether the store has all that it gets of a stream."""
+    return stream.end_stored or stream.memory_only
+
+
+def _keep_in_memory(stream: KeptStream, error: StreamGaveWay) -> None:
+    """Take note that the store takes no more of a stream. It goes on: memory has a limit of its own, and lets streams give way as well."""
+    stream.memory_only = True
+    log.warning("stream is kept in memory only", stream=stream.head.id[:8], reason=str(error))
 
 
 def _read(stream: KeptStream, end: int) -> tuple[bytes, int]:
@@ -111,6 +129,6 @@ def _pieces(stream: KeptStream, end: int) -> list[tuple[bytes, int]]:
 
 
 def _is_unstored(stream: KeptStream) -> bool:
-    if stream.end_stored or stream.state != RUNNING:
-        return not stream.end_stored
+    if is_settled(stream) or stream.state != RUNNING:
+        return not is_settled(stream)
     return stream.head.body != b"" and (stream.stored_to < stream.fan_out.history.end or not stream.in_store)  # else it still comes

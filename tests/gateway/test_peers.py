@@ -7,6 +7,8 @@ from pathlib import Path
 
 from structlog.testing import capture_logs
 
+from gateway.body import Bodies
+from gateway.budget import Budget
 from gateway.resumable.peers import Peers, read_question
 from gateway.resumable.store import StreamHead
 from gateway.settings import Settings
@@ -38,7 +40,7 @@ async def peers(directory: Path, *answers: Answer) -> AsyncIterator[Peers]:
     paths = [directory / str(number) for number in range(len(answers) + 2)]
     servers = [await other(path, answer) for path, answer in zip(paths[1:], answers, strict=False)]
     peers = Peers(0, [str(path) for path in paths])
-    peers.open(Settings(), TimerWheel(1.0))
+    peers.open(Settings(), TimerWheel(1.0), Bodies(Budget(2**20, 2**20), 2**20))
     try:
         async with asyncio.timeout(60):
             yield peers

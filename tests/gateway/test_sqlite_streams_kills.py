@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.resumable.sqlite_store import SqliteStreamStore
-from gateway.resumable.store import COMPLETE, CUT, EXPIRED, StoredStream
+from gateway.resumable.store import COMPLETE, CUT, EXPIRED
 from tests.gateway.sqlite_stream_checks import assert_clean
-from tests.gateway.stream_store_contract import load
+from tests.gateway.stream_store_contract import Loaded, load
 from tests.gateway.stream_store_filler import count, part
 
 FILLER = Path(__file__).with_name("stream_store_filler.py")
@@ -49,7 +49,7 @@ async def fill_and_kill(directory: Path, calls: int) -> Told:
     return told
 
 
-def assert_whole(found: StoredStream, at_least: int) -> int:
+def assert_whole(found: Loaded, at_least: int) -> int:
     """Its blocks are whole parts, one behind the other, and not fewer than it was said; gives how many."""
     rest, number = found.blocks, 0
     while rest:
@@ -62,7 +62,7 @@ def assert_whole(found: StoredStream, at_least: int) -> int:
 
 async def test_every_call_that_ended_before_a_kill_is_found_and_no_part_is_torn(tmp_path: Path) -> None:
     drawn = random.Random(5)
-    expected: dict[str, StoredStream] = {}
+    expected: dict[str, Loaded] = {}
     cut = 0
     for _ in range(KILLS):
         told = await fill_and_kill(tmp_path, drawn.randrange(1, 2500))

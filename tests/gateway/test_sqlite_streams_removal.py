@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.resumable import sqlite_writer
+from gateway.resumable import sqlite_space
 from gateway.resumable.sqlite_file import FILE
 from gateway.resumable.sqlite_store import SqliteStreamStore
 from gateway.resumable.store import COMPLETE, EXPIRED
@@ -54,8 +54,8 @@ async def test_room_of_a_few_expired_streams_is_used_again(tmp_path: Path) -> No
 
 
 async def test_one_step_removes_a_bounded_number_of_streams_and_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_writer, "STEP_STREAMS", 7)
-    monkeypatch.setattr(sqlite_writer, "STEP_BYTES", 100_000)
+    monkeypatch.setattr(sqlite_space, "STEP_STREAMS", 7)
+    monkeypatch.setattr(sqlite_space, "STEP_BYTES", 100_000)
     async with asyncio.timeout(GUARD_SECONDS), await SqliteStreamStore.open(tmp_path, group_seconds=0) as store:
         for number in range(20):
             await keep(store, head(f"small{number}"), block(number), until=NOW - 1)
@@ -68,18 +68,18 @@ async def test_one_step_removes_a_bounded_number_of_streams_and_bytes(tmp_path: 
 
 
 async def test_oldest_streams_without_blocks_are_forgotten_when_there_are_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_writer, "MOST_TOMBSTONES", 10)
+    monkeypatch.setattr(sqlite_space, "MOST_TOMBSTONES", 10)
     async with asyncio.timeout(GUARD_SECONDS), await SqliteStreamStore.open(tmp_path, group_seconds=0) as store:
         for number in range(25):
             await keep(store, head(f"s{number}"), block(number), until=NOW + number)
         await expire_all(store, NOW + 100)
-        known = [number for number in range(25) if await store.load(f"s{number}") is not None]
+        known = [number for number in range(25) if await store.look_up(f"s{number}") is not None]
         assert known == list(range(15, 25))
         assert {(await load(store, f"s{number}")).state for number in known} == {EXPIRED}
     async with asyncio.timeout(GUARD_SECONDS), await SqliteStreamStore.open(tmp_path, group_seconds=0) as store:
         await keep(store, head("one more"), block(1), until=NOW + 200)
         await expire_all(store, NOW + 200)
-        assert await store.load("s15") is None
+        assert await store.look_up("s15") is None
         assert (await load(store, "s16")).state == EXPIRED
     assert_clean(tmp_path)
 

@@ -25,12 +25,17 @@ async def keep(play: Play, *script: object, **request: object) -> tuple[str, byt
 
 
 async def body_of(play: Play, stream: str, last_event_id: str = "") -> tuple[End | None, bytes]:
-    """How a stream ends that is followed again, and what comes."""
+    """How a stream ends that is followed again, and what comes. While memory is full, of streams that the store is about to get for
+    instance, the client comes back as it is told."""
     headers = [("Last-Event-ID", last_event_id)] if last_event_id else []
-    async with play.ask(f"/streams/{stream}", method="GET", headers=headers, body=b"") as answer:
-        assert answer.head.status == 200
-        body = await answer.to_end()
-    return answer.end, body
+    async with asyncio.timeout(60):
+        while True:
+            async with play.ask(f"/streams/{stream}", method="GET", headers=headers, body=b"") as answer:
+                if answer.head.status == 200:
+                    body = await answer.to_end()
+                    return answer.end, body
+                assert (answer.head.status, answer.head.value("Retry-After")) == (429, "1")
+            await asyncio.sleep(0.1)
 
 
 async def stop(play: Play, number: signal.Signals) -> None:

@@ -1,0 +1,207 @@
+"""What kept streams take of the disk, by owner, and which of them give way; all removal goes in small steps."""
+
+import json
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import chain
+
+from .sqlite_file import PAGE_BYTES, RESERVE_BYTES, StreamFile, explain
+from .store import CUT
+
+TOMBSTONE_SECONDS = 86_400.0
+MOST_TOMBSTONES = 100_000
+"""How many streams without blocks are known at most, whatever their age; about 20 MB. Fewer in a small store."""
+STEP_STREAMS = 500
+STEP_BYTES = 2 * 1024 * 1024
+STEP_PAGES = 256
+SMALL_CHANGE_BYTES = 1024
+"""What a stream takes in the file besides its blocks and the long parts of its head, about."""
+GAVE_WAY = "it gave way, because the store was full"
+
+_SPARE_PAGES = 4096
+_BYTES_PER_TOMBSTONE = 4096  # of the limit, so that streams without blocks take a twentieth of it at most
+_SPARE_PART = 64  # of the limit: what is made free at once beyond what is needed
+
+# What `weight` returns, and the bytes of blocks.
+_WEIGHT = f"bytes + {SMALL_CHANGE_BYTES} + length(target) + length(key) + length(fields)"
+_ENDED = f"SELECT number, owner, {_WEIGHT} FROM endings JOIN streams ON number = stream"  # noqa: S608  # just a number is put in
+_BY_OWNER = f"SELECT owner, sum({_WEIGHT}) FROM endings JOIN streams ON number = stream WHERE owner IS NOT NULL GROUP BY owner"  # noqa: S608
+_OVER = " WHERE dropped_at IS NULL AND keep_until <= ? ORDER BY keep_until"
+_OLDEST = " WHERE owner = ? ORDER BY number"
+_IDS = "SELECT number, id FROM streams WHERE number IN (SELECT value FROM json_each(:these))"
+_BURY = (
+    "DELETE FROM parts WHERE stream IN (SELECT value FROM json_each(:these))",
+    "UPDATE endings SET dropped_at = :now, reason = coalesce(:reason, reason) WHERE stream IN (SELECT value FROM json_each(:these))",
+    "DELETE FROM streams WHERE number IN (SELECT value FROM json_each(:these))",
+)
+_NOTHING = ("", b"", b"", b"", b"", b"", b"", "[]", 0.0, None)  # in the columns behind the id of a stream without blocks
+
+_Row = tuple[int, str, int]
+"""Number, owner and weight of a stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A stream that runs."""
+
+    number: int
+    owner: str
+    weight: int
+    """What it takes of the disk, its head included."""
+    bytes: int = 0
+    """Of its blocks."""
+
+
+class Space:
+    """What streams take, in all and by owner; used by one thread at a time, and every method may block on the disk.
+
+    The file gets `StreamFile.most_bytes`, of which each owner may have `share`; nobody's streams may have all. When it is full, the blocks
+    of ended streams give way: the heaviest owner's first, the oldest of them first. When the heaviest owner has only streams that run,
+    its largest one gives way: what comes of it later is kept in memory only, which has a limit of its own.
+    """
+
+    def __init__(self, file: StreamFile, running: dict[str, Running], *, share: float, clock: Callable[[], float]) -> None:
+        """`running` is the writer's, and changes with it. Raises sqlite3.Error."""
+        self._file = file
+        self._running = running
+        self._clock = clock
+        self.most_bytes_per_owner = int(file.most_bytes * share)
+        self.owned: dict[str, int] = dict(file.connection.execute(_BY_OWNER).fetchall())
+        """What the streams of each owner take, those that have blocks."""
+        self.gave_way: set[str] = set()
+        """Ids of streams that gave way while they ran, until somebody is told."""
+        self.dropped = 0
+        """How many streams have given way."""
+        self._most_tombstones = min(MOST_TOMBSTONES, file.most_bytes // _BYTES_PER_TOMBSTONE)
+        [self._tombstones] = file.connection.execute("SELECT count(*) FROM endings WHERE dropped_at IS NOT NULL").fetchone()
+
+    def __repr__(self) -> str:
+        return f"<Space owners={len(self.owned)} tombstones={self._tombstones} gave_way={self.dropped}>"
+
+    def room(self) -> int:
+        """Return the bytes that the file may still get before it is as large as it may be. Raises StoreError."""
+        pages, unused = self._file.pages()
+        return self._file.most_bytes - pages + unused
+
+    def make_room(self, needs: Mapping[str, int]) -> None:
+        """Let streams give way until each owner may have so much more, as far as there are any. Raises StoreError."""
+        for owner, need in needs.items():
+            while owner and (excess := self.owned.get(owner, 0) + need - self.most_bytes_per_owner) > 0:
+                if not self._give_way(owner, excess):
+                    break
+
+        def total(owner: str) -> tuple[bool, int]:
+            return owner != "", self.owned[owner] + needs.get(owner, 0)
+
+        while self.owned and (missing := sum(needs.values()) - self.room()) > 0:
+            if not self._give_way(max(self.owned, key=total), missing + self._file.most_bytes // _SPARE_PART):
+                return
+
+    def change(self, owner: str, step: int) -> None:
+        """Count what the streams of an owner take more."""
+        owned = self.owned.get(owner, 0) + step
+        if owned > 0:
+            self.owned[owner] = owned
+        else:
+            self.owned.pop(owner, None)  # or owners that came once would be kept for ever
+
+    def _give_way(self, owner: str, missing: int) -> bool:
+        """Drop blocks of an owner, about so many bytes, and return whether there were any."""
+        due = self._some(_OLDEST, (owner,), min(missing, STEP_BYTES))
+        if due:
+            self._bury(due, self._clock(), GAVE_WAY)
+            self.dropped += len(due)
+            return True
+        runs = ((stream.weight, id) for id, stream in self._running.items() if stream.owner == owner)
+        largest = max(runs, default=None)
+        if largest is not None:
+            self.drop_running(largest[1])
+            self.gave_way.add(largest[1])
+        return largest is not None
+
+    def drop_running(self, id: str) -> None:
+        """Drop the blocks of a stream that runs, and take no more of it. Raises StoreError."""
+        stream, now = self._running[id], self._clock()
+        self._bury([(stream.number, stream.owner, stream.weight)], now, GAVE_WAY, (CUT, now, now, stream.bytes))
+        del self._running[id]
+        self.dropped += 1
+
+    def expire(self, now: float) -> int:
+        """Drop the blocks of some streams that are over their time, and forget some whose blocks were dropped a day ago; return how many
+        streams it dealt with. Raises StoreError."""
+        if self._file.room() < 0:
+            self._file.checkpoint()  # the write-ahead log may be what fills the device, and what removes streams must work there
+        due = self._some(_OVER, (now,), STEP_BYTES)
+        if due:
+            self._bury(due, now)
+        self.make_room({})  # the limit may be lower than it was
+        return len(due) + self._forget(now)
+
+    def _some(self, which: str, given: tuple[object, ...], most_bytes: int) -> list[_Row]:
+        """Return so many of the first rows that they have `most_bytes`, at least one if there are any."""
+        due: list[_Row] = []
+        size = 0
+        try:
+            with closing(self._file.connection.execute(f"{_ENDED}{which} LIMIT {STEP_STREAMS}", given)) as cursor:
+                for row in cursor:
+                    due.append(row)
+                    size += row[2]
+                    if size >= most_bytes:
+                        break
+        except sqlite3.Error as error:
+            raise explain(error, self._file.path) from error
+        return due
+
+    def _bury(self, due: Sequence[_Row], now: float, reason: str | None = None, ending: tuple[object, ...] = ()) -> None:
+        """Leave of streams their ids and how they ended: what was long in a request must not be kept for a day.
+
+        `ending` is that of one that runs: state, Unix times of its end and of its removal, and its bytes.
+        """
+        given = {"these": json.dumps([number for number, _, _ in due]), "now": now, "reason": reason and reason.encode()}
+        with self._file.transaction() as connection:
+            if ending:
+                connection.execute("INSERT INTO endings VALUES (?, ?, x'', ?, ?, ?, NULL, NULL, NULL)", (due[0][0], *ending))
+            ids = connection.execute(_IDS, given).fetchall()
+            for statement in _BURY:
+                connection.execute(statement, given)
+            rows = [(*each, *_NOTHING) for each in ids]  # made anew: rows that get shorter in their place leave their pages half empty
+            self._file.insert("streams", len(rows[0]), [*chain.from_iterable(rows)])
+        for _, owner, size in due:
+            self.change(owner, -size)
+        self._tombstones += len(due)
+
+    def _forget(self, now: float) -> int:
+        excess = self._tombstones - self._most_tombstones
+        some = "SELECT stream, dropped_at FROM endings WHERE dropped_at IS NOT NULL ORDER BY dropped_at, stream LIMIT ?"
+        with self._file.transaction() as connection:
+            oldest = connection.execute(some, (STEP_STREAMS,)).fetchall()
+            due = [stream for place, (stream, dropped_at) in enumerate(oldest) if dropped_at <= now - TOMBSTONE_SECONDS or place < excess]
+            if due:
+                these = json.dumps(due)
+                connection.execute("DELETE FROM endings WHERE stream IN (SELECT value FROM json_each(?))", (these,))
+                connection.execute("DELETE FROM streams WHERE number IN (SELECT value FROM json_each(?))", (these,))
+        self._tombstones -= len(due)
+        return len(due)
+
+    def shrink(self) -> bool:
+        """Give some of the file back when more than a quarter of it is unused, when it is larger than it may be, or when the device is
+        nearly full, else new blocks will fill it; return whether it did. Raises StoreError."""
+        short = self._file.room() < RESERVE_BYTES // 4
+        size, unused = self._file.pages()
+        few = short or size > self._file.most_bytes
+        if unused < (STEP_PAGES if few else max(_SPARE_PAGES, size // PAGE_BYTES // 4)) * PAGE_BYTES:
+            return False
+        try:
+            self._file.connection.executescript(f"PRAGMA incremental_vacuum({STEP_PAGES})")  # `execute` would stop behind one page
+        except sqlite3.Error as error:
+            raise explain(error, self._file.path) from error
+        if few:
+            self._file.checkpoint()  # only now the device has them
+        return True
+
+
+def weight(target: bytes, key: bytes, fields: str) -> int:
+    """Return what a stream takes of the disk before it has blocks, by the long parts of its head as they are stored."""
+    return SMALL_CHANGE_BYTES + len(target) + len(key) + len(fields)
