@@ -267,7 +267,7 @@ async def _open_resumable(
     unsent: Budget,
 ) -> Resumable:
     """Opens the store. Raises OSError when it cannot be had."""
-    store = await _open_store(peers.directory(settings.data_dir), settings.drain_seconds if peers.path else 0)
+    store = await _open_store(peers.directory(settings.data_dir), settings, settings.drain_seconds if peers.path else 0)
     peers.open(settings, wheel, direct.bodies)
     stack.push_async_callback(peers.close)
     streams = KeptStreams(
@@ -284,12 +284,14 @@ async def _open_resumable(
     return Resumable(direct, streams, routes, wheel, metrics, peers, door, unsent)
 
 
-async def _open_store(directory: Path, patience_seconds: float) -> SqliteStreamStore:
+async def _open_store(directory: Path, settings: Settings, patience_seconds: float) -> SqliteStreamStore:
     """Opens the store, which a worker that drains may still have while its successor starts."""
     until = asyncio.get_running_loop().time() + patience_seconds
     while True:
         try:
-            return await SqliteStreamStore.open(directory)
+            return await SqliteStreamStore.open(
+                directory, most_bytes=settings.max_store_bytes, share_per_owner=settings.max_share_per_client
+            )
         except StoreError as error:
             if not isinstance(error, StoreInUse) or asyncio.get_running_loop().time() >= until:
                 raise OSError(str(error)) from error

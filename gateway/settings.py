@@ -68,11 +68,14 @@ class Settings(ServiceSettings):
     those of the client that holds the most give way, the largest first."""
     max_kept_bytes: int = Field(64 * 2**20, ge=1)
     """What streams of resumable routes may hold in memory, all together, in bytes. Those that have ended live on in the store."""
+    max_store_bytes: int = Field(4 * 2**30, ge=2**20)
+    """What streams of resumable routes may take of the disk, all together, in bytes, about. Those that have ended give way: first
+    those of the client that has the most, the oldest of them first."""
     max_held_body_bytes: int = Field(256 * 2**20, ge=1)
     """What bodies of requests may hold in memory, all together, in bytes, until their upstreams have taken them; more are answered 503."""
     max_share_per_client: float = Field(0.5, gt=0, le=1)
-    """What one client may have of each limit in bytes (histories, kept streams, bodies of requests), as a part of it. Beyond, what it
-    holds gives way. What clients use together, such as a shared stream, counts for none of them."""
+    """What one client may have of each limit in bytes (histories, kept streams, their store, bodies of requests), as a part of it. Beyond,
+    what it holds gives way. What clients use together, such as a shared stream, counts for none of them."""
     max_header_bytes: int = Field(16_384, ge=1024)
     """Longest first line, and longest header field, in bytes, from either side; all fields together may have four times as many."""
     keepalive_seconds: float = Field(75.0, gt=0)

@@ -67,7 +67,7 @@ async def _serve_among_others(settings: Settings, place: Place, tracing: Tracing
     listeners = Listeners([[_inherited(number) for number in numbers] for numbers in place.sets], place.number)
     opened: asyncio.Future[Gateway] = asyncio.get_running_loop().create_future()
     obeying = asyncio.create_task(_obey(channel, listeners, opened, signalled))
-    divided = ("max_history_bytes", "max_kept_bytes", "max_held_body_bytes")
+    divided = ("max_history_bytes", "max_kept_bytes", "max_store_bytes", "max_held_body_bytes")
     shares = {name: max(1, getattr(settings, name) // len(place.sets)) for name in divided}
     settings = settings.model_copy(update=shares)
     open_admin = partial(web.UnixSite, path=place.admin_path)
