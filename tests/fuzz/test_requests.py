@@ -56,9 +56,15 @@ PIECES = [
     b"FFFFFFFFFFFFFFFF\r\n", b"hello", b"a: b\r\n\r\n", b"\xff\xfe", "七".encode(), b"\x16\x03\x01\x02\x00\x01", b"x" * 300, b"/" * 200,
     b"a=b&" * 60,
 ]  # fmt: skip
-SENT = mutated(CORPUS, PIECES) | mutated([CORPUS[0], CORPUS[2], CORPUS[3], CORPUS[4]], PIECES, 3) | joined(PIECES, 16)
+PATH_PIECES = [
+    b"/", b"//", b"/.", b"/..", b"/..;", b"\\", b"%2e", b"%2E%2e", b"%2f", b"%5c", b"%25", b"%2e%2e%2f", b";", b";x", b"closed",
+    b"CLOSED", b"clo%73ed", b"%2563losed", b"shared", b"%73hared", b"kept", b"cors", b"a", b"?", b"%00", b"\xff", b"streams",
+]  # fmt: skip
+TARGETS = joined(PATH_PIECES, 7).map(lambda path: b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % path)
+SENT = TARGETS | mutated(CORPUS, PIECES) | mutated([CORPUS[0], CORPUS[2], CORPUS[3], CORPUS[4]], PIECES, 3) | joined(PIECES, 16)
 END_OF_ANYTHING = b"\r\n\r\n0\r\n\r\n" * 2
 """Behind it a parser that waits for the end of a line, a head or a chunk has it."""
+PATHS = ("/shared", "/kept", "/cors", "/closed")
 REFUSALS = {*range(400, 500), 501, 505}
 
 
@@ -110,17 +116,28 @@ def readings_of(sent: bytes) -> Iterator[tuple[Message | Malformed | Incomplete,
         yield request, method
 
 
-def is_guarded(target: str) -> bool:
-    """Whether some server may take a target for one below `/closed`."""
-    path = unquote(unquote(target.partition("?")[0])).replace("\\", "/").lower()
+def segments_of(target: str, *, decodings: int, parameters: bool) -> list[str]:
+    """The segments of a path as a server may read it: decoded so many times, without dots and empty ones, without `;parameters` or not."""
+    path = target.partition("?")[0]
+    for _ in range(decodings):
+        path = unquote(path)
     segments: list[str] = []
-    for segment in path.split("/"):
+    for segment in path.replace("\\", "/").split("/"):
         bare = segment.partition(";")[0]
         if bare == "..":
             del segments[-1:]
         elif bare not in ("", "."):
-            segments.append(bare)
-    return segments[:1] == ["closed"]
+            segments.append(segment if parameters else bare)
+    return segments
+
+
+def is_guarded(target: str) -> bool:
+    """Whether some server may take a target for one below `/closed`."""
+    return any("closed" in map(str.lower, segments_of(target, decodings=count, parameters=False)[:1]) for count in range(3))
+
+
+def route_of(segments: list[str]) -> str:
+    return segments[0] if segments and f"/{segments[0]}" in PATHS else ""
 
 
 async def _send(downstream: Downstream, chunks: list[bytes]) -> None:
@@ -175,6 +192,8 @@ async def ask(rig: Rig, echo: Echo, sent: bytes, places: list[int]) -> None:
     assert without_shared(asked) == without_shared(passed)
     for each in asked:
         assert not is_guarded(each["target"]) or KEY.encode() in sent, each
+        route = route_of(each["target"].partition("?")[0].split("/")[1:])
+        assert route_of(segments_of(each["target"], decodings=1, parameters=True)) == route, each
 
 
 def test_requests(tmp_path: Path) -> None:
