@@ -6,7 +6,7 @@ from typing import Any
 
 
 async def all_hold(cases: Mapping[str, Coroutine[Any, Any, None]]) -> None:
-    """Runs the cases concurrently; fails with the names of those that failed and the first few errors."""
+    """Run the cases concurrently. Fail with the names of those that failed and the first few errors."""
     results = await asyncio.gather(*cases.values(), return_exceptions=True)
     failed = {name: result for name, result in zip(cases, results, strict=True) if result is not None}
     if failed:

@@ -1,4 +1,4 @@
-"""A test suite that any proxy for Server-Sent Events can be held to, over real sockets.
+"""A test suite for any proxy for Server-Sent Events, over real sockets.
 
 It runs against the gateway, or against another proxy:
 `PROXY_UNDER_TEST='env UPSTREAM={upstream} PORT={port} my-proxy' pytest tests/proxy`. Tests that need the
@@ -54,7 +54,7 @@ class Talk:
     method: str
 
     async def answer(self) -> Answer:
-        """Reads the response's head."""
+        """Read the response's head."""
         return await self.downstream.answer(self.method)
 
 
@@ -72,7 +72,7 @@ async def _talk(
     receive_buffer: int | None = None,
     source: str = "127.0.0.1",
 ) -> AsyncIterator[Talk]:
-    """Connects, sends one request that upstream answers with `script`, and closes in the end."""
+    """Connect, send one request that the upstream answers with `script`, and close at the end."""
     scene = stage.scene(*script, read_body=read_body)
     async with Downstream(subject.port, receive_buffer=receive_buffer, source=source) as downstream:
         await downstream.ask(target, method, [*scene.headers, *headers], body, version)
@@ -90,7 +90,7 @@ async def stage(request: pytest.FixtureRequest, authority: Authority) -> AsyncIt
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def proxy(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Subject]:
-    """The proxy that most tests share."""
+    """Yield the proxy that most tests share."""
     with refusing() as nowhere:
         async with running(
             stage.url, _routes(stage.url, nowhere, stage.trust), tmp_path_factory.mktemp("proxy"), drain_seconds=2
@@ -100,7 +100,7 @@ async def proxy(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Async
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def fresh_proxy(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Subject]:
-    """A proxy of the module's own, whose memory nobody else has touched."""
+    """Yield a proxy of the module's own, whose memory no other test has touched."""
     with refusing() as nowhere:
         async with running(
             stage.url, _routes(stage.url, nowhere, stage.trust), tmp_path_factory.mktemp("fresh"), drain_seconds=2
@@ -110,18 +110,18 @@ async def fresh_proxy(stage: Stage, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def converse(proxy: Subject, stage: Stage) -> Converse:
-    """`async with converse(*script, target=…)` sends a request through the shared proxy; see `_talk`."""
+    """Return a function: `async with converse(*script, target=…)` sends a request through the shared proxy; see `_talk`."""
     return partial(_talk, proxy, stage)
 
 
 @pytest.fixture
 def converse_freshly(fresh_proxy: Subject, stage: Stage) -> Converse:
-    """The same through the module's own proxy."""
+    """Return the same for the module's own proxy."""
     return partial(_talk, fresh_proxy, stage)
 
 
 @pytest.fixture
 def gateway() -> None:
-    """For tests of what other proxies call differently or do not have."""
+    """Skip tests of features that other proxies name differently or do not have."""
     if TEMPLATE:
         pytest.skip("needs the gateway's settings; PROXY_UNDER_TEST is set")

@@ -11,10 +11,10 @@ from types import TracebackType
 from typing import Self
 
 GUARD_SECONDS = 30.0
-"""How long anything may take that should take no time at all; only a defect reaches it."""
+"""The most seconds of any quick operation; only a defect reaches it."""
 AT_ONCE_SECONDS = 10.0
-"""What must not wait for a timer: the shortest that a route has unless it says otherwise takes 15 s, and nothing less tells a
-gateway that does not notice from a machine that is busy."""
+"""The limit for anything that must not wait for a timer. The shortest default timer of a route is 15 s, and a smaller limit could not
+distinguish a gateway that notices nothing from a busy machine."""
 
 Fields = Iterable[tuple[str, str]]
 
@@ -29,7 +29,7 @@ class End(enum.Enum):
 
 
 class FramingError(AssertionError):
-    """The proxy sent what is not HTTP/1.1."""
+    """The proxy sent something other than HTTP/1.1."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ class Head:
         return [value for key, value in self.fields if key.lower() == name.lower()]
 
     def value(self, name: str) -> str | None:
-        """The field's values joined by a comma, None when it is absent."""
+        """Return the field's values joined by a comma, None when it is absent."""
         return ", ".join(self.values(name)) or None
 
 
 class Downstream:
     """One connection to the proxy under test.
 
-    With `receive_buffer` (bytes) the kernel takes little on behalf of a reader that stalls. `source` is the client's address.
+    With `receive_buffer` (bytes) the kernel buffers little for a reader that stalls. `source` is the client's address.
     """
 
     def __init__(self, port: int, *, receive_buffer: int | None = None, source: str = "127.0.0.1") -> None:
@@ -82,11 +82,11 @@ class Downstream:
         self.socket.close()
 
     async def send(self, sent: bytes) -> None:
-        """Sends all of `sent`, for as long as the proxy takes to read it."""
+        """Send all of `sent`, for as long as the proxy takes to read it."""
         await asyncio.get_running_loop().sock_sendall(self.socket, sent)
 
     async def ask(self, target: str, method: str = "GET", headers: Fields = (), body: bytes = b"", version: str = "1.1") -> None:
-        """Sends one request; a body gets a Content-Length."""
+        """Send one request; a body gets a Content-Length."""
         lines = [f"{method} {target} HTTP/{version}", f"Host: 127.0.0.1:{self._port}"]
         lines += [f"{name}: {value}" for name, value in headers]
         if body:
@@ -94,7 +94,7 @@ class Downstream:
         await self.send("\r\n".join([*lines, "", ""]).encode() + body)
 
     async def answer(self, method: str = "GET") -> "Answer":
-        """Reads the next response's head, noting interim ones; `method` is that of the request."""
+        """Read the next response's head, recording interim ones; `method` is that of the request."""
         interim: list[Head] = []
         while True:
             head = await self._head()
@@ -103,7 +103,7 @@ class Downstream:
             interim.append(head)
 
     def widen(self) -> None:
-        """Takes back a small `receive_buffer`, so that reading what has piled up is quick."""
+        """Enlarge a small `receive_buffer`, so that reading the backlog is quick."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)
 
     def half_close(self) -> None:
@@ -113,12 +113,12 @@ class Downstream:
         self.socket.close()
 
     def reset(self) -> None:
-        """Ends the connection with RST."""
+        """End the connection with RST."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 
     async def fill(self) -> bool:
-        """Reads once; False when the connection has ended, `end` then says how."""
+        """Read once. Return False when the connection has ended; `end` then says how."""
         if self.end:
             return False
         try:
@@ -133,7 +133,7 @@ class Downstream:
         return True
 
     async def ended(self, timeout: float = AT_ONCE_SECONDS) -> End:
-        """Reads to the end of the connection, whatever comes."""
+        """Read to the end of the connection, whatever comes."""
         async with asyncio.timeout(timeout):
             while await self.fill():
                 pass
@@ -173,7 +173,7 @@ class Answer:
         coding, length = self.head.value("Transfer-Encoding"), self.head.value("Content-Length")
         self._left_in_chunk = 0
         self._in_trailers = False
-        self._left: int | None = None  # bytes to come, where the head says how many
+        self._left: int | None = None  # bytes to come, where the head states their number
         self._chunked = False
         if self.method == "HEAD" or self.head.status in (204, 304) or self.head.status < 200:
             self._left = 0
@@ -186,22 +186,22 @@ class Answer:
         self._interpret()
 
     async def receive(self, at_least: int, timeout: float = GUARD_SECONDS) -> bytes:
-        """Reads until the body has `at_least` bytes (or has ended) and gives what there is then."""
+        """Read until the body has `at_least` bytes (or has ended), and return it."""
         await self._read_while(lambda: len(self.body) < at_least, timeout)
         return bytes(self.body)
 
     async def receive_until(self, enough: Callable[[bytes], bool], timeout: float = GUARD_SECONDS) -> bytes:
-        """Reads until the body is `enough` (or has ended) and gives what there is then."""
+        """Read until the body is `enough` (or has ended), and return it."""
         await self._read_while(lambda: not enough(bytes(self.body)), timeout)
         return bytes(self.body)
 
     async def to_end(self, timeout: float = GUARD_SECONDS) -> bytes:
-        """Reads to the end of the body and gives it; `end` then says how it ended."""
+        """Read to the end of the body and return it; `end` then says how it ended."""
         await self._read_while(lambda: True, timeout)
         return bytes(self.body)
 
     async def pieces(self, timeout: float = GUARD_SECONDS) -> AsyncIterator[bytes]:
-        """Gives the body as it comes, and keeps none of it."""
+        """Yield the body as it comes, without keeping it."""
         while True:
             if self.body:
                 piece = bytes(self.body)
@@ -238,7 +238,7 @@ class Answer:
                 self.end = End.COMPLETE
 
     def _interpret_chunk(self, buffer: bytearray) -> bool:
-        """Takes the next item of the chunked coding; False when it is not all there yet."""
+        """Take the next item of the chunked coding. Return False when it is incomplete."""
         if self._left_in_chunk > 2:
             taken = self._take(self._left_in_chunk - 2)
             self._left_in_chunk -= taken
@@ -279,6 +279,6 @@ class Answer:
 
 @contextlib.asynccontextmanager
 async def connected(port: int, count: int) -> AsyncIterator[list[Downstream]]:
-    """Opens `count` connections and closes them in the end."""
+    """Open `count` connections, and close them at the end."""
     async with contextlib.AsyncExitStack() as stack:
         yield [await stack.enter_async_context(Downstream(port)) for _ in range(count)]

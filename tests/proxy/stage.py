@@ -1,4 +1,4 @@
-"""The upstream of the proxy under test: one server for all tests, which plays for each request the script that its test wrote."""
+"""The upstream of the proxy under test: one server for all tests, which plays each test's script for its request."""
 
 import asyncio
 import ssl
@@ -10,7 +10,7 @@ from tests.proxy.downstream import AT_ONCE_SECONDS, GUARD_SECONDS
 from tests.scripted_upstream import Asked, Script, ScriptedUpstream
 
 FIELD = "X-Scene"
-"""Names the script that a request shall get; as an end-to-end header field it passes any proxy."""
+"""Names the script for a request; as an end-to-end header field it passes any proxy."""
 
 _UNKNOWN: Script = [b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"]
 
@@ -22,35 +22,35 @@ class Scene:
         self.script = script
         self.read_body = read_body
         self.headers = [(FIELD, str(number))]
-        """What a request carries to get this script."""
+        """The header fields of a request for this script."""
         self.requests: list[Asked] = []
         self.arrived = asyncio.Event()
 
     async def asked(self, timeout: float = GUARD_SECONDS) -> Asked:
-        """Gives the first request, when it has come."""
+        """Return the first request, when it has come."""
         async with asyncio.timeout(timeout):
             await self.arrived.wait()
         return self.requests[0]
 
     async def left(self, within: float = AT_ONCE_SECONDS) -> None:
-        """Returns when the proxy has given the first request up; TimeoutError when it has not `within` so many seconds."""
+        """Return when the proxy has closed the first request. Raises TimeoutError when it has not after `within` seconds."""
         asked = await self.asked()
         async with asyncio.timeout(within):
             await asked.left.wait()
 
 
 class Stage:
-    """Scripted upstream on one port, for as many concurrent tests as there are; with an `authority` it speaks HTTPS."""
+    """A scripted upstream on one port, for any number of concurrent tests; with an `authority` it speaks HTTPS."""
 
     def __init__(self, authority: Authority | None = None) -> None:
         self._scenes: dict[str, Scene] = {}
         tls = None if authority is None else authority.issue("upstream").server_context()
         self._upstream = ScriptedUpstream(self._script_of, read_body=self._reads_body, tls=tls)
         self.trust: dict[str, object] = {} if authority is None else {"ca_file": str(authority.file)}
-        """The keys of a route to this upstream that are about TLS."""
+        """A route's TLS keys for this upstream."""
         self._authority = authority
         self.strays: list[Asked] = []
-        """Requests that no test made: what a proxy was tricked into sending."""
+        """Requests that no test sent: the proxy was tricked into sending them."""
 
     async def __aenter__(self) -> Self:
         await self._upstream.__aenter__()
@@ -62,11 +62,11 @@ class Stage:
         await self._upstream.__aexit__(kind, error, trace)
 
     def client_context(self) -> ssl.SSLContext | None:
-        """Return what a client needs to ask this upstream itself, None when it speaks plain HTTP."""
+        """Return the context of a direct client of this upstream, None when it speaks plain HTTP."""
         return None if self._authority is None else ssl.create_default_context(cafile=self._authority.file)
 
     def scene(self, *script: object, read_body: bool = True) -> Scene:
-        """Announces a script; requests with `Scene.headers` get it."""
+        """Announce a script; requests with `Scene.headers` get it."""
         scene = Scene(len(self._scenes), script, read_body=read_body)  # type: ignore[arg-type]
         self._scenes[scene.headers[0][1]] = scene
         return scene

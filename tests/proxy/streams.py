@@ -1,4 +1,4 @@
-"""Event streams for tests, and an independent idea of where their blocks end."""
+"""Event streams for tests, and an independent implementation of where their blocks end."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ THREE_EVENTS = {
 
 
 def whole_blocks(stream: bytes) -> bytes:
-    """Gives `stream` up to its last blank line, byte by byte as the standard says; a lone CR at the end closes its line."""
+    """Return `stream` up to its last blank line, byte by byte as in the standard; a lone CR at the end closes its line."""
     end = line = at = 0
     while at < len(stream):
         if stream[at] not in b"\r\n":
@@ -32,12 +32,12 @@ def whole_blocks(stream: bytes) -> bytes:
 
 
 def numbered_blocks(first: int, count: int, size: int = 256) -> bytes:
-    """`count` blocks of `size` bytes, each with its number."""
+    """Return `count` blocks of `size` bytes, each with its number."""
     return b"".join(b"data: %012d %s\n\n" % (number, b"." * (size - 21)) for number in range(first, first + count))
 
 
 def dechunked(wire: bytes) -> bytes:
-    """The body bytes in a prefix of chunked coding."""
+    """Return the body bytes in a prefix of chunked coding."""
     return b"".join(_chunk_bodies(wire))
 
 

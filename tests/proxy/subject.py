@@ -1,4 +1,4 @@
-"""The proxy under test as a process: the gateway, or whatever `PROXY_UNDER_TEST` names."""
+"""The proxy under test as a process: the gateway, or the command in `PROXY_UNDER_TEST`."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ class Subject:
     log_file: Path
 
     def rss(self) -> int:
-        """Resident memory in bytes, as the kernel counts it."""
+        """Return the resident memory in bytes, as the kernel counts it."""
         for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
@@ -42,16 +42,16 @@ class Subject:
         return self.log_file.read_text(errors="replace")
 
     async def stop(self, within: float) -> int:
-        """Sends SIGTERM and gives the exit status; TimeoutExpired when it takes longer than `within` seconds."""
+        """Send SIGTERM and return the exit status. Raises TimeoutExpired when it takes longer than `within` seconds."""
         self.process.terminate()
         return await asyncio.to_thread(self.process.wait, within)
 
 
 @contextlib.asynccontextmanager
 async def running(upstream: str, routes: Sequence[Route], directory: Path, **settings: object) -> AsyncIterator[Subject]:
-    """Runs the proxy with `routes` (in front of any other proxy there is just `upstream`) and `settings`, and stops it in the end.
+    """Run the proxy with `routes` (another proxy gets only `upstream`) and `settings`, and stop it at the end.
 
-    The gateway must then exit 0, and must not have logged a stack trace.
+    The gateway must then exit with 0, and must not have logged a stack trace.
     """
     port, admin_port = free_ports(2)
     log_file = directory / "proxy.log"
@@ -85,7 +85,7 @@ async def running(upstream: str, routes: Sequence[Route], directory: Path, **set
 
 
 def _table(route: Route) -> str:
-    """One `[[routes]]` table; JSON's strings, numbers and arrays are TOML's."""
+    """Return one `[[routes]]` table; JSON's strings, numbers and arrays are TOML's."""
     return "\n".join(["[[routes]]", *(f"{key} = {json.dumps(value)}" for key, value in route.items()), ""])
 
 
@@ -106,7 +106,7 @@ def _answers(url: str) -> bool:
             return bool(response.status == 200)
     except urllib.error.HTTPError as error:
         error.close()
-        return bool(TEMPLATE)  # of another proxy any answer will do
+        return bool(TEMPLATE)  # any answer of another proxy is enough
     except OSError:
         return False
 

@@ -1,4 +1,4 @@
-"""Which answers are event streams, and that all others pass as they came."""
+"""Which answers are event streams; all others pass unchanged."""
 
 import json
 import zlib
@@ -17,7 +17,7 @@ ERROR = b'{"error": {"code": 429, "message": "Resource has been exhausted", "sta
 
 
 def refusal(status: int, fields: bytes = b"") -> bytes:
-    """The head of an error that has the content type of the stream that was asked for, as Gemini's API sends it."""
+    """Return the head of an error with the content type of the requested stream, as Gemini's API sends it."""
     length = b"Content-Length: %d\r\n" % len(ERROR)
     return b"HTTP/1.1 %d Error\r\nContent-Type: text/event-stream\r\n" % status + (fields or length) + b"\r\n"
 
@@ -70,12 +70,12 @@ async def test_error_that_is_cut_short_gets_no_error_event(converse: Converse, g
 
 
 def coded(coding: bytes) -> bytes:
-    """The head of an event stream that says how it was compressed."""
+    """Return the head of an event stream with this content coding."""
     return HEAD.replace(b"Transfer-Encoding", b"Content-Encoding: %b\r\nTransfer-Encoding" % coding)
 
 
 @pytest.mark.parametrize("coding", [b"none", b"None", b"identity, none", b"none\r\nContent-Encoding: identity"])
-async def test_no_coding_by_any_name_is_framed(converse: Converse, gateway: None, coding: bytes) -> None:
+async def test_absence_of_a_coding_by_any_name_is_framed(converse: Converse, gateway: None, coding: bytes) -> None:
     pause = Pause()
     async with converse(coded(coding), chunk(b"data: 1\n\ndata: "), pause, chunk(b"2\n\n") + LAST_CHUNK, target="/heartbeat") as talk:
         answer = await talk.answer()

@@ -1,4 +1,4 @@
-"""A reader that stalls slows its upstream, costs no memory, and harms nobody else."""
+"""A reader that stalls slows its upstream, costs no memory, and affects no other stream."""
 
 import asyncio
 import hashlib
@@ -24,7 +24,7 @@ FLOOD = Flood(numbered_blocks(0, BLOCKS_PER_CHUNK))
 
 
 class NumberedFlood:
-    """Sends numbered blocks as fast as they are taken until told to `finish`; then ends the stream cleanly."""
+    """Sends numbered blocks as fast as the proxy reads until `finish`; then ends the stream cleanly."""
 
     def __init__(self) -> None:
         self.sent = 0
@@ -43,12 +43,12 @@ class NumberedFlood:
             writer.write(chunk(blocks))
             await writer.drain()
             self.sent += len(blocks)
-            await asyncio.sleep(0)  # drain() alone gives nobody else a turn while the kernel takes all
+            await asyncio.sleep(0)  # drain() alone lets no other task run while the kernel accepts all data
         writer.write(LAST_CHUNK)
 
 
 async def stops(progress: Callable[[], int]) -> None:
-    """Returns when there has been no progress for half a second; fails when more bytes went than kernels buffer."""
+    """Return when there has been no progress for half a second. Fail when more bytes were sent than kernels buffer."""
     before = 0
     while not before or progress() != before:
         assert progress() < 100 * MIB, "the sender is not slowed"
@@ -57,7 +57,7 @@ async def stops(progress: Callable[[], int]) -> None:
 
 
 async def warm_up(converse: Converse) -> None:
-    """Makes the proxy's working memory before it is measured: busy streams whose clients read."""
+    """Allocate the proxy's working memory before it is measured: busy streams whose clients read."""
 
     async def read() -> None:
         async with converse(HEAD, Flood(FLOOD.block, count=200), LAST_CHUNK) as talk:
@@ -82,7 +82,7 @@ async def test_stalled_reader_slows_its_upstream_and_costs_no_memory(converse_fr
         talk.downstream.widen()
         body = await answer.to_end()
         assert answer.end is End.COMPLETE
-        blocks = re.sub(rb"^:\n", b"", body, flags=re.MULTILINE)  # upstream may be silent for long enough when the machine is busy
+        blocks = re.sub(rb"^:\n", b"", body, flags=re.MULTILINE)  # the upstream may be silent for long enough when the machine is busy
         assert hashlib.sha256(blocks).hexdigest() == flood.digest.hexdigest()
 
 
@@ -111,7 +111,7 @@ async def test_many_stalled_readers_cost_a_bounded_amount_each(converse_freshly:
 
 
 async def test_other_streams_keep_their_pace_beside_a_stalled_reader(converse: Converse) -> None:
-    """A machine that is busy slows them too, so that their pace is what it was before the reader stalled."""
+    """Compare their pace with that before the reader stalled: a busy machine slows them too."""
 
     async def play_ping_pong() -> float:
         pauses = [Pause() for _ in range(100)]
@@ -131,8 +131,8 @@ async def test_other_streams_keep_their_pace_beside_a_stalled_reader(converse: C
         assert await play_ping_pong() < 2 + 5 * alone
 
 
-async def test_stalled_reader_outlives_the_idle_timeout(converse: Converse, gateway: None) -> None:
-    """Upstream is not silent, it is not being read."""
+async def test_idle_timeout_does_not_apply_while_the_reader_stalls(converse: Converse, gateway: None) -> None:
+    """The upstream is not silent: it is not being read."""
     flood = NumberedFlood()
     async with converse(HEAD, Act(flood.play), target="/idle", receive_buffer=4096) as talk:
         answer = await talk.answer()
@@ -159,7 +159,7 @@ async def test_upstream_connections_serve_again_after_streams_that_ended_while_t
         async with converse(HEAD, chunk(b"data: x\n\n"), pause, LAST_CHUNK) as talk:
             answer = await talk.answer()
             assert await answer.receive(9) == b"data: x\n\n"
-            pause.go()  # not before: all connections are to be in use at once
+            pause.go()  # only now, so that all connections are in use at once
             await answer.to_end()
 
     sizes = [100_000, 300_000, 600_000, 1_000_000, 3_000_000, 5_000_000]
@@ -170,8 +170,8 @@ async def test_upstream_connections_serve_again_after_streams_that_ended_while_t
     await all_hold({f"request {number}": ask_again() for number in range(2 * len(sizes))})
 
 
-async def test_what_comes_together_with_the_head_is_not_lost(converse: Converse) -> None:
-    """A flat-out upstream sends a lot before its head has been looked at."""
+async def test_data_that_comes_together_with_the_head_is_not_lost(converse: Converse) -> None:
+    """A flat-out upstream sends much data before its head has been read."""
 
     async def passes(size: int) -> None:
         stream = numbered_blocks(0, size // 256)
@@ -201,7 +201,7 @@ SHORT = (HEAD, chunk(b"data: x\n\n"), LAST_CHUNK)
 
 
 async def seconds_of_a_request(converse: Converse) -> float:
-    """How long a short stream takes from the proxy."""
+    """Return how long a short stream takes through the proxy."""
     begun = asyncio.get_running_loop().time()
     async with converse(*SHORT) as talk:
         assert await (await talk.answer()).to_end() == b"data: x\n\n"
@@ -209,7 +209,7 @@ async def seconds_of_a_request(converse: Converse) -> float:
 
 
 async def seconds_past_the_proxy(stage: Stage) -> float:
-    """How long the same takes from the upstream itself."""
+    """Return how long the same takes from the upstream itself."""
     scene = stage.scene(*SHORT)
     ((name, value),) = scene.headers
     begun = asyncio.get_running_loop().time()
@@ -221,10 +221,10 @@ async def seconds_past_the_proxy(stage: Stage) -> float:
     return asyncio.get_running_loop().time() - begun
 
 
-async def test_flat_out_streams_starve_nobody(converse: Converse, stage: Stage) -> None:
-    """Twenty floods: all get on alike, and a new request waits for its turn, not for the floods.
+async def test_flat_out_streams_starve_no_other_stream(converse: Converse, stage: Stage) -> None:
+    """Run twenty floods: all progress alike, and a new request waits for its turn, not for the floods.
 
-    The floods keep this test busy too, so that a request which goes past the proxy says what the machine takes.
+    The floods keep this test busy too, so a direct request measures the machine.
     """
     read = [0] * 20
     all_begun, enough = asyncio.Event(), asyncio.Event()

@@ -1,4 +1,4 @@
-"""Event streams that an upstream compresses although it was asked not to: decoded or untouched, never broken."""
+"""Event streams that an upstream compresses against Accept-Encoding: decoded or unchanged, never broken."""
 
 import zlib
 from collections.abc import Callable
@@ -21,7 +21,7 @@ EVENTS = [b"data: %d %s\n\n" % (number, b"x" * 50) for number in range(3)]
 
 class Compressor(Protocol):
     def piece(self, plain: bytes) -> bytes:
-        """Compresses and flushes, so that the receiver can read it all."""
+        """Compress and flush, so that the receiver can read everything."""
 
     def end(self) -> bytes: ...
 
@@ -71,7 +71,7 @@ def head(coding: str) -> bytes:
 
 
 def plain(answer: Answer) -> bytes:
-    """Decodes what has come so far, as the answer's own head says."""
+    """Decode the bytes so far, by the answer's own head."""
     body = bytes(answer.body)
     match answer.head.value("Content-Encoding"):
         case None | "identity":

@@ -1,4 +1,4 @@
-"""Keep-alive, pipelining, and requests that mean two things to two servers."""
+"""Keep-alive, pipelining, and ambiguous requests."""
 
 import asyncio
 
@@ -60,7 +60,7 @@ async def test_request_sent_while_a_stream_runs_is_answered_after_it(converse: C
 
 
 @pytest.mark.parametrize("during", [1, 20, -1], ids=["a byte", "a part", "all but a byte"])
-async def test_request_of_which_a_part_comes_while_a_stream_runs_is_answered_after_it(converse: Converse, during: int) -> None:
+async def test_request_that_arrives_partly_while_a_stream_runs_is_answered_after_it(converse: Converse, during: int) -> None:
     pause = Pause()
     async with converse(HEAD, chunk(b"data: 1\n\n"), pause, chunk(b"data: 2\n\n"), LAST_CHUNK) as talk:
         answer = await talk.answer()
@@ -73,7 +73,7 @@ async def test_request_of_which_a_part_comes_while_a_stream_runs_is_answered_aft
         assert await (await talk.answer()).to_end() == b"data: 1\n\ndata: 2\n\n"
 
 
-async def test_request_behind_a_stream_is_held_to_the_same_limits(converse: Converse) -> None:
+async def test_request_after_a_stream_has_the_same_limits(converse: Converse) -> None:
     async with converse(HEAD, chunk(b"data: 1\n\n"), LAST_CHUNK) as talk:
         assert await (await talk.answer()).to_end() == b"data: 1\n\n"
         await talk.downstream.ask("/plain", headers=[("X-Long", "x" * 40_000)])
@@ -89,7 +89,7 @@ async def test_request_that_comes_byte_by_byte_is_served(proxy: Subject, stage: 
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_connection_goes_on_after_an_answer_without_body(proxy: Subject, stage: Stage, method: str) -> None:
+async def test_connection_continues_after_an_answer_without_body(proxy: Subject, stage: Stage, method: str) -> None:
     for head in (
         NO_BODY,
         b'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\nContent-Length: 100\r\n\r\n',
@@ -102,7 +102,7 @@ async def test_connection_goes_on_after_an_answer_without_body(proxy: Subject, s
                 assert (await downstream.answer(method)).end is End.COMPLETE
 
 
-async def test_upstream_that_closes_behind_each_answer_without_saying_so_costs_no_client_an_error(proxy: Subject, stage: Stage) -> None:
+async def test_client_gets_no_error_from_an_upstream_that_closes_unannounced_after_each_answer(proxy: Subject, stage: Stage) -> None:
     scene = stage.scene(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", Disconnect())
 
     async def ask_often(downstream: Downstream) -> list[int]:
@@ -158,7 +158,7 @@ AMBIGUOUS = {
 
 @pytest.mark.parametrize("fault", AMBIGUOUS)
 async def test_ambiguous_request_is_refused_and_smuggles_nothing(proxy: Subject, stage: Stage, fault: str) -> None:
-    """The second request in it, which another server might see, is answered by nobody."""
+    """The second request in it, which another server might see, gets no answer."""
     scene = stage.scene(NO_BODY)
     head = request(scene, method="POST").removesuffix(b"\r\n")
     strays = len(stage.strays)
@@ -167,7 +167,7 @@ async def test_ambiguous_request_is_refused_and_smuggles_nothing(proxy: Subject,
         try:
             answer = await downstream.answer()
         except FramingError:
-            assert downstream.end  # closed without a word: refused all the same
+            assert downstream.end  # closed without an answer: refused all the same
         else:
             assert answer.head.status in (400, 501), answer.head
             await downstream.ended()
@@ -180,7 +180,7 @@ async def test_head_that_never_ends_is_refused(proxy: Subject, stage: Stage) -> 
         try:
             await downstream.send(request(scene).removesuffix(b"\r\n") + b"X-Large: " + b"x" * 2**20)
         except ConnectionError:
-            return  # closed while we were still sending
+            return  # closed while the test was still sending
         answer = await downstream.answer()
         assert answer.head.status in (400, 413, 431)
     assert not scene.requests

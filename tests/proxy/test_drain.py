@@ -1,4 +1,4 @@
-"""SIGTERM: nobody loses half an event, nobody takes the end for the end of the stream, and all is over in time."""
+"""SIGTERM: no client loses half an event or takes the drain for the end of the stream, and the process exits in time."""
 
 import asyncio
 import contextlib
@@ -42,7 +42,7 @@ async def test_thousand_streams_end_at_a_block_boundary_and_the_process_exits_0_
     assert {answer.end for answer in answers} <= {End.CUT_SHORT, End.RESET}
     last = [body.removeprefix(BLOCK) for body in bodies]
     assert all(RETRY.fullmatch(block) for block in last), set(last)
-    assert len({*last}) > 100, "clients would come back in one wave"
+    assert len({*last}) > 100, "clients would reconnect in one wave"
 
 
 async def test_streams_that_are_flat_out_end_at_a_block_boundary(stage: Stage, tmp_path: Path) -> None:
@@ -61,8 +61,8 @@ async def test_streams_that_are_flat_out_end_at_a_block_boundary(stage: Stage, t
     assert {answer.end for answer in answers} <= {End.CUT_SHORT, End.RESET}
 
 
-async def test_requests_that_do_not_end_are_given_up_when_the_grace_time_is_over(stage: Stage, tmp_path: Path) -> None:
-    """A reader that stalls, and an upstream that does not answer."""
+async def test_requests_that_do_not_end_are_aborted_after_the_grace_time(stage: Stage, tmp_path: Path) -> None:
+    """Use a reader that stalls, and an upstream that does not answer."""
     flood, silence = stage.scene(HEAD, Flood(BLOCK * 100)), stage.scene(Silence())
     async with drained(stage, tmp_path, 2) as subject, Downstream(subject.port, receive_buffer=4096) as stalled:
         async with Downstream(subject.port) as waiting:
@@ -75,7 +75,7 @@ async def test_requests_that_do_not_end_are_given_up_when_the_grace_time_is_over
         await silence.left()
 
 
-async def test_plain_answer_that_is_under_way_is_finished_and_idle_connections_wait_for_nobody(stage: Stage, tmp_path: Path) -> None:
+async def test_plain_answer_in_progress_is_finished_and_idle_connections_are_closed_at_once(stage: Stage, tmp_path: Path) -> None:
     pause = Pause()
     scene, empty = stage.scene(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab", pause, b"cd"), stage.scene(NO_CONTENT)
     async with drained(stage, tmp_path, 30) as subject, connected(subject.port, 20) as idle, Downstream(subject.port) as downstream:
@@ -94,7 +94,7 @@ async def test_plain_answer_that_is_under_way_is_finished_and_idle_connections_w
 
 
 async def until_refused(subject: Subject) -> None:
-    """Returns when the proxy takes no new connection any more."""
+    """Return when the proxy accepts no new connection any more."""
     async with asyncio.timeout(AT_ONCE_SECONDS):
         while True:
             try:

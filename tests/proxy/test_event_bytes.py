@@ -18,7 +18,7 @@ MARK = b"\xef\xbb\xbf"
 
 
 def with_length(body: bytes) -> bytes:
-    """Head of an event stream that states its length, as a server does that has it all."""
+    """Return the head of an event stream with its length, as a server sends it that has the whole body."""
     return b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n" % len(body)
 
 
@@ -26,7 +26,7 @@ UNTIL_CLOSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection
 
 
 async def pauses_at(converse: Converse, stream: bytes, cut: int, framing: str) -> None:
-    """Upstream stops after `cut` bytes: what is whole by then has arrived, nothing else, and the rest follows."""
+    """Pause the upstream after `cut` bytes: exactly the whole blocks have arrived, and the rest follows."""
     pause = Pause()
     first, rest = stream[:cut], stream[cut:]
     scripts: dict[str, list[Step]] = {
@@ -46,7 +46,7 @@ async def pauses_at(converse: Converse, stream: bytes, cut: int, framing: str) -
 
 @STYLES
 @pytest.mark.parametrize("framing", ["chunked", "length", "close"])
-async def test_whole_blocks_arrive_at_once_wherever_upstream_pauses(converse: Converse, style: str, framing: str) -> None:
+async def test_whole_blocks_arrive_at_once_wherever_the_upstream_pauses(converse: Converse, style: str, framing: str) -> None:
     stream = THREE_EVENTS[style]
     await all_hold({f"pause after byte {cut}": pauses_at(converse, stream, cut, framing) for cut in range(1, len(stream))})
 
@@ -139,7 +139,7 @@ async def test_stream_without_a_whole_block_ends_cleanly_with_what_it_has(conver
 @STYLES
 @pytest.mark.parametrize("framing", ["chunked", "length", "close"])
 async def test_unfinished_block_at_a_clean_end_passes(converse: Converse, style: str, framing: str) -> None:
-    """Unless only the connection's end delimits the body and it comes within a line: nobody can tell that from a cut."""
+    """Except where only the connection's end delimits the body and comes within a line: that cannot be distinguished from a cut."""
 
     async def ends_at(cut: int) -> None:
         part = THREE_EVENTS[style][:cut]

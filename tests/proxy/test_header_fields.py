@@ -1,4 +1,4 @@
-"""Which header fields pass, which end here, and which the proxy adds."""
+"""Which header fields pass, which end at the proxy, and which it adds."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ Fields = Sequence[tuple[str, str]]
 async def through(
     converse: Converse, request: Fields = (), response: bytes = b"", content_type: bytes = b"text/event-stream"
 ) -> tuple[Asked, Head]:
-    """Sends header fields both ways; gives the request as upstream saw it and the response as the client saw it."""
+    """Send header fields both ways; return the request as the upstream got it and the response as the client got it."""
     head = HEAD.replace(b"text/event-stream", content_type).removesuffix(b"\r\n") + response + b"\r\n"
     async with converse(head, chunk(b"data: x\n\n"), LAST_CHUNK, headers=request) as talk:
         answer = await talk.answer()
@@ -70,14 +70,14 @@ async def test_end_to_end_fields_pass_down(converse: Converse) -> None:
     assert len(head.values("Content-Type")) == 1
 
 
-async def test_via_is_added_to_what_there_is(converse: Converse, gateway: None) -> None:
+async def test_via_is_appended_to_the_existing_field(converse: Converse, gateway: None) -> None:
     asked, _ = await through(converse)
     assert (asked.header("Via") or "").startswith("1.1 ")
     asked, _ = await through(converse, [("Via", "1.0 fred")])
     assert (asked.header("Via") or "").startswith("1.0 fred, 1.1 ")
 
 
-async def test_forwarding_fields_say_who_asked_for_what(converse: Converse, gateway: None) -> None:
+async def test_forwarding_fields_name_client_host_and_scheme(converse: Converse, gateway: None) -> None:
     async with converse(HEAD, LAST_CHUNK, headers=[]) as talk:
         await (await talk.answer()).to_end()
         asked = await talk.scene.asked()
@@ -91,14 +91,14 @@ async def test_forwarding_fields_say_who_asked_for_what(converse: Converse, gate
     assert forwarded["host"] == f'"{authority}"'  # a colon is no token character
 
 
-async def test_forwarding_fields_name_only_the_client_that_was_seen(converse: Converse, gateway: None) -> None:
-    """Whatever a client claims."""
+async def test_forwarding_fields_name_only_the_real_client(converse: Converse, gateway: None) -> None:
+    """Fields from the client are not trusted."""
     asked, _ = await through(converse, [("X-Forwarded-For", "9.9.9.9"), ("Forwarded", "for=9.9.9.9")])
     assert asked.header("X-Forwarded-For") == "127.0.0.1"
     assert "9.9.9.9" not in (asked.header("Forwarded") or "")
 
 
-async def test_event_stream_is_asked_for_uncompressed(converse: Converse, gateway: None) -> None:
+async def test_event_stream_is_requested_uncompressed(converse: Converse, gateway: None) -> None:
     asked, _ = await through(converse, [("Accept", "text/event-stream"), ("Accept-Encoding", "gzip, br, zstd")])
     assert asked.header("Accept-Encoding") == "identity"
 
@@ -123,7 +123,7 @@ async def test_other_content_types_are_not_marked(converse: Converse, gateway: N
 
 
 @pytest.mark.parametrize("name", ["Content-Type", "Date", "Server"])
-async def test_answer_lacks_nothing_and_doubles_nothing(converse: Converse, name: str) -> None:
+async def test_answer_has_each_field_exactly_once(converse: Converse, name: str) -> None:
     sent = {"Content-Type": b"", "Date": b"Date: Mon, 01 Jan 2024 00:00:00 GMT\r\n", "Server": b"Server: upstream/1\r\n"}[name]
     _, head = await through(converse, response=sent)
     assert len(head.values(name)) == 1
@@ -179,7 +179,7 @@ async def test_request_with_too_many_bytes_of_fields_is_a_431_and_ends_the_conne
     ids=["large head", "endless head", "long line"],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_answer_with_too_many_bytes_of_fields_is_a_502_that_says_so(
+async def test_answer_with_too_many_bytes_of_fields_is_a_502_with_the_reason(
     converse: Converse, gateway: None, method: str, fields: bytes, detail: bytes
 ) -> None:
     async with converse(HEAD.removesuffix(b"\r\n") + fields + b"\r\n", method=method) as talk:

@@ -14,13 +14,13 @@ from tests.scripted_upstream import Act, Pause, Script, chunk
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("gateway")]
 
 BEAT = b":\n\n"
-"""A block of its own: clients that split at blank lines lose an event that a bare comment line is glued to."""
+"""A block of its own: clients that split at blank lines lose an event that follows a bare comment line."""
 BEAT_BEHIND_AN_ID = b":\n"
-"""No block: OpenAI's SDK fails on one without data behind an ID."""
+"""No block: after an ID, OpenAI's SDK fails on a block without data."""
 
 
 def beats_after(received: bytes, blocks: bytes) -> int:
-    """Counts the heartbeats that follow `blocks`; there must be nothing else."""
+    """Count the heartbeats that follow `blocks`; nothing else may follow."""
     assert received.startswith(blocks)
     beat = BEAT_BEHIND_AN_ID if b"id: 1" in blocks else BEAT
     beats = len(received[len(blocks) :]) // len(beat)
@@ -29,7 +29,7 @@ def beats_after(received: bytes, blocks: bytes) -> int:
 
 
 @pytest.mark.parametrize("style", THREE_EVENTS)
-async def test_heartbeat_comes_wherever_upstream_falls_silent(converse: Converse, style: str) -> None:
+async def test_heartbeat_comes_wherever_the_upstream_falls_silent(converse: Converse, style: str) -> None:
     stream = THREE_EVENTS[style]
 
     async def silent_after(cut: int) -> None:
@@ -41,7 +41,7 @@ async def test_heartbeat_comes_wherever_upstream_falls_silent(converse: Converse
             beats = beats_after(await answer.receive(len(blocks) + 3), blocks)
             assert beats >= 1
             pause.go()
-            # further beats may have come before the rest, as the machine is slow; nothing may have come inside it
+            # further heartbeats may have come before the rest on a slow machine, but none inside it
             body = await answer.to_end()
             rest = stream[len(blocks) :]
             assert body.endswith(rest)
@@ -67,7 +67,7 @@ async def test_heartbeats_repeat_while_the_silence_lasts(converse: Converse) -> 
 
 
 async def test_heartbeats_come_while_a_large_block_is_arriving(converse: Converse) -> None:
-    """What of it has arrived is held back, so the client hears nothing else."""
+    """The part that has arrived is held back, so the client gets nothing else."""
     beaten = asyncio.Event()
 
     async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -93,7 +93,7 @@ async def test_heartbeats_come_while_a_large_block_is_arriving(converse: Convers
     [("/heartbeat", [("Last-Event-ID", "7")]), ("/heartbeat?lastEventId=7", []), ("/heartbeat", [("Last-Event-ID", "")])],
     ids=["header", "query", "empty"],
 )
-async def test_resumed_stream_begins_as_one_that_has_shown_an_id(converse: Converse, target: str, fields: list[tuple[str, str]]) -> None:
+async def test_resumed_stream_begins_like_one_that_has_sent_an_id(converse: Converse, target: str, fields: list[tuple[str, str]]) -> None:
     async with converse(HEAD, Pause(), target=target, headers=fields) as talk:
         beat = BEAT if fields and not fields[0][1] else BEAT_BEHIND_AN_ID
         body = await (await talk.answer()).receive(3 * len(beat))
@@ -101,19 +101,19 @@ async def test_resumed_stream_begins_as_one_that_has_shown_an_id(converse: Conve
 
 
 @pytest.mark.parametrize("block", [b"id\ndata: 1\n\n", b"id: 7\0\ndata: 1\n\n", b'data: {"id": 7}\n\n', b"identity: 7\ndata: 1\n\n"])
-async def test_what_sets_no_id_makes_no_difference(converse: Converse, block: bytes) -> None:
+async def test_block_without_an_id_makes_no_difference(converse: Converse, block: bytes) -> None:
     async with converse(HEAD, chunk(block), Pause(), target="/heartbeat") as talk:
         answer = await talk.answer()
         assert (await answer.receive(len(block) + len(BEAT))).startswith(block + BEAT)
 
 
 def skips_comment_blocks(stream: bytes) -> list[bytes]:
-    """A client that splits at blank lines and skips blocks that begin with a comment, as many do that were written in an hour."""
+    """Return the events of a client that splits at blank lines and skips blocks that begin with a comment, as simple clients do."""
     return [block.partition(b"data: ")[2] for block in stream.split(b"\n\n")[:-1] if not block.startswith(b":")]
 
 
 def takes_blocks_of_data(stream: bytes) -> list[bytes]:
-    """A client that splits at blank lines and takes blocks that begin with data."""
+    """Return the events of a client that splits at blank lines and takes blocks that begin with data."""
     return [block.removeprefix(b"data: ") for block in stream.split(b"\n\n")[:-1] if block.startswith(b"data: ")]
 
 
@@ -134,8 +134,8 @@ async def test_client_that_splits_at_blank_lines_loses_no_event_to_a_heartbeat(
 
 
 @pytest.mark.parametrize("cut", range(8))
-async def test_byte_order_mark_behind_a_heartbeat_is_dropped(converse: Converse, cut: int) -> None:
-    """A browser strips a mark only from the first bytes; behind a heartbeat it would lose the first event. The second mark is content."""
+async def test_byte_order_mark_after_a_heartbeat_is_dropped(converse: Converse, cut: int) -> None:
+    """A browser strips a mark only from the first bytes; after a heartbeat it would lose the first event. The second mark is content."""
     mark, pause = b"\xef\xbb\xbf", Pause()
     stream = mark + mark + b"data: 1\n\n"
     async with converse(HEAD + (chunk(stream[:cut]) if cut else b""), pause, chunk(stream[cut:]), LAST_CHUNK, target="/heartbeat") as talk:
@@ -146,7 +146,7 @@ async def test_byte_order_mark_behind_a_heartbeat_is_dropped(converse: Converse,
 
 
 async def test_busy_stream_gets_no_heartbeat(converse: Converse) -> None:
-    """Blocks come ten times as often as heartbeats would; a run in which the machine stalled proves nothing and is made again."""
+    """Send blocks ten times as often as heartbeats. A run in which the machine stalled proves nothing and is repeated."""
     loop = asyncio.get_running_loop()
     for _ in range(5):
         longest = 0.0
@@ -169,7 +169,7 @@ async def test_busy_stream_gets_no_heartbeat(converse: Converse) -> None:
 
 
 async def test_route_without_heartbeat_gets_none(converse: Converse) -> None:
-    """Another stream's heartbeats tell that the time for them has come."""
+    """The heartbeats of another stream show that the time for them has come."""
     pause = Pause()
     async with converse(HEAD, pause, LAST_CHUNK) as quiet, converse(HEAD, Pause(), target="/heartbeat") as beating:
         answer = await quiet.answer()
@@ -200,7 +200,7 @@ async def test_no_heartbeat_comes_before_the_head_or_after_the_end(converse: Con
         answer = await talk.answer()
         assert await answer.to_end() == b"data: x\n\n"
         await clock.receive(6 * len(BEAT))
-        await talk.downstream.ask("/heartbeat", headers=talk.scene.headers)  # the connection lives on, with nothing in between
+        await talk.downstream.ask("/heartbeat", headers=talk.scene.headers)  # the connection stays open, with nothing in between
         assert (await talk.answer()).head.status == 200
 
 

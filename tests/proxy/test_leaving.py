@@ -1,4 +1,4 @@
-"""A client that leaves ends its upstream request at once. A client that closes its sending half counts as one that left."""
+"""A client that disconnects ends its upstream request at once. Closing the sending half counts as disconnecting."""
 
 import asyncio
 
@@ -28,7 +28,7 @@ def leave(downstream: Downstream, way: str) -> None:
 
 @WAYS
 @pytest.mark.parametrize("situation", SITUATIONS)
-async def test_leaving_client_ends_its_upstream_request_at_once(converse: Converse, situation: str, way: str) -> None:
+async def test_client_that_disconnects_ends_its_upstream_request_at_once(converse: Converse, situation: str, way: str) -> None:
     async with converse(*SITUATIONS[situation]) as talk:
         await talk.scene.asked()
         if situation != "before the head":
@@ -40,16 +40,16 @@ async def test_leaving_client_ends_its_upstream_request_at_once(converse: Conver
 
 
 @WAYS
-async def test_client_that_leaves_in_the_middle_of_its_request_body_leaves_no_request_behind(converse: Converse, way: str) -> None:
+async def test_client_that_disconnects_within_its_request_body_leaves_no_upstream_request(converse: Converse, way: str) -> None:
     headers = [("Content-Length", "1000000")]
     async with converse(Silence(), method="POST", headers=headers, read_body=False) as talk:
         await talk.downstream.send(b"x" * 1000)
         leave(talk.downstream, way)
-        if talk.scene.requests:  # a proxy may well wait for the whole body, then upstream never hears of it
+        if talk.scene.requests:  # a proxy may wait for the whole body, and then the upstream gets no request
             await talk.scene.left()
 
 
-async def test_client_that_pipelined_a_request_and_left_is_noticed(converse: Converse) -> None:
+async def test_disconnection_is_noticed_after_a_pipelined_request(converse: Converse) -> None:
     async with converse(HEAD, chunk(b"data: 1\n\n"), Silence()) as talk:
         await (await talk.answer()).receive(9)
         await talk.downstream.ask("/plain/next", headers=talk.scene.headers)
@@ -57,7 +57,7 @@ async def test_client_that_pipelined_a_request_and_left_is_noticed(converse: Con
         await talk.scene.left()
 
 
-async def test_hundred_clients_that_leave_together_are_all_noticed(converse: Converse) -> None:
+async def test_hundred_simultaneous_disconnections_are_all_noticed(converse: Converse) -> None:
     async def one() -> None:
         async with converse(HEAD, chunk(b"data: 1\n\n"), Silence()) as talk:
             await (await talk.answer()).receive(9)
@@ -68,7 +68,7 @@ async def test_hundred_clients_that_leave_together_are_all_noticed(converse: Con
     await all_hold({f"client {number}": one() for number in range(100)})
 
 
-async def test_one_leaving_client_does_not_disturb_the_others(converse: Converse) -> None:
+async def test_client_that_disconnects_does_not_disturb_the_others(converse: Converse) -> None:
     pause = Pause()
     async with converse(HEAD, chunk(b"data: 1\n\n"), pause, chunk(b"data: 2\n\n"), b"0\r\n\r\n") as staying:
         answer = await staying.answer()

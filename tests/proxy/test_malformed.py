@@ -1,4 +1,4 @@
-"""Requests that mean two things to two servers, or nothing: each gets a clear error, and upstream sees none of it."""
+"""Ambiguous and malformed requests: each gets a clear error, and none reaches the upstream."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ CHUNKED = b"POST /plain HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
 
 
 def get(*lines: bytes, target: bytes = b"/plain", version: bytes = b"HTTP/1.1") -> bytes:
-    """The head of a request up to where the stage's own field comes."""
+    """Return the head of a request up to the stage's own field."""
     return b"\r\n".join([b"GET %s %s" % (target, version), b"Host: a", *lines, b""])
 
 
@@ -109,7 +109,7 @@ def field(scene: Scene) -> bytes:
 
 
 async def send(downstream: Downstream, sent: bytes) -> None:
-    """Sends as much of it as the gateway takes: it may have answered and closed already."""
+    """Send as much as the gateway reads: it may have answered and closed already."""
     with contextlib.suppress(ConnectionError):
         await downstream.send(sent)
 
@@ -124,7 +124,7 @@ async def assert_problem(answer: Answer, status: int) -> None:
 
 
 @pytest.mark.parametrize("fault", REFUSED)
-async def test_bad_head_is_refused_and_nothing_behind_it_is_read(proxy: Subject, stage: Stage, fault: str) -> None:
+async def test_malformed_head_is_refused_and_nothing_after_it_is_read(proxy: Subject, stage: Stage, fault: str) -> None:
     status, head = REFUSED[fault]
     scene, strays = stage.scene(OK), len(stage.strays)
     line_end = b"\n" if fault == "bare LF" else b"\r\n"
@@ -145,7 +145,7 @@ async def test_bad_head_is_refused_and_nothing_behind_it_is_read(proxy: Subject,
         (505, get(version=b"HTTP/0.9")),
     ],
 )
-async def test_what_this_gateway_does_not_speak_is_refused(proxy: Subject, stage: Stage, status: int, head: bytes) -> None:
+async def test_unsupported_protocol_is_refused(proxy: Subject, stage: Stage, status: int, head: bytes) -> None:
     scene = stage.scene(OK)
     async with Downstream(proxy.port) as downstream:
         await downstream.send(head + field(scene) + b"\r\n" + (b"0\r\n\r\n" if status == 501 else b""))
@@ -155,7 +155,7 @@ async def test_what_this_gateway_does_not_speak_is_refused(proxy: Subject, stage
 
 
 @pytest.mark.parametrize("fault", BAD_CHUNKS)
-async def test_bad_chunk_is_refused(proxy: Subject, stage: Stage, fault: str) -> None:
+async def test_malformed_chunk_is_refused(proxy: Subject, stage: Stage, fault: str) -> None:
     scene, strays = stage.scene(OK), len(stage.strays)
     async with Downstream(proxy.port) as downstream:
         await send(downstream, CHUNKED + field(scene) + b"\r\n" + chunk(b"begin") + BAD_CHUNKS[fault] + chunk(b"") + SMUGGLED)
@@ -167,7 +167,7 @@ async def test_bad_chunk_is_refused(proxy: Subject, stage: Stage, fault: str) ->
 
 
 @pytest.mark.parametrize("fault", BAD_CHUNKS)
-async def test_bad_chunk_behind_a_head_that_upstream_has_ends_the_upstream_request(proxy: Subject, stage: Stage, fault: str) -> None:
+async def test_malformed_chunk_after_a_forwarded_head_ends_the_upstream_request(proxy: Subject, stage: Stage, fault: str) -> None:
     scene, strays = stage.scene(Act(swallow), read_body=False), len(stage.strays)
     async with Downstream(proxy.port) as downstream:
         await downstream.send(CHUNKED + field(scene) + b"\r\n" + chunk(b"begin"))
@@ -188,8 +188,8 @@ async def test_chunk_extensions_are_dropped(proxy: Subject, stage: Stage) -> Non
     assert scene.requests[0].body == b"xyz"
 
 
-async def test_host_of_an_absolute_target_counts_and_not_that_of_the_field(proxy: Subject, stage: Stage) -> None:
-    """RFC 9112 section 3.2.2."""
+async def test_host_of_an_absolute_target_takes_precedence_over_the_field(proxy: Subject, stage: Stage) -> None:
+    """Follow RFC 9112 section 3.2.2."""
     scene = stage.scene(OK)
     async with Downstream(proxy.port) as downstream:
         await downstream.send(get(target=b"http://b.example:81/plain") + field(scene) + b"\r\n")
@@ -199,7 +199,7 @@ async def test_host_of_an_absolute_target_counts_and_not_that_of_the_field(proxy
 
 
 @pytest.mark.parametrize("target", [b"/plain/../plain/x", b"/plain/a/%2e%2e/b", b"/plain//x", b"/plain/%70lain", b"/plain/a%2Fb"])
-async def test_odd_target_that_stays_in_its_route_passes_as_it_is(proxy: Subject, stage: Stage, target: bytes) -> None:
+async def test_odd_target_that_stays_in_its_route_passes_unchanged(proxy: Subject, stage: Stage, target: bytes) -> None:
     scene = stage.scene(OK)
     async with Downstream(proxy.port) as downstream:
         await downstream.send(get(target=target) + field(scene) + b"\r\n")
@@ -207,7 +207,7 @@ async def test_odd_target_that_stays_in_its_route_passes_as_it_is(proxy: Subject
     assert scene.requests[0].target == target.decode()
 
 
-async def test_what_is_refused_is_logged_without_what_it_was(proxy: Subject) -> None:
+async def test_refused_request_is_logged_without_its_content(proxy: Subject) -> None:
     async with Downstream(proxy.port) as downstream:
         await downstream.send(get(b"Authorization: Bearer planted\x00") + b"\r\n")
         await assert_problem(await downstream.answer(), 400)

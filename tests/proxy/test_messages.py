@@ -1,4 +1,4 @@
-"""Requests and responses of every kind pass as HTTP says they must."""
+"""Requests and responses of every kind pass as HTTP requires."""
 
 import asyncio
 
@@ -115,7 +115,7 @@ async def test_answer_without_body_passes(converse: Converse, head: bytes) -> No
 
 
 @pytest.mark.parametrize("interim", [b"103 Early Hints\r\nLink: </s.css>; rel=preload", b"102 Processing", b"100 Continue"])
-async def test_interim_response_does_not_stand_for_the_final_one(converse: Converse, interim: bytes) -> None:
+async def test_interim_response_is_not_taken_for_the_final_one(converse: Converse, interim: bytes) -> None:
     async with converse(b"HTTP/1.1 %s\r\n\r\n" % interim * 2, HEAD, chunk(b"data: x\n\n"), LAST_CHUNK) as talk:
         answer = await talk.answer()
         assert answer.head.status == 200
@@ -139,7 +139,7 @@ async def test_interim_response_does_not_stand_for_the_final_one(converse: Conve
         "/plain/" + "long/" * 700,
     ],
 )
-async def test_target_passes_as_it_is(converse: Converse, target: str) -> None:
+async def test_target_passes_unchanged(converse: Converse, target: str) -> None:
     async with converse(answer_of(b""), target=target) as talk:
         assert (await talk.answer()).head.status == 200
         assert (await talk.scene.asked()).target == target
@@ -221,7 +221,7 @@ async def test_expect_100_continue_is_answered_before_the_body_is_sent(converse:
 
 
 async def test_answer_that_comes_before_the_request_body_is_passed_on(converse: Converse, gateway: None) -> None:
-    """An upstream may refuse a body without reading it; the client must get to know."""
+    """An upstream may refuse a body without reading it, and the client must get that answer."""
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(answer_of(b"no", "403 Forbidden"))
@@ -233,7 +233,7 @@ async def test_answer_that_comes_before_the_request_body_is_passed_on(converse: 
         assert (answer.head.status, await answer.to_end()) == (403, b"no")
 
 
-async def test_upstream_that_answers_while_the_request_body_comes_gets_the_rest_of_it(converse: Converse, gateway: None) -> None:
+async def test_upstream_that_answers_during_the_request_body_gets_the_rest_of_it(converse: Converse, gateway: None) -> None:
     async def answer_and_read_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(HEAD + chunk(b"data: 1\n\n"))
         await reader.readuntil(b"0\r\n\r\n")
@@ -247,7 +247,7 @@ async def test_upstream_that_answers_while_the_request_body_comes_gets_the_rest_
         assert await answer.to_end() == b"data: 1\n\ndata: 2\n\n"
 
 
-async def test_head_of_the_response_goes_out_before_any_event(converse: Converse) -> None:
+async def test_head_of_the_response_is_sent_before_any_event(converse: Converse) -> None:
     pause = Pause()
     async with converse(HEAD, pause, chunk(b"data: x\n\n"), LAST_CHUNK) as talk:
         answer = await talk.answer()

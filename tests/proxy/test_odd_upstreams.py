@@ -1,6 +1,6 @@
-"""Upstreams that hang up behind the last byte, say too much, answer before they have read, or notice nothing but a failed write.
+"""Upstreams that hang up after the last byte, send too much, answer before they have read, or detect only failed writes.
 
-Each runs plain and behind TLS, a thread per connection. The routes of this file have all modes of the gateway.
+Each runs plain and with TLS, a thread per connection. The routes of this file have all modes of the gateway.
 """
 
 import asyncio
@@ -32,11 +32,11 @@ STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 EVENTS = b"retry: 100\n" + b"".join(b"id: %d\ndata: %s\n\n" % (number, b"." * 1000) for number in range(1, 301))
 
 Scene = Callable[[Connection, bytes], None]
-"""Answers one request, whose head it is given. When it returns, the next request on the connection is waited for."""
+"""Answers one request, whose head it gets. When it returns, the next request on the connection is awaited."""
 
 
 class Hall:
-    """Gives each request the scene that it names."""
+    """Plays for each request the scene that it names."""
 
     def __init__(self) -> None:
         self.scenes: list[Scene] = []
@@ -50,7 +50,7 @@ class Hall:
 
 @dataclass
 class House:
-    """An odd upstream, the gateway in front of it, and how they are asked."""
+    """An odd upstream, the gateway in front of it, and requests to them."""
 
     upstream: BlockingUpstream
     subject: Subject
@@ -61,7 +61,7 @@ class House:
     async def ask(
         self, scene: Scene, path: str = "/direct", method: str = "GET", headers: tuple[tuple[str, str], ...] = (), body: bytes = b""
     ) -> AsyncIterator[Downstream]:
-        """Send a request of its own connection, which upstream answers with `scene`."""
+        """Send a request on a connection of its own, which the upstream answers with `scene`."""
         self._hall.scenes.append(scene)
         number = str(len(self._hall.scenes) - 1)
         async with Downstream(self.subject.port) as downstream:
@@ -103,7 +103,7 @@ async def house(request: pytest.FixtureRequest, authority: Authority, tmp_path_f
             yield House(upstream, subject, hall)
 
 
-# An upstream that hangs up behind the last byte
+# An upstream that hangs up after the last byte
 
 FRAMINGS: dict[str, Callable[[bytes], bytes]] = {
     "length": lambda body: b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body),
@@ -113,7 +113,7 @@ FRAMINGS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def hang_up_behind(wire: bytes) -> Scene:
-    """End the connection with the last byte; a second request, by a stream that reconnects, is told that there is no more."""
+    """Return a scene that ends the connection with the last byte; a second request, by a reconnecting stream, gets a 204."""
     asked = []
 
     def scene(connection: Connection, _head: bytes) -> None:
@@ -125,37 +125,37 @@ def hang_up_behind(wire: bytes) -> Scene:
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize("path", ["/direct", "/kept", "/shared"])
-async def test_every_event_comes_from_an_upstream_that_hangs_up_behind_the_last_byte(house: House, path: str, framing: str) -> None:
+async def test_every_event_arrives_from_an_upstream_that_hangs_up_after_the_last_byte(house: House, path: str, framing: str) -> None:
     for _ in range(5):
         async with house.ask(hang_up_behind(STREAM_HEAD + FRAMINGS[framing](EVENTS)), path) as downstream:
             answer = await downstream.answer()
             body = await answer.to_end()
             assert answer.end is End.COMPLETE
-        if path == "/kept":  # its events have an ID of their own
+        if path == "/kept":  # its events have IDs of their own
             body = re.sub(rb"(?m)^id: [0-9a-f]{32}-(\d+)$", rb"id: \1", body)
             assert sorted(body.splitlines()) == sorted(EVENTS.splitlines())
         else:
-            assert body in (EVENTS, b"retry: 100\n" + EVENTS)  # subscribers of a shared stream are told the upstream's retry ahead
+            assert body in (EVENTS, b"retry: 100\n" + EVENTS)  # subscribers of a shared stream get the upstream's retry first
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
-async def test_every_byte_of_a_download_comes_from_an_upstream_that_hangs_up_behind_it(house: House, framing: str) -> None:
+async def test_every_byte_of_a_download_arrives_from_an_upstream_that_hangs_up_after_it(house: House, framing: str) -> None:
     file = bytes(range(256)) * 12_000  # 3 MB
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n"
     for _ in range(5):
         assert await house.body(hang_up_behind(head + FRAMINGS[framing](file))) == (200, file)
 
 
-async def test_slow_reader_misses_nothing_of_an_upstream_that_hung_up_long_ago(house: House) -> None:
+async def test_slow_reader_gets_every_byte_of_an_upstream_that_hung_up_long_ago(house: House) -> None:
     file = bytes(range(256)) * 12_000
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n"
     async with house.ask(hang_up_behind(head + FRAMINGS["close"](file))) as downstream:
         answer = await downstream.answer()
-        await asyncio.sleep(0.3)  # a reader that takes nothing for a while
+        await asyncio.sleep(0.3)  # a reader that reads nothing for a while
         assert await answer.to_end() == file
 
 
-# An upstream that says too much
+# An upstream that sends too much
 
 
 def answers(wire: bytes) -> Scene:
@@ -191,7 +191,7 @@ async def has_its_answer(answer: Answer, wire: bytes) -> None:
 
 
 @pytest.mark.parametrize("surplus", SURPLUS)
-async def test_surplus_in_one_piece_with_the_answer_reaches_nobody(house: House, surplus: str) -> None:
+async def test_surplus_in_one_piece_with_the_answer_reaches_no_client(house: House, surplus: str) -> None:
     method, wire, more = SURPLUS[surplus]
     for _ in range(3):
         async with house.ask(answers(wire + more), method=method) as downstream:
@@ -200,14 +200,14 @@ async def test_surplus_in_one_piece_with_the_answer_reaches_nobody(house: House,
 
 
 @pytest.mark.parametrize("surplus", SURPLUS)
-async def test_surplus_on_an_idle_connection_reaches_nobody(house: House, surplus: str) -> None:
+async def test_surplus_on_an_idle_connection_reaches_no_client(house: House, surplus: str) -> None:
     method, wire, more = SURPLUS[surplus]
     said, over = threading.Event(), threading.Event()
 
     def scene(connection: Connection, _head: bytes) -> None:
         connection.send(wire)
         time.sleep(0.05)  # by now the connection waits for the next request
-        with contextlib.suppress(OSError):  # it may be closed by now, which is as well
+        with contextlib.suppress(OSError):  # it may be closed by now, which is fine
             connection.send(more)
         said.set()
         with contextlib.suppress(OSError):
@@ -223,7 +223,7 @@ async def test_surplus_on_an_idle_connection_reaches_nobody(house: House, surplu
 
 
 @pytest.mark.parametrize("surplus", ["a second answer", "half a second answer", "a body behind a 204"])
-async def test_surplus_that_comes_as_the_next_request_does_reaches_nobody(house: House, surplus: str) -> None:
+async def test_surplus_that_arrives_with_the_next_request_reaches_no_client(house: House, surplus: str) -> None:
     """The gateway is stopped while both arrive, so that it finds them at the same time."""
     method, wire, more = SURPLUS[surplus]
     for _ in range(5):
@@ -281,7 +281,7 @@ async def test_answer_that_comes_before_a_large_request_is_read_is_delivered(hou
         await all_hold({f"upload {number}": upload_once() for number in range(MOST_STREAMS - 2)})
 
 
-# An upstream that notices nothing but a failed write
+# An upstream that detects only a failed write
 
 
 def drip(connection: Connection, _head: bytes) -> None:
@@ -293,7 +293,7 @@ def drip(connection: Connection, _head: bytes) -> None:
 
 
 @pytest.mark.parametrize("path", ["/direct", "/orphan", "/shared"])
-async def test_upstream_that_only_notices_a_failed_write_is_told_when_its_client_leaves(house: House, path: str) -> None:
+async def test_upstream_that_detects_only_failed_writes_is_reset_when_its_client_disconnects(house: House, path: str) -> None:
     await house.until(lambda: house.upstream.open <= 1)
     before = house.upstream.open
     for _ in range(5):
@@ -302,7 +302,7 @@ async def test_upstream_that_only_notices_a_failed_write_is_told_when_its_client
         await house.until(lambda: house.upstream.open <= before)
 
 
-async def test_kept_stream_that_is_deleted_ends_an_upstream_that_only_notices_a_failed_write(house: House) -> None:
+async def test_deleting_a_kept_stream_ends_an_upstream_that_detects_only_failed_writes(house: House) -> None:
     await house.until(lambda: house.upstream.open <= 1)
     before = house.upstream.open
     async with house.ask(drip, "/kept", "POST", body=b"{}") as downstream:
@@ -315,20 +315,20 @@ async def test_kept_stream_that_is_deleted_ends_an_upstream_that_only_notices_a_
         await house.until(lambda: house.upstream.open <= before)
 
 
-async def test_clients_in_a_row_leave_no_more_upstream_connections_than_streams_are_allowed(house: House) -> None:
-    """The gateway's own sockets are counted: how soon a server notices that a write failed is the server's."""
+async def test_successive_clients_leave_no_more_upstream_connections_than_allowed_streams(house: House) -> None:
+    """Count the gateway's own sockets: how soon a server notices a failed write is the server's matter."""
     gateway, port = psutil.Process(house.subject.process.pid), urlsplit(house.upstream.url).port
     most = 0
     for _ in range(5 * MOST_STREAMS):
         async with house.ask(drip) as downstream:
             await (await downstream.answer()).receive(9)
             most = max(most, len([each for each in gateway.net_connections("tcp") if each.raddr and each.raddr.port == port]))
-    assert 0 < most <= MOST_STREAMS + 1  # and the one that is idle
+    assert 0 < most <= MOST_STREAMS + 1  # and the idle one
     await house.until(lambda: house.upstream.open <= 1)
 
 
 @pytest.mark.parametrize("path", ["/direct", "/orphan", "/shared"])
-async def test_silent_upstream_is_reset_when_its_client_leaves(house: House, path: str) -> None:
+async def test_silent_upstream_is_reset_when_its_client_disconnects(house: House, path: str) -> None:
     ends: list[int] = []
 
     def scene(connection: Connection, _head: bytes) -> None:
@@ -341,4 +341,4 @@ async def test_silent_upstream_is_reset_when_its_client_leaves(house: House, pat
     async with house.ask(scene, path) as downstream:
         await (await downstream.answer()).receive(9)
     await house.until(lambda: bool(ends))
-    assert ends[0] & select.POLLHUP, "a FIN, after which the upstream may go on for long, and no RST"
+    assert ends[0] & select.POLLHUP, "a FIN, after which the upstream may continue for long, instead of an RST"

@@ -1,4 +1,4 @@
-"""What a client gets when the proxy cannot serve it: a status, a problem document, and when to try again."""
+"""The answer when the proxy cannot serve a client: a status, a problem document, and when to retry."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ BODY_LIMIT = 10_000
 
 @contextlib.contextmanager
 def port_that_does_not_answer() -> Iterator[int]:
-    """Gives a port whose backlog is full, so that connecting to it hangs."""
+    """Yield a port whose backlog is full, so that connecting to it hangs."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
@@ -36,7 +36,7 @@ def port_that_does_not_answer() -> Iterator[int]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def limited(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Subject]:
-    """A gateway with narrow limits."""
+    """Run a gateway with narrow limits."""
     with port_that_does_not_answer() as port:
         routes: list[Route] = [
             {"path": "/plain", "upstream": stage.url} | stage.trust,
@@ -48,7 +48,7 @@ async def limited(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Asy
 
 
 async def problem(answer: Answer, status: int) -> dict[str, object]:
-    """Checks that `answer` is a problem document (RFC 9457) and gives it."""
+    """Check that `answer` is a problem document (RFC 9457), and return it."""
     body = await answer.to_end()
     assert answer.head.status == status, body
     assert answer.end is End.COMPLETE
@@ -65,7 +65,7 @@ async def problem(answer: Answer, status: int) -> dict[str, object]:
 
 @contextlib.asynccontextmanager
 async def opened(subject: Subject, stage: Stage, source: str = "127.0.0.1") -> AsyncIterator[tuple[Downstream, Answer]]:
-    """Opens a stream that stays open."""
+    """Open a stream that stays open."""
     scene = stage.scene(HEAD, chunk(b"data: x\n\n"), Silence())
     async with Downstream(subject.port, source=source) as downstream:
         await downstream.ask("/plain", headers=scene.headers)
@@ -76,7 +76,7 @@ async def test_unreachable_upstream_is_a_502(converse: Converse) -> None:
     async with converse(target="/unreachable/x") as talk:
         await problem(await talk.answer(), 502)
         await talk.downstream.ask("/nowhere")
-        await problem(await talk.answer(), 404)  # the connection lives on
+        await problem(await talk.answer(), 404)  # the connection stays open
 
 
 @pytest.mark.parametrize(
@@ -92,13 +92,13 @@ async def test_unreachable_upstream_is_a_502(converse: Converse) -> None:
     ],
     ids=["nothing", "not HTTP", "half a head", "bad status", "two lengths", "length and chunked", "huge field"],
 )
-async def test_upstream_that_answers_nonsense_is_a_502(converse: Converse, answer: bytes) -> None:
+async def test_malformed_answer_of_the_upstream_is_a_502(converse: Converse, answer: bytes) -> None:
     async with converse(*([answer] if answer else []), Disconnect(), method="POST", body=b"x") as talk:
         await problem(await talk.answer(), 502)
 
 
-async def test_upstream_that_hangs_up_before_its_head_is_asked_once(converse: Converse) -> None:
-    """A POST must not be repeated behind the client's back."""
+async def test_upstream_that_hangs_up_before_its_head_gets_one_request(converse: Converse) -> None:
+    """A POST must not be repeated without the client's knowledge."""
     async with converse(Disconnect(reset=True), method="POST", body=b"pay 5 euros") as talk:
         await problem(await talk.answer(), 502)
         assert len(talk.scene.requests) == 1
@@ -116,7 +116,7 @@ async def test_first_byte_timeout_is_a_504_and_ends_the_upstream_request(convers
         await talk.scene.left()
 
 
-async def test_first_byte_timeout_is_over_when_the_head_has_come(converse: Converse) -> None:
+async def test_first_byte_timeout_ends_with_the_head(converse: Converse) -> None:
     pause = Pause()
     heartbeats = converse(HEAD, Pause(), target="/heartbeat")
     async with converse(HEAD, pause, chunk(b"data: x\n\n"), LAST_CHUNK, target="/first-byte") as talk, heartbeats as clock:
@@ -132,7 +132,7 @@ async def test_path_without_a_route_is_a_404(converse: Converse, stage: Stage) -
         await problem(await talk.answer(), 404)
         assert not talk.scene.requests
         await talk.downstream.ask("/nowhere/else")
-        await problem(await talk.answer(), 404)  # and the connection lives on
+        await problem(await talk.answer(), 404)  # and the connection stays open
 
 
 @pytest.mark.parametrize("method", ["DELETE", "PUT", "PATCH"])
@@ -163,8 +163,8 @@ async def test_body_over_the_limit_is_a_413(limited: Subject, stage: Stage) -> N
     assert len(scene.requests[0].body) == BODY_LIMIT
 
 
-async def test_chunked_body_over_the_limit_is_a_413_and_upstream_does_not_take_it_for_complete(limited: Subject, stage: Stage) -> None:
-    scene = stage.scene(HEAD, LAST_CHUNK)  # is played when the whole body has come
+async def test_chunked_body_over_the_limit_is_a_413_and_never_complete_for_the_upstream(limited: Subject, stage: Stage) -> None:
+    scene = stage.scene(HEAD, LAST_CHUNK)  # played when the whole body has come
     async with Downstream(limited.port) as downstream:
         await downstream.ask("/plain", "POST", [*scene.headers, ("Transfer-Encoding", "chunked")])
         await downstream.send(chunk(b"x" * BODY_LIMIT))
@@ -182,7 +182,7 @@ async def test_body_over_the_limit_is_refused_before_it_is_sent(limited: Subject
     assert not scene.requests
 
 
-async def test_one_stream_more_than_a_client_may_open_is_a_429(limited: Subject, stage: Stage) -> None:
+async def test_stream_beyond_the_limit_of_a_client_is_a_429(limited: Subject, stage: Stage) -> None:
     async with opened(limited, stage), opened(limited, stage) as (second, answer):
         assert answer.head.status == 200
         async with opened(limited, stage) as (_, refused):
@@ -193,7 +193,7 @@ async def test_one_stream_more_than_a_client_may_open_is_a_429(limited: Subject,
         await is_served_again(limited, stage)
 
 
-async def test_one_stream_more_than_there_may_be_is_a_503(limited: Subject, stage: Stage) -> None:
+async def test_stream_beyond_the_limit_of_all_is_a_503(limited: Subject, stage: Stage) -> None:
     async with opened(limited, stage), opened(limited, stage, "127.0.0.2"), opened(limited, stage, "127.0.0.3") as (third, answer):
         assert answer.head.status == 200
         async with opened(limited, stage, "127.0.0.4") as (_, refused):
@@ -203,9 +203,9 @@ async def test_one_stream_more_than_there_may_be_is_a_503(limited: Subject, stag
 
 
 async def is_served_again(subject: Subject, stage: Stage) -> None:
-    """Returns when a new stream is served; the proxy may need a moment to see that another one has gone."""
+    """Return when a new stream is served; the proxy may need a moment to notice that another one has ended."""
     for _ in range(100):
         async with opened(subject, stage) as (_, answer):
             if answer.head.status == 200:
                 return
-    pytest.fail("the place of a stream that ended is not given to a new one")
+    pytest.fail("the slot of a stream that ended is not freed")

@@ -1,4 +1,4 @@
-"""Whatever bytes come for a request's head, the gateway answers with an error or relays what a parser of ours reads too; it lives on."""
+"""For any bytes in a request's head, the gateway answers with an error or relays what our own parser reads too; it survives."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ PIECES = [
     b"Upgrade: websocket", b"Upgrade: h2c", b"Expect: 100-continue", b"X: y", b"X_Y: z", b"\x00", b"\x7f", b"\xff\xfe", "七".encode(),
     b"0\r\n\r\n", b"5\r\nhello\r\n", b"hello", b";a=b",
 ]  # fmt: skip
-"""What requests are made of, and what breaks them."""
+"""The parts of requests, and bytes that break them."""
 
 loose = st.lists(st.sampled_from(PIECES) | st.binary(max_size=4), max_size=20).map(b"".join)
 lines = st.lists(st.lists(st.sampled_from(PIECES), min_size=1, max_size=3).map(b"".join), max_size=6).map(b"\r\n".join)
@@ -34,7 +34,7 @@ posted = st.builds(lambda fields, rest: b"POST /plain HTTP/1.1\r\nHost: a\r\n" +
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def fuzzed(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Subject]:
-    """A gateway that waits for nothing long. At its end it must exit 0 and must not have logged a stack trace."""
+    """Run a gateway with short timeouts. At its end it must exit with 0 and must not have logged a stack trace."""
     routes = [{"path": "/plain", "upstream": stage.url, "body_timeout_seconds": 0.2} | stage.trust]
     limits = {"head_seconds": 0.2, "keepalive_seconds": 0.2, "drain_seconds": 1}
     async with running(stage.url, routes, tmp_path_factory.mktemp("fuzzed"), **limits) as subject:
@@ -42,7 +42,7 @@ async def fuzzed(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Asyn
 
 
 async def statuses(port: int, sent: bytes) -> list[int]:
-    """Sends it and gives the statuses of all answers up to the end of the connection. Nothing else may come."""
+    """Send the bytes and return the statuses of all answers up to the end of the connection. Nothing else may come."""
     found = []
     async with Downstream(port) as downstream:
         try:
@@ -58,7 +58,7 @@ async def statuses(port: int, sent: bytes) -> list[int]:
 
 
 async def test_any_bytes_are_refused_or_relayed(fuzzed: Subject) -> None:
-    allowed = {*range(400, 500), 501, 505}  # the upstream answers 404 to what it does not know
+    allowed = {*range(400, 500), 501, 505}  # the upstream answers 404 to unknown requests
     loop = asyncio.get_running_loop()
 
     @settings(max_examples=BATCHES, derandomize=True, database=None, phases=[Phase.generate], suppress_health_check=HEALTH)

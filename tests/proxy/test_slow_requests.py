@@ -1,4 +1,4 @@
-"""Clients that are slow on purpose: heads and bodies that drip, and connections that say nothing."""
+"""Clients that are slow on purpose: slow heads and bodies, and connections that send nothing."""
 
 import asyncio
 import contextlib
@@ -19,14 +19,14 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 HEAD_SECONDS = 0.8
 BODY_SECONDS = 0.4
 STEADY_SECONDS = 1.5
-"""For a client that must not stall so long itself, as a busy machine may make it."""
+"""For a client that must not stall this long itself, as a busy machine may make it."""
 KEEPALIVE_SECONDS = 1.5
 DRIP_SECONDS = 0.05
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def impatient(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Subject]:
-    """A gateway with short time limits."""
+    """Run a gateway with short time limits."""
     routes = [
         {"path": "/plain", "upstream": stage.url, "body_timeout_seconds": BODY_SECONDS} | stage.trust,
         {"path": "/kept", "upstream": stage.url, "body_timeout_seconds": BODY_SECONDS, "mode": "resumable"} | stage.trust,
@@ -43,7 +43,7 @@ async def impatient(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> A
 
 @contextlib.asynccontextmanager
 async def dripping(downstream: Downstream, sent: bytes) -> AsyncIterator[None]:
-    """Sends it byte by byte, for ever when it is long enough, until the block is left or the gateway hangs up."""
+    """Send the bytes one by one, for ever when there are enough, until the block is left or the gateway hangs up."""
 
     async def drip() -> None:
         for at in range(len(sent)):
@@ -60,7 +60,7 @@ async def dripping(downstream: Downstream, sent: bytes) -> AsyncIterator[None]:
 
 
 async def problem(downstream: Downstream, status: int) -> str:
-    """Reads a problem document and gives its detail."""
+    """Read a problem document and return its detail."""
     answer = await downstream.answer()
     body = await answer.to_end()
     assert (answer.head.status, answer.end) == (status, End.COMPLETE), body
@@ -68,7 +68,7 @@ async def problem(downstream: Downstream, status: int) -> str:
 
 
 @pytest.mark.parametrize("before", [0, 1], ids=["first request", "second request"])
-async def test_head_that_drips_is_cut(impatient: Subject, stage: Stage, before: int) -> None:
+async def test_head_that_drips_is_refused(impatient: Subject, stage: Stage, before: int) -> None:
     scene = stage.scene(OK)
     async with Downstream(impatient.port) as downstream:
         for _ in range(before):
@@ -80,7 +80,7 @@ async def test_head_that_drips_is_cut(impatient: Subject, stage: Stage, before: 
     assert len(scene.requests) == before
 
 
-async def test_head_that_stops_is_cut_and_one_that_ends_in_time_is_served(impatient: Subject, stage: Stage) -> None:
+async def test_head_that_stalls_is_refused_and_one_that_ends_in_time_is_served(impatient: Subject, stage: Stage) -> None:
     scene = stage.scene(OK)
     async with Downstream(impatient.port) as slow, Downstream(impatient.port) as stopped:
         await stopped.send(b"GET /plain HT")
@@ -92,7 +92,7 @@ async def test_head_that_stops_is_cut_and_one_that_ends_in_time_is_served(impati
 
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n"], ids=["nothing", "an empty line"])
-async def test_connection_that_asks_nothing_is_closed(impatient: Subject, sent: bytes) -> None:
+async def test_connection_without_a_request_is_closed(impatient: Subject, sent: bytes) -> None:
     loop = asyncio.get_running_loop()
     begun = loop.time()
     async with Downstream(impatient.port) as downstream:
@@ -120,7 +120,7 @@ async def idle(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> 
 
 @pytest.mark.parametrize("path", ["/upload", "/upload/kept"])
 @pytest.mark.parametrize("fields", [[], [("Idempotency-Key", "1")]], ids=["plain", "key"])
-async def test_upstream_that_takes_nothing_of_a_body_is_given_up(
+async def test_upstream_that_reads_nothing_of_a_body_is_abandoned(
     impatient: Subject, stage: Stage, path: str, fields: list[tuple[str, str]]
 ) -> None:
     scene = stage.scene(Act(idle), read_body=False)
@@ -135,7 +135,7 @@ async def test_upstream_that_takes_nothing_of_a_body_is_given_up(
 
 @pytest.mark.parametrize("path", ["/plain", "/kept"])
 @pytest.mark.parametrize("framing", [("Content-Length", "10000"), ("Transfer-Encoding", "chunked")], ids=["length", "chunked"])
-async def test_body_that_drips_is_cut_and_lets_its_upstream_go(
+async def test_body_that_drips_is_refused_and_frees_its_upstream(
     impatient: Subject, stage: Stage, path: str, framing: tuple[str, str]
 ) -> None:
     scene = stage.scene(Act(swallow), read_body=False)
@@ -148,7 +148,7 @@ async def test_body_that_drips_is_cut_and_lets_its_upstream_go(
     assert len(scene.requests) == 1
 
 
-async def test_body_that_stops_after_much_is_cut(impatient: Subject, stage: Stage) -> None:
+async def test_body_that_stalls_after_much_data_is_refused(impatient: Subject, stage: Stage) -> None:
     scene = stage.scene(Act(swallow), read_body=False)
     async with Downstream(impatient.port) as downstream:
         await downstream.ask("/plain", "POST", [*scene.headers, ("Content-Length", "1000000")])
@@ -168,7 +168,7 @@ async def test_body_that_keeps_coming_may_take_longer_than_its_time_limit(impati
     assert scene.requests[0].body == count * piece
 
 
-async def test_body_that_upstream_takes_slowly_is_not_the_clients_fault(impatient: Subject, stage: Stage) -> None:
+async def test_client_is_not_refused_for_an_upstream_that_reads_slowly(impatient: Subject, stage: Stage) -> None:
     size = 8 * 2**20
 
     async def take_slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -183,7 +183,7 @@ async def test_body_that_upstream_takes_slowly_is_not_the_clients_fault(impatien
         assert (await downstream.answer()).head.status == 200
 
 
-async def test_route_without_that_limit_waits(impatient: Subject, stage: Stage) -> None:
+async def test_route_without_the_limit_waits(impatient: Subject, stage: Stage) -> None:
     scene = stage.scene(OK)
     async with Downstream(impatient.port) as downstream:
         await downstream.ask("/patient", "POST", [*scene.headers, ("Content-Length", "2")])

@@ -18,15 +18,15 @@ ABORTED = (End.CUT_SHORT, End.RESET)
 
 
 def beat_after(blocks: int, body: bytes) -> bool:
-    """Tells whether a heartbeat has followed that many blocks."""
+    """Whether a heartbeat has followed that number of blocks."""
     return body.count(b": x\n\n") == blocks and body.endswith(b"\n:\n\n")
 
 
 def error_in(received: bytes, blocks: bytes) -> dict[str, object]:
-    """Gives the JSON of the one error event that follows `blocks`."""
+    """Return the JSON of the one error event that follows `blocks`."""
     assert received.startswith(blocks)
     lines = received[len(blocks) :].decode().split("\n")
-    # a blank line may come first: it keeps an error event apart from a CR whose LF never came
+    # a blank line may come first: it separates an error event from a CR whose LF never came
     fields = [line.partition(": ") for line in lines if line]
     assert lines[-2:] == ["", ""]
     assert [name for name, _, _ in fields] == ["data", "event"]
@@ -38,7 +38,7 @@ def error_in(received: bytes, blocks: bytes) -> dict[str, object]:
 
 
 async def dies(converse: Converse, wire: bytes, expected: bytes, disconnect: Disconnect, target: str = "/plain") -> None:
-    """Upstream sends `wire` and dies: the client gets `expected` and an aborted connection."""
+    """Let the upstream send `wire` and die: the client gets `expected` and an aborted connection."""
     pause = Pause()
     async with converse(HEAD, wire, pause, disconnect, target=target) as talk:
         answer = await talk.answer()
@@ -50,7 +50,7 @@ async def dies(converse: Converse, wire: bytes, expected: bytes, disconnect: Dis
 
 
 def wire_cuts(style: str) -> dict[int, tuple[bytes, bytes]]:
-    """Three events, a chunk each: per offset what went over the wire and what the client is due."""
+    """Return, for three events of a chunk each, by offset the bytes on the wire and those due to the client."""
     stream = THREE_EVENTS[style]
     half, most = len(stream) // 3, len(stream) * 2 // 3
     wire = chunk(stream[:half]) + chunk(stream[half:most]) + chunk(stream[most:])
@@ -133,7 +133,7 @@ async def test_cut_short_answer_of_any_type_is_aborted(converse: Converse, conte
 
 
 @STYLES
-async def test_error_event_tells_of_an_upstream_killed_at_any_offset(converse: Converse, gateway: None, style: str) -> None:
+async def test_error_event_reports_an_upstream_killed_at_any_offset(converse: Converse, gateway: None, style: str) -> None:
     async def told(wire: bytes, due: bytes) -> None:
         async with converse(HEAD, wire, Disconnect(), target="/error-event") as talk:
             answer = await talk.answer()
@@ -143,7 +143,7 @@ async def test_error_event_tells_of_an_upstream_killed_at_any_offset(converse: C
     await all_hold({f"killed after byte {cut}": told(wire, due) for cut, (wire, due) in wire_cuts(style).items()})
 
 
-async def test_error_event_tells_of_a_block_over_the_limit(converse: Converse, gateway: None) -> None:
+async def test_error_event_reports_a_block_over_the_limit(converse: Converse, gateway: None) -> None:
     too_large = chunk(b"data: 1\n\ndata: " + b"x" * 2 * SMALL_BLOCK_BYTES)
     async with converse(HEAD, too_large, Pause(), target="/error-event/small-blocks") as talk:
         answer = await talk.answer()
@@ -159,7 +159,7 @@ async def test_error_event_is_not_sent_at_a_clean_end(converse: Converse, gatewa
         assert answer.end is End.COMPLETE
 
 
-async def test_error_event_tells_of_a_connection_that_ends_within_a_line(converse: Converse, gateway: None) -> None:
+async def test_error_event_reports_a_connection_that_ends_within_a_line(converse: Converse, gateway: None) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
     async with converse(head, b"data: 1\n\ndata: 2", Disconnect(), target="/error-event") as talk:
         answer = await talk.answer()
@@ -191,7 +191,7 @@ async def test_silent_upstream_is_lost_after_the_idle_timeout(converse: Converse
         await talk.scene.left()
 
 
-async def test_error_event_tells_of_the_idle_timeout(converse: Converse, gateway: None) -> None:
+async def test_error_event_reports_the_idle_timeout(converse: Converse, gateway: None) -> None:
     async with converse(HEAD, chunk(b"data: 1\n\n"), Silence(), target="/error-event/idle") as talk:
         answer = await talk.answer()
         error_in(await answer.to_end(), b"data: 1\n\n")
@@ -231,7 +231,7 @@ async def test_http_1_0_client_gets_no_chunked_coding(converse: Converse) -> Non
 
 @pytest.mark.parametrize("disconnect", [Disconnect(), Disconnect(reset=True)], ids=["FIN", "RST"])
 @pytest.mark.parametrize("part", [b"", b"data: 1\n\n", b"data: 1\n\ndata: 2"])
-async def test_http_1_0_client_is_reset_when_upstream_is_lost(
+async def test_http_1_0_client_is_reset_when_the_upstream_is_lost(
     converse: Converse, gateway: None, part: bytes, disconnect: Disconnect
 ) -> None:
     pause = Pause()
