@@ -84,7 +84,7 @@ def decode(line: bytes) -> Record:
     try:
         fields = json.loads(line.decode())
         if b"\\u" in line:
-            json.dumps(fields, ensure_ascii=False).encode()  # fails for a lone surrogate, which is in no line of ours
+            json.dumps(fields, ensure_ascii=False).encode()  # fails for a lone surrogate, which the consumer never writes
     except (ValueError, RecursionError) as error:
         raise RecordError(f"not JSON: {error}") from error
     if not isinstance(fields, dict):

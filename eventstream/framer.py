@@ -15,7 +15,8 @@ DEFAULT_MAX_BLOCK_BYTES = 8 * 1024 * 1024
 """8 MiB: an image in base64 fits, and a stream without blank lines is refused before it costs much memory."""
 
 DEFAULT_MAX_BLOCK_LINES = 100_000
-"""As many lines take less than 0.1 s of CPU to parse. An event of 8 MiB has them only if its lines have fewer than 80 characters."""
+"""The lines of one event block: parsing this many takes less than 0.1 s of CPU. An event of 8 MiB has more only with lines of less than
+80 characters."""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 """The byte order mark. Readers strip one from the beginning of an event stream (HTML standard 9.2.4)."""
@@ -52,8 +53,8 @@ class Framer:
             raise ValueError(f"max_block_lines is {max_block_lines}, must be at least 1")
         self.max_block_bytes = max_block_bytes
         self.max_block_lines = max_block_lines
-        self._few_bytes = min(max_block_bytes, max_block_lines)  # which are within both limits, whatever they are
-        self._pending_lines = self._counted = 0  # lines in the first so many bytes that are held back
+        self._few_bytes = min(max_block_bytes, max_block_lines)  # a block of this many bytes is within both limits
+        self._pending_lines = self._counted = 0  # lines in the first _counted bytes of _pending
         self.keeps_mark = keeps_mark
         self._pending = bytearray()  # not a list of chunks, which would take 50 bytes for each chunk of two bytes
         self._head: bytes | None = b""  # the first bytes while they may be a byte order mark, then None
@@ -178,7 +179,7 @@ class Framer:
 
 
 def _count_lines(blocks: bytes | bytearray, begin: int, end: int) -> int:
-    """Return how many lines end between two offsets. A CRLF that `begin` cuts counts at its CR."""
+    """Return the number of lines that end between two offsets. A CRLF that `begin` cuts counts at its CR."""
     lines = blocks.count(b"\n", begin, end)
     if crs := blocks.count(b"\r", begin, end):
         lines += crs - blocks.count(b"\r\n", begin, end)

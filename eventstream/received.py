@@ -100,5 +100,5 @@ class UnfinishedLines:
 
 
 def _count_at_once(lines: bytes) -> bool:
-    """Whether there is a comment or a `retry` among these lines. `in` is many times as fast as looking at each of them."""
+    """Whether there is a comment or a `retry` among these lines. `in` is many times as fast as a loop over them."""
     return lines.startswith((b":", b"retry:")) or any(begin in lines for begin in (b"\n:", b"\nretry:", b"\r:", b"\rretry:"))

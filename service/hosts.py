@@ -1,4 +1,4 @@
-"""Which values the field `Host` may have."""
+"""The valid values of the field `Host`."""
 
 import re
 
@@ -6,5 +6,5 @@ _HOST = re.compile(r"([A-Za-z0-9._~!$&'()*+;=%-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?"
 
 
 def is_host(value: str) -> bool:
-    """Whether this is a name or an address, with a port or without, or empty (RFC 9110 section 7.2)."""
+    """Whether this is a name or an address, with or without a port, or empty (RFC 9110 section 7.2)."""
     return _HOST.fullmatch(value) is not None

@@ -38,7 +38,7 @@ class SqliteFile(Generic[E]):
     """The error for any other failure."""
     cached_statements: int = 128
     upgrades: Mapping[int, Sequence[str]] = field(default_factory=dict)
-    """The statements that turn a file of an older version into one of the next version, by the older version."""
+    """The statements that upgrade a file to the next version, by its version."""
 
     def connect(self, path: Path, *, timeout: float = BUSY_SECONDS) -> sqlite3.Connection:
         """Open the file for one thread at a time; the caller begins and ends transactions.
@@ -108,7 +108,7 @@ class SqliteFile(Generic[E]):
     def upgrade(self, connection: sqlite3.Connection, path: Path) -> None:
         """Turn a file of an older version into one of this version, in one transaction. Raises the service's errors.
 
-        The connection knows the version better than the file's header does: a newer one may still be in the write-ahead log.
+        The version is read through the connection, because a newer one than the file's header may still be in the write-ahead log.
         """
         [version] = connection.execute("PRAGMA user_version").fetchone()
         if version not in self.upgrades:

@@ -13,7 +13,7 @@ from ..web.problems import Problem, describe_value
 LONGEST_TYPE = 255
 LONGEST_RETRY_MS = 86_400_000
 MOST_LINES = DEFAULT_MAX_BLOCK_LINES - 100
-"""Of an event. Subscribers read no more lines of one block, of which its ID and the gateway's lines are some too."""
+"""The most lines of an event. Subscribers accept no more in one block, which also has its ID and the gateway's lines."""
 GAP_TYPE = "gap"
 
 _MEMBERS = frozenset(("data", "type", "retry"))
@@ -184,7 +184,7 @@ def _refuse_size(size: int, limits: Limits) -> NoReturn:
 def _bound_lines(block: bytes) -> bytes:
     lines = block.count(b"\n") - 1 if len(block) > MOST_LINES else 0  # the last one is blank
     if lines > MOST_LINES:
-        detail = f"has more than {MOST_LINES} lines, which subscribers would not read; send fewer, or JSON without line ends"
+        detail = f"has more than {MOST_LINES} lines, which subscribers refuse; send fewer, or JSON without line ends"
         raise RefusedEvent("data", detail, status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE, got=lines, allowed=MOST_LINES)
     return block
 

@@ -1,4 +1,4 @@
-"""Refuses requests that do not say which host they are for."""
+"""Refuse requests without a valid `Host`."""
 
 from http import HTTPStatus
 
@@ -10,7 +10,7 @@ from .problems import Problem, answer_problem
 
 
 class OneHost:
-    """ASGI middleware that answers 400 unless a request has one valid `Host`, as RFC 9112 section 3.2 demands. HTTP/1.0 needs none.
+    """ASGI middleware that answers 400 unless a request has one valid `Host`, as RFC 9112 section 3.2 requires. HTTP/1.0 needs none.
 
     A proxy in front may take the first of two for the one that counts, and the producer's own links the last.
     """

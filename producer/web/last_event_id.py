@@ -28,7 +28,7 @@ def read_last_event_id(description: str) -> Callable[..., Awaitable[str]]:
         fields = request.headers.getlist(_FIELD)
         if fields and fields[-1]:
             return fields[-1]
-        values = {name: value for name, value in request.query_params.multi_items() if value}  # of several the last that is not empty
+        values = {name: value for name, value in request.query_params.multi_items() if value}  # the last non-empty one of several
         return next((values[name] for name in PARAMETERS if name in values), "")
 
     return last_event_id

@@ -225,7 +225,7 @@ def feed_in_chunks(framer: Framer, stream: bytes, chunk_bytes: int) -> tuple[byt
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
 @pytest.mark.parametrize("chunk_bytes", [1, 2, 3, 7, 1000])
 @pytest.mark.parametrize("before", [b"", b"before"])
-def test_block_over_the_limit_of_lines_is_refused_behind_the_blocks_before_it(line_end: bytes, chunk_bytes: int, before: bytes) -> None:
+def test_block_over_the_limit_of_lines_is_refused_after_the_blocks_before_it(line_end: bytes, chunk_bytes: int, before: bytes) -> None:
     ahead = before + line_end * 2 if before else b""
     whole, many = (ahead + (b"a" + line_end) * lines + line_end for lines in (20, 21))
     assert feed_in_chunks(Framer(max_block_lines=20), whole, chunk_bytes) == (before + b"a" * 20, "")

@@ -60,8 +60,8 @@ async def test_last_event_id_in_the_query_may_have_the_names_of_polyfills_and_me
     assert [event.id for event in events_of(by_both.content)] == ["14"]
 
 
-async def test_last_of_several_parameters_counts_that_is_not_empty(producer: Producer) -> None:
-    """As the gateway reads them."""
+async def test_last_non_empty_one_of_several_parameters_counts(producer: Producer) -> None:
+    """The gateway reads them the same way."""
     for query in ("lastEventId=3&lastEventId=12", "lastEventId=12&lastEventId=", "last_event_id=12&last_event_id=&lastEventId=3"):
         answer = await producer.http.get(f"/?{urlencode(NUMBERED)}&{query}")
         assert [event.id for event in events_of(answer.content)] == ["13", "14"]

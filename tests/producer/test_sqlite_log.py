@@ -86,7 +86,7 @@ def cut_off_half(path: Path) -> None:
 
 
 def write_into_schema(path: Path) -> None:
-    """SQLite's message quotes what it cannot read, which is not UTF-8."""
+    """SQLite's message quotes the unreadable part, which is not UTF-8."""
     content = path.read_bytes()
     assert b" INTEGER PRIMARY KEY" in content
     path.write_bytes(content.replace(b" INTEGER PRIMARY KEY", b" '\xb0TEGER PRIMARY KEY"))
