@@ -46,7 +46,10 @@ class Descriptors:
     @property
     def in_use(self) -> int:
         """How many are in use, about."""
-        return self._own + sum(count() for count in self._counts)
+        used = self._own
+        for count in self._counts:
+            used += count()
+        return used
 
     def measure_own(self) -> None:
         """Count what is open now as the process's own: call it when all is open that stays open."""
