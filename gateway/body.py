@@ -18,6 +18,7 @@ from .refusal import Refusal
 
 _LEAST_BYTES = 256
 """What a body must bring within its time limit: single bytes are no progress."""
+_SMALL_BYTES = 4096  # a body that is here and has no more is not counted: its request takes more, and requests are
 _PIECE_BYTES = 64 * 1024  # the connection reads on when less than this is left of what came
 _WHOLE_BYTES = 512 * 1024  # a body that is here and has more leaves in pieces
 _TRIMMED_PART = 4  # of the limit, one part in so many must have been let go before memory is given back to the system
@@ -42,17 +43,38 @@ class Bodies:
         return RequestBody(request, self, exchange, hashed=hashed)
 
     def note_amount(self) -> None:
-        """Take note that the budget's amount has changed."""
+        """Take note of the budget's amount, before and after a body has left."""
         self._heap.note_open(self.budget.amount)
 
 
 class RequestBody:
     """Streams a request's body, or reads it ahead, and says when the last of it was taken.
 
-    What is here counts for its client, what the connection has read ahead included, until the upstream has taken it or answered. The
-    client must send 256 bytes within the route's `body_timeout_seconds` while they are waited for, and the upstream must take some within
-    `first_byte_timeout_seconds`. With `hashed` it gets a digest.
+    What is here of more than 4 KiB counts for its client, what the connection has read ahead included, until the upstream has taken it
+    or answered. The client must send 256 bytes within the route's `body_timeout_seconds` while they are waited for, and the upstream must
+    take some within `first_byte_timeout_seconds`. With `hashed` it gets a digest.
     """
+
+    __slots__ = (
+        "_bodies",
+        "_bytes_to_come",
+        "_content",
+        "_give_up",
+        "_given",
+        "_hash",
+        "_here_bytes",
+        "_holding",
+        "_owner",
+        "_read",
+        "_request",
+        "_seconds_left",
+        "_streams",
+        "_timeout_seconds",
+        "_upstream_seconds",
+        "_waiting",
+        "received_bytes",
+        "refusal",
+    )
 
     def __init__(self, request: web.BaseRequest, bodies: Bodies, exchange: Exchange, *, hashed: bool) -> None:
         self._request = request
@@ -62,7 +84,7 @@ class RequestBody:
         self._timeout_seconds = self._seconds_left = exchange.route.body_timeout_seconds
         self._upstream_seconds = exchange.route.first_byte_timeout_seconds
         self._bytes_to_come = _LEAST_BYTES
-        self._read: deque[bytes] = deque()  # and not taken yet
+        self._read: deque[bytes] | None = None  # ahead, and not taken yet
         self._here_bytes = 0  # of those, and of what is being taken
         self._hash = hashlib.sha256() if hashed else None
         self._holding: Holding | None = None
@@ -95,9 +117,10 @@ class RequestBody:
         if not self._request.body_exists:
             return True
         self._begin()
+        ahead = self._read = deque[bytes]()
         try:
             while not self._content.at_eof():
-                self._read.append(await self._next())
+                ahead.append(await self._next())
                 self._raise_refusal()
                 if self.received_bytes > most_bytes:
                     self._hash = None
@@ -123,14 +146,14 @@ class RequestBody:
             on_taken()
             return None
         self._given, self._give_up = True, give_up
-        self._begin()
         if content.is_eof() and content.total_bytes <= min(_WHOLE_BYTES, self._bodies.max_bytes):
-            if not content.at_eof():
-                self._read.append(self._receive(content.read_nowait()))
-            body = self._read[0] if len(self._read) == 1 else b"".join(self._read)
+            if content.total_bytes > _SMALL_BYTES:
+                self._begin()
+            rest = b"" if content.at_eof() else self._receive(content.read_nowait())
             self._raise_refusal()
             on_taken()
-            return body
+            return b"".join((*self._read, rest)) if self._read else rest
+        self._begin()
         return self._chunks(on_taken, give_up)
 
     def answered(self) -> None:
@@ -145,11 +168,12 @@ class RequestBody:
 
     def end(self) -> None:
         """Let go of what is here in any case: its upstream is asked no more. What takes its chunks may have died without a word."""
-        self._read.clear()
-        self._here_bytes = 0
         self._give_up = None
         if self._holding is None:
             return
+        self._read = None
+        self._here_bytes = 0
+        self._bodies.note_amount()
         self._holding.close()
         self._holding = None
         protocol = self._request.protocol
@@ -175,7 +199,6 @@ class RequestBody:
         """Count what is here; the connection reads ahead while nothing is taken."""
         if self._holding is not None:
             self._holding.set(self._here_bytes + self._content.total_bytes - self.received_bytes)
-            self._bodies.note_amount()
 
     async def _chunks(self, on_taken: Callable[[], None], give_up: Callable[[], None]) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()

@@ -69,7 +69,7 @@ class Direct:
         route = exchange.route
         self._metrics.asked(route.path, request.method)
         span = ask_upstream(exchange)
-        body = self.bodies.of(request, exchange)
+        body = self.bodies.of(request, exchange) if request.body_exists else None
         try:
             with Deadline() as first_byte:
 
@@ -78,27 +78,32 @@ class Direct:
                         first_byte.set(self._loop, route.first_byte_timeout_seconds)
 
                 waits = is_subscriber(request)
+                on_taken = _do_nothing if waits else wait_for_answer
+                if body is None:
+                    on_taken()
                 upstream = await self.client.ask(
                     request.method,
                     route.upstream,
                     exchange.target,
                     fields=request_fields(request, route, span),
-                    data=body.open(_do_nothing if waits else wait_for_answer, first_byte.ring),
+                    data=body.open(on_taken, first_byte.ring) if body is not None else None,
                     timeout=route.subscriber_timeout if waits else route.timeout,
                     on_connected=wait_for_answer if waits else None,
                     tls=route.tls,
                 )
-            body.answered()
+            if body is not None:
+                body.answered()
             return await self.relay(request, upstream, exchange)
         except (TimeoutError, aiohttp.ClientError, ValueError) as error:
             if exchange.status:
                 raise  # upstream has answered, so this is something else
-            if body.refusal is not None:
+            if body is not None and body.refusal is not None:
                 exchange.refuse(body.refusal.status, body.refusal.reason)
                 return problem(body.refusal.status, body.refusal.detail, code=body.refusal.reason)
             return failed(exchange, error)
         finally:
-            body.end()
+            if body is not None:
+                body.end()
             answered(span, exchange)
 
     async def relay(self, request: web.BaseRequest, upstream: UpstreamAnswer, exchange: Exchange) -> web.StreamResponse:
