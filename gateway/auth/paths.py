@@ -43,6 +43,7 @@ def guises(path: str) -> Iterator[str]:
     spellings = [path]
     while len(spellings) <= _MOST_DECODED and (decoded := unquote(spellings[-1], "latin-1")) != spellings[-1]:
         spellings.append(decoded)
+    spellings += [each.replace("\\", "/") for each in spellings]  # a parameter ends there, for a server that takes it for a slash
     for spelling in dict.fromkeys(bare for each in spellings for bare in (each, _PARAMETERS.sub("", each))):
         yield spelling
         yield from readings(spelling)

@@ -266,6 +266,8 @@ async def test_grants_of_api_keys_cover_topics(world: World) -> None:
         "/open/..//token/x",
         "/%74oken/x",
         "/%2574oken/x",
+        "/;%5ctoken;x/x",
+        "/open;\\..\\token/x",
         "/token;a=b/x",
         "/./token/x",
         "/%2ftoken/x",
