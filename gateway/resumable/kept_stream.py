@@ -243,7 +243,7 @@ class KeptStream:
         if self.viewers or self.awaited:
             self.last_viewed = now
         elif self.state == RUNNING and now - self.last_viewed >= self.route.orphan_seconds:
-            self.stop(ORPHANED, f"nobody followed it for {self.route.orphan_seconds:g} s")
+            self.stop(ORPHANED, f"no client followed it for {self.route.orphan_seconds:g} s")
 
     def _end(self, state: str, reason: str) -> None:
         if self.state != RUNNING:

@@ -82,7 +82,7 @@ class Opening:
         elif stream.state == RUNNING:
             if stream.viewers or stream.awaited:
                 return False
-            stream.stop(ORPHANED, "nobody followed it when a limit of streams was reached")
+            stream.stop(ORPHANED, "no client followed it when a limit of streams was reached")
         self.holding.close()
         return True
 

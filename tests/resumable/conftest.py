@@ -1,4 +1,4 @@
-"""One upstream and one gateway with resumable routes for most tests of this folder; each test has scenes of its own."""
+"""One upstream and one gateway with resumable routes for most tests of this directory; each test has scenes of its own."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ JSON = ("Content-Type", "application/json")
 
 
 def resumable(path: str, upstream: str, **keys: object) -> Route:
-    """A route; heartbeats are off unless `keys` say otherwise."""
+    """Return a route; heartbeats are off unless `keys` set them."""
     return {"path": path, "upstream": upstream, "mode": "resumable", "heartbeat_seconds": 0} | keys
 
 
@@ -54,7 +54,7 @@ class Play:
     async def ask(
         self, target: str, scene: Scene | None = None, *, method: str = "POST", headers: Fields = (), body: bytes = BODY
     ) -> AsyncIterator[Answer]:
-        """A request of its own connection, and the head of its answer."""
+        """Send a request on a connection of its own, and yield its answer with the head."""
         async with Downstream(self.subject.port) as downstream:
             fields = [*(scene.headers if scene is not None else ()), *headers]
             await downstream.ask(target, method, [JSON, *fields] if body else fields, body)
@@ -62,23 +62,23 @@ class Play:
 
     @contextlib.asynccontextmanager
     async def ask_without_answer(self, target: str, scene: Scene, *, headers: Fields = ()) -> AsyncIterator[None]:
-        """A request whose connection is closed in the end, answered or not."""
+        """Send a request whose connection is closed at the end, answered or not."""
         async with Downstream(self.subject.port) as downstream:
             await downstream.ask(target, "POST", [JSON, *scene.headers, *headers], BODY)
             yield
 
     async def state(self, stream: str) -> dict[str, str]:
-        """What HEAD tells of a stream, by field name in lower case."""
+        """Return a stream's state from HEAD, by field name in lower case."""
         async with self.ask(f"/streams/{stream}", method="HEAD", body=b"") as answer:
             fields = {name.lower(): value for name, value in answer.head.fields}
             return fields | {"status": str(answer.head.status)}
 
     async def reaches(self, stream: str, state: str) -> dict[str, str]:
-        """Returns when the stream is in this state."""
+        """Return when the stream is in this state."""
         return await self.waits(stream, lambda fields: fields.get("stream-state") == state)
 
     async def waits(self, stream: str, fact: Callable[[dict[str, str]], bool]) -> dict[str, str]:
-        """Returns when what HEAD tells of the stream makes `fact` true."""
+        """Return when the stream's state from HEAD makes `fact` true."""
         async with asyncio.timeout(30):
             while not fact(fields := await self.state(stream)):
                 await asyncio.sleep(0.02)
@@ -101,8 +101,8 @@ StartPlay = Callable[..., AbstractAsyncContextManager[Play]]
 
 @pytest.fixture
 def start_play(tmp_path: Path) -> StartPlay:
-    """`async with start_play(key=value)` has an upstream and a gateway of the test's own, with one route, `/`; started again it finds its
-    data directory as it was left. `settings` are those of the gateway."""
+    """Return a function: `async with start_play(key=value)` runs an upstream and a gateway of the test's own, with one route, `/`. A second
+    start finds the data directory of the first. `settings` are those of the gateway."""
 
     @contextlib.asynccontextmanager
     async def start(settings: dict[str, object] | None = None, **keys: object) -> AsyncIterator[Play]:

@@ -1,6 +1,6 @@
-"""Wherever a client is cut off, however often and by whichever way it comes back, it puts together what upstream sent.
+"""Wherever and however often a client is cut, and however it resumes, it reassembles the upstream's stream.
 
-Five seconds by default, `SOAK_SECONDS` long where that is set; `SOAK_SEED` repeats the choices of an earlier run.
+It runs for five seconds, or for `SOAK_SECONDS`; `SOAK_SEED` repeats the choices of an earlier run.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ pytestmark = [pytest.mark.soak, pytest.mark.asyncio(loop_scope="session"), pytes
 
 
 def write_events(rng: random.Random, ends: list[bytes], ids: float, *, plain: bool) -> bytes:
-    """A stream in which so large a part of the events has IDs of its own, and unless it is `plain` there is between them all that means
-    nothing."""
+    """Return a stream in which the share `ids` of the events has IDs of its own. Unless it is `plain`, everything without a meaning stands
+    between them."""
 
     def block(lines: list[bytes], blank_lines: int = 1) -> bytes:
         written = b"".join(line + rng.choice(ends) for line in lines)
@@ -49,7 +49,7 @@ def write_events(rng: random.Random, ends: list[bytes], ids: float, *, plain: bo
 
 
 def send(stream: bytes, rng: random.Random) -> Act:
-    """Sends it in HTTP chunks and writes that end anywhere, sometimes slowly."""
+    """Send it in HTTP chunks and writes that end anywhere, sometimes slowly."""
 
     async def play(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         wire, at = bytearray(HEAD), 0
@@ -70,8 +70,8 @@ def send(stream: bytes, rng: random.Random) -> Act:
 
 
 class Client:
-    """Follows one stream over as many connections as it takes. As any client it counts whole blocks only, and asks for what comes
-    after the last ID that it has seen; so it drops blocks behind that, which come again."""
+    """Follows one stream over any number of connections. Like any client it counts only whole blocks, and resumes after its last event ID;
+    so it drops the blocks after that ID, which are sent again."""
 
     def __init__(self, play: Play, scene: Scene, rng: random.Random, name: str) -> None:
         self._play = play
@@ -84,13 +84,13 @@ class Client:
         self.ways: Counter[str] = Counter()
 
     async def follow(self) -> bytes:
-        """Gives what it has put together, when that is complete."""
+        """Return the reassembled stream, when it is complete."""
         while not await self._connect():
             pass
         return b"".join(self._blocks)
 
     async def _connect(self) -> bool:
-        """Takes what comes until the connection is cut after some bytes; tells whether that was the end of the stream."""
+        """Read until the connection is cut after some bytes. Return whether that was the end of the stream."""
         rng = self._rng
         ways = ["key"] + (["stream", "query"] if self._stream else []) + (["same request"] if self._last_event_id else [])
         way = rng.choice(ways)
@@ -137,14 +137,14 @@ def events_of(stream: bytes) -> list[tuple[str, str]]:
 
 
 def lines_of(stream: bytes, *, plain: bool) -> list[bytes]:
-    """What it says line by line; unless it is `plain`, without blank lines, and without the comments at the end."""
+    """Return its content line by line; unless it is `plain`, without blank lines, and without the comments at the end."""
     lines = [line for line in stream.splitlines() if line or plain]
     while not plain and lines[-1].startswith(b":"):
         lines.pop()
     return lines
 
 
-async def test_client_that_is_cut_anywhere_puts_together_what_upstream_sent(play: Play) -> None:
+async def test_client_that_is_cut_anywhere_reassembles_the_stream(play: Play) -> None:
     print(f"SOAK_SEED={SEED}")  # noqa: T201  # pytest shows it when the test fails
     rng = random.Random(SEED)
     ways: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""An Idempotency-Key whose stream ended unfinished asks the upstream again, once; what was kept before can still be followed to its end."""
+"""An Idempotency-Key whose stream ended unfinished makes one new upstream request; the earlier stream can still be followed to its end."""
 
 import asyncio
 
@@ -28,7 +28,7 @@ async def cut(play: Play, target: str, name: str) -> str:
 
 
 async def bodies(play: Play, target: str, scene: Scene, name: str) -> list[bytes]:
-    """What many requests with the same key get that come at once."""
+    """Return the answers to many simultaneous requests with the same key."""
 
     async def body() -> bytes:
         async with play.ask(target, scene, headers=key(name)) as answer:
@@ -38,7 +38,7 @@ async def bodies(play: Play, target: str, scene: Scene, name: str) -> list[bytes
     return await asyncio.gather(*(body() for _ in range(TRIES)))
 
 
-async def test_key_of_a_cut_stream_asks_again_and_names_the_new_one(play: Play) -> None:
+async def test_key_of_a_cut_stream_repeats_the_request_and_names_the_new_stream(play: Play) -> None:
     first = await cut(play, "/ask", "cut")
     scene = play.stage.scene(HEAD + sent(1, 4) + END)
     for _ in range(2):
@@ -49,7 +49,7 @@ async def test_key_of_a_cut_stream_asks_again_and_names_the_new_one(play: Play) 
     assert len(scene.requests) == 1
 
 
-async def test_event_id_of_the_cut_stream_gets_its_rest_and_the_truth(play: Play) -> None:
+async def test_event_id_of_the_cut_stream_gets_its_rest_and_the_cut(play: Play) -> None:
     first = await cut(play, "/ask", "rest")
     scene = play.stage.scene(HEAD + sent(1, 4) + END)
     async with play.ask("/ask", scene, headers=key("rest")) as again:
@@ -60,7 +60,7 @@ async def test_event_id_of_the_cut_stream_gets_its_rest_and_the_truth(play: Play
     assert len(scene.requests) == 1
 
 
-async def test_key_of_an_orphaned_stream_asks_again(play: Play) -> None:
+async def test_key_of_an_orphaned_stream_repeats_the_request(play: Play) -> None:
     async with play.ask("/paid", play.stage.scene(HEAD + sent(1, 1), Silence()), headers=key("orphan")) as answer:
         await answer.receive(1)
         answer.downstream.reset()
@@ -69,7 +69,7 @@ async def test_key_of_an_orphaned_stream_asks_again(play: Play) -> None:
         assert unstamped(await again.to_end()) == events(1, 2)
 
 
-async def test_key_of_a_stopped_stream_does_not_ask_again(play: Play) -> None:
+async def test_key_of_a_stopped_stream_does_not_repeat_the_request(play: Play) -> None:
     async with play.ask("/ask", play.stage.scene(HEAD + sent(1, 1), Silence()), headers=key("stop")) as answer:
         await answer.receive(1)
         async with play.ask(f"/streams/{stream_of(answer)}", method="DELETE", body=b""):
@@ -80,7 +80,7 @@ async def test_key_of_a_stopped_stream_does_not_ask_again(play: Play) -> None:
     assert scene.requests == []
 
 
-async def test_key_of_a_stream_that_was_too_large_does_not_ask_again(play: Play) -> None:
+async def test_key_of_a_stream_that_was_too_large_does_not_repeat_the_request(play: Play) -> None:
     async with play.ask("/small", play.stage.scene(HEAD, Flood(b"data: %s\n\n" % (b"x" * 100))), headers=key("large")) as answer:
         body = await answer.to_end()
     scene = play.stage.scene(HEAD + sent(1, 2) + END)
@@ -89,7 +89,7 @@ async def test_key_of_a_stream_that_was_too_large_does_not_ask_again(play: Play)
     assert scene.requests == []
 
 
-async def test_requests_that_come_at_once_after_the_cut_ask_once(play: Play) -> None:
+async def test_simultaneous_requests_after_the_cut_make_one_upstream_request(play: Play) -> None:
     await cut(play, "/ask", "race")
     pause = Pause()
     scene = play.stage.scene(pause, HEAD + sent(1, 4) + END)
@@ -116,7 +116,7 @@ async def test_upstream_that_refuses_the_second_request_leaves_the_key_free(play
         assert unstamped(await again.to_end()) == events(1, 2)
 
 
-async def test_cut_stream_that_only_the_store_has_is_asked_again_once(start_play: StartPlay) -> None:
+async def test_request_of_a_cut_stream_that_only_the_store_has_is_repeated_once(start_play: StartPlay) -> None:
     async with start_play() as play:
         first = await cut(play, "/", "stored")
     async with start_play() as play:
@@ -131,7 +131,7 @@ async def test_cut_stream_that_only_the_store_has_is_asked_again_once(start_play
         assert late.requests == []
 
 
-async def test_workers_ask_once_after_the_cut(start_play: StartPlay) -> None:
+async def test_workers_make_one_upstream_request_after_the_cut(start_play: StartPlay) -> None:
     async with start_play({"workers": 3}) as play:
         await cut(play, "/", "workers")
         scene = play.stage.scene(HEAD + sent(1, 4) + END)

@@ -1,4 +1,4 @@
-"""A client that was cut off comes back for the rest."""
+"""A client whose connection was cut resumes and gets the rest."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ from tests.scripted_upstream import Pause, chunk
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def test_answer_names_its_stream_and_each_event_its_place(play: Play) -> None:
+async def test_answer_has_its_stream_id_and_each_event_its_number(play: Play) -> None:
     scene = play.stage.scene(HEAD + sent(1, 3) + END)
     async with play.ask("/ask?", scene) as answer:
         body = await answer.to_end()
@@ -24,7 +24,7 @@ async def test_answer_names_its_stream_and_each_event_its_place(play: Play) -> N
     assert body == b"".join(stamped(stream, number, event(number)) for number in (1, 2, 3))
 
 
-async def test_each_event_is_passed_on_before_the_next_one_is_there(play: Play) -> None:
+async def test_each_event_is_passed_on_before_the_next_one_exists(play: Play) -> None:
     pauses = [Pause(), Pause()]
     scene = play.stage.scene(HEAD + sent(1, 1), pauses[0], sent(2, 2), pauses[1], sent(3, 3) + END)
     async with play.ask("/ask", scene) as answer:
@@ -36,7 +36,7 @@ async def test_each_event_is_passed_on_before_the_next_one_is_there(play: Play) 
 
 
 @pytest.mark.parametrize("way", ["stream", "query", "same-request"])
-async def test_client_that_was_cut_off_gets_exactly_the_rest_and_upstream_is_called_once(play: Play, way: str) -> None:
+async def test_client_that_was_cut_gets_exactly_the_rest_with_one_upstream_request(play: Play, way: str) -> None:
     pause = Pause()
     scene = play.stage.scene(HEAD + sent(1, 3), pause, sent(4, 6) + END)
     async with play.ask("/ask", scene) as answer:
@@ -56,7 +56,7 @@ async def test_client_that_was_cut_off_gets_exactly_the_rest_and_upstream_is_cal
     assert len(scene.requests) == 1
 
 
-async def test_upstream_runs_to_its_end_while_nobody_listens(play: Play) -> None:
+async def test_upstream_runs_to_its_end_without_a_client(play: Play) -> None:
     pause = Pause()
     scene = play.stage.scene(HEAD + sent(1, 1), pause, sent(2, 100) + END)
     async with play.ask("/ask", scene) as answer:
@@ -69,7 +69,7 @@ async def test_upstream_runs_to_its_end_while_nobody_listens(play: Play) -> None
         assert unstamped(await whole.to_end()) == events(1, 100)
 
 
-async def test_several_may_follow_one_stream(play: Play) -> None:
+async def test_several_clients_may_follow_one_stream(play: Play) -> None:
     pause = Pause()
     scene = play.stage.scene(HEAD + sent(1, 2), pause, sent(3, 4) + END)
     async with play.ask("/ask", scene) as first:
@@ -122,7 +122,7 @@ async def test_same_key_with_another_body_is_refused(play: Play) -> None:
     assert len(scene.requests) == 1
 
 
-async def test_key_belongs_to_who_uses_it(play: Play) -> None:
+async def test_key_belongs_to_its_client(play: Play) -> None:
     scene = play.stage.scene(HEAD + sent(1, 1) + END)
     for user in ("Bearer a", "Bearer b"):
         async with play.ask("/ask", scene, headers=[("Idempotency-Key", "four"), ("Authorization", user)]) as answer:
@@ -130,7 +130,7 @@ async def test_key_belongs_to_who_uses_it(play: Play) -> None:
     assert len(scene.requests) == 2
 
 
-async def test_ids_of_upstream_stay_and_are_known(play: Play) -> None:
+async def test_ids_of_the_upstream_stay_and_are_known(play: Play) -> None:
     blocks = [b"id: a\ndata: 1\n\n", b"data: 2\n\n", b"retry: 9\n\n", b"id: b\ndata: 3\n\n"]
     scene = play.stage.scene(HEAD + b"".join(map(chunk, blocks)) + END)
     async with play.ask("/ask", scene) as answer:
@@ -152,19 +152,19 @@ async def test_comments_and_further_blank_lines_are_no_blocks_of_their_own(play:
     assert body.replace(b"\n\r\n:", b"\n\r:") == b"data: 1\r\n%b\r: waits\n: still\ndata: 2\n%b\n" % tuple(stamps)
 
 
-async def test_event_source_that_has_seen_all_is_told_to_stop(play: Play) -> None:
+async def test_event_source_that_has_every_event_gets_204(play: Play) -> None:
     scene = play.stage.scene(HEAD + sent(1, 2) + END)
     async with play.ask("/ask", scene) as answer:
         body = await answer.to_end()
     async with play.ask(f"/streams/{stream_of(answer)}", method="GET", headers=[("Last-Event-ID", last_id(body))], body=b"") as rest:
         assert rest.head.status == 204
-    async with play.ask("/ask", scene, headers=[("Last-Event-ID", last_id(body))]) as rest:  # a fetch wants an event stream
+    async with play.ask("/ask", scene, headers=[("Last-Event-ID", last_id(body))]) as rest:  # a fetch expects an event stream
         assert (rest.head.status, rest.head.value("Content-Type"), stream_of(rest)) == (200, "text/event-stream", stream_of(answer))
         assert (await rest.to_end(), rest.end) == (b"retry: 1000000000\n", End.COMPLETE)
     assert len(scene.requests) == 1
 
 
-async def test_event_source_that_has_seen_all_of_a_get_is_told_to_stop(play: Play) -> None:
+async def test_event_source_that_has_every_event_of_a_get_gets_204(play: Play) -> None:
     scene = play.stage.scene(HEAD + sent(1, 2) + chunk(b"retry: 10\n\n") + END)
     async with play.ask("/get", scene, method="GET", body=b"") as answer:
         body = await answer.to_end()
@@ -176,7 +176,7 @@ async def test_event_source_that_has_seen_all_of_a_get_is_told_to_stop(play: Pla
     assert len(scene.requests) == 1
 
 
-async def test_block_without_data_behind_the_last_event_is_nothing_to_come_back_for(play: Play) -> None:
+async def test_block_without_data_after_the_last_event_is_not_resumed(play: Play) -> None:
     scene = play.stage.scene(HEAD + sent(1, 1) + chunk(b"retry: 10\n\n") + END)
     async with play.ask("/ask", scene) as answer:
         body = await answer.to_end()

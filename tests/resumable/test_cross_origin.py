@@ -1,4 +1,4 @@
-"""Pages of the origins that upstream allows may come back to a stream, look at it and stop it."""
+"""Pages of the origins that the upstream allows may resume a stream, read its state and stop it."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def assert_is_for_the_page(head: Head) -> None:
 
 
 def exposed(head: Head) -> set[str]:
-    """The header fields that a page may read, in lower case."""
+    """Return the header fields that a page may read, in lower case."""
     values = ", ".join(value for name, value in head.fields if name.lower() == "access-control-expose-headers")
     return {name.strip().lower() for name in values.split(",")}
 
@@ -59,7 +59,7 @@ async def test_page_may_send_a_last_event_id_and_stop_the_stream(play: Play) -> 
         assert_is_for_the_page(deleted.head)
 
 
-async def test_page_gets_no_leave_that_upstream_did_not_give(play: Play) -> None:
+async def test_page_gets_no_permission_that_the_upstream_did_not_give(play: Play) -> None:
     scene = play.stage.scene(ALLOWING.replace(b"Access-Control-", b"X-") + sent(1, 2) + END)
     async with play.ask("/ask", scene, headers=[("Origin", ORIGIN)]) as answer:
         await answer.to_end()
@@ -68,7 +68,7 @@ async def test_page_gets_no_leave_that_upstream_did_not_give(play: Play) -> None
             assert [name for name, _ in other.head.fields if name.lower().startswith("access-control-")] == []
 
 
-async def test_page_learns_that_a_stream_is_gone(play: Play) -> None:
+async def test_page_can_read_that_a_stream_is_gone(play: Play) -> None:
     scene = play.stage.scene(ALLOWING + sent(1, 2) + END)
     async with play.ask("/brief", scene, headers=[("Origin", ORIGIN)]) as answer:
         body = await answer.to_end()

@@ -1,4 +1,4 @@
-"""How a stream ended is told truthfully, while it is kept and after."""
+"""The end of a stream is reported truthfully, while it is kept and after."""
 
 import pytest
 
@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), BOTH_SCHEMES]
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
-async def test_stream_that_upstream_cut_never_looks_complete(play: Play, reset: bool) -> None:
+async def test_stream_that_the_upstream_cut_never_looks_complete(play: Play, reset: bool) -> None:
     scene = play.stage.scene(HEAD + sent(1, 2), Disconnect(reset))
     async with play.ask("/ask", scene) as answer:
         assert unstamped(await answer.to_end()) == events(1, 2)
@@ -23,7 +23,7 @@ async def test_stream_that_upstream_cut_never_looks_complete(play: Play, reset: 
         assert again.end is End.CUT_SHORT
 
 
-async def test_cut_is_said_in_an_event_where_the_route_wants_it(play: Play) -> None:
+async def test_cut_is_reported_by_an_event_where_the_route_says_so(play: Play) -> None:
     scene = play.stage.scene(HEAD + sent(1, 1), Disconnect())
     async with play.ask("/error-event", scene) as answer:
         body = await answer.to_end()
@@ -49,17 +49,17 @@ async def test_delete_stops_the_stream_and_its_upstream(play: Play) -> None:
 
 
 @pytest.mark.parametrize("route", ["/paid", "/orphan"])
-async def test_stream_that_nobody_follows_is_cancelled_in_time(play: Play, route: str) -> None:
+async def test_stream_without_a_client_is_cancelled_in_time(play: Play, route: str) -> None:
     scene = play.stage.scene(HEAD + sent(1, 1), Silence())
     async with play.ask(route, scene) as answer:
         await answer.receive(1)
         answer.downstream.reset()
     await scene.left()
     state = await play.reaches(stream_of(answer), "orphaned")
-    assert "nobody followed it" in state["stream-reason"]
+    assert "no client followed it" in state["stream-reason"]
 
 
-async def test_stream_that_somebody_follows_is_no_orphan(play: Play) -> None:
+async def test_stream_with_a_client_is_no_orphan(play: Play) -> None:
     pause = Pause()
     scene = play.stage.scene(HEAD + sent(1, 1), pause, sent(2, 2) + END)
     async with play.ask("/orphan", scene) as first:
@@ -72,7 +72,7 @@ async def test_stream_that_somebody_follows_is_no_orphan(play: Play) -> None:
             assert unstamped(await second.to_end()) == events(1, 2)
 
 
-async def test_stream_that_grows_too_large_ends_as_such(play: Play) -> None:
+async def test_stream_that_grows_too_large_ends_with_that_reason(play: Play) -> None:
     scene = play.stage.scene(HEAD, Flood(b"data: %s\n\n" % (b"x" * 100)))
     async with play.ask("/small", scene) as answer:
         body = await answer.to_end()
@@ -82,7 +82,7 @@ async def test_stream_that_grows_too_large_ends_as_such(play: Play) -> None:
     assert "2000 bytes" in state["stream-reason"]
 
 
-async def test_stream_is_gone_when_its_time_is_over_and_says_why(play: Play) -> None:
+async def test_expired_stream_is_gone_with_the_reason(play: Play) -> None:
     scene = play.stage.scene(HEAD + sent(1, 2) + END)
     async with play.ask("/brief", scene) as answer:
         body = await answer.to_end()
@@ -95,7 +95,7 @@ async def test_stream_is_gone_when_its_time_is_over_and_says_why(play: Play) -> 
 
 
 @pytest.mark.parametrize("target", ["/streams/", "/streams/0123456789abcdef0123456789abcdef", "/streams/a/b"])
-async def test_stream_that_never_was_is_404(play: Play, target: str) -> None:
+async def test_stream_that_never_existed_is_404(play: Play, target: str) -> None:
     async with play.ask(target, method="GET", body=b"") as answer:
         assert answer.head.status == 404
 
@@ -118,7 +118,7 @@ async def test_other_methods_are_refused_for_a_stream(play: Play) -> None:
         assert (refused.head.status, refused.head.value("Allow")) == (405, "GET, HEAD, DELETE, OPTIONS")
 
 
-async def test_who_opened_with_credentials_comes_back_with_them(play: Play) -> None:
+async def test_client_that_opened_a_stream_with_credentials_resumes_with_them(play: Play) -> None:
     scene = play.stage.scene(HEAD + sent(1, 2) + END)
     mine = ("Authorization", "Bearer mine")
     async with play.ask("/ask", scene, headers=[mine]) as answer:
@@ -134,7 +134,7 @@ async def test_who_opened_with_credentials_comes_back_with_them(play: Play) -> N
         assert await allowed.to_end() == body
 
 
-async def test_answer_that_is_no_event_stream_passes_as_in_mode_direct(play: Play) -> None:
+async def test_answer_other_than_an_event_stream_passes_as_in_mode_direct(play: Play) -> None:
     scene = play.stage.scene(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
     for _ in range(2):
         async with play.ask("/ask", scene, headers=[("Idempotency-Key", "json")]) as answer:
@@ -142,7 +142,7 @@ async def test_answer_that_is_no_event_stream_passes_as_in_mode_direct(play: Pla
     assert len(scene.requests) == 2
 
 
-async def test_error_of_upstream_passes_even_as_an_event_stream(play: Play) -> None:
+async def test_error_of_the_upstream_passes_even_as_an_event_stream(play: Play) -> None:
     scene = play.stage.scene(HEAD.replace(b"200 OK", b"429 Slow Down") + chunk(b"data: later\n\n") + END)
     async with play.ask("/ask", scene) as answer:
         assert (answer.head.status, await answer.to_end(), answer.head.value("Stream-Id")) == (429, b"data: later\n\n", None)
@@ -154,7 +154,7 @@ async def test_upstream_that_does_not_answer_is_504(play: Play) -> None:
         assert answer.head.status == 504
 
 
-async def test_client_that_leaves_before_the_answer_cancels_it_unless_its_key_can_find_it(play: Play) -> None:
+async def test_client_that_disconnects_before_the_answer_cancels_it_unless_it_has_a_key(play: Play) -> None:
     scene = play.stage.scene(Silence())
     async with play.ask_without_answer("/ask", scene):
         await scene.asked()
@@ -170,14 +170,14 @@ async def test_client_that_leaves_before_the_answer_cancels_it_unless_its_key_ca
     assert len(scene.requests) == 1
 
 
-async def test_stream_in_a_coding_that_the_gateway_cannot_undo_passes_as_it_is(play: Play) -> None:
+async def test_stream_in_an_unknown_coding_passes_unchanged(play: Play) -> None:
     coded = HEAD.replace(b"\r\n\r\n", b"\r\nContent-Encoding: compress\r\n\r\n")
     scene = play.stage.scene(coded + chunk(b"\x1f\x9d\x90d\xc2") + END)
     async with play.ask("/ask", scene) as answer:
         assert (await answer.to_end(), answer.head.value("Stream-Id")) == (b"\x1f\x9d\x90d\xc2", None)
 
 
-async def test_cookies_are_for_the_request_that_was_answered_with_them(play: Play) -> None:
+async def test_cookies_are_sent_only_to_the_request_that_they_answered(play: Play) -> None:
     scene = play.stage.scene(HEAD.replace(b"\r\n\r\n", b"\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n\r\n") + sent(1, 1) + END)
     async with play.ask("/ask", scene) as answer:
         await answer.to_end()

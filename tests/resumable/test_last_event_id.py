@@ -1,4 +1,4 @@
-"""Where clients put their last event ID: in one header field, in several, or in the query."""
+"""The places of a client's last event ID: one header field, several, or the query."""
 
 import pytest
 
@@ -12,7 +12,7 @@ PLACES = ["?last_event_id={id}", "?lastEventId={id}", "?lastEventID={id}", "?Las
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("way", ["the stream", "the same POST", "the same GET"])
-async def test_client_comes_back_with_its_last_event_id_in_any_place(play: Play, way: str, place: str) -> None:
+async def test_client_resumes_with_its_last_event_id_in_any_place(play: Play, way: str, place: str) -> None:
     method, body = ("GET", b"") if way == "the same GET" else ("POST", b"{}")
     target = "/get?a=1" if way == "the same GET" else "/ask?a=1"
     scene = play.stage.scene(HEAD + sent(1, 3) + END)
@@ -33,7 +33,7 @@ async def test_client_comes_back_with_its_last_event_id_in_any_place(play: Play,
     assert len(scene.requests) == 1
 
 
-async def test_id_that_is_none_of_the_gateways_goes_upstream_as_it_came(play: Play) -> None:
+async def test_id_of_another_origin_is_sent_to_the_upstream_unchanged(play: Play) -> None:
     scene = play.stage.scene(HEAD + sent(1, 1) + END)
     async with play.ask("/ask?a=1&lastEventId=7", scene) as answer:
         await answer.to_end()

@@ -1,4 +1,4 @@
-"""What is kept outlives the gateway, fits into memory, and goes on when the store cannot."""
+"""Kept streams survive the gateway, fit into memory, and continue when the store fails."""
 
 import asyncio
 import contextlib
@@ -19,14 +19,14 @@ FIGURES = ("stream-state", "stream-blocks", "stream-bytes")
 
 
 async def keep(play: Play, *script: object, **request: object) -> tuple[str, bytes]:
-    """The id and the body of a stream that is followed to its end."""
+    """Return the id and the body of a stream that is followed to its end."""
     async with play.ask("/", play.stage.scene(*script), **request) as answer:  # type: ignore[arg-type]
         return stream_of(answer), await answer.to_end()
 
 
 async def body_of(play: Play, stream: str, last_event_id: str = "") -> tuple[End | None, bytes]:
-    """How a stream ends that is followed again, and what comes. While memory is full, of streams that the store is about to get for
-    instance, the client comes back as it is told."""
+    """Follow a stream again; return how it ends, and its body. While memory is full, of streams about to be stored for instance, the client
+    retries as it is told."""
     headers = [("Last-Event-ID", last_event_id)] if last_event_id else []
     async with asyncio.timeout(60):
         while True:
@@ -44,14 +44,14 @@ async def stop(play: Play, number: signal.Signals) -> None:
 
 
 async def log_line(play: Play, part: str) -> None:
-    """Returns when a line of the log has this part."""
+    """Return when a line of the log has this part."""
     async with asyncio.timeout(60):
         while part not in play.subject.log():
             await asyncio.sleep(0.02)
 
 
 async def is_stored(directory: Path, question: str, answer: int) -> None:
-    """Returns when the store answers so."""
+    """Return when the store gives this answer."""
     with contextlib.closing(sqlite3.connect(f"file:{directory}/data/streams.sqlite3?mode=ro", uri=True)) as store:
         async with asyncio.timeout(60):
             while store.execute(question).fetchone() != (answer,):
@@ -63,12 +63,12 @@ def lines_of(play: Play, part: str) -> int:
 
 
 def large(size: int) -> bytes:
-    """One event of about so many bytes, as an HTTP chunk."""
+    """Return one event of about `size` bytes, as an HTTP chunk."""
     return chunk(b"data: %s\n\n" % (b"x" * size))
 
 
 def fill(device: Path) -> None:
-    """Takes all room, as others on the device do."""
+    """Take all space, as other programs on the device do."""
     with (device / "others").open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(4 * KILOBYTES))
@@ -103,7 +103,7 @@ async def test_finished_stream_survives_a_restart(start_play: StartPlay, tmp_pat
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "kill -9"])
-async def test_stream_that_ran_when_the_gateway_stopped_is_cut_with_what_had_come(
+async def test_stream_that_ran_when_the_gateway_stopped_is_cut_with_its_events_so_far(
     start_play: StartPlay, tmp_path: Path, number: signal.Signals
 ) -> None:
     async with start_play({"drain_seconds": 0.3}) as play, AsyncExitStack() as stack:
@@ -136,7 +136,7 @@ async def test_idempotency_key_and_credentials_hold_after_a_restart(start_play: 
         assert scene.requests == []
 
 
-async def test_stream_whose_time_is_over_is_gone_with_its_reason_after_a_restart_too(start_play: StartPlay) -> None:
+async def test_expired_stream_is_gone_with_its_reason_after_a_restart_too(start_play: StartPlay) -> None:
     async with start_play(retain_seconds=0.2) as play:
         stream, _ = await keep(play, HEAD + sent(1, 3) + END)
         await play.waits(stream, lambda state: state["status"] == "410")
@@ -152,7 +152,7 @@ async def test_complete_stream_without_events_is_kept_like_any_other(start_play:
         assert await body_of(play, stream) == (End.COMPLETE, b"")
 
 
-async def test_streams_go_on_in_memory_while_the_device_is_full(start_play: StartPlay, device: Path) -> None:
+async def test_streams_continue_in_memory_while_the_device_is_full(start_play: StartPlay, device: Path) -> None:
     async with start_play({"data_dir": device / "data"}) as play:
         first, first_body = await keep(play, HEAD + sent(1, 3) + END)
         fill(device)
@@ -185,7 +185,7 @@ async def test_finished_streams_leave_memory_and_are_served_from_the_store(start
             return play.subject.rss()
 
         sizes = [await keep_many(), await keep_many()]
-        while sizes[-1] - sizes[-2] >= 25_000 * KILOBYTES:  # each time they were twice as much
+        while sizes[-1] - sizes[-2] >= 25_000 * KILOBYTES:  # each time there were twice as many
             assert len(sizes) < 5, sizes  # the allocator grows too while the store lags behind, but not for ever
             sizes.append(await keep_many())
         for stream, body in (*streams[:3], *streams[200:203], *streams[-3:]):

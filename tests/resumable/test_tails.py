@@ -1,4 +1,4 @@
-"""An upstream that ends cleanly behind an unfinished block: everybody gets that block, and it is no event."""
+"""An upstream that ends cleanly after an unfinished block: every client gets that block, and it is no event."""
 
 import zlib
 
@@ -17,7 +17,7 @@ TAILS = pytest.mark.parametrize("tail", [DONE, b"data: [DONE]", b"data: a\r\ndat
 
 
 async def follow(play: Play, stream: str, last_event_id: str = "") -> tuple[int, bytes]:
-    """Status and body of a stream that is asked for by its id."""
+    """Return status and body of a stream that is requested by its id."""
     headers = [("Last-Event-ID", last_event_id)] if last_event_id else []
     async with play.ask(f"/streams/{stream}", method="GET", headers=headers, body=b"") as answer:
         body = await answer.to_end()
@@ -27,7 +27,7 @@ async def follow(play: Play, stream: str, last_event_id: str = "") -> tuple[int,
 
 @BOTH_SCHEMES
 @TAILS
-async def test_unfinished_block_reaches_all_that_listen_and_all_that_come_later(play: Play, tail: bytes) -> None:
+async def test_unfinished_block_reaches_current_and_later_clients(play: Play, tail: bytes) -> None:
     pause = Pause()
     scene = play.stage.scene(HEAD + sent(1, 2), pause, chunk(tail) + END)
     async with play.ask("/ask", scene) as first:
@@ -54,20 +54,20 @@ async def test_client_with_the_last_id_has_everything(play: Play) -> None:
 
 
 @BOTH_SCHEMES
-async def test_stream_that_is_nothing_but_an_unfinished_block_is_kept(play: Play) -> None:
+async def test_stream_of_only_an_unfinished_block_is_kept(play: Play) -> None:
     async with play.ask("/ask", play.stage.scene(HEAD, chunk(DONE) + END)) as answer:
         assert await answer.to_end() == DONE
     assert await follow(play, stream_of(answer)) == (200, DONE)
 
 
 @BOTH_SCHEMES
-async def test_comments_ahead_of_an_unfinished_block_come_with_it(play: Play) -> None:
+async def test_comments_before_an_unfinished_block_come_with_it(play: Play) -> None:
     async with play.ask("/ask", play.stage.scene(HEAD + sent(1, 1), chunk(b": ping\n\n" + DONE) + END)) as answer:
         assert unstamped(await answer.to_end()) == event(1) + b": ping\n" + DONE
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-async def test_unfinished_block_outlives_a_restart_and_is_found_by_every_worker(start_play: StartPlay, workers: int) -> None:
+async def test_unfinished_block_survives_a_restart_and_is_found_by_every_worker(start_play: StartPlay, workers: int) -> None:
     async with start_play({"workers": workers}) as play:
         scene = play.stage.scene(HEAD + sent(1, 2) + chunk(DONE) + END)
         async with play.ask("/", scene, headers=[("Idempotency-Key", "once")]) as answer:
@@ -83,7 +83,7 @@ async def test_unfinished_block_outlives_a_restart_and_is_found_by_every_worker(
 
 
 @BOTH_SCHEMES
-async def test_unfinished_block_counts_against_what_is_kept_of_a_stream(play: Play) -> None:
+async def test_unfinished_block_counts_toward_the_size_of_a_stream(play: Play) -> None:
     scene = play.stage.scene(HEAD + sent(1, 1), chunk(b"data: " + b"x" * 2000) + END)
     async with play.ask("/small", scene) as answer:
         assert unstamped(await answer.to_end()) == event(1)
@@ -99,9 +99,9 @@ async def test_unfinished_block_counts_against_what_is_kept_of_a_stream(play: Pl
         ((UNTIL_CLOSE + event(1) + b"data: [DO", Disconnect()), "cut", b""),
         ((UNTIL_CLOSE + event(1) + DONE, Disconnect()), "complete", DONE),
     ],
-    ids=["cut", "closed within a line", "closed behind a line"],
+    ids=["cut", "closed within a line", "closed after a line"],
 )
-async def test_only_a_clean_end_brings_an_unfinished_block(play: Play, script: tuple[object, ...], state: str, tail: bytes) -> None:
+async def test_only_a_clean_end_delivers_an_unfinished_block(play: Play, script: tuple[object, ...], state: str, tail: bytes) -> None:
     async with play.ask("/ask", play.stage.scene(*script)) as answer:
         assert unstamped(await answer.to_end()) == event(1) + tail
         assert answer.end is (End.COMPLETE if state == "complete" else End.CUT_SHORT)
@@ -120,8 +120,8 @@ MARK = b"\xef\xbb\xbf"
 
 
 @BOTH_SCHEMES
-async def test_block_that_begins_with_a_byte_order_mark_is_never_the_first_thing_that_a_client_sees(play: Play) -> None:
-    """The upstream's readers strip the stream's own mark; the blocks behind it have no field `data` for them, and must have none here."""
+async def test_block_that_begins_with_a_byte_order_mark_never_comes_first(play: Play) -> None:
+    """The upstream's readers strip the stream's own mark. The blocks after it have no field `data` for them, and must have none here."""
     unseen, shown = MARK + b"data: unseen\nid: a\n\n", MARK + b"data: unseen\ndata: shown\n\n"
     async with play.ask("/ask", play.stage.scene(HEAD, chunk(MARK + unseen + shown + MARK + b"data: x\n") + END)) as answer:
         body = await answer.to_end()

@@ -1,4 +1,4 @@
-"""An upstream that numbers its events itself: the same POST with one of its IDs goes on with the answer that is kept."""
+"""An upstream that numbers its events itself: the same POST with one of its IDs resumes the kept answer."""
 
 import asyncio
 from collections.abc import Iterable
@@ -32,7 +32,7 @@ async def rest(answer: Answer) -> bytes:
     return await answer.to_end()
 
 
-async def test_request_goes_on_with_the_kept_answer(play: Play) -> None:
+async def test_request_resumes_the_kept_answer(play: Play) -> None:
     pause = Pause()
     scene = play.stage.scene(HEAD + wire([1, 2]), pause, wire([3]) + END)
     async with play.ask("/ask", scene, headers=by("memory")) as answer:
@@ -51,7 +51,7 @@ async def test_request_goes_on_with_the_kept_answer(play: Play) -> None:
     [([("Last-Event-ID", "1")], BODY), (by("other", "1"), BODY), (by("strict", "1"), BODY + b" "), (by("strict", "9"), BODY)],
     ids=["no credentials", "other credentials", "other body", "unknown event"],
 )
-async def test_request_that_may_be_another_one_is_asked_anew(play: Play, headers: list[tuple[str, str]], body: bytes) -> None:
+async def test_request_that_may_be_another_one_is_sent_to_the_upstream(play: Play, headers: list[tuple[str, str]], body: bytes) -> None:
     async with play.ask("/ask", play.stage.scene(HEAD + wire([1, 2]) + END), headers=by("strict")) as kept:
         await kept.to_end()
     scene = play.stage.scene(HEAD + wire([2], "new ") + END)
@@ -80,7 +80,7 @@ async def test_newest_answer_with_the_event_is_joined_and_one_of_the_same_key_be
     assert scene.requests == []
 
 
-async def test_cut_stream_of_a_key_is_told_by_its_ids_after_the_key_asked_again(play: Play) -> None:
+async def test_cut_stream_of_a_key_is_found_by_its_ids_after_the_key_repeated_the_request(play: Play) -> None:
     key = ("Idempotency-Key", "numbered")
     async with play.ask("/ask", play.stage.scene(HEAD + wire([1, 2, 3]), Disconnect()), headers=[key]) as answer:
         await answer.to_end()

@@ -1,4 +1,4 @@
-"""With several workers, whoever comes back finds its stream wherever the connection arrives."""
+"""With several workers, a client finds its stream wherever its connection arrives."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from tests.scripted_upstream import Pause
 
 WORKERS = 3
 TRIES = 12
-"""Connections that the kernel spreads: that all go to one of three workers happens once in some hundred thousand runs."""
+"""The number of connections that the kernel spreads: all go to one of three workers once in some hundred thousand runs."""
 
 
 async def bodies(play: Play, target: str, **request: object) -> list[bytes]:
@@ -46,7 +46,7 @@ async def test_same_key_reaches_the_same_worker(start_play: StartPlay) -> None:
         assert len(scene.requests) == 1
 
 
-async def test_request_that_was_handed_over_is_counted_and_announced_once(start_play: StartPlay) -> None:
+async def test_request_that_was_handed_off_is_counted_and_announced_once(start_play: StartPlay) -> None:
     async with start_play({"workers": WORKERS}) as play, contextlib.AsyncExitStack() as stack:
         scene = play.stage.scene(HEAD + sent(1, 1) + END)
         answers: list[Answer] = []
