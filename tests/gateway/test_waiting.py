@@ -102,7 +102,7 @@ async def test_wait_ends_when_the_client_leaves(tmp_path: Path) -> None:
             await until_waiting(gateway, 0)
 
 
-async def test_those_who_wait_count_as_open_and_are_let_go_when_the_gateway_drains(tmp_path: Path) -> None:
+async def test_waiting_subscribers_count_as_open_and_end_when_the_gateway_drains(tmp_path: Path) -> None:
     with refusing() as nowhere:
         table = route("/", nowhere, wait_seconds=10 * GUARD_SECONDS, connect_timeout_seconds=GUARD_SECONDS)
         async with contextlib.AsyncExitStack() as stack:

@@ -1,4 +1,4 @@
-"""An upstream, a gateway and subscribers, all of which are cut, slowed, killed and started again, while events are published."""
+"""An upstream, a gateway and subscribers, all of which are cut, slowed, killed and restarted, while events are published."""
 
 import asyncio
 import random
@@ -13,13 +13,13 @@ from tests.shared.subscribing import Subscriber
 from tests.shared.upstream import DEATHS, Topic, Upstream
 
 CALM_SECONDS = 30.0
-"""So long may it take until everybody has everything, when nothing goes wrong any more."""
+"""The most seconds until every client has every event, when nothing goes wrong any more."""
 STALLED_SECONDS = 60.0
-"""A subscriber that gets nothing new for so long, while events are published, has been forgotten."""
+"""The seconds after which a subscriber without a new event, while events are published, has been forgotten."""
 
 
 class Client:
-    """A subscriber of one topic that never gives up: it reads fast or slowly, leaves anywhere, and comes back for the rest."""
+    """A subscriber of one topic that never gives up: it reads fast or slowly, disconnects anywhere, and resumes."""
 
     def __init__(
         self, name: str, gateway: Gateway, topic: Topic, rng: random.Random, *, proves: Callable[[], Proof], resumes: bool
@@ -35,7 +35,7 @@ class Client:
         self._resumes = resumes
         self._seen = asyncio.get_running_loop().time()
         self.calm = False
-        """Whether it has stopped leaving and dawdling, so as to come to an end."""
+        """Whether it has stopped disconnecting and delaying, in order to finish."""
 
     def __repr__(self) -> str:
         return f"<Client {self.name} {self.doing} at={self.proof.at} of {len(self._topic.log)} connections={self.connections}>"
@@ -63,7 +63,7 @@ class Client:
             await asyncio.sleep(self._rng.uniform(0, 0.05))
 
     async def _joins(self, subscriber: Subscriber) -> bool:
-        """Whether it got an event stream. Refusals are well, as long as the gateway or the upstream is away."""
+        """Whether it got an event stream. Refusals are allowed while the gateway or the upstream is down."""
         try:
             status = await subscriber.refused_or_joined()
         except (ConnectionError, FramingError):
@@ -97,7 +97,7 @@ class Client:
 
 
 class Chaos:
-    """What goes wrong, at random, for some time; then all is well again, and every subscriber must come to the end."""
+    """Random faults for some time; then none, and every subscriber must finish."""
 
     def __init__(self, upstream: Upstream, gateway: Gateway, rng: random.Random) -> None:
         self.happened: Counter[str] = Counter()
@@ -109,7 +109,7 @@ class Chaos:
         self._goals: dict[Topic, int] = {}
 
     def add(self, topic: Topic, count: int, *, proves: Callable[[str], Proof], resumes: bool = True) -> list[Client]:
-        """Lets `count` clients subscribe to `topic`; without `resumes` each connection is proved by itself."""
+        """Subscribe `count` clients to `topic`; without `resumes` each connection is proved by itself."""
         self._topics.append(self._upstream.add(topic))
         clients = []
         for number in range(1, count + 1):
@@ -121,7 +121,7 @@ class Chaos:
         return clients
 
     async def rage(self, seconds: float) -> None:
-        """Raises what a client found wrong."""
+        """Run, and raise the first fault that a client finds."""
         async with asyncio.TaskGroup() as group:
             publishing = group.create_task(self._publish())
             running = [group.create_task(client.run(self._done)) for client in self._clients]
@@ -130,11 +130,11 @@ class Chaos:
             for client in self._clients:
                 client.calm = True
             _, late = await asyncio.wait(running, timeout=CALM_SECONDS)
-            assert not late, f"{CALM_SECONDS:.0f} s after all is well again these have not come to the end: {self._late()}"
+            assert not late, f"{CALM_SECONDS:.0f} s after the last fault these have not finished: {self._late()}"
             publishing.cancel()
 
     def summary(self) -> str:
-        """What happened, in a line."""
+        """Return the counts of the run, in a line."""
         published = sum(len(topic.log) for topic in self._topics)
         connections = sum(client.connections for client in self._clients)
         received = sum(client.proof.received for client in self._clients)

@@ -1,4 +1,4 @@
-"""One upstream and one gateway in mode shared for most tests of this folder; each test has topics of its own."""
+"""One upstream and one gateway in mode shared for most tests of this directory; each test has topics of its own."""
 
 import contextlib
 import itertools
@@ -16,7 +16,7 @@ from tests.shared.upstream import Topic, Upstream
 
 BEAT_SECONDS = 0.25
 LIMIT_SECONDS = 2
-"""Of a connection; it may be over before the last of many subscribers has joined, when the machine is busy."""
+"""Of a connection; it may end before the last of many subscribers has joined, when the machine is busy."""
 
 
 BOTH_SCHEMES = pytest.mark.parametrize("upstream", ["http", "https"], indirect=True, scope="session")
@@ -63,21 +63,21 @@ class Stage:
     _numbers: "itertools.count[int]"
 
     def topic(self, route: str = "/live", **options: object) -> Topic:
-        """A new topic below the path of a route; options are those of `Topic`."""
+        """Return a new topic below the path of a route; options are those of `Topic`."""
         return self.upstream.add(Topic(f"{route}/{next(self._numbers)}", **options))  # type: ignore[arg-type]
 
     def subscriber(self, topic: Topic, query: str = "", **options: object) -> Subscriber:
-        """A subscriber that has not asked yet; options are those of `Subscriber`."""
+        """Return a subscriber that has not connected yet; options are those of `Subscriber`."""
         return Subscriber(self.gateway.port, topic.path + query, **options)  # type: ignore[arg-type]
 
     @contextlib.asynccontextmanager
     async def join(self, topic: Topic, query: str = "", **options: object) -> AsyncIterator[Subscriber]:
-        """A subscriber that has joined, and leaves in the end."""
+        """Yield a subscriber that has joined, and disconnect it at the end."""
         async with self.subscriber(topic, query, **options) as subscriber:
             yield await subscriber.join()
 
     def joined(self, topic: Topic, count: int) -> AbstractAsyncContextManager[list[Subscriber]]:
-        """Several that have joined."""
+        """Yield several subscribers that have joined."""
         return joined(self.gateway.port, topic.path, count)
 
 
@@ -98,7 +98,7 @@ StartStage = Callable[..., AbstractAsyncContextManager[Stage]]
 
 @pytest.fixture
 def start_stage(tmp_path_factory: pytest.TempPathFactory) -> StartStage:
-    """`async with start_stage({key: value}, **settings)` has an upstream and a gateway of the test's own, with one route, `/`."""
+    """Return a function: `async with start_stage({key: value}, **settings)` runs an own upstream and gateway with the route `/`."""
 
     @contextlib.asynccontextmanager
     async def start(route: Route | None = None, **settings: object) -> AsyncIterator[Stage]:

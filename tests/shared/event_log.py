@@ -8,23 +8,23 @@ from dataclasses import dataclass
 
 LINE_ENDS = {"LF": b"\n", "CRLF": b"\r\n", "CR": b"\r"}
 
-_NUMBER = re.compile(rb"(?:\A|[\r\n])(?:id|data): (\d+)[ \r\n]")  # an ID of the gateway's own has more behind its digits
+_NUMBER = re.compile(rb"(?:\A|[\r\n])(?:id|data): (\d+)[ \r\n]")  # an ID of the gateway's own has more after its digits
 
 
 @dataclass(frozen=True)
 class Style:
-    """How the events of a log look."""
+    """The form of a log's events."""
 
     ids: bool = True
     line_ends: tuple[bytes, ...] = (b"\n",)
     asides: float = 0.0
-    """The part of the events that have a block of a comment in front of them."""
+    """The share of the events with a comment block before them."""
     without_data: float = 0.0
-    """The part of the events that are nothing but an ID."""
+    """The share of the events that are only an ID."""
     several_lines: float = 0.0
-    """The part of the events with an event type, an unknown field and many lines."""
+    """The share of the events with an event type, an unknown field and many lines."""
     large: float = 0.0
-    """The part of the events with tens of kilobytes."""
+    """The share of the events with tens of kilobytes."""
 
 
 PLAIN = Style()
@@ -38,7 +38,7 @@ class EventLog:
     def __init__(self, style: Style = PLAIN, rng: random.Random | None = None) -> None:
         self.blocks: list[bytes] = []
         self.asides: dict[int, bytes] = {}
-        """By number, the block without data in front of that event. It belongs to no ID, so that it may come again or never."""
+        """By number, the block without data before that event. It belongs to no ID, so it may be repeated or lost."""
         self.style = style
         self._rng = rng or random.Random(1)
         self._news = asyncio.Event()
@@ -47,7 +47,7 @@ class EventLog:
         return len(self.blocks)
 
     def publish(self, count: int = 1) -> list[bytes]:
-        """Appends events and gives their blocks."""
+        """Append events and return their blocks."""
         for number in range(len(self.blocks) + 1, len(self.blocks) + count + 1):
             if self._rng.random() < self.style.asides:
                 self.asides[number] = b": in front of %d" % number + self._blank_line()
@@ -57,12 +57,12 @@ class EventLog:
         return self.blocks[len(self.blocks) - count :]
 
     async def news(self, number: int) -> None:
-        """Returns when there are more than `number` events."""
+        """Return when there are more than `number` events."""
         while len(self.blocks) <= number:
             await self._news.wait()
 
     def wire(self, after: int, until: int | None = None) -> bytes:
-        """The bytes of the events behind number `after` up to `until`, and of the asides in front of them."""
+        """Return the bytes of the events after number `after` up to `until`, and of the asides before them."""
         last = len(self.blocks) if until is None else until
         if not self.asides:
             return b"".join(self.blocks[after:last])
@@ -92,6 +92,6 @@ class EventLog:
 
 
 def number_of(block: bytes) -> int | None:
-    """The number of an event's block, None for another block."""
+    """Return the number of an event's block, None for another block."""
     found = _NUMBER.search(block)
     return int(found[1]) if found else None

@@ -1,4 +1,4 @@
-"""The gateway as a process that can be killed and started again on its port, with routes of mode shared."""
+"""The gateway as a process that can be killed and restarted on its port, with routes of mode shared."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ Route = dict[str, Any]
 
 
 def shared(path: str, upstream: str, **settings: object) -> Route:
-    """A route of mode shared without heartbeats."""
+    """Return a route of mode shared without heartbeats."""
     return {"path": path, "upstream": upstream, "mode": "shared", "heartbeat_seconds": 0} | settings
 
 
@@ -25,16 +25,16 @@ class Gateway:
         self.process = process
 
     async def start(self) -> None:
-        """Returns when it is ready."""
+        """Start it, and return when it is ready."""
         await asyncio.to_thread(self.process.start)
         await asyncio.to_thread(self.process.wait_until_ready)
 
     async def stop(self) -> None:
-        """Lets it drain; it must exit 0."""
+        """Drain it; it must exit with 0."""
         assert await asyncio.to_thread(self.process.stop) == 0
 
     def memory(self) -> int:
-        """Resident memory in bytes, as the kernel counts it."""
+        """Return the resident memory in bytes, as the kernel counts it."""
         for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
@@ -46,7 +46,7 @@ class Gateway:
 
 @contextlib.asynccontextmanager
 async def running(routes: Sequence[Route], directory: Path, **settings: object) -> AsyncIterator[Gateway]:
-    """Runs the gateway; in the end it must exit 0 and have logged no stack trace."""
+    """Run the gateway; at the end it must exit with 0 and have logged no stack trace."""
     port, admin_port = free_ports(2)
     config, output = directory / "gateway.toml", directory / "gateway.log"
     config.write_text("\n".join(_table(route) for route in routes))
@@ -68,7 +68,7 @@ async def running(routes: Sequence[Route], directory: Path, **settings: object) 
 
 
 def _table(route: Route) -> str:
-    """One `[[routes]]` table; JSON's strings, numbers, booleans and arrays are TOML's."""
+    """Return one `[[routes]]` table; JSON's strings, numbers, booleans and arrays are TOML's."""
     tables = {key: value for key, value in route.items() if isinstance(value, dict)}
     lines = ["[[routes]]", *(f"{key} = {json.dumps(value)}" for key, value in route.items() if key not in tables)]
     for key, table in tables.items():

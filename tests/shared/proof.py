@@ -1,4 +1,4 @@
-"""Proves that a subscriber got every event once, in order, byte for byte, or was told exactly what is missing."""
+"""Prove that a subscriber got every event once, in order, byte for byte, or was told exactly which are missing."""
 
 import re
 from dataclasses import dataclass, field
@@ -13,15 +13,15 @@ _ASSIGNED = re.compile(rb"id: [0-9a-f]+-\d+\n(?=[\r\n]+\Z)")
 
 @dataclass
 class Proof:
-    """Takes the blocks that one subscriber received, one after the other, and raises AssertionError at the first that is wrong."""
+    """Takes the blocks that one subscriber received, in sequence, and raises AssertionError at the first wrong one."""
 
     log: EventLog
     name: str = "subscriber"
     begin: int | None = None
-    """The number after which the stream begins; None: wherever it does."""
+    """The number after which the stream begins; None: anywhere."""
     gaps_allowed: bool = False
     assigned: bool = False
-    """Whether each block has an ID in front that the gateway gave it."""
+    """Whether each block begins with an ID that the gateway assigned."""
     received: int = 0
     missed: set[int] = field(default_factory=set)
     """Numbers that were missing where a gap event said so."""
@@ -35,7 +35,7 @@ class Proof:
 
     @property
     def at(self) -> int:
-        """The number of the newest event, 0 when there was none."""
+        """The number of the newest event, 0 before the first."""
         return self._at or 0
 
     def take(self, block: bytes) -> None:
@@ -46,14 +46,14 @@ class Proof:
         elif block.startswith(b": in front of "):
             self._take_aside(block)
         else:
-            assert block.startswith(b"retry: "), f"{self.name}: behind event {self._at} came what nobody sent: {_short(block)}"
+            assert block.startswith(b"retry: "), f"{self.name}: after event {self._at} came a block that was never sent: {_short(block)}"
 
     def _take_gap(self, gap: dict[str, Any]) -> None:
-        before_any = self._at is None and gap["asked"] is None  # the upstream was lost when nothing could be asked for yet
-        assert self.gaps_allowed or before_any, f"{self.name}: behind event {self._at} came a gap event: {gap}"
+        before_any = self._at is None and gap["asked"] is None  # the upstream was lost before it had an ID to resume from
+        assert self.gaps_allowed or before_any, f"{self.name}: after event {self._at} came a gap event: {gap}"
         assert gap["reason"], f"{self.name}: a gap event without a reason: {gap}"
         if gap["asked"] is not None:
-            assert gap["asked"] == self._id, f"{self.name}: behind event {self._at}, whose ID is {self._id}, a gap event says {gap}"
+            assert gap["asked"] == self._id, f"{self.name}: after event {self._at}, whose ID is {self._id}, a gap event says {gap}"
         self._told = gap
 
     def _take_event(self, number: int, block: bytes) -> None:
@@ -67,7 +67,7 @@ class Proof:
         told, self._told = self._told, None
         if told is not None:
             if told["first_retained"] is not None:
-                assert id, f"{self.name}: behind {told} came event {number} without an ID"
+                assert id, f"{self.name}: after {told} came event {number} without an ID"
                 assert told["first_retained"] == id[1].decode(), f"{self.name}: behind {told} came event {number}"
             assert number > self.at, f"{self.name}: event {number} came behind {self._at}, after {told}"
             if self._at is not None:
@@ -84,12 +84,12 @@ class Proof:
         expected = self.log.asides.get(number, b"")
         assert _same(block, expected), f"{self.name}: {_short(block)} was published as {_short(expected)}"
         if self._at is not None and self._told is None:
-            assert number <= self._at + 1, f"{self.name}: {_short(block)} came behind event {self._at}"
+            assert number <= self._at + 1, f"{self.name}: {_short(block)} came after event {self._at}"
 
 
 def _same(block: bytes, expected: bytes) -> bool:
-    """Whether the bytes are those that were published. Behind a CR that ends a block an LF may come later, by itself: then it is behind the
-    block for those who were there, or for one who has had it already from another connection."""
+    """Whether the bytes are those that were published. After a CR that ends a block, an LF may arrive later and alone. It then follows the
+    block: for current subscribers, and for one that already had the block from another connection."""
     if block + b"\n" == expected:
         return block[-1:] == b"\r"
     return block == expected or (block == expected + b"\n" and expected[-2:] == b"\r\n")

@@ -1,4 +1,4 @@
-"""What one subscriber makes of the bytes that it gets, over all its connections."""
+"""The interpretation of the bytes that one subscriber gets, over all its connections."""
 
 import json
 import re
@@ -13,19 +13,19 @@ _FIRST_LINE_ENDS = re.compile(rb"\A[\r\n]+")
 
 
 class Reception:
-    """Keeps whole blocks, as they came; counts heartbeats and notes `retry` lines ahead of the first block, which it takes off them."""
+    """Keeps whole blocks unchanged; counts heartbeats, and removes and records `retry` lines before the first block."""
 
     def __init__(self, last_event_id: str = "") -> None:
         self.blocks: list[bytes] = []
         self.events: list[bytes] = []
-        """Those of the blocks that are events of the log."""
+        """The blocks that are events of the log."""
         self.numbers: list[int] = []
         """Their numbers."""
         self.gaps: list[dict[str, Any]] = []
-        """What the gap events say."""
+        """The data of the gap events."""
         self.heartbeats = 0
         self.told_ahead: list[int] = []
-        """The milliseconds of `retry` lines ahead of the first block of a connection."""
+        """The milliseconds of `retry` lines before the first block of a connection."""
         self._farewells: list[int] = []
         self._begun = False
         self._framer = Framer()
@@ -37,22 +37,22 @@ class Reception:
 
     @property
     def last_event_id(self) -> str:
-        """What the subscriber comes back with."""
+        """Return the ID that the subscriber resumes with."""
         return self._parser.last_event_id
 
     @property
     def rest(self) -> bytes:
-        """The unfinished block, without what the gateway has put in front of it; a bare `retry` line is none."""
+        """Return the unfinished block, without the gateway's lines before it; a bare `retry` line is none."""
         rest = self._without_heartbeats(bytes(self._rest) if self._begun else _AHEAD.sub(b"", bytes(self._rest)))[0]
         return b"" if _RETRY.fullmatch(rest) else rest
 
     @property
     def beats(self) -> int:
-        """Heartbeats so far, also those that no block has followed yet."""
+        """Return the number of heartbeats so far, including those that no block has followed yet."""
         return self.heartbeats + self._without_heartbeats(_AHEAD.sub(b"", bytes(self._rest)))[1]
 
     def open(self) -> None:
-        """A new connection: the unfinished block of the one before is discarded."""
+        """Start a new connection: the unfinished block of the previous one is discarded."""
         self._farewells = self._all_farewells()
         self.heartbeats = self.beats
         self._begun = False
@@ -60,7 +60,7 @@ class Reception:
         self._rest.clear()
 
     def feed(self, piece: bytes) -> list[bytes]:
-        """Gives the blocks that `piece` completes; the LF of a CRLF that was cut behind its CR is none."""
+        """Return the blocks that `piece` completes; the LF of a CRLF that was cut after its CR is none."""
         self._rest += piece
         whole = self._framer.feed(piece)
         del self._rest[: len(whole)]
@@ -101,7 +101,7 @@ class Reception:
 
     @property
     def retries(self) -> list[int]:
-        """The milliseconds of the blocks that have only `retry`, and of bare `retry` lines at the end of a connection."""
+        """Return the milliseconds of the blocks that have only `retry`, and of bare `retry` lines at the end of a connection."""
         return [int(found[1]) for block in self.blocks if (found := _RETRY.fullmatch(block))] + self._all_farewells()
 
 
@@ -110,7 +110,7 @@ def is_gap(block: bytes) -> bool:
 
 
 def gap_of(block: bytes) -> dict[str, Any] | None:
-    """What a gap event says, None for another block."""
+    """Return the data of a gap event, None for another block."""
     if not is_gap(block):
         return None
     [event] = Parser().feed(block)

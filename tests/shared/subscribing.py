@@ -1,4 +1,4 @@
-"""Subscribers of the gateway over raw sockets: they read when they are told to, leave anywhere and come back."""
+"""Subscribers of the gateway over raw sockets: they read when told to, disconnect anywhere and resume."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from tests.proxy.downstream import Answer, Downstream, End
 from tests.shared.reception import Reception
 
 GUARD_SECONDS = 30.0
-"""How long anything may take that should take little time; only a defect reaches it."""
+"""The most seconds of any quick operation; only a defect reaches it."""
 
 Fields = Sequence[tuple[str, str]]
 ACCEPT = ("Accept", "text/event-stream")
@@ -46,13 +46,13 @@ class Subscriber:
 
     @property
     def downstream(self) -> Downstream:
-        """The connection; raises AssertionError between two."""
+        """Return the connection. Raises AssertionError between two."""
         assert self._downstream is not None
         return self._downstream
 
     @property
     def answer(self) -> Answer:
-        """The response, whose body is always empty: it went to `received`."""
+        """Return the response, whose body is always empty: it went to `received`."""
         assert self._answer is not None
         return self._answer
 
@@ -62,7 +62,7 @@ class Subscriber:
         return self.answer.end
 
     async def ask(self) -> None:
-        """Connects, leaving an older connection, and sends the request, with the last event ID if there is one."""
+        """Connect, dropping an older connection, and send the request, with the last event ID if there is one."""
         self.leave()
         self.received.open()
         self._downstream = await Downstream(self._port, receive_buffer=self._receive_buffer).__aenter__()
@@ -70,7 +70,7 @@ class Subscriber:
         await self._downstream.ask(self.target, "GET", [*self._headers, *resuming], version=self._version)
 
     async def join(self) -> Self:
-        """Connects and returns when the response's head has come, which must be that of an event stream."""
+        """Connect and return when the response's head has come, which must be that of an event stream."""
         await self.ask()
         self._answer = await self.downstream.answer()
         assert self._answer.head.status == 200, self._answer.head
@@ -78,30 +78,30 @@ class Subscriber:
         return self
 
     async def refused(self) -> tuple[int, bytes]:
-        """Connects and gives status and body of an answer that is no event stream."""
+        """Connect and return status and body of an answer other than an event stream."""
         await self.ask()
         self._answer = await self.downstream.answer()
         return self._answer.head.status, await self._answer.to_end(GUARD_SECONDS)
 
     async def refused_or_joined(self) -> int:
-        """Connects and gives the status; 200: it has joined."""
+        """Connect and return the status; 200: it has joined."""
         await self.ask()
         self._answer = await self.downstream.answer()
         return self._answer.head.status
 
     async def read(self) -> list[bytes]:
-        """Waits for some bytes and gives the blocks that they complete; the response has ended if `end` says so."""
+        """Wait for some bytes and return the blocks that they complete; the response has ended if `end` says so."""
         await self.answer.receive(1, timeout=3600)  # the caller sets the guard
         return self._take_body()
 
     def _take_body(self) -> list[bytes]:
-        """Gives the blocks of what has been read, which may have come with the head."""
+        """Return the blocks of the bytes read, which may have come with the head."""
         piece = bytes(self.answer.body)
         self.answer.body.clear()
         return self.received.feed(piece)
 
     async def until(self, fact: Callable[[], bool], timeout: float = GUARD_SECONDS) -> Reception:
-        """Reads until `fact` holds, and gives what was received so far; the response must not end before."""
+        """Read until `fact` holds, and return what was received so far; the response must not end before."""
         try:
             async with asyncio.timeout(timeout):
                 self._take_body()
@@ -113,15 +113,15 @@ class Subscriber:
         return self.received
 
     async def until_number(self, number: int, timeout: float = GUARD_SECONDS) -> Reception:
-        """Reads until event `number` has come."""
+        """Read until event `number` has come."""
         return await self.until(lambda: number in self.received.numbers[-1:], timeout)
 
     async def until_gap(self, count: int = 1) -> Reception:
-        """Reads until so many gap events have come."""
+        """Read until `count` gap events have come."""
         return await self.until(lambda: len(self.received.gaps) >= count)
 
     async def until_end(self, timeout: float = GUARD_SECONDS) -> End:
-        """Reads to the end of the response and gives how it ended."""
+        """Read to the end of the response, and return how it ended."""
         try:
             async with asyncio.timeout(timeout):
                 self._take_body()
@@ -133,7 +133,7 @@ class Subscriber:
         return self.end
 
     def leave(self, *, reset: bool = False) -> None:
-        """Closes the connection, if there is one; an unfinished block is lost."""
+        """Close the connection, if there is one; an unfinished block is lost."""
         if self._downstream is not None:
             if reset:
                 self._downstream.reset()
@@ -143,6 +143,6 @@ class Subscriber:
 
 @contextlib.asynccontextmanager
 async def joined(port: int, target: str, count: int) -> AsyncIterator[list[Subscriber]]:
-    """`count` subscribers that have joined one after the other."""
+    """Yield `count` subscribers that have joined one after the other."""
     async with contextlib.AsyncExitStack() as stack:
         yield [await (await stack.enter_async_context(Subscriber(port, target))).join() for _ in range(count)]

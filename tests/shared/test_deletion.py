@@ -1,4 +1,4 @@
-"""A DELETE that the upstream has done takes the histories of what it deleted along."""
+"""A DELETE that succeeds at the upstream also deletes from the histories."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ JSON = ("Content-Type", "application/json")
 
 @contextlib.asynccontextmanager
 async def subscribed(port: int, path: str, after: str = "") -> AsyncIterator[Answer]:
-    """A subscriber of a topic, who comes back if it says behind what."""
+    """Open a stream of a topic, from the event ID `after` if given."""
     async with Downstream(port) as downstream:
         await downstream.ask(path, headers=[ACCEPT, *([("Last-Event-ID", after)] if after else [])])
         yield await downstream.answer()
@@ -33,14 +33,14 @@ async def asked(port: int, method: str, path: str, body: object = None) -> tuple
 
 
 async def publish(port: int, topic: str, data: str) -> str:
-    """Gives the ID."""
+    """Publish an event, and return its ID."""
     status, answer = await asked(port, "POST", f"/topics/{topic}/events", {"data": data})
     assert status == 201, answer
     return str(json.loads(answer)["id"])
 
 
 async def received(answer: Answer, data: str) -> bytes:
-    """Everything up to the event with this data."""
+    """Return everything up to the event with this data."""
     body = await answer.receive_until(lambda body: f"data: {data}\n\n".encode() in body)
     assert answer.end is None, body
     return body
@@ -48,7 +48,7 @@ async def received(answer: Answer, data: str) -> bytes:
 
 @contextlib.asynccontextmanager
 async def stack(tmp_path: Path, workers: int = 1) -> AsyncIterator[tuple[int, Producer]]:
-    """The producer behind a gateway with the routes of the compose file; gives the gateway's port."""
+    """Run the producer behind a gateway with the routes of the compose file; yield the gateway's port."""
     async with serve(Settings(demo=False)) as producer:
         options = {"CONFIG": str(REPOSITORY / "gateway" / "routes.toml"), "DATA_DIR": str(tmp_path), "DRAIN_SECONDS": "1"}
         upstream = f"http://127.0.0.1:{producer.port}"
@@ -61,7 +61,7 @@ async def stack(tmp_path: Path, workers: int = 1) -> AsyncIterator[tuple[int, Pr
 PATHS = ("/topics/orders.new/events", "/topics/orders.*/events", "/events?topic=orders.new&topic=news", "/topics/news/events")
 
 
-async def test_topic_that_is_dropped_is_gone_from_every_history_and_live_subscribers_go_on(tmp_path: Path) -> None:
+async def test_dropped_topic_is_gone_from_every_history_and_live_subscribers_continue(tmp_path: Path) -> None:
     async with stack(tmp_path) as (port, producer), contextlib.AsyncExitStack() as open_streams:
         live = [await open_streams.enter_async_context(subscribed(port, path)) for path in PATHS]
         first = await publish(port, "orders.new", "one")
@@ -78,13 +78,13 @@ async def test_topic_that_is_dropped_is_gone_from_every_history_and_live_subscri
                 assert b"event: gap\n" in body, path
         async with subscribed(port, PATHS[3], kept) as other:
             await publish(port, "news", "later")
-            assert b"gap" not in await received(other, "later"), "what was not dropped is still there"
+            assert b"gap" not in await received(other, "later"), "the other topic is still there"
         for answer, data in zip(live, ("three", "three", "later", "later"), strict=True):
             assert b"gap" not in await received(answer, data), "they have missed nothing"
-        await producer.meter_reaches("producer_streams_open", 4)  # their streams are the same, and those that caught up have gone
+        await producer.meter_reaches("producer_streams_open", 4)  # their streams are the same, and the catch-ups have ended
 
 
-async def test_what_deletes_nothing_of_a_stream_leaves_its_history(tmp_path: Path) -> None:
+async def test_delete_of_something_else_leaves_the_history(tmp_path: Path) -> None:
     async with stack(tmp_path) as (port, producer), subscribed(port, PATHS[0]) as live:
         first = await publish(port, "orders.new", "one")
         await publish(port, "orders.new", "two")
@@ -99,7 +99,7 @@ async def test_what_deletes_nothing_of_a_stream_leaves_its_history(tmp_path: Pat
         assert await producer.meter("producer_streams_open") == 1, "it came from the history"
 
 
-async def test_workers_tell_each_other(tmp_path: Path) -> None:
+async def test_workers_notify_each_other_of_a_deletion(tmp_path: Path) -> None:
     async with stack(tmp_path, workers=2) as (port, producer), contextlib.AsyncExitStack() as open_streams:
         live = [await open_streams.enter_async_context(subscribed(port, PATHS[0])) for _ in range(18)]
         assert await producer.meter("producer_streams_open") == 2, "each worker has its own"
@@ -109,7 +109,7 @@ async def test_workers_tell_each_other(tmp_path: Path) -> None:
             await received(answer, "two")
         assert (await asked(port, "DELETE", "/topics/orders.new"))[0] == 200
         async with asyncio.timeout(60):
-            for _ in range(12):  # by then each worker was asked, and the other has heard of it
+            for _ in range(12):  # by then each worker got a request, and the other has been notified
                 while True:
                     async with subscribed(port, PATHS[0], first) as back:
                         await publish(port, "orders.new", "three")

@@ -1,4 +1,4 @@
-"""Connections that the gateway ends: at a block boundary, not looking complete, each with a time of its own to come back."""
+"""Connections that the gateway ends: at a block boundary, not looking complete, each with its own reconnection time."""
 
 import asyncio
 import json
@@ -16,20 +16,20 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 SUBSCRIBERS = 40
 
 
-async def test_connections_end_after_their_time_and_come_back_without_loss(stage: Stage) -> None:
+async def test_connections_end_after_their_time_and_resume_without_loss(stage: Stage) -> None:
     topic = stage.topic("/limited", retry=None)
     async with stage.joined(topic, SUBSCRIBERS) as subscribers:
         topic.publish(2)
         for ending in asyncio.as_completed([subscriber.until_end() for subscriber in subscribers]):
             assert await ending in (End.CUT_SHORT, End.RESET)
         lines = [line for line in stage.gateway.process.log() if line.get("path") == topic.path and line.get("verdict") == "expired"]
-        lasted = [line["seconds"] for line in lines]  # as the gateway saw it: here a busy machine makes them one
+        lasted = [line["seconds"] for line in lines]  # as measured by the gateway: here a busy machine blurs the times
         assert len(lasted) == SUBSCRIBERS
         assert min(lasted) > LIMIT_SECONDS / 2
         assert max(lasted) - min(lasted) > 0.05, "they end in one wave"
         retries = [subscriber.received.retries for subscriber in subscribers]
         assert all(len(each) == 1 for each in retries)
-        assert len({each[0] for each in retries}) > SUBSCRIBERS // 2, "they would come back in one wave"
+        assert len({each[0] for each in retries}) > SUBSCRIBERS // 2, "they would reconnect in one wave"
         topic.publish(2)
         for subscriber in subscribers:
             assert subscriber.received.rest == b""
@@ -38,7 +38,7 @@ async def test_connections_end_after_their_time_and_come_back_without_loss(stage
     assert len(topic.requests) == 1
 
 
-async def test_drain_sends_each_its_own_time_to_come_back(start_stage: StartStage) -> None:
+async def test_drain_sends_each_subscriber_its_own_reconnection_time(start_stage: StartStage) -> None:
     async with start_stage({}, drain_seconds=3) as stage:
         topic = stage.topic("", retry=None)
         async with stage.joined(topic, SUBSCRIBERS) as subscribers:
@@ -57,7 +57,7 @@ async def test_drain_sends_each_its_own_time_to_come_back(start_stage: StartStag
             await topic.until(lambda: topic.open == 0)
 
 
-async def test_client_of_any_kind_is_told_when_to_come_back_in_a_line_that_is_no_block(start_stage: StartStage) -> None:
+async def test_every_client_gets_its_reconnection_time_in_a_line_that_is_no_block(start_stage: StartStage) -> None:
     async with start_stage({}, drain_seconds=2) as stage:
         topic = stage.topic("", retry=None)
         async with stage.join(topic, headers=[("Accept", "application/json")]) as subscriber:
@@ -81,7 +81,7 @@ async def test_subscribers_that_lag_are_drained_in_time(start_stage: StartStage)
             assert numbers == list(range(1, len(numbers) + 1))
 
 
-async def test_subscribers_beyond_the_limit_are_turned_away_and_the_others_keep_theirs(start_stage: StartStage) -> None:
+async def test_subscribers_beyond_the_limit_are_refused_and_the_others_stay(start_stage: StartStage) -> None:
     async with start_stage({}, max_streams=5) as stage:
         topic = stage.topic("")
         async with stage.joined(topic, 5) as subscribers, stage.subscriber(topic) as one_too_many:
@@ -118,7 +118,7 @@ async def test_blocks_that_arrive_together_leave_together(stage: Stage) -> None:
 
 
 async def test_lone_event_leaves_at_once(stage: Stage) -> None:
-    """The quickest of some, since the machine may be busy: a timer would delay each."""
+    """Measure the fastest of some, since the machine may be busy: a timer would delay each."""
     topic = stage.topic()
     loop = asyncio.get_running_loop()
     async with stage.join(topic) as subscriber:
@@ -145,7 +145,7 @@ async def test_memory_of_all_histories_together_is_bounded(start_stage: StartSta
                 assert subscriber.received.events == topic.log.blocks
             assert await stage.gateway.metric("gateway_history_bytes") <= limit
             assert sum(len(block) for topic in topics for block in topic.log.blocks) > 3 * limit
-            for topic in topics:  # streams go on, and each still has something to resume from
+            for topic in topics:  # streams continue, and each still has something to resume from
                 async with stage.join(topic, last_event_id="97") as resumed:
                     topic.publish()
                     assert (await resumed.until_number(101)).numbers == [98, 99, 100, 101]

@@ -1,6 +1,6 @@
-"""Whatever goes wrong, each subscriber gets every event once, in order, byte for byte, or is told exactly what is missing.
+"""Whatever goes wrong, each subscriber gets every event once, in order, byte for byte, or is told exactly which are missing.
 
-Ten seconds by default, `SOAK_SECONDS` long where that is set; `SOAK_SEED` repeats the choices of an earlier run.
+It runs for ten seconds, or for `SOAK_SECONDS`; `SOAK_SEED` repeats the choices of an earlier run.
 """
 
 import logging
@@ -61,4 +61,4 @@ async def test_every_event_comes_once_or_is_named_as_missing(tmp_path: Path) -> 
     assert chaos.happened["upstream restart"] > 0, chaos.happened
     assert sum(client.connections for client in strict) >= 2 * len(strict)
     assert all(client.proof.missed == set() for client in strict)
-    assert any(client.proof.missed for client in told), "nothing was ever missing, so that no gap event was proved"
+    assert any(client.proof.missed for client in told), "no event was ever missing, so no gap event was proved"

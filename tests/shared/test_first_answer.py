@@ -1,4 +1,4 @@
-"""What subscribers are answered when the upstream's first answer is no event stream."""
+"""The answer to subscribers when the upstream's first answer is not an event stream."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ PAGE = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 5\r\n\r\n
 
 
 async def answers(stage: Stage, topic: Topic, count: int) -> list[tuple[int, bytes]]:
-    """What several get that ask at once."""
+    """Return the answers to simultaneous subscribers."""
     subscribers = [stage.subscriber(topic) for _ in range(count)]
     try:
         return await asyncio.gather(*(subscriber.refused() for subscriber in subscribers))
@@ -27,7 +27,7 @@ async def answers(stage: Stage, topic: Topic, count: int) -> list[tuple[int, byt
 
 
 @pytest.mark.parametrize(("answer", "status", "body"), [(GONE, 410, b"it moved"), (PAGE, 200, b"<p>hi")])
-async def test_answer_that_is_no_event_stream_is_given_to_each_as_it_is(stage: Stage, answer: bytes, status: int, body: bytes) -> None:
+async def test_answer_other_than_an_event_stream_is_passed_to_each_unchanged(stage: Stage, answer: bytes, status: int, body: bytes) -> None:
     topic = stage.topic()
     topic.answer = answer
     assert {*await answers(stage, topic, 5)} == {(status, body)}
@@ -38,14 +38,14 @@ async def test_answer_that_is_no_event_stream_is_given_to_each_as_it_is(stage: S
         assert fields.value("X-Reason") == ("moved" if status == 410 else None)
 
 
-async def test_error_with_the_content_type_of_a_stream_is_given_to_each_with_its_body(stage: Stage) -> None:
+async def test_error_with_the_content_type_of_a_stream_is_passed_to_each_with_its_body(stage: Stage) -> None:
     topic = stage.topic("/impatient")
     body = b'{"error": {"code": 401, "message": "bad key"}}'
     topic.answer = b"HTTP/1.1 401 Unauthorized\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
     assert {*await answers(stage, topic, 3)} == {(401, body)}
 
 
-async def test_stream_in_an_unknown_coding_is_given_to_each_untouched(stage: Stage) -> None:
+async def test_stream_in_an_unknown_coding_is_passed_to_each_unchanged(stage: Stage) -> None:
     topic = stage.topic("/impatient")
     topic.answer = (
         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: rot13\r\nContent-Length: 11\r\n\r\nqngn: 1\n\nqn"
@@ -53,13 +53,13 @@ async def test_stream_in_an_unknown_coding_is_given_to_each_untouched(stage: Sta
     assert {*await answers(stage, topic, 3)} == {(200, b"qngn: 1\n\nqn")}
 
 
-async def test_204_is_given_to_each(stage: Stage) -> None:
+async def test_204_is_passed_to_each(stage: Stage) -> None:
     topic = stage.topic()
     topic.answer = b"HTTP/1.1 204 No Content\r\n\r\n"
     assert {*await answers(stage, topic, 5)} == {(204, b"")}
 
 
-async def test_503_is_given_as_it_is_and_not_held_against_the_upstream(stage: Stage) -> None:
+async def test_503_is_passed_unchanged_and_causes_no_back_off(stage: Stage) -> None:
     topic = stage.topic("/impatient")
     topic.answer = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 7\r\nContent-Length: 4\r\n\r\nbusy"
     async with stage.subscriber(topic) as subscriber:
@@ -77,7 +77,7 @@ async def test_upstream_that_refuses_connections_is_a_502(stage: Stage) -> None:
         for status, body in await answers(stage, topic, 3):
             assert status == 502
             assert json.loads(body)["status"] == status
-    async with stage.join(topic) as subscriber:  # and that is not held against it
+    async with stage.join(topic) as subscriber:  # and that causes no back-off
         blocks = topic.publish()
         assert (await subscriber.until_number(1)).events == blocks
 
@@ -121,6 +121,6 @@ async def test_head_of_the_response_is_that_of_an_event_stream(stage: Stage) -> 
             assert head.value("Transfer-Encoding") == "chunked"
 
 
-async def test_path_that_the_upstream_does_not_know_is_its_404(stage: Stage) -> None:
-    async with Subscriber(stage.gateway.port, "/live/nobody-has-made-this") as subscriber:
+async def test_unknown_path_is_the_404_of_the_upstream(stage: Stage) -> None:
+    async with Subscriber(stage.gateway.port, "/live/unknown-topic") as subscriber:
         assert await subscriber.refused() == (404, b"no topic")

@@ -1,4 +1,4 @@
-"""What an upstream sends with its head, such as a snapshot, belongs to all who waited for it."""
+"""The data that an upstream sends with its head, such as a snapshot, is for all subscribers that waited for it."""
 
 import asyncio
 from pathlib import Path
@@ -16,19 +16,19 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 def snapshot(topic: Topic, count: int) -> bytes:
-    """A head with so many events behind it in the same write."""
+    """Return a head with `count` events after it in the same write."""
     return EVENT_STREAM_HEAD + b"".join(chunk(block) for block in topic.publish(count))
 
 
 async def open_requests(stage: Stage, count: int) -> None:
-    """Returns when the gateway has so many."""
+    """Return when the gateway has `count` open requests."""
     async with asyncio.timeout(60):
         while await stage.gateway.metric("gateway_open_requests") != count:
             await asyncio.sleep(0.01)
 
 
 async def received_by_all(stage: Stage, topic: Topic, subscribers: list[Subscriber], count: int) -> None:
-    """They ask before the upstream answers, and get all of what comes with its head."""
+    """Connect them before the upstream answers: each gets all events that come with its head."""
     topic.answer = snapshot(topic, count)
     topic.speaking.clear()
     await open_requests(stage, 0)
@@ -47,12 +47,12 @@ async def received_by_all(stage: Stage, topic: Topic, subscribers: list[Subscrib
 
 
 @pytest.mark.parametrize("route", ["/live", "/history"])
-async def test_events_that_come_with_the_head_reach_all_who_waited_for_it(stage: Stage, route: str) -> None:
+async def test_events_that_come_with_the_head_reach_all_waiting_subscribers(stage: Stage, route: str) -> None:
     topic = stage.topic(route)
     await received_by_all(stage, topic, [stage.subscriber(topic) for _ in range(20)], 5)
 
 
-async def test_snapshot_that_is_larger_than_the_history_reaches_all_who_waited_for_it(stage: Stage) -> None:
+async def test_snapshot_larger_than_the_history_reaches_all_waiting_subscribers(stage: Stage) -> None:
     topic = stage.topic("/short")
     await received_by_all(stage, topic, [stage.subscriber(topic) for _ in range(3)], 500)
 
@@ -65,7 +65,7 @@ async def test_events_that_come_with_the_head_reach_a_lone_subscriber_each_time(
             assert (await subscriber.until_number(2)).events == topic.log.blocks
 
 
-async def test_subscriber_that_comes_after_the_snapshot_begins_live(stage: Stage) -> None:
+async def test_subscriber_that_joins_after_the_snapshot_begins_live(stage: Stage) -> None:
     topic = stage.topic(begin="start", retry=None)
     topic.publish(3)
     async with stage.join(topic) as first:
@@ -76,7 +76,7 @@ async def test_subscriber_that_comes_after_the_snapshot_begins_live(stage: Stage
         assert (await first.until_number(4)).events == topic.log.blocks
 
 
-async def test_client_that_leaves_while_it_waits_holds_nothing_up(stage: Stage) -> None:
+async def test_client_that_disconnects_while_waiting_delays_no_other(stage: Stage) -> None:
     topic = stage.topic()
     topic.answer = snapshot(topic, 3)
     topic.speaking.clear()
@@ -92,12 +92,12 @@ async def test_client_that_leaves_while_it_waits_holds_nothing_up(stage: Stage) 
         assert (await staying.until_number(3)).events == topic.log.blocks
 
 
-async def test_catching_up_that_its_only_client_gave_up_before_the_answer_is_ended(stage: Stage) -> None:
+async def test_catch_up_ends_when_its_only_client_disconnects_before_the_answer(stage: Stage) -> None:
     topic = stage.topic("/short")
     async with stage.join(topic) as witness:
         topic.publish(20)
         await witness.until_number(20)
-        topic.answer = EVENT_STREAM_HEAD  # and nothing behind it, for ever
+        topic.answer = EVENT_STREAM_HEAD  # and nothing after it, for ever
         topic.speaking.clear()
         async with stage.subscriber(topic, last_event_id="3") as leaving:
             await leaving.ask()
@@ -107,7 +107,7 @@ async def test_catching_up_that_its_only_client_gave_up_before_the_answer_is_end
         await asyncio.wait_for(topic.requests[1].left.wait(), 30)
 
 
-async def test_byte_order_mark_is_never_the_first_thing_that_a_subscriber_sees(tmp_path: Path) -> None:
+async def test_byte_order_mark_never_comes_first_for_a_subscriber(tmp_path: Path) -> None:
     """A browser would strip it, and find an event where the upstream's own readers find none."""
     mark = b"\xef\xbb\xbf"
     marked, events = mark + b"data: no event\n\n", [b"id: 1\ndata: a\n\n", b"id: 2\ndata: b\n\n"]

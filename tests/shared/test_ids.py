@@ -1,4 +1,4 @@
-"""Streams whose upstream gives no event IDs, and IDs that the gateway gives."""
+"""Streams whose upstream sends no event IDs, and IDs that the gateway assigns."""
 
 import re
 
@@ -24,7 +24,7 @@ async def test_unknown_id_on_a_stream_without_ids_is_a_gap(stage: Stage) -> None
         assert received.numbers == [1, 2, 3, 4]
 
 
-async def test_assigned_ids_make_a_stream_resumable_and_leave_the_rest_of_each_block_as_it_was(stage: Stage) -> None:
+async def test_assigned_ids_make_a_stream_resumable_and_leave_the_rest_of_each_block_unchanged(stage: Stage) -> None:
     topic = stage.topic("/assign", style=WITHOUT_IDS)
     async with stage.join(topic) as first:
         topic.publish(3)

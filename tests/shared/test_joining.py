@@ -1,4 +1,4 @@
-"""Where a subscriber begins: now, with what is kept, or behind the event that it had last."""
+"""Where a subscriber begins: with new events, with the history, or after its last event."""
 
 import asyncio
 import json
@@ -15,13 +15,13 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def published(stage: Stage, topic: Topic, count: int) -> None:
-    """Publishes, and returns when the gateway has it all."""
+    """Publish, and return when the gateway has it all."""
     async with stage.join(topic) as witness:
         topic.publish(count)
         await witness.until_number(len(topic.log))
 
 
-async def test_newcomer_begins_now(stage: Stage) -> None:
+async def test_newcomer_begins_with_new_events(stage: Stage) -> None:
     topic = stage.topic()
     await published(stage, topic, 3)
     async with stage.join(topic) as subscriber:
@@ -39,16 +39,16 @@ async def test_newcomer_begins_with_the_history_where_the_route_says_so(stage: S
         assert (await subscriber.until_number(5)).events == topic.log.blocks
 
 
-async def test_newcomer_gets_what_is_kept_of_the_history(stage: Stage) -> None:
+async def test_newcomer_gets_the_kept_part_of_the_history(stage: Stage) -> None:
     topic = stage.topic("/short")
     await published(stage, topic, 20)
     async with stage.join(topic) as subscriber:
         received = await subscriber.until_number(20)
         assert received.numbers == [16, 17, 18, 19, 20]
-        assert received.gaps == []  # it has missed nothing that it had asked for
+        assert received.gaps == []  # it has missed nothing that it requested
 
 
-async def test_what_is_too_old_is_no_longer_kept(stage: Stage) -> None:
+async def test_events_that_are_too_old_are_no_longer_kept(stage: Stage) -> None:
     topic = stage.topic("/young")
     async with stage.join(topic) as witness:
         topic.publish(3)
@@ -64,7 +64,7 @@ async def test_what_is_too_old_is_no_longer_kept(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("style", LINE_ENDS)
-async def test_resumed_stream_goes_on_behind_the_last_event_id(stage: Stage, style: str) -> None:
+async def test_resumed_stream_continues_after_the_last_event_id(stage: Stage, style: str) -> None:
     topic = stage.topic(style=Style(line_ends=(LINE_ENDS[style],)))
     await published(stage, topic, 6)
     for last in range(7):
@@ -77,7 +77,7 @@ async def test_resumed_stream_goes_on_behind_the_last_event_id(stage: Stage, sty
     assert len(topic.requests) == 1
 
 
-async def test_event_that_the_history_no_longer_has_is_caught_up_with_by_a_private_request(stage: Stage) -> None:
+async def test_event_before_the_history_is_fetched_by_a_private_request(stage: Stage) -> None:
     topic = stage.topic("/short")
     await published(stage, topic, 40)
     async with stage.join(topic, last_event_id="3") as subscriber:
@@ -92,7 +92,7 @@ async def test_event_that_the_history_no_longer_has_is_caught_up_with_by_a_priva
     assert topic.asked_after == [None, "3"]
 
 
-async def test_catching_up_loses_nothing_while_much_is_published(stage: Stage) -> None:
+async def test_catch_up_loses_no_event_while_many_are_published(stage: Stage) -> None:
     topic = stage.topic("/short", style=WILD)
     topic.pieces = cut_at_random(topic.log._rng)
     await published(stage, topic, 300)
@@ -115,7 +115,7 @@ async def publish_steadily(topic: Topic, until: int) -> None:
         await asyncio.sleep(0.005)
 
 
-async def test_many_that_ask_for_the_same_event_cause_one_private_request(stage: Stage) -> None:
+async def test_many_subscribers_that_resume_at_the_same_event_share_one_private_request(stage: Stage) -> None:
     topic = stage.topic("/some")
     await published(stage, topic, 200)
     await open_requests(stage, 0)
@@ -137,14 +137,14 @@ async def test_many_that_ask_for_the_same_event_cause_one_private_request(stage:
 
 
 async def open_requests(stage: Stage, count: int) -> None:
-    """Returns when the gateway has so many."""
+    """Return when the gateway has `count` open requests."""
     async with asyncio.timeout(60):
         while await stage.gateway.metric("gateway_open_requests") != count:
             await asyncio.sleep(0.01)
 
 
-async def test_late_asker_is_served_while_another_is_slowly_catching_up_with_the_same(stage: Stage) -> None:
-    """The first one's private request has read on, and no longer keeps what the second one asks for."""
+async def test_late_subscriber_is_served_while_another_catches_up_slowly_from_the_same_event(stage: Stage) -> None:
+    """The first one's private request has read on, and no longer keeps the events that the second one needs."""
     topic = stage.topic("/small", style=Style(large=1.0))
     topic.publish(400)  # some sixteen megabytes
     async with stage.join(topic, last_event_id="1", receive_buffer=4096) as slow:
@@ -159,7 +159,7 @@ async def test_late_asker_is_served_while_another_is_slowly_catching_up_with_the
 
 @pytest.mark.parametrize("resume", ["exact", "inclusive"])
 async def test_resuming_works_in_a_gateway_that_has_just_started_to_follow(stage: Stage, resume: Resume) -> None:
-    """Nothing is in its history yet."""
+    """Its history is still empty."""
     topic = stage.topic(resume=resume)
     topic.publish(10)
     async with stage.join(topic, last_event_id="4") as subscriber:
@@ -175,7 +175,7 @@ async def test_resuming_works_in_a_gateway_that_has_just_started_to_follow(stage
 
 
 @pytest.mark.parametrize("resume", ["404", "409"])
-async def test_subscriber_is_told_what_is_missing_when_the_upstream_cannot_resume(stage: Stage, resume: Resume) -> None:
+async def test_subscriber_gets_a_gap_when_the_upstream_cannot_resume(stage: Stage, resume: Resume) -> None:
     topic = stage.topic("/short", resume=resume)
     await published(stage, topic, 20)
     async with stage.join(topic, last_event_id="3") as subscriber:
@@ -191,8 +191,8 @@ async def test_subscriber_is_told_what_is_missing_when_the_upstream_cannot_resum
         assert received.blocks.index(received.events[0]) > [b"event: gap" in block for block in received.blocks].index(True)
 
 
-async def test_subscriber_is_told_what_is_missing_when_the_upstream_takes_no_notice_of_what_it_asks_for(stage: Stage) -> None:
-    """That shows with the next event. Either stream may bring it first; on the private one it may be gone to the subscriber already."""
+async def test_subscriber_gets_a_gap_when_the_upstream_ignores_its_last_event_id(stage: Stage) -> None:
+    """The next event shows it. Either stream may bring it first; the private one may have sent it to the subscriber already."""
     topic = stage.topic("/short", resume="ignored")
     await published(stage, topic, 20)
     async with stage.join(topic, last_event_id="3") as subscriber:
@@ -205,7 +205,7 @@ async def test_subscriber_is_told_what_is_missing_when_the_upstream_takes_no_not
         assert received.numbers[0] in (17, 18, 21)
 
 
-async def test_gap_is_passed_over_where_the_route_says_so(stage: Stage) -> None:
+async def test_gap_is_ignored_where_the_route_says_so(stage: Stage) -> None:
     topic = stage.topic("/short-silent", resume="404")
     await published(stage, topic, 20)
     async with stage.join(topic, last_event_id="3") as subscriber:
@@ -215,7 +215,7 @@ async def test_gap_is_passed_over_where_the_route_says_so(stage: Stage) -> None:
         assert received.numbers in ([16, 17, 18, 19, 20, 21], [17, 18, 19, 20, 21])
 
 
-async def test_who_joins_later_is_told_the_reconnection_time_in_a_line_ahead_of_the_first_block(stage: Stage) -> None:
+async def test_newcomer_gets_the_reconnection_time_in_a_line_before_the_first_block(stage: Stage) -> None:
     topic = stage.topic(retry=30)
     async with stage.join(topic) as first:
         topic.publish(3)
@@ -236,13 +236,13 @@ async def test_who_joins_later_is_told_the_reconnection_time_in_a_line_ahead_of_
             assert (await newest.until_number(6)).told_ahead == [40]
 
 
-async def test_newcomer_is_told_the_last_event_id_ahead_of_an_event_without_one_and_can_resume(stage: Stage) -> None:
+async def test_newcomer_gets_the_last_event_id_before_an_event_without_one_and_can_resume(stage: Stage) -> None:
     topic = stage.topic("/beat", retry=None)
     async with stage.join(topic) as first, stage.subscriber(topic) as newcomer:
         topic.publish(3)
         await first.until_number(3)
         await newcomer.join()
-        await newcomer.until(lambda: newcomer.received.beats >= 2)  # none of which the line may stand in
+        await newcomer.until(lambda: newcomer.received.beats >= 2)  # none of which may contain the line
         topic.log.style = WITHOUT_IDS
         [without_id] = topic.publish()
         received = await newcomer.until(lambda: bool(newcomer.received.blocks))
@@ -254,11 +254,11 @@ async def test_newcomer_is_told_the_last_event_id_ahead_of_an_event_without_one_
         await first.until_number(5)
         await newcomer.join()
         received = await newcomer.until_number(5)
-        assert received.blocks[1:] == [without_id, missed], "what followed event 3"
+        assert received.blocks[1:] == [without_id, missed], "the events after event 3"
     assert len(topic.requests) == 1
 
 
-async def test_newcomer_whose_first_event_has_an_id_gets_it_as_it_came(stage: Stage) -> None:
+async def test_newcomer_gets_a_first_event_with_an_id_unchanged(stage: Stage) -> None:
     topic = stage.topic(retry=None)
     async with stage.join(topic) as first:
         topic.publish(3)
@@ -268,7 +268,7 @@ async def test_newcomer_whose_first_event_has_an_id_gets_it_as_it_came(stage: St
             assert (await newcomer.until_number(4)).blocks == blocks
 
 
-async def test_block_with_only_an_id_moves_where_a_subscriber_resumes(stage: Stage) -> None:
+async def test_block_with_only_an_id_updates_the_last_event_id(stage: Stage) -> None:
     topic = stage.topic("/live", style=Style(without_data=1.0))
     async with stage.join(topic) as subscriber:
         topic.publish(4)

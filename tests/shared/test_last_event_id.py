@@ -1,4 +1,4 @@
-"""Where clients put their last event ID: in one header field, in several, or in the query."""
+"""The places of a client's last event ID: one header field, several, or the query."""
 
 import pytest
 
@@ -27,13 +27,13 @@ async def test_query_resumes_the_same_stream_as_the_header(stage: Stage, spellin
         await witness.until_number(5)
         async with stage.join(topic, f"?{spelling}=3&a=1") as subscriber:
             assert (await subscriber.until_number(5)).numbers == [4, 5]
-        async with stage.join(topic, f"?a=1&{spelling}=") as newcomer:  # an empty ID is none
+        async with stage.join(topic, f"?a=1&{spelling}=") as newcomer:  # an empty ID counts as none
             topic.publish()
             assert (await newcomer.until_number(6)).numbers == [6]
     assert [asked.target for asked in topic.requests] == [f"{topic.path}?a=1"]
 
 
-async def test_header_outranks_the_query_that_an_event_source_repeats_on_each_reconnection(stage: Stage) -> None:
+async def test_header_takes_precedence_over_the_query_that_an_event_source_repeats(stage: Stage) -> None:
     topic = stage.topic()
     async with stage.join(topic) as witness:
         topic.publish(5)
@@ -44,7 +44,7 @@ async def test_header_outranks_the_query_that_an_event_source_repeats_on_each_re
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-async def test_upstream_is_asked_for_what_is_no_longer_kept_by_header_and_query(stage: Stage, spelling: str) -> None:
+async def test_catch_up_request_has_the_id_in_header_and_query(stage: Stage, spelling: str) -> None:
     topic = stage.topic("/short")
     async with stage.join(topic) as witness:
         topic.publish(20)
@@ -55,7 +55,7 @@ async def test_upstream_is_asked_for_what_is_no_longer_kept_by_header_and_query(
     assert asked == [(topic.path, None), (f"{topic.path}?{spelling}=3", "3")]
 
 
-async def test_id_of_a_query_that_no_header_can_carry_is_a_gap(stage: Stage) -> None:
+async def test_id_of_a_query_that_a_header_cannot_carry_is_a_gap(stage: Stage) -> None:
     topic = stage.topic()
     async with stage.join(topic, "?lastEventId=1%0D%0AX-Injected:%20yes") as subscriber:
         topic.publish()

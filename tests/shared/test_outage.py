@@ -1,4 +1,4 @@
-"""An upstream that is gone for a while: how soon and how often it is tried, and by which of many streams."""
+"""An upstream that is down for a while: how soon and how often it is retried, and by which of many streams."""
 
 import asyncio
 import contextlib
@@ -21,13 +21,13 @@ FOR_EVER = 600_000
 
 
 class Grave:
-    """Listens where an upstream was, and hangs up on each connection without an answer."""
+    """Listens in place of an upstream, and hangs up on each connection without an answer."""
 
     def __init__(self) -> None:
         self.attempts: list[float] = []
 
     async def until(self, count: int) -> None:
-        """Returns when so many connections have come."""
+        """Return when `count` connections have come."""
         async with asyncio.timeout(2 * GUARD_SECONDS):
             while len(self.attempts) < count:
                 await asyncio.sleep(0.01)
@@ -47,7 +47,7 @@ class Grave:
 
 
 async def followed(stage: Stage, stack: contextlib.AsyncExitStack, count: int) -> tuple[list[Topic], list[Subscriber]]:
-    """So many topics with one subscriber each, which has had an event."""
+    """Open `count` topics with one subscriber each, which has received an event."""
     topics = [stage.topic("", retry=FOR_EVER) for _ in range(count)]
     subscribers = [await stack.enter_async_context(stage.join(topic)) for topic in topics]
     for topic, subscriber in zip(topics, subscribers, strict=True):
@@ -56,8 +56,8 @@ async def followed(stage: Stage, stack: contextlib.AsyncExitStack, count: int) -
     return topics, subscribers
 
 
-async def test_many_streams_try_a_dead_upstream_one_at_a_time_and_are_all_back_soon_after_it(start_stage: StartStage) -> None:
-    """The upstream's `retry` is ten minutes, so by itself each stream would come far too late."""
+async def test_many_streams_retry_a_dead_upstream_one_at_a_time_and_all_resume_soon_after_it(start_stage: StartStage) -> None:
+    """The upstream's `retry` is ten minutes, so by itself each stream would reconnect far too late."""
     count, more = 60, 5
     grave = Grave()
     async with start_stage({}) as stage, contextlib.AsyncExitStack() as stack:
@@ -72,7 +72,7 @@ async def test_many_streams_try_a_dead_upstream_one_at_a_time_and_are_all_back_s
         assert [len(topic.requests) for topic in topics] == [2] * count
 
 
-async def test_stream_that_was_lost_is_tried_again_at_once_whatever_its_retry_says(stage: Stage) -> None:
+async def test_lost_stream_is_retried_at_once_whatever_its_retry(stage: Stage) -> None:
     topic = stage.topic(retry=FOR_EVER)
     loop = asyncio.get_running_loop()
     async with stage.join(topic) as subscriber:
@@ -87,7 +87,7 @@ async def test_stream_that_was_lost_is_tried_again_at_once_whatever_its_retry_sa
         assert (await subscriber.until_number(4)).events == topic.log.blocks
 
 
-async def test_stream_that_the_upstream_ended_waits_as_long_as_its_retry_says(stage: Stage) -> None:
+async def test_stream_that_the_upstream_ended_waits_for_its_retry(stage: Stage) -> None:
     topic, other = stage.topic(retry=1500), stage.topic(retry=1500)
     loop = asyncio.get_running_loop()
     async with stage.join(topic) as subscriber, stage.join(other) as another:
@@ -104,7 +104,7 @@ async def test_stream_that_the_upstream_ended_waits_as_long_as_its_retry_says(st
         assert loop.time() - ended > 1.4
 
 
-async def test_stream_that_no_subscriber_waits_for_is_left_alone_until_one_does(stage: Stage) -> None:
+async def test_stream_without_a_waiting_subscriber_is_not_retried_until_there_is_one(stage: Stage) -> None:
     left, watched = stage.topic(retry=FOR_EVER), stage.topic(retry=FOR_EVER)
     async with stage.join(watched) as witness:
         async with stage.join(left) as subscriber:
@@ -152,7 +152,7 @@ async def test_streams_that_end_at_once_back_off_unless_they_bring_a_new_event(t
     assert all(wait > 0.9 * shortest for wait, shortest in zip(waits, least, strict=True)), waits
 
 
-async def test_catching_up_with_an_upstream_that_is_down_takes_its_turn(start_stage: StartStage) -> None:
+async def test_catch_up_with_an_upstream_that_is_down_takes_its_turn(start_stage: StartStage) -> None:
     count = 30
     grave = Grave()
     async with start_stage({"history_max_blocks": 5}) as stage, contextlib.AsyncExitStack() as stack:
@@ -173,7 +173,7 @@ async def test_catching_up_with_an_upstream_that_is_down_takes_its_turn(start_st
 
 
 async def test_unfinished_block_of_an_ended_stream_is_discarded_but_its_retry_counts(tmp_path: Path) -> None:
-    """The next connection's bytes follow downstream, so the block cannot be passed on as it is."""
+    """The next connection's bytes follow downstream, so the block cannot be passed on."""
     asked_at: list[float] = []
 
     def play(_asked: Asked) -> Script:

@@ -1,4 +1,4 @@
-"""The proof notices every way in which a subscriber can be wronged."""
+"""The proof detects every fault of a subscriber's stream."""
 
 import random
 from collections.abc import Callable
@@ -31,20 +31,20 @@ WRONGS: dict[str, tuple[Callable[[list[bytes]], list[bytes]], str]] = {
     "swapped": (lambda blocks: [blocks[0], blocks[2], blocks[1]], "event 3 came when 2 was due"),
     "altered": (lambda blocks: [blocks[0], blocks[1].replace(b" ", b"", 1)], "event 2 is"),
     "a line too many": (lambda blocks: [blocks[0], blocks[1] + b"\n"], "event 2 is"),
-    "invented": (lambda blocks: [blocks[0], b": ping\n\n"], "what nobody sent"),
+    "invented": (lambda blocks: [blocks[0], b": ping\n\n"], "a block that was never sent"),
     "gap that is not allowed": (lambda blocks: [*blocks[:2], GAP, *blocks[4:]], "came a gap event"),
 }
 
 
 @pytest.mark.parametrize("wrong", WRONGS)
-def test_wrong_is_noticed(wrong: str) -> None:
+def test_fault_is_detected(wrong: str) -> None:
     log = log_of(6)
     commit, says = WRONGS[wrong]
     with pytest.raises(AssertionError, match=says):
         prove(log, commit(log.blocks))
 
 
-def test_gap_that_names_what_is_missing_is_right() -> None:
+def test_gap_that_names_the_missing_events_is_accepted() -> None:
     log = log_of(6)
     proof = prove(log, [*log.blocks[:2], GAP, *log.blocks[4:]], gaps_allowed=True)
     assert proof.missed == {3, 4}
@@ -52,13 +52,13 @@ def test_gap_that_names_what_is_missing_is_right() -> None:
 
 
 @pytest.mark.parametrize(("before", "behind"), [(2, 3), (2, 5), (1, 4), (3, 4)])
-def test_gap_that_names_something_else_is_noticed(before: int, behind: int) -> None:
+def test_gap_that_names_other_events_is_detected(before: int, behind: int) -> None:
     log = log_of(6)
     with pytest.raises(AssertionError):
         prove(log, [*log.blocks[:before], GAP, *log.blocks[behind:]], gaps_allowed=True)
 
 
-def test_reception_gives_the_blocks_of_any_log_however_its_bytes_are_cut() -> None:
+def test_reception_returns_the_blocks_of_any_log_wherever_its_bytes_are_cut() -> None:
     """Heartbeats, which come between blocks, are no part of them."""
     log = log_of(300, WILD)
     rng = random.Random(3)

@@ -1,4 +1,4 @@
-"""Many subscribers come back at once, far behind, while publishing goes on."""
+"""Many subscribers resume at once, far behind, while events are published."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ GUARD_SECONDS = 240
 
 
 class Storm:
-    """Resumes subscribers and proves, byte for byte, that each gets all that was published behind its last event, once."""
+    """Resumes subscribers and proves, byte for byte, that each gets all events after its last one, once."""
 
     def __init__(self, stage: Stage, topic: Topic) -> None:
         self._stage = stage
@@ -39,7 +39,7 @@ class Storm:
         return self._wire
 
     async def follow(self, last: int) -> int:
-        """Resumes behind event `last` and gives how many bytes came until the last event of all."""
+        """Resume after event `last`, and return the number of bytes until the last event of all."""
         self._lagging += 1
         lagging = True
         begin = at = sum(map(len, self._topic.log.blocks[:last]))
@@ -63,11 +63,11 @@ class Storm:
         while not self._caught_up.is_set():
             self._topic.publish()
             await asyncio.sleep(1 / EVENTS_PER_SECOND)
-        self._last = True  # before what wakes those who wait for it
+        self._last = True  # before the call that wakes the waiting subscribers
         self._topic.publish()
 
 
-async def test_thousand_subscribers_come_back_five_thousand_events_behind_while_publishing_goes_on(start_stage: StartStage) -> None:
+async def test_thousand_subscribers_resume_five_thousand_events_behind_during_publishing(start_stage: StartStage) -> None:
     async with start_stage() as stage:
         topic = stage.topic("", retry=None)
         async with stage.join(topic) as witness:

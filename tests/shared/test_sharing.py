@@ -1,4 +1,4 @@
-"""Many subscribers, one upstream request; and who never shares one."""
+"""Many subscribers, one upstream request; and the clients that never share one."""
 
 import asyncio
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ WAFER = ("Cookie", "session=wafer")
 
 
 async def upstream_requests(stage: Stage, topic: Topic, *clients: tuple[str, Fields]) -> int:
-    """How many upstream requests it takes to serve clients with these queries and header fields, all of which get the same events."""
+    """Return the number of upstream requests for clients with these queries and header fields, all of which get the same events."""
     subscribers = [stage.subscriber(topic, query, headers=headers) for query, headers in clients]
     try:
         for subscriber in subscribers:
@@ -40,7 +40,7 @@ async def test_fifty_subscribers_share_one_upstream_request(stage: Stage) -> Non
     assert await upstream_requests(stage, stage.topic(), *[("", ())] * 50) == 1
 
 
-async def test_subscribers_that_come_at_once_share_one_upstream_request(stage: Stage) -> None:
+async def test_simultaneous_subscribers_share_one_upstream_request(stage: Stage) -> None:
     """The upstream has not answered the first when the others come."""
     topic = stage.topic()
     topic.speaking.clear()
@@ -56,7 +56,7 @@ async def test_subscribers_that_come_at_once_share_one_upstream_request(stage: S
     assert len(topic.requests) == 1
 
 
-async def test_path_and_query_tell_streams_apart(stage: Stage) -> None:
+async def test_path_and_query_distinguish_streams(stage: Stage) -> None:
     topic, other, marked = stage.topic(), stage.topic(), stage.topic()
     assert await upstream_requests(stage, topic, ("?a=1", ()), ("?a=2", ()), ("?a=1", ())) == 2
     assert [asked.target for asked in topic.requests] == [f"{topic.path}?a=1", f"{topic.path}?a=2"]
@@ -70,7 +70,7 @@ NEVER_SHARED: dict[str, tuple[str, Sequence[Fields], int]] = {
     "two cookies": ("/live", [[BISCUIT], [WAFER]], 2),
     "the same authorization twice": ("/live", [[ALICE], [ALICE]], 2),
     "the same cookie twice": ("/live", [[BISCUIT], [BISCUIT]], 2),
-    "somebody and nobody": ("/live", [[ALICE], [], [BISCUIT], []], 3),
+    "with and without credentials": ("/live", [[ALICE], [], [BISCUIT], []], 3),
     "a cookie that the route does not name": ("/by-authorization", [[ALICE, BISCUIT], [ALICE, WAFER], [ALICE, WAFER]], 3),
     "another of two names": ("/by-both", [[ALICE, BISCUIT], [ALICE, WAFER], [BOB, WAFER]], 3),
     "two authorizations that the route names": ("/by-authorization", [[ALICE], [BOB], []], 3),
@@ -81,21 +81,21 @@ NEVER_SHARED: dict[str, tuple[str, Sequence[Fields], int]] = {
 SHARED: dict[str, tuple[str, Sequence[Fields], int]] = {
     "equal authorizations that the route names": ("/by-authorization", [[ALICE], [ALICE], [("authorization", ALICE[1])]], 1),
     "equal credentials where the route names both": ("/by-both", [[ALICE, BISCUIT], [BISCUIT, ALICE]], 1),
-    "whoever on a public route": ("/public", [[ALICE], [BOB], [BISCUIT], []], 1),
+    "any credentials on a public route": ("/public", [[ALICE], [BOB], [BISCUIT], []], 1),
     "one tenant": ("/by-tenant", [[("X-Tenant", "red")], [("x-tenant", "red")]], 1),
-    "what says nothing about identity": ("/live", [[("User-Agent", "a")], [("Accept-Language", "de"), ("X-Tenant", "red")]], 1),
+    "fields without an identity": ("/live", [[("User-Agent", "a")], [("Accept-Language", "de"), ("X-Tenant", "red")]], 1),
     "origins that get the same answer": ("/everybody", [[("Origin", "https://a.example")], [("Origin", "https://b.example")], []], 1),
 }
 
 
 @pytest.mark.parametrize("case", NEVER_SHARED | SHARED)
-async def test_identity_decides_who_shares(stage: Stage, case: str) -> None:
+async def test_identity_decides_which_clients_share(stage: Stage, case: str) -> None:
     route, clients, expected = (NEVER_SHARED | SHARED)[case]
     topic = stage.topic(route)
     assert await upstream_requests(stage, topic, *[("", headers) for headers in clients]) == expected
 
 
-async def test_credentials_go_upstream_only_for_whom_they_are(stage: Stage) -> None:
+async def test_credentials_are_sent_upstream_only_for_their_client(stage: Stage) -> None:
     topic, public, by = stage.topic(), stage.topic("/public"), stage.topic("/by-authorization")
     await upstream_requests(stage, topic, ("", [ALICE]), ("", []), ("", [BISCUIT]))
     credentials = [(asked.header("Authorization"), asked.header("Cookie")) for asked in topic.requests]
@@ -106,7 +106,7 @@ async def test_credentials_go_upstream_only_for_whom_they_are(stage: Stage) -> N
     assert [asked.header("Authorization") for asked in by.requests] == [ALICE[1]]
 
 
-async def test_upstream_is_asked_as_an_event_source_asks(stage: Stage) -> None:
+async def test_upstream_request_is_like_that_of_an_event_source(stage: Stage) -> None:
     topic = stage.topic("/by-tenant")
     await upstream_requests(stage, topic, ("?q=%41&r", [("X-Tenant", "red"), ("X-Other", "x"), ("Accept-Encoding", "gzip, br")]))
     [asked] = topic.requests
@@ -118,7 +118,7 @@ async def test_upstream_is_asked_as_an_event_source_asks(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("accept", ["application/json", "text/html, application/xml;q=0.9", "text/event-stream;q=0, */*"])
-async def test_client_that_takes_no_event_stream_gets_what_the_upstream_negotiates_with_it(stage: Stage, accept: str) -> None:
+async def test_client_that_accepts_no_event_stream_negotiates_with_the_upstream(stage: Stage, accept: str) -> None:
     topic = stage.topic()
     async with stage.join(topic) as follower:
         topic.answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nVary: Accept\r\nContent-Length: 2\r\n\r\n[]"
@@ -132,12 +132,12 @@ async def test_client_that_takes_no_event_stream_gets_what_the_upstream_negotiat
 
 
 @pytest.mark.parametrize("accept", ["*/*", "text/*;q=0.1", "application/json, text/event-stream;q=0.5"])
-async def test_client_that_takes_event_streams_among_others_shares(stage: Stage, accept: str) -> None:
+async def test_client_that_accepts_event_streams_among_others_shares(stage: Stage, accept: str) -> None:
     assert await upstream_requests(stage, stage.topic(), ("", ()), ("", [("Accept", accept)])) == 1
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
-async def test_other_methods_go_to_the_upstream_each_by_itself(stage: Stage, method: str) -> None:
+async def test_other_methods_are_never_shared(stage: Stage, method: str) -> None:
     topic = stage.topic()
     async with stage.join(topic):
         topic.answer = b"HTTP/1.1 201 Created\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
@@ -149,14 +149,14 @@ async def test_other_methods_go_to_the_upstream_each_by_itself(stage: Stage, met
     assert [(asked.method, asked.body) for asked in topic.requests] == [("GET", b""), (method, b"one"), (method, b"two")]
 
 
-async def test_upstream_is_left_when_the_last_subscriber_has_been_gone_for_the_linger_time(stage: Stage) -> None:
+async def test_upstream_request_ends_after_the_linger_time_without_a_subscriber(stage: Stage) -> None:
     topic = stage.topic("/brief")
     async with stage.join(topic) as first:
         topic.publish()
         await first.until_number(1)
         async with stage.join(topic):
             pass
-        async with stage.join(topic):  # there was always one
+        async with stage.join(topic):  # there was always a subscriber
             pass
         loop = asyncio.get_running_loop()
         left = loop.time()
@@ -166,7 +166,7 @@ async def test_upstream_is_left_when_the_last_subscriber_has_been_gone_for_the_l
         assert len(topic.requests) == 2
 
 
-async def test_linger_time_begins_anew_with_each_last_subscriber(stage: Stage) -> None:
+async def test_linger_time_restarts_with_each_last_subscriber(stage: Stage) -> None:
     topic = stage.topic("/brief")
     async with stage.join(topic) as first:
         topic.publish()
@@ -183,21 +183,21 @@ async def test_stream_without_an_event_ends_with_its_last_subscriber(stage: Stag
     topic = stage.topic()
     async with stage.join(topic), stage.join(topic):
         pass
-    await topic.until(lambda: topic.open == 0)  # the linger time of the route is 30 s, which is the guard's as well
+    await topic.until(lambda: topic.open == 0)  # the linger time of the route is 30 s, like the guard's
 
 
-async def test_subscriber_that_comes_while_the_stream_lingers_finds_its_history(stage: Stage) -> None:
+async def test_subscriber_that_joins_a_lingering_stream_gets_its_history(stage: Stage) -> None:
     topic = stage.topic("/history")
     async with stage.join(topic) as first:
         topic.publish(3)
         await first.until_number(3)
-    topic.publish(2)  # nobody is there
+    topic.publish(2)  # without a subscriber
     async with stage.join(topic) as second:
         assert (await second.until_number(5)).events == topic.log.blocks
     assert len(topic.requests) == 1
 
 
-async def test_subscriber_that_leaves_before_the_upstream_answers_does_no_harm(stage: Stage) -> None:
+async def test_subscriber_that_disconnects_before_the_answer_does_no_harm(stage: Stage) -> None:
     topic = stage.topic()
     topic.speaking.clear()
     async with stage.subscriber(topic) as hasty, stage.subscriber(topic) as patient:
@@ -206,7 +206,7 @@ async def test_subscriber_that_leaves_before_the_upstream_answers_does_no_harm(s
         before = await stage.gateway.metric("gateway_open_requests")
         joining = asyncio.create_task(patient.join())
         async with asyncio.timeout(GUARD_SECONDS):
-            while await stage.gateway.metric("gateway_open_requests") == before:  # a stream that nobody waits for any more ends
+            while await stage.gateway.metric("gateway_open_requests") == before:  # a stream without a waiting subscriber ends
                 await asyncio.sleep(0.01)
         hasty.leave(reset=True)
         topic.speaking.set()
@@ -216,7 +216,7 @@ async def test_subscriber_that_leaves_before_the_upstream_answers_does_no_harm(s
     assert len(topic.requests) == 1
 
 
-async def test_subscribers_that_leave_while_blocks_are_sent_cost_the_others_nothing(stage: Stage) -> None:
+async def test_subscribers_that_disconnect_during_a_send_do_not_affect_the_others(stage: Stage) -> None:
     topic = stage.topic()
     async with stage.joined(topic, 5) as staying:
         for round in range(60):

@@ -1,4 +1,4 @@
-"""A subscriber that is slow catches up from the history; one that is slower than the history is closed. Nobody waits for either."""
+"""A slow subscriber catches up from the history; one slower than the history is disconnected. No other waits for either."""
 
 import asyncio
 from functools import partial
@@ -18,11 +18,11 @@ MIB = 2**20
 LARGE = Style(large=1.0)
 """Some 40 kB an event, so that the kernel's buffers are soon full."""
 KERNEL_BYTES = 5 * MIB
-"""More than kernels keep for a connection whose reader stalls."""
+"""More than kernels buffer for a connection whose reader stalls."""
 
 
 async def publish_for(topic: Topic, reader: Subscriber, total: int) -> None:
-    """Publishes `total` bytes, as fast as `reader` reads them, and proves that it gets them all."""
+    """Publish `total` bytes, as fast as `reader` reads them, and prove that it gets them all."""
     proof = Proof(topic.log, begin=len(topic.log))
     sent = 0
     async with asyncio.timeout(60):
@@ -34,7 +34,7 @@ async def publish_for(topic: Topic, reader: Subscriber, total: int) -> None:
 
 
 async def read_to_end(subscriber: Subscriber, proof: Proof) -> End:
-    """Proves what comes until the response has ended."""
+    """Prove the blocks until the response has ended."""
     subscriber.downstream.widen()
     async with asyncio.timeout(60):
         while subscriber.end is None:
@@ -43,7 +43,7 @@ async def read_to_end(subscriber: Subscriber, proof: Proof) -> End:
     return subscriber.end
 
 
-async def test_subscriber_that_is_slower_than_the_history_is_closed_between_blocks_and_comes_back_for_the_rest(stage: Stage) -> None:
+async def test_subscriber_slower_than_the_history_is_disconnected_between_blocks_and_resumes(stage: Stage) -> None:
     topic = stage.topic("/small", style=LARGE)
     async with stage.join(topic) as fast, stage.join(topic, receive_buffer=4096) as stalled:
         behind = partial(stage.gateway.metric, "gateway_streams_ended_total", route="/small", verdict="behind")
@@ -52,10 +52,10 @@ async def test_subscriber_that_is_slower_than_the_history_is_closed_between_bloc
             group.create_task(publish_for(topic, fast, 2 * KERNEL_BYTES))
             while await behind() == before:
                 await asyncio.sleep(0.05)
-            assert await read_to_end(stalled, proof) in (End.CUT_SHORT, End.RESET)  # what was written is there for some seconds
+            assert await read_to_end(stalled, proof) in (End.CUT_SHORT, End.RESET)  # the written data stays available for some seconds
         assert stalled.received.rest == b""
         assert proof.at < len(topic.log)
-        assert len(stalled.received.retries) >= 1  # its own time to come back, besides the upstream's
+        assert len(stalled.received.retries) >= 1  # its own reconnection time, besides the upstream's
         assert stalled.received.retries[-1] >= 1000
         async with asyncio.timeout(60):
             while proof.at < len(topic.log):
@@ -82,7 +82,7 @@ async def test_slow_subscriber_within_the_history_catches_up_on_its_connection(s
             assert stalled.end is None
 
 
-async def test_stalled_subscribers_delay_nobody(stage: Stage) -> None:
+async def test_stalled_subscribers_delay_no_other(stage: Stage) -> None:
     topic = stage.topic("/small", style=LARGE)
     loop = asyncio.get_running_loop()
     async with stage.join(topic) as fast:
@@ -95,7 +95,7 @@ async def test_stalled_subscribers_delay_nobody(stage: Stage) -> None:
                 await subscriber.join()
             begun = loop.time()
             await publish_for(topic, fast, KERNEL_BYTES)
-            # The gateway writes what kernels take for twenty-one in place of one; a wait for one of them would have no end.
+            # The gateway writes what kernels buffer for twenty-one instead of one; waiting for one of them would never end.
             assert loop.time() - begun < 21 * alone + 2
         finally:
             for subscriber in stalled:
@@ -121,7 +121,7 @@ async def test_stalled_subscribers_cost_no_memory(start_stage: StartStage) -> No
 
 
 async def test_upstream_is_slowed_while_every_subscriber_is_slow_but_reads(start_stage: StartStage) -> None:
-    """The only subscriber reads at its leisure, and gets everything, though it is far more than the history keeps."""
+    """The only subscriber reads slowly, and gets everything, though it is far more than the history keeps."""
     async with start_stage({"history_max_bytes": MIB}) as stage:
         topic = stage.topic("", style=LARGE)
         async with stage.join(topic) as slow:
@@ -129,8 +129,8 @@ async def test_upstream_is_slowed_while_every_subscriber_is_slow_but_reads(start
             topic.publish(400)
             async with asyncio.timeout(60):
                 while proof.at < 400:
-                    assert slow.end is None, f"closed behind event {proof.at}"
-                    await asyncio.sleep(0.01)  # its leisure
+                    assert slow.end is None, f"closed after event {proof.at}"
+                    await asyncio.sleep(0.01)  # slowly
                     for block in await slow.read():
                         proof.take(block)
         assert len(topic.requests) == 1

@@ -1,4 +1,4 @@
-"""The upstream of these tests does what it says: a subscriber that asks it without a gateway proves it."""
+"""The upstream of these tests works: a subscriber without a gateway proves it."""
 
 import asyncio
 import random
@@ -36,7 +36,7 @@ async def test_stream_dies_anywhere_and_is_resumed_exactly(upstream: Upstream, d
     assert None not in topic.asked_after[1:]
 
 
-async def test_inclusive_resume_repeats_one_event_and_an_ignored_one_begins_now(upstream: Upstream) -> None:
+async def test_inclusive_resume_repeats_one_event_and_an_ignored_one_begins_with_new_events(upstream: Upstream) -> None:
     topic = upstream.add(Topic("/news", resume="inclusive"))
     topic.publish(4)
     async with Subscriber(upstream.port, "/news", last_event_id="2") as subscriber:
@@ -52,7 +52,7 @@ async def test_inclusive_resume_repeats_one_event_and_an_ignored_one_begins_now(
         assert await subscriber.refused() == (409, b"")
 
 
-async def test_upstream_comes_back_on_its_port_with_its_log(upstream: Upstream) -> None:
+async def test_upstream_restarts_on_its_port_with_its_log(upstream: Upstream) -> None:
     topic = upstream.add(Topic("/news"))
     async with Subscriber(upstream.port, "/news") as subscriber:
         await subscriber.join()
@@ -67,7 +67,7 @@ async def test_upstream_comes_back_on_its_port_with_its_log(upstream: Upstream) 
         assert (await subscriber.until_number(3)).numbers == [1, 2, 3]
 
 
-async def test_silent_upstream_says_nothing_not_even_a_head(upstream: Upstream) -> None:
+async def test_silent_upstream_sends_nothing_not_even_a_head(upstream: Upstream) -> None:
     topic = upstream.add(Topic("/news"))
     topic.speaking.clear()
     async with Subscriber(upstream.port, "/news") as subscriber:

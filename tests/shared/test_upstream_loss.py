@@ -1,4 +1,4 @@
-"""The upstream goes away and comes back, and subscribers notice nothing; or it goes for good, and they are told the truth."""
+"""The upstream goes away and returns unnoticed by subscribers; or it goes for good, and they are told the truth."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ async def test_restart_of_the_upstream_is_invisible(stage: Stage) -> None:
             await subscriber.until_number(3)
         async with stage.upstream.away():
             topic.publish(3)
-            await subscribers[0].until(lambda: subscribers[0].received.beats >= 3)  # heartbeats go on
+            await subscribers[0].until(lambda: subscribers[0].received.beats >= 3)  # heartbeats continue
         topic.publish(3)
         for subscriber in subscribers:
             assert (await subscriber.until_number(9)).events == topic.log.blocks
@@ -53,7 +53,7 @@ async def test_stream_that_dies_after_any_byte_is_resumed(stage: Stage, death: D
     assert len(topic.requests) > 4
 
 
-async def test_subscriber_may_join_and_resume_while_the_upstream_is_away(stage: Stage) -> None:
+async def test_subscriber_may_join_and_resume_while_the_upstream_is_down(stage: Stage) -> None:
     topic = stage.topic("/history")
     async with stage.join(topic) as first:
         topic.publish(3)
@@ -65,7 +65,7 @@ async def test_subscriber_may_join_and_resume_while_the_upstream_is_away(stage: 
         assert (await first.until_number(4)).numbers == [1, 2, 3, 4]
 
 
-async def test_catching_up_waits_for_an_upstream_that_is_away(stage: Stage) -> None:
+async def test_catch_up_waits_for_an_upstream_that_is_down(stage: Stage) -> None:
     topic = stage.topic("/short")
     async with stage.join(topic) as first:
         topic.publish(30)
@@ -93,7 +93,7 @@ async def test_silent_upstream_gets_heartbeats_from_the_gateway(stage: Stage) ->
             assert (await subscriber.until_number(2)).events == blocks
 
 
-async def test_upstream_that_falls_silent_for_too_long_is_asked_again(stage: Stage) -> None:
+async def test_upstream_that_is_silent_for_too_long_gets_a_new_request(stage: Stage) -> None:
     topic = stage.topic("/idle")
     async with stage.join(topic) as subscriber:
         topic.publish(2)
@@ -111,7 +111,7 @@ async def test_stream_without_ids_that_was_lost_has_a_gap(stage: Stage) -> None:
         for subscriber in subscribers:
             await subscriber.until_number(3)
         async with stage.upstream.away():
-            topic.publish(2)  # nobody will ever get these
+            topic.publish(2)  # no subscriber will ever get these
         await topic.until(lambda: topic.open == 1)
         topic.publish(2)
         for subscriber in subscribers:
@@ -135,7 +135,7 @@ async def test_stream_without_ids_that_was_lost_has_no_gap_event_where_the_route
         assert (received.numbers, received.gaps) == ([1, 2, 3], [])
 
 
-async def test_gap_is_kept_for_those_who_resume_across_it(stage: Stage) -> None:
+async def test_gap_is_kept_for_subscribers_that_resume_across_it(stage: Stage) -> None:
     topic = stage.topic("/assign", style=WITHOUT_IDS)
     async with stage.join(topic) as leaving, stage.join(topic) as staying:
         topic.publish(2)
@@ -173,15 +173,15 @@ async def test_event_that_came_without_its_last_lf_is_not_repeated_to_subscriber
     async with stage.join(topic) as subscriber:
         for number in (1, 2):
             [block] = topic.publish()
-            topic.kill("complete", after_bytes=len(block) - 1)  # a CR makes the last line blank already
+            topic.kill("complete", after_bytes=len(block) - 1)  # the CR already ends the block
             await subscriber.until_number(number)
             await topic.until(lambda: len(topic.requests) == number + 1 and topic.open == 1)  # noqa: B023
         topic.publish()
         assert (await subscriber.until_number(3)).numbers == [1, 2, 3]
 
 
-async def test_upstream_that_begins_anew_each_time_repeats_nothing_to_subscribers(stage: Stage) -> None:
-    """It takes no notice of `Last-Event-ID`, and always sends all it has."""
+async def test_upstream_that_always_starts_over_repeats_no_event_to_subscribers(stage: Stage) -> None:
+    """It ignores `Last-Event-ID`, and always sends everything."""
     topic = stage.topic(resume="ignored", begin="start")
     async with stage.join(topic) as subscriber:
         for number in (3, 6, 9):
@@ -207,13 +207,13 @@ async def test_204_ends_the_stream_for_all(stage: Stage) -> None:
             assert await subscriber.until_end() is End.COMPLETE
             assert subscriber.received.events == topic.log.blocks
         topic.answer = None
-        async with stage.join(topic) as newcomer:  # whoever comes now begins a new one
+        async with stage.join(topic) as newcomer:  # a subscriber that joins now starts a new one
             blocks = topic.publish()
             assert (await newcomer.until_number(3)).events == blocks
 
 
 @pytest.mark.parametrize("answer", [NOT_FOUND, NOT_FOUND.replace(b"404 Not Found", b"200 OK")])
-async def test_answer_that_forbids_to_go_on_cuts_the_stream_for_all(stage: Stage, answer: bytes) -> None:
+async def test_final_refusal_cuts_the_stream_for_all(stage: Stage, answer: bytes) -> None:
     topic = stage.topic()
     async with stage.joined(topic, 5) as subscribers:
         topic.publish(2)
@@ -252,7 +252,7 @@ async def test_cut_stream_ends_with_an_error_event_where_the_route_says_so(stage
                 assert end in (End.CUT_SHORT, End.RESET)
 
 
-async def test_503_while_a_stream_is_followed_is_waited_out(stage: Stage) -> None:
+async def test_503_for_a_followed_stream_is_retried(stage: Stage) -> None:
     topic = stage.topic()
     async with stage.join(topic) as subscriber:
         topic.publish(2)

@@ -1,4 +1,4 @@
-"""Who subscribes while the upstream is down waits for it, and is told only when that takes too long."""
+"""A new subscriber waits for an upstream that is down, and gets an error only when that takes too long."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ def answer(status: int, *fields: bytes) -> bytes:
 
 @contextlib.asynccontextmanager
 async def waiting(subscriber: Subscriber, topic: Topic, attempts: int = 1) -> AsyncIterator["asyncio.Task[Subscriber]"]:
-    """A subscriber that is being kept waiting, after so many attempts in vain; it leaves in the end."""
+    """Yield a subscriber that is kept waiting, after `attempts` failed attempts; disconnect it at the end."""
     async with subscriber:
         joining = asyncio.create_task(subscriber.join())
         try:
@@ -35,7 +35,7 @@ async def waiting(subscriber: Subscriber, topic: Topic, attempts: int = 1) -> As
             joining.cancel()
 
 
-async def test_restart_of_the_upstream_is_invisible_to_those_who_arrive_during_it(stage: Stage) -> None:
+async def test_restart_of_the_upstream_is_invisible_to_new_subscribers(stage: Stage) -> None:
     topic = stage.topic("/history")
     subscribers = [stage.subscriber(topic) for _ in range(20)]
     async with stage.upstream.away():
@@ -48,11 +48,11 @@ async def test_restart_of_the_upstream_is_invisible_to_those_who_arrive_during_i
     for subscriber in subscribers:
         assert (await subscriber.until_number(2)).events == topic.log.blocks
         subscriber.leave()
-    assert len(topic.requests) == 1, "they share what they have waited for"
+    assert len(topic.requests) == 1, "they share the request that they waited for"
 
 
-async def test_upstream_that_answers_like_one_that_is_being_started_is_waited_for(stage: Stage) -> None:
-    """Also one that hangs up without an answer."""
+async def test_subscriber_waits_for_an_upstream_that_is_starting(stage: Stage) -> None:
+    """This includes one that hangs up without an answer."""
 
     async def wait_and_receive(failure: bytes) -> None:
         topic = stage.topic()
@@ -67,7 +67,7 @@ async def test_upstream_that_answers_like_one_that_is_being_started_is_waited_fo
     await asyncio.gather(*map(wait_and_receive, [answer(502), answer(503), answer(503, b"Retry-After: 0"), answer(504), b""]))
 
 
-async def test_who_waits_is_resumed_behind_its_last_event_id(stage: Stage) -> None:
+async def test_waiting_subscriber_resumes_after_its_last_event_id(stage: Stage) -> None:
     topic = stage.topic()
     topic.publish(5)
     topic.answer = answer(503)
@@ -78,7 +78,7 @@ async def test_who_waits_is_resumed_behind_its_last_event_id(stage: Stage) -> No
         assert subscriber.received.gaps == []
 
 
-async def test_who_has_waited_long_enough_is_told_why_and_when_to_come_back(stage: Stage) -> None:
+async def test_subscriber_that_waited_too_long_gets_the_reason_and_retry_after(stage: Stage) -> None:
     topic = stage.topic("/half-second")
     loop = asyncio.get_running_loop()
     begun = loop.time()
@@ -88,12 +88,12 @@ async def test_who_has_waited_long_enough_is_told_why_and_when_to_come_back(stag
         assert status == json.loads(body)["status"] == 502
         assert "no event stream" in json.loads(body)["detail"]
         assert int(subscriber.answer.head.value("Retry-After") or 0) > 0
-    async with stage.join(topic) as subscriber:  # and that is not held against the upstream
+    async with stage.join(topic) as subscriber:  # and that causes no back-off
         blocks = topic.publish()
         assert (await subscriber.until_number(1)).events == blocks
 
 
-async def test_503_is_given_as_it_is_when_it_was_waited_out_in_vain(stage: Stage) -> None:
+async def test_503_is_passed_unchanged_after_waiting_in_vain(stage: Stage) -> None:
     topic = stage.topic("/half-second")
     topic.answer = answer(503, b"X-Reason: tired")
     loop = asyncio.get_running_loop()
@@ -104,7 +104,7 @@ async def test_503_is_given_as_it_is_when_it_was_waited_out_in_vain(stage: Stage
         assert subscriber.answer.head.value("X-Reason") == "tired"
 
 
-async def test_upstream_that_asks_to_be_left_alone_for_longer_than_one_waits_is_not_waited_for(stage: Stage) -> None:
+async def test_subscriber_does_not_wait_for_a_retry_after_beyond_its_limit(stage: Stage) -> None:
     topic = stage.topic()
     topic.answer = answer(503, b"Retry-After: 60")
     async with stage.subscriber(topic) as subscriber:
@@ -112,7 +112,7 @@ async def test_upstream_that_asks_to_be_left_alone_for_longer_than_one_waits_is_
         assert subscriber.answer.head.value("Retry-After") == "60"
 
 
-async def test_answer_that_forbids_to_go_on_is_given_to_those_who_wait(stage: Stage) -> None:
+async def test_final_refusal_is_passed_to_waiting_subscribers(stage: Stage) -> None:
     topic = stage.topic()
     topic.answer = answer(503)
     async with stage.subscriber(topic) as subscriber:
@@ -122,7 +122,7 @@ async def test_answer_that_forbids_to_go_on_is_given_to_those_who_wait(stage: St
         assert await refused == (404, b"busy")
 
 
-async def test_upstream_is_left_alone_as_soon_as_nobody_waits_for_it(tmp_path: Path) -> None:
+async def test_upstream_is_not_retried_without_a_waiting_subscriber(tmp_path: Path) -> None:
     async with Upstream() as upstream, reloading(tmp_path, shared("/", upstream.url)) as gateway:
         topic = upstream.add(Topic("/topic"))
         topic.answer = answer(503)
@@ -136,8 +136,8 @@ async def test_upstream_is_left_alone_as_soon_as_nobody_waits_for_it(tmp_path: P
             assert len(topic.requests) == asked + 1
 
 
-async def test_beginning_of_a_stream_that_is_followed_is_waited_for_with_an_open_stream(stage: Stage) -> None:
-    """Its head is known already, so those who join need not wait for it."""
+async def test_subscriber_waits_with_an_open_response_when_the_head_is_known(stage: Stage) -> None:
+    """Its head is already known, so new subscribers need not wait for it."""
     topic = stage.topic("/from")
     async with stage.join(topic) as first:
         topic.publish(2)
@@ -151,7 +151,7 @@ async def test_beginning_of_a_stream_that_is_followed_is_waited_for_with_an_open
             assert (await newcomer.until_number(3)).numbers == [3]
 
 
-async def test_those_who_wait_count_as_open_and_are_let_go_when_the_gateway_drains(tmp_path: Path) -> None:
+async def test_waiting_subscribers_count_as_open_and_end_when_the_gateway_drains(tmp_path: Path) -> None:
     async with Upstream() as upstream, contextlib.AsyncExitStack() as stack:
         topic = upstream.add(Topic("/topic"))
         topic.answer = answer(503)
@@ -173,7 +173,7 @@ async def test_those_who_wait_count_as_open_and_are_let_go_when_the_gateway_drai
             assert retry >= 1000
 
 
-async def test_those_who_wait_are_sent_to_the_new_route_when_theirs_changes(tmp_path: Path) -> None:
+async def test_waiting_subscribers_move_to_the_new_route_when_theirs_changes(tmp_path: Path) -> None:
     async with Upstream() as old, Upstream() as new, reloading(tmp_path, shared("/", old.url)) as gateway:
         topic = old.add(Topic("/topic"))
         topic.answer = answer(503)
@@ -188,7 +188,7 @@ async def test_those_who_wait_are_sent_to_the_new_route_when_theirs_changes(tmp_
 
 
 async def until_figure(gateway: Reloading, *figures: str) -> None:
-    """Returns when the metrics say all of this."""
+    """Return when the metrics contain all of this."""
     async with asyncio.timeout(GUARD_SECONDS):
         while not all(figure in gateway.gateway.figures() for figure in figures):
             await asyncio.sleep(0.01)

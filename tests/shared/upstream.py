@@ -1,4 +1,4 @@
-"""An upstream of event logs: it resumes as it is told to, dies when it is told to, and notes what it was asked."""
+"""An upstream of event logs: it resumes and dies as told, and records its requests."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ _NOT_FOUND: Script = [b"HTTP/1.1 404 Not Found\r\nContent-Type: text/plain\r\nCo
 
 
 class _Cut(Exception):
-    """The connection has sent what it may."""
+    """The connection has used up its allowance."""
 
 
 @dataclass(eq=False)
@@ -40,16 +40,16 @@ class _Connection:
     cut: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def send(self, wire: bytes) -> None:
-        """Sends `wire` in HTTP chunks; raises _Cut when the allowance is used up."""
+        """Send `wire` in HTTP chunks. Raises _Cut when the allowance is used up."""
         for piece in self.topic.pieces(wire):
             self.writer.write(self._allowed(piece))
             await self.writer.drain()
-            await asyncio.sleep(0)  # drain() alone gives nobody else a turn while the kernel takes all
+            await asyncio.sleep(0)  # drain() alone lets no other task run while the kernel accepts all data
             if self.allowance == 0:
                 raise _Cut
 
     def _allowed(self, piece: bytes) -> bytes:
-        """The HTTP chunk, or as much of it as may still be sent."""
+        """Return the HTTP chunk, or the part of it that may still be sent."""
         if self.allowance is None:
             return chunk(piece)
         raw = chunk(piece[: self.allowance]) if self.death == "complete" else chunk(piece)[: self.allowance]
@@ -89,11 +89,11 @@ class Topic:
         self.retry = retry
         """Milliseconds, sent in a block of its own at the head of each stream."""
         self.pieces = pieces
-        """Cuts what goes out together into HTTP chunks, each written by itself."""
+        """Cuts data into HTTP chunks, each written by itself."""
         self.lifetime: Callable[[], tuple[Death, int] | None] = lambda: None
-        """Gives for each new stream how it will die and behind how many bytes, None: not by itself."""
+        """Returns for each new stream how and after how many bytes it will die, or None."""
         self.answer: bytes | None = None
-        """A whole response that is given in place of an event stream; an empty one: it hangs up."""
+        """A whole response to send instead of an event stream; an empty one: hang up."""
         self.speaking = asyncio.Event()
         """While it is not set, nothing is sent, not even a head."""
         self.speaking.set()
@@ -103,26 +103,26 @@ class Topic:
 
     @property
     def open(self) -> int:
-        """How many event streams are being sent."""
+        """Return the number of event streams that are being sent."""
         return len(self._connections)
 
     @property
     def asked_after(self) -> list[str | None]:
-        """The last event ID of each request."""
+        """Return the last event ID of each request."""
         return [asked.header("Last-Event-ID") for asked in self.requests]
 
     def publish(self, count: int = 1) -> list[bytes]:
         return self.log.publish(count)
 
     def kill(self, death: Death = "close", after_bytes: int = 0) -> None:
-        """Ends the streams that are open, after some more bytes; what is left of an event is lost."""
+        """End the open streams, after some more bytes; the rest of an event is lost."""
         for connection in self._connections:
             connection.death, connection.allowance = death, after_bytes
             if not after_bytes:
                 connection.cut.set()
 
     async def until(self, fact: Callable[[], bool], timeout: float = 30) -> None:
-        """Returns when `fact` about requests and open streams holds."""
+        """Return when `fact` about requests and open streams holds."""
         async with asyncio.timeout(timeout), self._change:
             await self._change.wait_for(fact)
 
@@ -138,7 +138,7 @@ class Topic:
         return [Act(lambda reader, writer: self._play(self._position(after), reader, writer))]
 
     def _position(self, after: str | None) -> int:
-        if after and after.isdigit() and self.resume != "ignored":  # an ID that it never gave means nothing to it
+        if after and after.isdigit() and self.resume != "ignored":  # an ID that it never sent has no meaning for it
             return max(0, int(after) - (self.resume == "inclusive"))
         return len(self.log) if self.begin == "now" else 0
 
@@ -189,16 +189,16 @@ async def _until_left(reader: asyncio.StreamReader) -> None:
 
 
 class Upstream:
-    """A server of topics that can be stopped and started again on its port; with an `authority` it speaks HTTPS."""
+    """A server of topics that can be stopped and restarted on its port; with an `authority` it speaks HTTPS."""
 
     def __init__(self, authority: Authority | None = None) -> None:
         self.topics: dict[str, Topic] = {}
         self.strays: list[Asked] = []
-        """Requests for what is no topic."""
+        """Requests for unknown topics."""
         tls = None if authority is None else authority.issue("topics").server_context()
         self._server = ScriptedUpstream(self._script, port=free_ports(1)[0], tls=tls)
         self.trust: dict[str, object] = {} if authority is None else {"ca_file": str(authority.file)}
-        """The keys of a route to this upstream that are about TLS."""
+        """A route's TLS keys for this upstream."""
         self.running = False
         self.port = self._server.port
         self.url = f"{'http' if authority is None else 'https'}://127.0.0.1:{self.port}"
@@ -219,13 +219,13 @@ class Upstream:
         self.running = True
 
     async def stop(self) -> None:
-        """Ends all connections and refuses new ones until the next start."""
+        """End all connections and refuse new ones until the next start."""
         self.running = False
         await self._server.__aexit__(None, None, None)
 
     @contextlib.asynccontextmanager
     async def away(self) -> AsyncIterator[None]:
-        """Stopped for as long as the context is open."""
+        """Stop it while the context is open."""
         await self.stop()
         try:
             yield
@@ -241,7 +241,7 @@ class Upstream:
 
 
 def cut_at_random(rng: random.Random, longest: int = 400) -> Callable[[bytes], list[bytes]]:
-    """Gives a function that cuts bytes into pieces of random lengths, short ones mostly for what is short."""
+    """Return a function that cuts bytes into pieces of random lengths, mostly short ones for short data."""
 
     def pieces(wire: bytes) -> list[bytes]:
         cuts, at = [], 0
