@@ -1,4 +1,4 @@
-"""A page that asks a model, and follows the answers of others."""
+"""A chat page that prompts a model, and follows answers to other pages."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -76,7 +76,7 @@ CHAT_PAGE = """<!doctype html>
 
 @asynccontextmanager
 async def launch(chromium: str) -> AsyncIterator[Browser]:
-    """Run the browser of this path."""
+    """Run the browser at this path."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=BROWSER_FLAGS, timeout=120_000)
         yield browser
@@ -94,12 +94,12 @@ async def chat_page(browser: Browser, origin: str) -> AsyncIterator[Page]:
 
 
 async def shows(page: Page, text: str) -> None:
-    """Return when the page shows exactly this; AssertionError when its answer ends otherwise."""
+    """Wait until the page shows exactly this. Raises AssertionError if its answer ends differently."""
     await page.wait_for_function("expected => text() === expected || !['idle', 'asking'].includes(state)", arg=text)
     assert await page.evaluate("text()") == text
 
 
 async def ends(page: Page) -> None:
-    """Return when the answer has ended for the page, which must not have failed."""
+    """Wait until the answer has ended for the page without an error."""
     await page.wait_for_function("!['idle', 'asking'].includes(state)")
     assert await page.evaluate("state") == "ended"

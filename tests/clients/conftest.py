@@ -1,4 +1,4 @@
-"""Real clients on one side of the gateway, a language model's server on the other."""
+"""Fixtures: real clients on one side of the gateway, a language model's server on the other."""
 
 from collections.abc import AsyncIterator
 
@@ -27,13 +27,13 @@ async def provider() -> AsyncIterator[Provider]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def model_gateway(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
-    """A gateway in front of the provider, with a route `/<mode>` for each mode and `/<mode>/telling`, which tells of losses by an event."""
+    """Run a gateway in front of the provider, with routes `/<mode>` and `/<mode>/telling`, which reports a lost upstream by an event."""
     async with running(_routes(provider.url), tmp_path_factory.mktemp("gateway")) as gateway:
         yield gateway
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def line(model_gateway: Gateway) -> AsyncIterator[Line]:
-    """A line of the test's own to the gateway."""
+    """Yield a separate line to the gateway."""
     async with Line(model_gateway.port) as line:
         yield line

@@ -1,4 +1,4 @@
-"""The line between a client and the gateway: a TCP relay that can be cut as a lost network is, and notes what has passed."""
+"""The line between a client and the gateway: a TCP relay that records its traffic, and that a test can cut like a lost network."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ class Line:
         self._connections: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
         self._news = asyncio.Condition()
         self.received = b""
-        """What the gateway has sent so far on all connections, in the order in which it came, heads and HTTP chunks included."""
+        """Bytes that the gateway has sent on all connections, in order of arrival, with heads and HTTP chunks."""
         self._held_after = b""
         self._was_cut = asyncio.Event()
 
@@ -37,11 +37,11 @@ class Line:
         await asyncio.gather(*connections, return_exceptions=True)
 
     def hold_after(self, piece: bytes) -> None:
-        """Pass what the gateway sends up to the end of the next `piece`, which must come in one read, and no more until it is cut."""
+        """Relay the gateway's bytes up to the end of the next `piece`, which must arrive in one read, and hold the rest until a cut."""
         self._held_after = piece
 
     def cut(self) -> None:
-        """Kill the connections that are open, by RST to both sides, with what is held on them; new ones are relayed."""
+        """Reset the open connections on both sides and drop their held bytes. New connections are relayed."""
         self._held_after = b""
         self._was_cut.set()
         self._was_cut = asyncio.Event()
@@ -52,7 +52,7 @@ class Line:
                 writer.transport.abort()
 
     async def passes(self, piece: bytes, times: int = 1) -> None:
-        """Return when the gateway has sent `piece` so often since the line was opened."""
+        """Wait until the gateway has sent `piece` this many times since the line was opened."""
         async with asyncio.timeout(GUARD_SECONDS), self._news:
             await self._news.wait_for(lambda: self.received.count(piece) >= times)
 
@@ -67,13 +67,13 @@ class Line:
                 group.create_task(self._pump(reader, far_writer, note=False))
                 group.create_task(self._pump(far_reader, writer, note=True))
         except asyncio.CancelledError:
-            pass  # the test is over; the streams' own callback would log a task that ends as cancelled
+            pass  # the test is over; without this the streams' callback would log the cancelled task
         finally:
             for end in self._connections.pop(task):
                 end.close()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, note: bool) -> None:
-        with contextlib.suppress(ConnectionError):  # a side that is gone: the other one is told below
+        with contextlib.suppress(ConnectionError):  # this side is gone; the other one is closed below
             while data := await reader.read(_READ_BYTES):
                 if note and self._held_after and self._held_after in data:
                     writer.write(data[: data.index(self._held_after) + len(self._held_after)])

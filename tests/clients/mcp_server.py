@@ -1,4 +1,4 @@
-"""A server of the Model Context Protocol with one slow tool, whose answers its clients can resume."""
+"""A server of the Model Context Protocol with one slow tool and resumable answers."""
 
 import asyncio
 import contextlib
@@ -36,11 +36,11 @@ class Events(EventStore):
 
 
 class SlowServer:
-    """The server. Its tool `count` says each number when the test lets it."""
+    """The server. Its tool `count` reports each number when the test allows it."""
 
     def __init__(self) -> None:
         self.calls = 0
-        """Of the tool."""
+        """Number of calls of the tool."""
         self.said: list[int] = []
         self.resumptions: list[str] = []
         """The `Last-Event-ID` of each request that had one."""
@@ -50,7 +50,7 @@ class SlowServer:
         self._app = mcp.streamable_http_app(event_store=Events(), retry_interval=RETRY_MS)
 
     async def count(self, to: int, context: Context) -> str:
-        """Count from one, and reports each number as progress."""
+        """Count from one, and report each number as progress."""
         self.calls += 1
         for number in range(1, to + 1):
             await self._allowed.acquire()
@@ -59,7 +59,7 @@ class SlowServer:
         return f"counted to {to}"
 
     async def say(self, *numbers: int) -> None:
-        """Let the tool say these numbers, which are the next ones, and returns when it has."""
+        """Let the tool report these next numbers, and wait until it has."""
         for _ in numbers:
             self._allowed.release()
         async with asyncio.timeout(GUARD_SECONDS):
@@ -67,7 +67,7 @@ class SlowServer:
                 await asyncio.sleep(0.005)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI application, which notes resumptions when their answer begins."""
+        """Run the ASGI application, and record resumptions when their answer begins."""
 
         async def noting(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -79,7 +79,7 @@ class SlowServer:
 
 @contextlib.asynccontextmanager
 async def serve(server: SlowServer) -> AsyncIterator[str]:
-    """Serve on a free port of 127.0.0.1 in this event loop, and gives the origin."""
+    """Serve on a free port of 127.0.0.1 in this event loop, and yield the origin."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(server, log_config=None, ws="none", timeout_graceful_shutdown=1)
         http = uvicorn.Server(config)

@@ -1,4 +1,4 @@
-"""The SDKs of other languages, as small programs that stream one completion each."""
+"""SDKs of other languages, as small programs that stream one completion each."""
 
 import asyncio
 import shutil
@@ -13,12 +13,12 @@ _INSTALL_SECONDS = 280
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a client made of a completion."""
+    """A client's result of a completion."""
 
     text: str
     finish: str | None
     error: str | None
-    """Message of the error that the client shows, None when it shows none."""
+    """Message of the error that the client shows, None if it shows none."""
 
 
 def install_npm(directory: Path) -> Path:

@@ -1,4 +1,4 @@
-"""A language model's server: the streaming APIs of OpenAI and Anthropic, with answers that a test can hold up or cut."""
+"""A language model's server: the streaming APIs of OpenAI and Anthropic, with answers that a test can delay or cut."""
 
 import asyncio
 import json
@@ -13,11 +13,11 @@ INPUT_TOKENS = 11
 KEY = "key-of-a-test"
 
 Piece = tuple[str, bytes]
-"""What an event block adds to the text, and the block."""
+"""The text that an event block adds, and the block."""
 
 
 class Model:
-    """A model with one answer, and the calls that it got."""
+    """A model with one answer, and the calls that it received."""
 
     def __init__(self, name: str, tokens: Sequence[str], interlude: Sequence[Step]) -> None:
         self.name = name
@@ -27,10 +27,10 @@ class Model:
         self.called = asyncio.Event()
         self.text = "".join(tokens)
         self.first_half = "".join(tokens[: len(tokens) // 2])
-        """What has been said when the interlude begins."""
+        """The text before the interlude."""
 
     def play(self, pieces: Iterator[Piece], head: bytes = EVENT_STREAM_HEAD) -> Script:
-        """The answer as steps behind its head: each block in two HTTP chunks, and the interlude in the middle of the text."""
+        """Return the steps of the answer after its head: each block in two HTTP chunks, and the interlude in the middle of the text."""
         steps: list[Step] = [head]
         said, pending = "", list(self.interlude)
         for text, block in pieces:
@@ -45,7 +45,7 @@ class Model:
 
 
 class Provider:
-    """The server. A request names its model, and must be one that the API's own server would answer with a stream."""
+    """The server. A request names its model, and must be one that the real API answers with a stream."""
 
     def __init__(self) -> None:
         self._models: dict[str, Model] = {}
@@ -60,7 +60,7 @@ class Provider:
         await self._server.__aexit__(kind, error, trace)
 
     def model(self, *interlude: Step, tokens: Sequence[str] = TOKENS) -> Model:
-        """Return a new model that answers with `tokens`, and with `interlude` after half of them; what follows a Disconnect is not said."""
+        """Return a new model that answers with `tokens`, with `interlude` after half of them. A Disconnect ends the answer."""
         model = Model(f"model-{len(self._models)}", tokens, interlude)
         self._models[model.name] = model
         return model
@@ -88,13 +88,13 @@ def _refusal(status: int, message: str) -> Script:
 
 
 def _block(data: Mapping[str, Any], kind: str = "") -> bytes:
-    """One event block as both APIs write it, text unescaped."""
+    """Return an event block as both APIs write it, text unescaped."""
     head = f"event: {kind}\n" if kind else ""
     return f"{head}data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
 
 
 def _chat_completion(model: Model) -> Iterator[Piece]:
-    """`POST /v1/chat/completions`, with the usage that `stream_options` can ask for."""
+    """Return the blocks of `POST /v1/chat/completions`, with the usage that `stream_options` requests."""
     common = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": model.name}
 
     def choice(delta: Mapping[str, str], finish: str | None = None) -> bytes:
@@ -111,7 +111,7 @@ def _chat_completion(model: Model) -> Iterator[Piece]:
 
 
 def _response(model: Model) -> Iterator[Piece]:
-    """`POST /v1/responses`."""
+    """Return the blocks of `POST /v1/responses`."""
     numbers = iter(range(1_000_000))
     place = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
     part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
@@ -140,7 +140,7 @@ def _response(model: Model) -> Iterator[Piece]:
 
 
 def _message(model: Model) -> Iterator[Piece]:
-    """`POST /v1/messages`, with a ping before every third token."""
+    """Return the blocks of `POST /v1/messages`, with a ping before every third token."""
 
     def event(kind: str, **members: object) -> bytes:
         return _block({"type": kind} | members, kind)
@@ -162,7 +162,7 @@ _UI_HEAD = EVENT_STREAM_HEAD.replace(b"\r\n\r\n", b"\r\nX-Vercel-AI-UI-Message-S
 
 
 def _ui_messages(model: Model) -> Iterator[Piece]:
-    """What a server with the AI SDK sends to its page."""
+    """Return the blocks that a server with the AI SDK sends to its page."""
     yield "", _block({"type": "start", "messageId": "msg_1"})
     yield "", _block({"type": "text-start", "id": "1"})
     for token in model.tokens:

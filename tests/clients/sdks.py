@@ -1,4 +1,4 @@
-"""The SDKs of OpenAI and Anthropic, each streaming one completion to its end."""
+"""Stream one completion with each SDK of OpenAI and Anthropic."""
 
 import asyncio
 import functools
@@ -16,14 +16,14 @@ from tests.clients.provider import INPUT_TOKENS, KEY, Model
 
 PROMPT = "Was macht der Strom?"
 LOST = (openai.APIConnectionError, anthropic.APIConnectionError, httpx2.TransportError)
-"""What the SDKs raise when the connection breaks; Anthropic's lets the error of its HTTP client through."""
+"""Errors that the SDKs raise when the connection breaks. Anthropic's passes on its HTTP client's error."""
 TOLD = (openai.APIError, anthropic.APIStatusError)
-"""What they raise when an event says that the answer failed."""
+"""Errors that the SDKs raise when an event reports a failed answer."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an SDK says of a completion that has ended."""
+    """An SDK's result of a completed answer."""
 
     text: str
     ending: str | None
@@ -32,7 +32,7 @@ class Outcome:
 
 
 class Heard:
-    """The text that a client has got so far, token by token; filled from any thread."""
+    """The text that a client has received so far, token by token. Any thread may add to it."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -42,11 +42,11 @@ class Heard:
 
 
 Client = Callable[[str, str, Heard, Mapping[str, str]], Awaitable[Outcome]]
-"""Ask a model (its name) at an address, with further header fields; gives what the SDK made of the answer, or raises what it raises."""
+"""Requests a completion of a model, by name, at a URL with further header fields. Returns the SDK's result or raises its error."""
 
 
 class Talk:
-    """One completion on its way to a client."""
+    """A completion in progress."""
 
     def __init__(self, client: str, url: str, model: str, fields: Mapping[str, str] | None = None) -> None:
         self._heard = Heard()
@@ -54,11 +54,11 @@ class Talk:
 
     @property
     def heard(self) -> str:
-        """The text that the client has got so far."""
+        """The text that the client has received so far."""
         return self._heard.text
 
     async def hears(self, text: str) -> None:
-        """Return when the client has got exactly this."""
+        """Wait until the client has received exactly this text."""
         async with asyncio.timeout(GUARD_SECONDS):
             while self.heard != text and not self._asking.done():
                 await asyncio.sleep(0.005)
@@ -66,7 +66,7 @@ class Talk:
             raise AssertionError(f"the client ended when it had heard {self.heard!r}: {await self._asking}")
 
     async def outcome(self) -> Outcome:
-        """What the SDK made of the answer; raises what it raises."""
+        """Return the SDK's result, or raise its error."""
         async with asyncio.timeout(GUARD_SECONDS):
             return await self._asking
 
@@ -186,5 +186,5 @@ _ENDINGS = {"chat": "stop", "responses": "completed", "messages": "end_turn"}
 
 
 def whole(client: str, model: Model) -> Outcome:
-    """What a client must make of the model's whole answer."""
+    """Return the expected result of the model's complete answer."""
     return Outcome(model.text, _ENDINGS[client.split()[1]], INPUT_TOKENS, len(model.tokens))

@@ -1,4 +1,4 @@
-"""Comments and blank lines between the events of a completion disturb no SDK."""
+"""Test that SDKs ignore comments and blank lines between the events of a completion."""
 
 import pytest
 
@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.parametrize
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_sdk_is_not_disturbed_by_comments_between_events(mode: str, client: str, provider: Provider, line: Line) -> None:
+async def test_sdk_ignores_comments_between_events(mode: str, client: str, provider: Provider, line: Line) -> None:
     model = provider.model(chunk(b": OPENROUTER PROCESSING\n\n"), chunk(b"\n"), chunk(b": and again\n\n: and again\n\n"))
     talk = Talk(client, f"{line.url}/{mode}", model.name)
     assert await talk.outcome() == whole(client, model)

@@ -1,4 +1,4 @@
-"""A page of another origin comes back to what the producer streams, by the producer's own leave."""
+"""Test that a page of another origin resumes a stream of the producer, allowed by the producer's own CORS fields."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -63,7 +63,7 @@ async def read_text(page: Page) -> str:
     return "".join(data for _, data in await page.evaluate("events"))
 
 
-async def test_page_and_viewer_of_another_origin_come_back_to_a_stream_of_the_producer(
+async def test_page_and_viewer_of_another_origin_resume_a_stream_of_the_producer(
     origin: str, stack: Stack, line: Line, browser: Browser
 ) -> None:
     sent = SentCount(stack, "POST /sse")

@@ -1,4 +1,4 @@
-"""An SDK of whatever language that is told of a lost upstream by an event shows an error with the reason."""
+"""Test that SDKs of all languages show the reason when an event reports a lost upstream."""
 
 import json
 from collections.abc import Mapping
@@ -37,8 +37,8 @@ def go(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_told(client: str, outcome: Outcome, model: Model) -> None:
-    """The client got what was said, and shows the reason why there is no more."""
-    print(client, outcome)  # noqa: T201  # pytest shows it when the test fails
+    """Assert that the client received the text before the loss, and shows the reason for the end."""
+    print(client, outcome)  # noqa: T201  # shown if the test fails
     assert outcome.error is not None, client
     assert "Upstream lost: " in outcome.error, client
     assert REASON in outcome.error, client
@@ -47,7 +47,7 @@ def assert_told(client: str, outcome: Outcome, model: Model) -> None:
 
 
 async def complete(npm: Path, url: str, models: Mapping[str, Model]) -> dict[str, Outcome]:
-    """Let each JavaScript client stream a completion of its model."""
+    """Stream a completion with each JavaScript client."""
     said = await run("node", npm / "sdks.mjs", url, KEY, *(f"{client}={model.name}" for client, model in models.items()))
     outcomes = {client: Outcome(**outcome) for client, outcome in json.loads(said).items()}
     assert outcomes.keys() == models.keys()
@@ -63,7 +63,7 @@ async def test_javascript_sdks_show_the_reason(mode: str, npm: Path, provider: P
 
 
 @pytest.mark.npm
-async def test_javascript_sdks_show_no_error_of_a_whole_answer(npm: Path, provider: Provider, line: Line) -> None:
+async def test_javascript_sdks_show_no_error_for_a_complete_answer(npm: Path, provider: Provider, line: Line) -> None:
     models = {client: provider.model() for client in JAVASCRIPT}
     for client, outcome in (await complete(npm, f"{line.url}/direct/telling", models)).items():
         assert (outcome.text, outcome.error) == (models[client].text, None), client

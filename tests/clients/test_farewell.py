@@ -1,4 +1,4 @@
-"""What the gateway sends between events, and at the end of a stream that it ends itself, is no event for any client."""
+"""Test that clients see no event in heartbeats, nor in the farewell of a stream that the gateway ends."""
 
 import asyncio
 from collections.abc import Callable
@@ -18,12 +18,12 @@ from tests.shared.gateway import running
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 HEARTBEATS = {"direct": b"3\r\n:\n\n\r\n", "resumable": b"2\r\n:\n\r\n"}
-"""As HTTP chunks: the models' events have no IDs, kept ones get some."""
+"""Heartbeats by mode, as HTTP chunks. The models' events have no IDs; kept streams add IDs."""
 
 
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("mode", MODES)
-async def test_sdk_is_not_disturbed_by_heartbeats(mode: str, client: str, provider: Provider, line: Line) -> None:
+async def test_sdk_ignores_heartbeats(mode: str, client: str, provider: Provider, line: Line) -> None:
     pause = Pause()
     model = provider.model(pause)
     talk = Talk(client, f"{line.url}/{mode}", model.name)
@@ -35,7 +35,7 @@ async def test_sdk_is_not_disturbed_by_heartbeats(mode: str, client: str, provid
 
 
 async def read_with_httpx_sse(url: str, model: str, take: Callable[[object], None]) -> None:
-    """Hand over the data of each event of a completion, which every user of httpx-sse reads as JSON."""
+    """Pass on the data of each event of a completion, which users of httpx-sse parse as JSON."""
     body = {"model": model, "stream": True, "messages": [{"role": "user", "content": PROMPT}]}
     headers = {"Authorization": f"Bearer {KEY}"}
     async with (
@@ -47,9 +47,7 @@ async def read_with_httpx_sse(url: str, model: str, take: Callable[[object], Non
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_clients_of_a_gateway_that_stops_are_told_when_to_come_back_and_see_no_event_in_it(
-    mode: str, provider: Provider, tmp_path: Path
-) -> None:
+async def test_clients_of_a_stopping_gateway_get_a_retry_and_see_no_event_in_it(mode: str, provider: Provider, tmp_path: Path) -> None:
     model = provider.model(Silence())
     routes = [{"path": f"/{mode}", "mode": mode, "upstream": provider.url, "heartbeat_seconds": 0}]
     events: list[object] = []
@@ -59,7 +57,7 @@ async def test_clients_of_a_gateway_that_stops_are_told_when_to_come_back_and_se
         for talk in talks:
             await talk.hears(model.first_half)
         async with asyncio.timeout(GUARD_SECONDS):
-            while len(events) <= len(model.tokens) // 2:  # the first says who speaks
+            while len(events) <= len(model.tokens) // 2:  # the first event has the role, not a token
                 await asyncio.sleep(0.005)
         await gateway.stop()
         for talk in talks:

@@ -1,4 +1,4 @@
-"""fetch-event-source and EventSource in a browser come back by themselves to an answer whose connection was killed."""
+"""Test that fetch-event-source and EventSource in a browser resume an answer whose connection was killed."""
 
 from collections.abc import AsyncIterator
 
@@ -26,7 +26,7 @@ ASK = "model => void ask('/v1/chat/completions', { model, stream: true, messages
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def site(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[int]:
-    """A gateway with a page and the provider behind it, as one origin; gives its port. It has the provider's key, browsers do not."""
+    """Yield the port of a gateway with a page and the provider as one origin. The gateway has the provider's key, browsers do not."""
     modules = fetch_event_source(tmp_path_factory.mktemp("npm"))
     with serve_pages({"/page.html": CHAT_PAGE} | modules) as pages:
         chat: Route = {"path": "/v1", "upstream": provider.url, "mode": "resumable", "request_headers": {"Authorization": f"Bearer {KEY}"}}
@@ -41,7 +41,7 @@ async def browser(chromium: str) -> AsyncIterator[Browser]:
         yield browser
 
 
-async def test_page_shows_the_whole_answer_once_though_its_connection_was_killed(site: int, browser: Browser, provider: Provider) -> None:
+async def test_page_shows_the_complete_answer_once_despite_a_killed_connection(site: int, browser: Browser, provider: Provider) -> None:
     pause = Pause()
     model = provider.model(pause)
     async with Line(site) as line, chat_page(browser, line.url) as page:
@@ -59,7 +59,7 @@ async def test_page_shows_the_whole_answer_once_though_its_connection_was_killed
     assert [id for id, _ in events] == [f"{stream}-{number}" for number in range(1, len(events) + 1)]
 
 
-async def test_page_gets_what_was_said_while_it_was_away(site: int, browser: Browser, provider: Provider) -> None:
+async def test_page_gets_the_events_that_it_missed_while_disconnected(site: int, browser: Browser, provider: Provider) -> None:
     pause = Pause()
     model = provider.model(pause)
     async with Line(site) as line, chat_page(browser, line.url) as page:
@@ -73,7 +73,7 @@ async def test_page_gets_what_was_said_while_it_was_away(site: int, browser: Bro
     assert len(model.calls) == 1
 
 
-async def test_page_loses_no_event_when_its_connection_is_killed_within_one(site: int, browser: Browser, provider: Provider) -> None:
+async def test_page_loses_no_event_when_its_connection_is_killed_inside_one(site: int, browser: Browser, provider: Provider) -> None:
     pause = Pause()
     model = provider.model(pause)
     within = f'"content": "{model.tokens[len(model.tokens) // 2]}'
@@ -105,7 +105,7 @@ async def test_event_source_follows_the_answer_of_another_page_through_a_killed_
             await watched.wait_for_function("losses === 1 && openings.length === 2")
         pause.go()
         for watched in (page, viewer):
-            await ends(watched)  # an EventSource by the answer 204, when it comes back once more
+            await ends(watched)  # an EventSource ends at the 204 of its next reconnection
             assert await watched.evaluate("text()") == model.text
         assert await page.evaluate("events") == await viewer.evaluate("events")
     assert len(model.calls) == 1

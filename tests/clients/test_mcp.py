@@ -1,4 +1,4 @@
-"""The SDK of the Model Context Protocol, client and server, works through a direct route, and resumes by the protocol's own means."""
+"""Test that the Model Context Protocol's SDK, client and server, works through a direct route, and resumes by the protocol itself."""
 
 import asyncio
 import contextlib
@@ -18,11 +18,11 @@ from tests.clients.mcp_server import SlowServer, serve
 from tests.shared.gateway import running
 
 PRIMING = b"data: \r\n"
-"""How the server begins an answer that can be resumed: with an ID and no data."""
+"""The first block of a resumable answer: an ID without data."""
 
 
 class Call:
-    """A call of the tool, and the progress that the client has been told."""
+    """A call of the tool, and the progress that the client has received."""
 
     def __init__(self, client: Client, to: int) -> None:
         self._progress: list[tuple[float, str | None]] = []
@@ -32,7 +32,7 @@ class Call:
         self._progress.append((progress, message))
 
     async def hears(self, last: int) -> None:
-        """Return when the client has been told each number up to `last`, once and in order."""
+        """Wait until the client has received each number up to `last`, once and in order."""
         expected = [(float(number), f"number {number}, Zahl {number} 🌊") for number in range(1, last + 1)]
         async with asyncio.timeout(GUARD_SECONDS):
             while len(self._progress) < last and not (self._calling.done() and self._calling.exception()):
@@ -50,7 +50,7 @@ class Call:
 
 @contextlib.asynccontextmanager
 async def stage(directory: Path, mode: ConnectMode) -> AsyncIterator[tuple[SlowServer, Line, Client]]:
-    """A server behind the gateway, a line to the gateway, and a connected client at its end."""
+    """Run a server behind the gateway, a line to the gateway, and a client that is connected over the line."""
     server = SlowServer()
     async with serve(server) as origin:
         route = {"path": "/mcp", "upstream": origin, "mode": "direct", "heartbeat_seconds": 0.1}
@@ -64,7 +64,7 @@ async def stage(directory: Path, mode: ConnectMode) -> AsyncIterator[tuple[SlowS
 
 
 @pytest.mark.parametrize(("mode", "version"), [("auto", LATEST_MODERN_VERSION), ("legacy", LATEST_HANDSHAKE_VERSION)])
-async def test_progress_of_a_tool_reaches_the_client_as_it_is_made(mode: ConnectMode, version: str, tmp_path: Path) -> None:
+async def test_progress_of_a_tool_reaches_the_client_at_once(mode: ConnectMode, version: str, tmp_path: Path) -> None:
     async with stage(tmp_path, mode) as (server, _, client):
         assert client.protocol_version == version
         call = Call(client, to=4)
@@ -75,7 +75,7 @@ async def test_progress_of_a_tool_reaches_the_client_as_it_is_made(mode: Connect
         assert server.calls == 1
 
 
-async def test_client_whose_connection_is_killed_resumes_with_what_was_said_meanwhile(tmp_path: Path) -> None:
+async def test_client_whose_connection_is_killed_resumes_with_the_missed_progress(tmp_path: Path) -> None:
     async with stage(tmp_path, "legacy") as (server, line, client):
         call = Call(client, to=8)
         await server.say(1, 2, 3)
@@ -88,7 +88,7 @@ async def test_client_whose_connection_is_killed_resumes_with_what_was_said_mean
         assert server.resumptions
 
 
-async def test_client_that_has_resumed_goes_on_live(tmp_path: Path) -> None:
+async def test_client_continues_live_after_it_has_resumed(tmp_path: Path) -> None:
     async with stage(tmp_path, "legacy") as (server, line, client):
         call = Call(client, to=4)
         await server.say(1)
@@ -106,7 +106,7 @@ async def test_client_that_has_resumed_goes_on_live(tmp_path: Path) -> None:
         assert server.resumptions
 
 
-async def test_client_of_a_version_that_cannot_resume_is_told_that_its_connection_was_killed(tmp_path: Path) -> None:
+async def test_client_of_a_version_without_resumption_sees_the_killed_connection(tmp_path: Path) -> None:
     async with stage(tmp_path, "auto") as (server, line, client):
         call = Call(client, to=3)
         await server.say(1)

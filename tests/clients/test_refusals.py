@@ -1,4 +1,4 @@
-"""What the gateway refuses by itself, as the SDKs of OpenAI and Anthropic tell it to their users; and how soon they come back."""
+"""Test how the SDKs of OpenAI and Anthropic show the gateway's own errors, and how soon they retry."""
 
 import asyncio
 import contextlib
@@ -77,7 +77,7 @@ REFUSALS: list[tuple[str, int, str, str, str]] = [
 
 @pytest.mark.parametrize("ask", [ask_openai, ask_anthropic])
 @pytest.mark.parametrize(("path", "status", "type", "code", "text"), REFUSALS, ids=[str(refusal[1]) for refusal in REFUSALS])
-async def test_sdk_tells_what_was_refused_and_why(
+async def test_sdk_shows_the_error_and_its_reason(
     tmp_path: Path, ask: Callable[[str], Any], path: str, status: int, type: str, code: str, text: str
 ) -> None:
     async with gateway(tmp_path, [Silence()]) as (url, _):
@@ -94,7 +94,7 @@ async def test_sdk_tells_what_was_refused_and_why(
     ],
     ids=["429", "503", "413"],
 )
-async def test_sdk_tells_which_limit_was_reached(
+async def test_sdk_shows_which_limit_was_exceeded(
     tmp_path: Path, ask: Callable[[str], Any], settings: dict[str, object], status: int, type: str, code: str, text: str
 ) -> None:
     async with gateway(tmp_path, [Silence()], **settings) as (url, upstream), Downstream(int(url.rpartition(":")[2])) as first:
@@ -107,7 +107,7 @@ def assert_told(error: openai.APIStatusError | anthropic.APIStatusError, status:
     assert error.status_code == status
     assert text in str(error)
     told: Any = error.body
-    told = told.get("error", told)  # OpenAI's SDK takes the member out of the document
+    told = told.get("error", told)  # OpenAI's SDK unwraps the member `error`
     assert text in told["message"]
     assert (told["type"], told["code"]) == (type, code)
     if isinstance(error, openai.APIError):
@@ -116,7 +116,7 @@ def assert_told(error: openai.APIStatusError | anthropic.APIStatusError, status:
     assert retry == ("1" if status in (429, 502, 503, 504) else None)
 
 
-async def test_sdk_comes_back_when_it_may_and_gets_its_answer(tmp_path: Path) -> None:
+async def test_sdk_retries_after_the_given_delay_and_gets_its_answer(tmp_path: Path) -> None:
     async with (
         gateway(tmp_path, [ANSWER], max_requests_per_second_per_client=1) as (url, _),
         open_ai(url + "/patient", retries=5) as client,

@@ -1,4 +1,4 @@
-"""SDKs whose connection was killed ask again, and the model is not called again."""
+"""Test that SDKs whose connection was killed retry without a second call of the model."""
 
 import pytest
 
@@ -10,9 +10,7 @@ from tests.scripted_upstream import Pause
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.parametrize("client", CLIENTS)]
 
 
-async def test_sdk_that_asks_again_with_its_idempotency_key_gets_the_answer_that_is_on_its_way(
-    client: str, provider: Provider, line: Line
-) -> None:
+async def test_sdk_that_retries_with_its_idempotency_key_gets_the_answer_in_progress(client: str, provider: Provider, line: Line) -> None:
     pause = Pause()
     model = provider.model(pause)
     key = {"Idempotency-Key": f"{client} asks"}

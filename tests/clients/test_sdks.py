@@ -1,4 +1,4 @@
-"""The SDKs of OpenAI and Anthropic stream completions through the gateway as from the provider itself."""
+"""Test that the SDKs of OpenAI and Anthropic stream completions through the gateway as from the provider."""
 
 import pytest
 
@@ -15,12 +15,10 @@ pytestmark = [
 ]
 
 BEATS = {"direct": chunk(b":\n\n"), "resumable": chunk(b":\n")}
-"""A block of its own in streams without ids, a line in those of which each event has one."""
+"""Heartbeats by mode: a block of its own in streams without IDs, a line in streams in which each event has one."""
 
 
-async def test_sdk_gets_the_answer_token_by_token_and_no_heartbeat_disturbs_it(
-    mode: str, client: str, provider: Provider, line: Line
-) -> None:
+async def test_sdk_gets_the_answer_token_by_token_and_ignores_heartbeats(mode: str, client: str, provider: Provider, line: Line) -> None:
     pause = Pause()
     model = provider.model(pause)
     talk = Talk(client, f"{line.url}/{mode}", model.name)
@@ -33,7 +31,7 @@ async def test_sdk_gets_the_answer_token_by_token_and_no_heartbeat_disturbs_it(
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
-async def test_sdk_raises_when_upstream_is_cut(mode: str, client: str, reset: bool, provider: Provider, line: Line) -> None:
+async def test_sdk_raises_when_the_upstream_is_cut(mode: str, client: str, reset: bool, provider: Provider, line: Line) -> None:
     pause = Pause()
     model = provider.model(pause, Disconnect(reset))
     talk = Talk(client, f"{line.url}/{mode}", model.name)
@@ -45,7 +43,7 @@ async def test_sdk_raises_when_upstream_is_cut(mode: str, client: str, reset: bo
     assert len(model.calls) == 1
 
 
-async def test_sdk_raises_when_an_event_tells_of_the_cut(mode: str, client: str, provider: Provider, line: Line) -> None:
+async def test_sdk_raises_when_an_event_reports_the_cut(mode: str, client: str, provider: Provider, line: Line) -> None:
     model = provider.model(Disconnect())
     talk = Talk(client, f"{line.url}/{mode}/telling", model.name)
     with pytest.raises(TOLD, match="Upstream lost"):

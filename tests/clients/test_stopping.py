@@ -1,4 +1,4 @@
-"""Clients that reconnect for ever stop by themselves when they have every event of an answer to a POST."""
+"""Test that clients with endless reconnections stop once they have every event of an answer to a POST."""
 
 import json
 from pathlib import Path
@@ -10,20 +10,20 @@ from tests.clients.programs import install_npm, run
 from tests.clients.provider import KEY, Provider
 
 LONGEST_TIMER_MS = 2**31 - 1
-"""A JavaScript timer that is to wait longer fires at once."""
+"""Longest delay of a JavaScript timer in milliseconds; a longer one fires at once."""
 
 
 @pytest.mark.npm
 @pytest.mark.timeout(400)
 @pytest.mark.asyncio(loop_scope="session")
-async def test_client_with_every_event_asks_once_more_and_then_waits_for_days(tmp_path: Path, provider: Provider, line: Line) -> None:
+async def test_client_with_every_event_reconnects_once_and_then_waits_for_days(tmp_path: Path, provider: Provider, line: Line) -> None:
     npm, model = install_npm(tmp_path), provider.model()
     body = json.dumps({"model": model.name, "stream": True, "messages": []})
     said = await run("node", npm / "stopping.mjs", f"{line.url}/resumable/v1/chat/completions", body, KEY)
     outcomes = json.loads(said)
     assert outcomes.keys() == {"eventsource", "eventsource-client", "fetch-event-source"}
     for client, outcome in outcomes.items():
-        print(client, outcome)  # noqa: T201  # pytest shows it when the test fails
+        print(client, outcome)  # noqa: T201  # shown if the test fails
         ids = outcome["ids"]
         stream = ids[0].partition("-")[0]
         assert ids == [f"{stream}-{number}" for number in range(1, len(ids) + 1)], client

@@ -1,4 +1,4 @@
-"""A gateway in the test's own process, whose file of routes changes."""
+"""Run a gateway in the test's process, with a routes file that changes."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ GUARD_SECONDS = 30.0
 
 
 def route(path: str, upstream: str, **keys: object) -> str:
-    """One `[[routes]]` table without heartbeats; JSON's strings, numbers, booleans and arrays are TOML's."""
+    """Return one `[[routes]]` table without heartbeats. JSON's strings, numbers, booleans and arrays are valid TOML."""
     table = {"path": path, "upstream": upstream, "heartbeat_seconds": 0} | keys
     return "\n".join(["[[routes]]", *(f"{key} = {json.dumps(value)}" for key, value in table.items()), ""])
 
@@ -35,7 +35,7 @@ def shared(path: str, upstream: str, **keys: object) -> str:
 
 
 class Reloading:
-    """A running gateway and its file."""
+    """A running gateway and its routes file."""
 
     def __init__(self, gateway: Gateway, config: Path, port: int, admin: str) -> None:
         self.gateway = gateway
@@ -44,17 +44,17 @@ class Reloading:
         self.admin = admin
 
     def write(self, *routes: str) -> None:
-        """Changes the file, and nothing else."""
+        """Change the file without a reload."""
         self.config.write_text("\n".join(routes))
 
     async def post(self, method: str = "POST", **headers: str) -> httpx.Response:
-        """Asks for `/reload`."""
+        """Send a request to `/reload`."""
         async with httpx.AsyncClient(trust_env=False, timeout=GUARD_SECONDS) as http:
             fields = {name.replace("_", "-"): value for name, value in headers.items()}
             return await http.request(method, f"{self.admin}/reload", headers=fields)
 
     async def reload(self, *routes: str) -> dict[str, list[str]]:
-        """Puts these routes in place, and gives the paths that the gateway names, without empty lists."""
+        """Reload these routes, and return the paths that the gateway names, without empty lists."""
         self.write(*routes)
         answer = await self.post()
         assert answer.status_code == 200, answer.text
@@ -62,13 +62,13 @@ class Reloading:
 
     @asynccontextmanager
     async def ask(self, target: str, headers: Fields = (), method: str = "GET", body: bytes = b"") -> AsyncIterator[Answer]:
-        """A request on a connection of its own, and the head of its answer."""
+        """Send a request on its own connection, and yield it with the head of its answer."""
         async with Downstream(self.port) as downstream:
             await downstream.ask(target, method, [("Accept", "text/event-stream"), *headers], body)
             yield await downstream.answer(method)
 
     async def status(self, target: str, headers: Fields = (), method: str = "GET", body: bytes = b"") -> int:
-        """The status of the answer to a request that then leaves."""
+        """Send a request, return the status of its answer, and disconnect."""
         async with self.ask(target, headers, method, body) as answer:
             return answer.head.status
 
@@ -79,7 +79,7 @@ class Reloading:
 
 @asynccontextmanager
 async def reloading(directory: Path, *routes: str, **settings: Any) -> AsyncIterator[Reloading]:
-    """Serves `routes` until the block ends; it must drain then, and leave no task behind."""
+    """Serve `routes` until the block ends. The gateway must then drain and leave no task behind."""
     config = directory / "gateway.toml"
     config.write_text("\n".join(routes))
     sets = bind_listeners("127.0.0.1", 0)

@@ -1,4 +1,4 @@
-"""Keys that come and go: who may ask is decided anew for each request, and a key that is taken away ends the streams that it opened."""
+"""Test changes of API keys: each request is authorized by the current keys, and a revoked key ends the streams that it opened."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ SECRET, NEXT_SECRET = "s" * 32, "n" * 32
 
 
 def guarded(table: str, **keys: str) -> str:
-    """A route that lets in who has one of these keys, by the holder's name and its number."""
+    """Return a route that accepts these keys, each given by its holder's name and a number."""
     tables = [f"[[routes.auth.keys]]\nname = {name.rpartition('_')[0]!r}\nsha256 = {digest_of(key)!r}\n" for name, key in keys.items()]
     return "\n".join([table, "[routes.auth]", "kind = 'api-keys'", *tables])
 
@@ -25,7 +25,7 @@ def with_key(key: str) -> list[tuple[str, str]]:
     return [("X-API-Key", key)]
 
 
-async def test_key_that_is_taken_away_ends_its_streams_where_a_block_ends_and_no_others(tmp_path: Path) -> None:
+async def test_revoked_key_ends_only_its_streams_after_a_complete_block(tmp_path: Path) -> None:
     script = [EVENT_STREAM_HEAD, sent(1, 1), chunk(b"data: unfinish"), Silence()]
     async with ScriptedUpstream(script) as upstream:
         direct = route("/", upstream.url)
@@ -45,7 +45,7 @@ async def test_key_that_is_taken_away_ends_its_streams_where_a_block_ends_and_no
             assert 'gateway_streams_ended_total{route="/",verdict="revoked"} 1.0' in await gateway.metrics()
 
 
-async def test_key_in_a_file_that_changes_is_another_key(tmp_path: Path) -> None:
+async def test_changed_key_file_revokes_the_old_key(tmp_path: Path) -> None:
     file = tmp_path / "shop.key"
     file.write_text(OLD)
     async with ScriptedUpstream([EVENT_STREAM_HEAD, sent(1, 1), Silence()]) as upstream:
@@ -65,7 +65,7 @@ async def test_key_in_a_file_that_changes_is_another_key(tmp_path: Path) -> None
             assert await gateway.status("/a", with_key(NEW)) == 200
 
 
-async def test_key_that_no_longer_lets_read_a_stream_ends_it(tmp_path: Path) -> None:
+async def test_stream_ends_when_its_key_loses_the_grant(tmp_path: Path) -> None:
     async with ScriptedUpstream([EVENT_STREAM_HEAD, sent(1, 1), Silence()]) as upstream:
         table = guarded(route("/", upstream.url), shop_1=OLD)
         grants = "[routes.auth.keys.grants]\nread = ['/a']\n"
@@ -82,7 +82,7 @@ async def test_key_that_no_longer_lets_read_a_stream_ends_it(tmp_path: Path) -> 
             assert granted.end is None
 
 
-async def test_stream_goes_on_when_anybody_may_use_its_route_now_or_when_it_is_gone(tmp_path: Path) -> None:
+async def test_stream_continues_when_its_route_is_removed_or_stops_authenticating(tmp_path: Path) -> None:
     pauses = [Pause(), Pause()]
     scripts = [[EVENT_STREAM_HEAD, sent(1, 1), pause, sent(2, 2), LAST_CHUNK] for pause in pauses]
     async with ScriptedUpstream(*scripts) as upstream:
@@ -100,7 +100,7 @@ async def test_stream_goes_on_when_anybody_may_use_its_route_now_or_when_it_is_g
                 assert await answer.to_end() == events(1, 2)
 
 
-async def test_stream_whose_upstream_has_not_answered_when_its_key_goes_ends_when_it_has(tmp_path: Path) -> None:
+async def test_stream_whose_key_is_revoked_before_the_answer_ends_at_the_answer(tmp_path: Path) -> None:
     late = Pause()
     async with ScriptedUpstream([late, EVENT_STREAM_HEAD, sent(1, 1), Silence()]) as upstream:
         direct = route("/", upstream.url)
@@ -114,7 +114,7 @@ async def test_stream_whose_upstream_has_not_answered_when_its_key_goes_ends_whe
             assert answer.end is End.CUT_SHORT
 
 
-async def test_shared_stream_stays_one_when_keys_change_and_only_their_holders_leave_it(tmp_path: Path) -> None:
+async def test_shared_stream_loses_only_the_holders_of_revoked_keys(tmp_path: Path) -> None:
     async with Upstream() as upstream:
         topic = upstream.add(Topic("/topic"))
         table = shared("/", upstream.url)
@@ -137,7 +137,7 @@ async def test_shared_stream_stays_one_when_keys_change_and_only_their_holders_l
         assert len(topic.requests) == 1
 
 
-async def test_who_comes_back_for_a_kept_stream_meets_the_keys_as_they_are_now(tmp_path: Path) -> None:
+async def test_client_that_resumes_a_kept_stream_is_authorized_by_the_current_keys(tmp_path: Path) -> None:
     async with ScriptedUpstream([EVENT_STREAM_HEAD, sent(1, 2), LAST_CHUNK]) as upstream:
         table = resumable("/ask", upstream.url)
         async with reloading(tmp_path, guarded(table, shop_1=OLD)) as gateway:
@@ -152,7 +152,7 @@ async def test_who_comes_back_for_a_kept_stream_meets_the_keys_as_they_are_now(t
             assert [await gateway.status(target, with_key(key)) for key in (OLD, NEW)] == [403, 403]
 
 
-async def test_stream_that_was_opened_with_a_token_goes_on_when_the_secret_changes(tmp_path: Path) -> None:
+async def test_stream_opened_with_a_token_continues_when_the_secret_changes(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text(SECRET)
     pause = Pause()

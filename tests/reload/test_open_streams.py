@@ -1,4 +1,4 @@
-"""What is open when routes are replaced goes on as it is; what comes then finds the new ones."""
+"""Test that open streams continue unchanged through a reload, and that new requests use the new routes."""
 
 import asyncio
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.shared.upstream import Topic, Upstream
 TOLD = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nnew"
 
 
-async def test_direct_stream_of_a_route_that_changes_goes_on_and_new_requests_go_to_the_new_upstream(tmp_path: Path) -> None:
+async def test_direct_stream_of_a_changed_route_continues_and_new_requests_go_to_the_new_upstream(tmp_path: Path) -> None:
     pause = Pause()
     script = [EVENT_STREAM_HEAD, sent(1, 1), pause, sent(2, 2), LAST_CHUNK]
     async with ScriptedUpstream(script) as old, ScriptedUpstream([TOLD]) as new, reloading(tmp_path, route("/", old.url)) as gateway:
@@ -28,7 +28,7 @@ async def test_direct_stream_of_a_route_that_changes_goes_on_and_new_requests_go
         assert len(old.requests) == 1
 
 
-async def test_direct_stream_of_a_route_that_is_removed_goes_on_and_new_requests_are_404(tmp_path: Path) -> None:
+async def test_direct_stream_of_a_removed_route_continues_and_new_requests_get_404(tmp_path: Path) -> None:
     pause = Pause()
     async with (
         ScriptedUpstream([EVENT_STREAM_HEAD, sent(1, 1), pause, sent(2, 2), LAST_CHUNK]) as upstream,
@@ -44,7 +44,7 @@ async def test_direct_stream_of_a_route_that_is_removed_goes_on_and_new_requests
         assert await answer.to_end() == events(1, 2)
 
 
-async def test_shared_stream_of_a_route_that_stays_takes_new_subscribers_with_its_history(tmp_path: Path) -> None:
+async def test_shared_stream_of_an_unchanged_route_accepts_new_subscribers_with_its_history(tmp_path: Path) -> None:
     async with Upstream() as upstream, reloading(tmp_path, shared("/", upstream.url)) as gateway:
         topic = upstream.add(Topic("/topic"))
         async with Subscriber(gateway.port, "/topic") as first, Subscriber(gateway.port, "/topic", last_event_id="1") as second:
@@ -59,7 +59,7 @@ async def test_shared_stream_of_a_route_that_stays_takes_new_subscribers_with_it
         assert len(topic.requests) == 1
 
 
-async def test_keys_that_say_who_may_ask_make_no_stream_of_their_own(tmp_path: Path) -> None:
+async def test_keys_that_only_restrict_requests_do_not_split_a_shared_stream(tmp_path: Path) -> None:
     async with Upstream() as upstream, reloading(tmp_path, shared("/", upstream.url)) as gateway:
         topic = upstream.add(Topic("/topic"))
         async with Subscriber(gateway.port, "/topic") as first, Subscriber(gateway.port, "/topic") as second:
@@ -71,7 +71,7 @@ async def test_keys_that_say_who_may_ask_make_no_stream_of_their_own(tmp_path: P
         assert len(topic.requests) == 1
 
 
-async def test_subscribers_of_a_shared_route_whose_upstream_changes_go_on_and_new_ones_get_the_new_upstream(tmp_path: Path) -> None:
+async def test_shared_subscribers_stay_with_the_old_upstream_and_new_ones_get_the_new_upstream(tmp_path: Path) -> None:
     async with Upstream() as old, Upstream() as new, reloading(tmp_path, shared("/", old.url)) as gateway:
         before, after = old.add(Topic("/topic")), new.add(Topic("/topic"))
         async with Subscriber(gateway.port, "/topic") as early, Subscriber(gateway.port, "/topic") as late:
@@ -89,7 +89,7 @@ async def test_subscribers_of_a_shared_route_whose_upstream_changes_go_on_and_ne
         assert (len(before.requests), len(after.requests)) == (1, 1)
 
 
-async def test_table_that_is_put_back_finds_the_stream_that_went_on(tmp_path: Path) -> None:
+async def test_restored_route_finds_its_stream_that_continued(tmp_path: Path) -> None:
     async with Upstream() as upstream, reloading(tmp_path, shared("/", upstream.url)) as gateway:
         topic = upstream.add(Topic("/topic"))
         async with Subscriber(gateway.port, "/topic") as first, Subscriber(gateway.port, "/topic") as second:
@@ -102,7 +102,7 @@ async def test_table_that_is_put_back_finds_the_stream_that_went_on(tmp_path: Pa
         assert len(topic.requests) == 1
 
 
-async def test_shared_stream_that_nobody_follows_ends_when_its_route_is_gone(tmp_path: Path) -> None:
+async def test_shared_stream_without_subscribers_ends_when_its_route_is_removed(tmp_path: Path) -> None:
     async with Upstream() as upstream, reloading(tmp_path, shared("/", upstream.url, linger_seconds=3600)) as gateway:
         topic = upstream.add(Topic("/topic"))
         async with Subscriber(gateway.port, "/topic") as subscriber:
@@ -117,7 +117,7 @@ async def test_shared_stream_that_nobody_follows_ends_when_its_route_is_gone(tmp
         await topic.until(lambda: topic.open == 0)
 
 
-async def test_subscribers_whose_upstream_is_lost_are_sent_to_the_new_route_instead_of_waiting_for_the_old_one(tmp_path: Path) -> None:
+async def test_subscribers_of_a_lost_upstream_are_sent_to_the_new_route_instead_of_waiting_for_the_old_one(tmp_path: Path) -> None:
     async with Upstream() as old, Upstream() as new, reloading(tmp_path, shared("/", old.url)) as gateway:
         before, after = old.add(Topic("/topic")), new.add(Topic("/topic"))
         async with Subscriber(gateway.port, "/topic") as subscriber:
@@ -132,7 +132,7 @@ async def test_subscribers_whose_upstream_is_lost_are_sent_to_the_new_route_inst
             assert (await subscriber.until_number(3)).numbers == [1, 2, 3], "nothing is missing, and nothing is there twice"
 
 
-async def test_subscribers_who_wait_for_an_upstream_that_is_away_are_sent_to_the_new_one_at_once(tmp_path: Path) -> None:
+async def test_subscribers_that_wait_for_a_lost_upstream_are_sent_to_the_new_one_at_once(tmp_path: Path) -> None:
     async with Upstream() as old, Upstream() as new, reloading(tmp_path, shared("/", old.url)) as gateway:
         before, after = old.add(Topic("/topic", retry=60_000)), new.add(Topic("/topic"))
         async with Subscriber(gateway.port, "/topic") as subscriber:
@@ -143,7 +143,7 @@ async def test_subscribers_who_wait_for_an_upstream_that_is_away_are_sent_to_the
             await old.stop()
             [stream] = gateway.gateway.routing._shared.streams
             async with asyncio.timeout(GUARD_SECONDS):
-                while stream.source.state != "connecting":  # it would look again in a minute
+                while stream.source.state != "connecting":  # its next attempt is a minute away
                     await asyncio.sleep(0.01)
             await gateway.reload(shared("/", new.url))
             assert await subscriber.until_end() is End.CUT_SHORT
@@ -152,7 +152,7 @@ async def test_subscribers_who_wait_for_an_upstream_that_is_away_are_sent_to_the
             await old.start()
 
 
-async def test_kept_stream_runs_on_and_is_found_by_its_id_after_its_route_has_changed(tmp_path: Path) -> None:
+async def test_kept_stream_continues_and_is_found_by_its_id_after_its_route_changes(tmp_path: Path) -> None:
     pause = Pause()
     script = [EVENT_STREAM_HEAD, sent(1, 1), pause, sent(2, 3), LAST_CHUNK]
     async with ScriptedUpstream(script) as old, ScriptedUpstream([TOLD]) as new, reloading(tmp_path, resumable("/", old.url)) as gateway:
@@ -166,7 +166,7 @@ async def test_kept_stream_runs_on_and_is_found_by_its_id_after_its_route_has_ch
         assert (len(old.requests), len(new.requests)) == (1, 0)
 
 
-async def test_first_resumable_route_opens_the_store_and_its_streams_stay_when_it_is_another_mode_again(tmp_path: Path) -> None:
+async def test_first_resumable_route_opens_the_store_and_its_streams_outlive_a_change_of_mode(tmp_path: Path) -> None:
     script = [EVENT_STREAM_HEAD, sent(1, 2), LAST_CHUNK]
     async with ScriptedUpstream(script) as upstream, reloading(tmp_path, route("/", upstream.url)) as gateway:
         assert not (tmp_path / "data").exists()
@@ -180,7 +180,7 @@ async def test_first_resumable_route_opens_the_store_and_its_streams_stay_when_i
     assert [*(tmp_path / "data").iterdir()], "and it was closed in order"
 
 
-async def test_heartbeats_of_a_new_route_come_in_time_however_long_those_of_the_old_ones_were(tmp_path: Path) -> None:
+async def test_heartbeats_of_a_new_route_are_on_time_whatever_the_old_intervals(tmp_path: Path) -> None:
     async with (
         ScriptedUpstream([EVENT_STREAM_HEAD, sent(1, 1), Silence()]) as upstream,
         reloading(tmp_path, route("/", upstream.url, heartbeat_seconds=3600)) as gateway,
@@ -200,7 +200,7 @@ async def ask_often(gateway: Reloading, count: int) -> None:
         assert await gateway.status("/") == 200
 
 
-async def test_no_request_fails_while_routes_are_replaced_again_and_again(tmp_path: Path) -> None:
+async def test_no_request_fails_during_repeated_reloads(tmp_path: Path) -> None:
     async with ScriptedUpstream([TOLD]) as upstream, reloading(tmp_path, route("/", upstream.url)) as gateway:
         asking = [asyncio.create_task(ask_often(gateway, 25)) for _ in range(2)]
         for number in range(10):
@@ -209,7 +209,7 @@ async def test_no_request_fails_while_routes_are_replaced_again_and_again(tmp_pa
         assert 'gateway_reloads_total{result="done"} 10.0' in await gateway.metrics()
 
 
-async def test_block_that_was_begun_is_finished_after_the_reload(tmp_path: Path) -> None:
+async def test_block_split_by_a_reload_is_completed(tmp_path: Path) -> None:
     pause = Pause()
     script = [EVENT_STREAM_HEAD, chunk(b"data: be"), pause, chunk(b"gun\n\n"), LAST_CHUNK]
     async with ScriptedUpstream(script) as upstream, reloading(tmp_path, route("/", upstream.url)) as gateway, gateway.ask("/") as answer:

@@ -1,4 +1,4 @@
-"""SIGHUP, and a file of routes that is checked before anything is started."""
+"""Test SIGHUP, and the check of a routes file before a start."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ NOWHERE = "http://127.0.0.1:9"
 
 
 def plain(asked: Asked) -> Script:
-    """`/stream` is an event and silence; everything else says who answers."""
+    """Return the script: `/stream` is an event and then silence, other paths return the upstream's name."""
     if asked.target.startswith("/stream"):
         return [EVENT_STREAM_HEAD, chunk(b"data: 1\n\n"), Silence()]
     return [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"]
@@ -35,7 +35,7 @@ async def status(port: int, target: str) -> int:
     return int(line.split()[1])
 
 
-async def test_sighup_reloads_and_says_what_came_of_it_and_harms_neither_the_start_nor_the_end(tmp_path: Path) -> None:
+async def test_sighup_reloads_and_logs_the_result_and_is_harmless_during_start_and_end(tmp_path: Path) -> None:
     config = tmp_path / "gateway.toml"
     config.write_text(route("/", NOWHERE))
     process = await asyncio.create_subprocess_exec(
@@ -51,7 +51,7 @@ async def test_sighup_reloads_and_says_what_came_of_it_and_harms_neither_the_sta
             while not signals(process.pid, "SigBlk") & 1 << signal.SIGHUP - 1:
                 await asyncio.sleep(0.001)  # the interpreter itself is still starting
         gateway.terminate(signal.SIGHUP)
-        fact = await gateway.log_line("routes reloaded", START_SECONDS)  # when it serves
+        fact = await gateway.log_line("routes reloaded", START_SECONDS)  # once the gateway serves
         assert (fact["added"], fact["removed"], fact["changed"]) == ([], [], [])
         config.write_text(route("/new", NOWHERE))
         gateway.terminate(signal.SIGHUP)
@@ -74,14 +74,14 @@ async def test_sighup_reloads_and_says_what_came_of_it_and_harms_neither_the_sta
 
 
 def signals(pid: int, field: str) -> int:
-    """A set of signals that the kernel has of a process."""
+    """Return a set of signals of a process from the kernel."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(field):
             return int(line.split()[1], 16)
     raise AssertionError(f"no {field}")
 
 
-async def test_all_workers_reload_or_none_and_one_that_is_started_later_has_the_new_routes(tmp_path: Path) -> None:
+async def test_all_workers_reload_or_none_and_a_later_worker_has_the_new_routes(tmp_path: Path) -> None:
     config, data = tmp_path / "gateway.toml", tmp_path / "data"
     data.mkdir()
     (data / "worker-1").write_text("a file in the way")
@@ -126,7 +126,7 @@ def check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *
     return start_refused(monkeypatch, capsys, "check", *arguments)
 
 
-def test_check_says_what_the_start_would_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_prints_the_error_of_a_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "gateway.toml"
     config.write_text(route("relative", NOWHERE))
     refused = check(monkeypatch, capsys, str(config))
@@ -137,9 +137,7 @@ def test_check_says_what_the_start_would_say(tmp_path: Path, monkeypatch: pytest
     assert check(monkeypatch, capsys, "/dev/null") == (2, "gateway: GATEWAY_PRT is not a setting; the nearest is GATEWAY_PORT\n")
 
 
-def test_check_of_routes_that_are_right_lists_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_of_valid_routes_lists_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from gateway.routing.check import check
 
     config = tmp_path / "gateway.toml"

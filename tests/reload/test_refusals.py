@@ -1,4 +1,4 @@
-"""A reload that cannot be changes nothing and says why; and no page can ask for one."""
+"""Test that a failed reload changes nothing and gives the reason, and that web pages cannot reload."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ NOWHERE = "http://127.0.0.1:9"
         ("", "no routes"),
     ],
 )
-async def test_file_that_makes_no_sense_changes_nothing_and_is_answered_with_the_reason(tmp_path: Path, file: str, reason: str) -> None:
+async def test_invalid_file_changes_nothing_and_the_answer_has_the_reason(tmp_path: Path, file: str, reason: str) -> None:
     async with ScriptedUpstream([OK]) as upstream, reloading(tmp_path, route("/", upstream.url)) as gateway:
         gateway.write(file)
         answer = await gateway.post()
@@ -39,7 +39,7 @@ async def test_file_that_makes_no_sense_changes_nothing_and_is_answered_with_the
         assert 'gateway_reloads_total{result="done"} 0.0' in metrics
 
 
-async def test_file_that_is_gone_changes_nothing(tmp_path: Path) -> None:
+async def test_missing_file_changes_nothing(tmp_path: Path) -> None:
     async with Upstream() as upstream, reloading(tmp_path, shared("/", upstream.url)) as gateway:
         topic = upstream.add(Topic("/topic"))
         async with Subscriber(gateway.port, "/topic") as first, Subscriber(gateway.port, "/topic") as second:
@@ -52,7 +52,7 @@ async def test_file_that_is_gone_changes_nothing(tmp_path: Path) -> None:
         assert len(topic.requests) == 1
 
 
-async def test_store_that_cannot_be_opened_leaves_the_old_routes_and_is_tried_again(tmp_path: Path) -> None:
+async def test_failed_store_keeps_the_old_routes_and_the_next_reload_retries(tmp_path: Path) -> None:
     async with ScriptedUpstream([OK]) as upstream, reloading(tmp_path, route("/", upstream.url)) as gateway:
         (tmp_path / "data").write_text("a file in the way")
         gateway.write(resumable("/new", upstream.url))
@@ -65,7 +65,7 @@ async def test_store_that_cannot_be_opened_leaves_the_old_routes_and_is_tried_ag
         assert [await gateway.status("/"), await gateway.status("/streams/x")] == [404, 404]
 
 
-async def test_each_result_is_one_log_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_each_reload_logs_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with reloading(tmp_path, route("/a", NOWHERE), route("/b", NOWHERE)) as gateway:
         await gateway.reload(route("/a", NOWHERE, mode="shared"), route("/c", NOWHERE))
         gateway.write("nonsense")
@@ -85,7 +85,7 @@ async def test_each_result_is_one_log_line(tmp_path: Path, capsys: pytest.Captur
         {"Sec-Fetch-Site": "same-origin"},
     ],
 )
-async def test_no_page_can_reload(tmp_path: Path, headers: dict[str, str]) -> None:
+async def test_web_pages_cannot_reload(tmp_path: Path, headers: dict[str, str]) -> None:
     async with ScriptedUpstream([OK]) as upstream, reloading(tmp_path, route("/", upstream.url)) as gateway:
         gateway.write(route("/new", upstream.url))
         assert (await gateway.post(**headers)).status_code == 403
@@ -103,7 +103,7 @@ async def test_only_post_reloads(tmp_path: Path, method: str) -> None:
         assert 'gateway_reloads_total{result="done"} 0.0' in await gateway.metrics()
 
 
-async def test_gateway_that_shuts_down_does_not_reload(tmp_path: Path) -> None:
+async def test_gateway_does_not_reload_while_it_shuts_down(tmp_path: Path) -> None:
     async with reloading(tmp_path, route("/", NOWHERE)) as gateway:
         await gateway.gateway.drain()
         answer = await gateway.post()
