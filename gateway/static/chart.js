@@ -1,11 +1,11 @@
-// A small chart of the last minutes: lines over time, with marks where something happened.
+// A small chart of the last minutes: lines over time, with marks for incidents.
 
 import { make, show } from "./elements.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const WIDTH = 1000; // of the drawing's own coordinates, which are stretched to the space there is
+const WIDTH = 1000; // in drawing units, which are stretched to the available space
 const HEIGHT = 100;
-const MOST_SECONDS_BETWEEN = 3; // points further apart are not joined: nobody looked in between
+const MOST_SECONDS_BETWEEN = 3; // points further apart are not joined: no snapshots in between
 
 function draw(name, attributes = {}) {
   const element = document.createElementNS(SVG, name);
@@ -13,7 +13,7 @@ function draw(name, attributes = {}) {
   return element;
 }
 
-// Scales give where a value is, from 0 at the bottom to 1 at the top, and the values that stand at the top, in the middle and at the bottom.
+// A scale maps a value to 0 at the bottom to 1 at the top, and has the labels for top, middle and bottom.
 export function linear(least) {
   return (most) => {
     const top = roundUp(Math.max(least, most));
@@ -21,7 +21,7 @@ export function linear(least) {
   };
 }
 
-// For what is now microseconds and now seconds.
+// For values that range from microseconds to seconds.
 export function logarithmic(bottom, tops) {
   return (most) => {
     const top = tops.find((candidate) => candidate >= most) ?? tops.at(-1);
@@ -30,7 +30,7 @@ export function logarithmic(bottom, tops) {
   };
 }
 
-// Gives the least round number that is not below `value`, and whose half is round as well.
+// Return the least round number of at least `value` whose half is round too.
 function roundUp(value) {
   const power = 10 ** Math.floor(Math.log10(value));
   return [1, 2, 3, 4, 6, 8, 10].map((factor) => factor * power).find((candidate) => candidate >= value * 0.9999);
@@ -46,7 +46,7 @@ export class Chart {
   #marks;
   #labels;
 
-  // `lines` are the figures shown: `key` in a point, `name`, and `className`.
+  // `lines` are the figures shown, each with the `key` in a point, a `name` and a `className`.
   constructor(figure, { title, lines, seconds, format, scale }) {
     this.#title = title;
     this.#seconds = seconds;
@@ -72,7 +72,7 @@ export class Chart {
     figure.append(make("figcaption", {}, make("span", { className: "title", text: title }), legend), plot);
   }
 
-  // Draws `points`, which have a time `at` in seconds, oldest first, up to `now`; `marks` have a time and a kind.
+  // Draw `points`, oldest first, each with a time `at` in seconds, up to `now`. `marks` have a time and a kind.
   show(points, marks, now) {
     const begin = now - this.#seconds;
     const inSight = points.filter((point) => point.at >= begin);

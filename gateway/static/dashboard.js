@@ -1,4 +1,4 @@
-// Shows what the gateway says each second over its event stream.
+// Show the gateway's snapshots, which arrive each second over its event stream.
 
 import { Chart, linear, logarithmic } from "./chart.js";
 import { Children, Table, find, make, mark, show } from "./elements.js";
@@ -46,7 +46,7 @@ function showState(element, state, reason = "") {
   if (element.title !== reason) element.title = reason;
 }
 
-// A cell with a main line and a quiet one below it.
+// Fill a cell with a main line and a muted one below it.
 function showTwo(cell, main, below, { mono = false, state = null } = {}) {
   if (!cell.firstElementChild) cell.append(make("span", { className: mono ? "main mono" : "main" }), make("span", { className: "below" }));
   const [first, second] = cell.children;
@@ -130,7 +130,7 @@ const services = new Children(
   (card, service) => {
     const [title, reason, facts] = card.children;
     show(title.children[0], service.name);
-    showState(title.children[1], service.state === "gone" ? "not there" : service.state);
+    showState(title.children[1], service.state === "gone" ? "unreachable" : service.state);
     show(reason, service.reason);
     if (facts.children.length !== service.facts.length) {
       facts.replaceChildren(...service.facts.map(() => make("div", {}, make("dt"), make("dd"))));
@@ -236,8 +236,8 @@ function showStreams() {
   const note = find("no-streams");
   const more = snapshot.streams_left_out;
   if (!snapshot.streams.length) show(note, "No event stream is open.");
-  else if (!shown.length) show(note, "No stream that is shown matches.");
-  else if (more) show(note, `${plural(more, "more stream is", "more streams are")} open, less busy than these.`);
+  else if (!shown.length) show(note, "No listed stream matches.");
+  else if (more) show(note, `${plural(more, "more stream is", "more streams are")} open, but less busy.`);
   note.hidden = shown.length > 0 && !more;
 }
 
@@ -283,9 +283,9 @@ function follow() {
   });
   source.onerror = () => {
     if (source.readyState === EventSource.CLOSED) {
-      say("lost", "The gateway refuses; trying again");
+      say("lost", "The gateway rejected the request; retrying");
       setTimeout(follow, 5000);
-    } else say("lost", "Connection lost; trying again");
+    } else say("lost", "Connection lost; reconnecting");
   };
 }
 

@@ -1,15 +1,15 @@
-// Sends a prompt, shows the events of the answer, and comes back for the rest when the connection was cut.
+// Send a prompt, show the events of the answer, and resume after a cut connection.
 
 const ROUTE = "/sse";
 const RETURN_AFTER_MS = 1500;
-const MOST_FAILURES = 40; // in a row: a gateway may take a minute to start again
+const MOST_FAILURES = 40; // consecutive: a gateway may take a minute to restart
 const WATCH_EVERY_MS = 500;
 
 const element = (id) => document.getElementById(id);
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 let publicUrl = "";
-let stream = null; // what was asked for last
+let stream = null; // the latest request
 
 class StreamEnded extends Error {}
 
@@ -22,7 +22,7 @@ function say(text, kind = "") {
   element("state").className = kind;
 }
 
-// Buttons that cannot be used now keep the keyboard's focus, which they would lose when they were disabled.
+// Buttons use aria-disabled, because a disabled button would lose the keyboard focus.
 function allow(...ids) {
   for (const id of ["send", "cut", "stop"]) element(id).ariaDisabled = String(!ids.includes(id));
 }
@@ -33,14 +33,14 @@ function whenAllowed(id, does) {
   });
 }
 
-// Gives the events of a response body, one after the other (HTML standard 9.2.6, as far as the producer's events need it).
+// Yield the events of a response body (HTML standard 9.2.6, as far as the producer's events need it).
 async function* eventsOf(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   let event = { data: [] };
   for (;;) {
     const { value: text, done } = await reader.read();
-    if (done) return; // what has no blank line yet is no event
+    if (done) return; // a block without a blank line is not an event
     const lines = (rest + text).split("\n");
     rest = lines.pop();
     for (const line of lines) {
@@ -55,15 +55,15 @@ async function* eventsOf(response) {
   }
 }
 
-// Gives how often the gateway has asked the upstream for an answer, or null when it does not say.
+// Return the number of the gateway's upstream requests for answers, null if unknown.
 async function countCalls() {
-  const wanted = ["gateway_upstream_requests_total{", `route="${ROUTE}"`, 'method="POST"']; // a browser asks with OPTIONS before
+  const wanted = ["gateway_upstream_requests_total{", `route="${ROUTE}"`, 'method="POST"']; // excludes the browser's preflights
   try {
     const lines = (await (await fetch("metrics")).text()).split("\n");
     const counts = lines.filter((line) => wanted.every((part) => line.includes(part)));
     return counts.reduce((sum, line) => sum + Number(line.split(" ").pop()), 0);
   } catch (error) {
-    console.warn("the gateway's metrics cannot be read", error);
+    console.warn("cannot read the gateway's metrics", error);
     return null;
   }
 }
@@ -78,17 +78,17 @@ async function readProblem(response) {
   try {
     return JSON.parse(text).detail;
   } catch {
-    return text; // not every answer is problem+json
+    return text; // not all answers are problem+json
   }
 }
 
 async function receive(path, request) {
   stream.connection = new AbortController();
   const response = await fetch(publicUrl + path, { ...request, signal: stream.connection.signal });
-  if (response.status === 204) return; // all of it was seen
+  if (response.status === 204) return; // the page has every event
   if (!response.ok) throw new StreamEnded(`${response.status}, ${await readProblem(response)}`);
   stream.id = response.headers.get("Stream-Id");
-  if (!stream.id) throw new StreamEnded(`${ROUTE} is no resumable route of this gateway, gateway/routes.toml has one`);
+  if (!stream.id) throw new StreamEnded(`${ROUTE} must be a resumable route of this gateway; see gateway/routes.toml`);
   show("connections", ++stream.connections);
   allow("cut", "stop");
   say("Receiving…");
@@ -100,7 +100,7 @@ async function receive(path, request) {
   }
 }
 
-// Asks what has become of a stream whose connection is gone; a gateway that does not answer now may do so later.
+// Query the state of a stream whose connection was lost. A gateway that does not answer now may answer later.
 async function checkStream() {
   let answer;
   try {
@@ -127,7 +127,7 @@ async function receiveAll(message) {
     }
     if (!stream.stopped) {
       allow("stop");
-      say(`The connection is gone. Back in ${RETURN_AFTER_MS / 1000} s, with the last event ID.`, "gone");
+      say(`Connection lost. Reconnecting in ${RETURN_AFTER_MS / 1000} s with the last event ID.`, "gone");
       await pause(RETURN_AFTER_MS);
     }
     await checkStream();
@@ -147,10 +147,10 @@ async function send() {
   const watch = setInterval(showCalls, WATCH_EVERY_MS);
   try {
     await receiveAll(message);
-    if (element("answer").textContent === message) say("Complete. Nothing was lost, nothing came twice.", "good");
-    else say("Complete, but it is not what was sent.", "bad");
+    if (element("answer").textContent === message) say("Complete. No event was lost or repeated.", "good");
+    else say("Complete, but the answer differs from the prompt.", "bad");
   } catch (error) {
-    if (stream.stopped) say("Stopped, and the upstream with it.", "gone");
+    if (stream.stopped) say("Stopped, including the upstream.", "gone");
     else say(`Failed: ${error instanceof StreamEnded ? error.message : `${publicUrl} does not answer (${error.message})`}`, "bad");
   } finally {
     clearInterval(watch);
@@ -167,7 +167,7 @@ async function stop() {
     await fetch(`${publicUrl}/streams/${stream.id}`, { method: "DELETE" });
   } catch (error) {
     stream.stopped = false;
-    say(`It was not stopped: ${error.message}`, "bad");
+    say(`Not stopped: ${error.message}`, "bad");
     allow("cut", "stop");
   }
 }
@@ -176,7 +176,7 @@ element("form").addEventListener("submit", (event) => {
   event.preventDefault();
   if (element("send").ariaDisabled !== "true") send();
 });
-whenAllowed("cut", () => stream.connection.abort()); // closes the connection, as a lost network does
+whenAllowed("cut", () => stream.connection.abort()); // closes the connection, like a lost network
 whenAllowed("stop", stop);
 
 const settings = await (await fetch("pages/settings.json")).json();

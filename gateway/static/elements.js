@@ -1,4 +1,4 @@
-// The page's elements: found, made, and changed only where something is different, so that nothing flickers and no selection is lost.
+// Find, create and update elements. Only differences are changed, so that nothing flickers and selections stay.
 
 import { NONE } from "./format.js";
 
@@ -21,14 +21,14 @@ export function mark(element, className) {
   if (element.className !== className) element.className = className;
 }
 
-// Keeps the children of an element in step with a list: one child for each item, known by its key, in the order of the list.
+// Keep the children of an element in sync with a list: one child per item, identified by its key, in the order of the list.
 export class Children {
   #parent;
   #make;
   #update;
   #known = new Map();
 
-  // `make(item)` gives a new child, `update(child, item)` brings it up to date.
+  // `make(item)` returns a new child, `update(child, item)` updates it.
   constructor(parent, make, update) {
     this.#parent = parent;
     this.#make = make;
@@ -57,12 +57,12 @@ export class Children {
   }
 }
 
-// A table whose rows follow a list. On a narrow screen each row is a card, so the roles are said and each cell carries its column's name.
+// A table whose rows follow a list. On narrow screens each row is a card, so roles are explicit and each cell has its column's name.
 export class Table {
   #columns;
   #rows;
 
-  // Each column has a `name`, a `className`, and `show(cell, item)`.
+  // Each column has a `name`, a `className` and `show(cell, item)`.
   constructor(table, columns) {
     this.#columns = columns;
     const head = make("tr", { role: "row" });

@@ -1,11 +1,11 @@
-// Figures and times as people read them. An unknown figure is a dash.
+// Format figures and times for people. An unknown figure is a dash.
 
 export const NONE = "–";
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const oneDigit = new Intl.NumberFormat("en", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const known = (value) => value !== null && value !== undefined && Number.isFinite(value);
 
-// Gives a number with three digits and a unit from `steps`, which are the factor and the name of each, the largest first.
+// Return a number with three digits and a unit from `steps`, pairs of factor and name, largest first.
 function scaled(value, steps) {
   for (const [factor, unit] of steps) {
     if (Math.abs(value) >= factor * 0.9995) {

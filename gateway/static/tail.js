@@ -1,4 +1,4 @@
-// Shows the bytes of one stream as they come: each chunk, and the blocks that it completed, with the places where chunks were cut.
+// Show the bytes of one stream as they arrive: each chunk with the blocks that it completes, and the boundaries of chunks.
 
 import { find, make, mark, show } from "./elements.js";
 import { bytes, clock, plural } from "./format.js";
@@ -20,7 +20,7 @@ function withLineEnds(text) {
     .map((part) => (part in SHOWN_LINE_ENDS ? make("span", { className: "end-of-line", text: SHOWN_LINE_ENDS[part] }) : part));
 }
 
-// Gives what `sent` has in one place that `block` has not.
+// Return the part of `sent` that was inserted into `block`.
 function added(block, sent) {
   let begin = 0;
   while (begin < block.length && block[begin] === sent[begin]) begin++;
@@ -32,13 +32,13 @@ function added(block, sent) {
 function showBlock({ parts, size, sent }) {
   const bytesShown = make("pre");
   parts.forEach((part, index) => {
-    if (index) bytesShown.append(make("span", { className: "cut", text: "┃", title: "here the next chunk began", role: "img", "aria-label": "cut" }));
+    if (index) bytesShown.append(make("span", { className: "cut", text: "┃", title: "next chunk", role: "img", "aria-label": "chunk boundary" }));
     bytesShown.append(...withLineEnds(part));
   });
   const whole = parts.join("");
   const block = make("div", { className: "block" }, bytesShown);
-  if (size > new TextEncoder().encode(whole).length) block.append(make("p", { text: `… ${bytes(size)} in all` }));
-  if (sent === null) block.append(make("p", { text: "goes out with the next event" }));
+  if (size > new TextEncoder().encode(whole).length) block.append(make("p", { text: `… ${bytes(size)} in total` }));
+  if (sent === null) block.append(make("p", { text: "sent with the next event" }));
   else if (sent !== undefined) block.append(make("p", { className: "sent" }, "sent with ", make("code", { text: added(whole, sent).trim() })));
   return block;
 }
@@ -56,7 +56,7 @@ function note(text) {
 
 function showChunk({ at, chunk, pending, blocks }) {
   const facts = [blocks.length ? `completes ${plural(blocks.length, "block", "blocks")}` : "completes no block"];
-  if (pending) facts.push(`${bytes(pending)} wait for the rest`);
+  if (pending) facts.push(`${bytes(pending)} pending`);
   const head = make(
     "p",
     { className: "chunk" },
@@ -70,12 +70,12 @@ function showChunk({ at, chunk, pending, blocks }) {
 function showChunks({ chunks, left_out_chunks: leftOut, left_out_blocks: leftOutBlocks }) {
   if (paused) {
     missed += chunks.length + leftOut;
-    say(`Paused; ${plural(missed, "chunk has", "chunks have")} come meanwhile`, "warn");
+    say(`Paused; ${plural(missed, "chunk has", "chunks have")} arrived meanwhile`, "warn");
     return;
   }
   add(...chunks.slice(-MOST_ENTRIES).map(showChunk));
   if (leftOut || leftOutBlocks) {
-    note(`${plural(leftOut, "chunk", "chunks")} and ${plural(leftOutBlocks, "block", "blocks")} more came in that moment, too many to show`);
+    note(`${plural(leftOut, "chunk", "chunks")} and ${plural(leftOutBlocks, "block", "blocks")} more arrived at the same time, too many to show`);
   }
 }
 
@@ -90,8 +90,8 @@ function follow(stream) {
   source.onopen = () => say("Live");
   source.addEventListener("history", (event) => {
     const { blocks } = JSON.parse(event.data);
-    if (blocks.length) add(make("li", { className: "earlier" }, make("p", { className: "chunk" }, make("span", { text: "came earlier, as it was sent" })), ...blocks.map(showBlock)));
-    note("From here on as it comes");
+    if (blocks.length) add(make("li", { className: "earlier" }, make("p", { className: "chunk" }, make("span", { text: "earlier, as sent" })), ...blocks.map(showBlock)));
+    note("Live from here");
   });
   source.addEventListener("chunks", (event) => showChunks(JSON.parse(event.data)));
   source.addEventListener("end", (event) => {
@@ -102,8 +102,8 @@ function follow(stream) {
   });
   source.onerror = () => {
     const closed = source.readyState === EventSource.CLOSED;
-    source.close(); // a stream's number holds for one connection of this page
-    say(closed ? "The stream has ended, or too many are tailed; close this and look again" : "Connection lost; close this and tail the stream again", "bad");
+    source.close(); // a stream's number is valid for one connection of this page
+    say(closed ? "The stream has ended, or too many tails are open; close this and try again" : "Connection lost; close this and tail the stream again", "bad");
   };
 }
 

@@ -125,7 +125,7 @@ def test_services_routes_streams_and_ends_are_shown(browser: Browser, stack: Sta
         httpx.post(stack.url + "/sse", json={"message": "a b"}, trust_env=False)
         expect(seen.row("ended", "/sse").first).to_contain_text("complete")
         seen.page.fill("#filter", "nothing like that")
-        expect(seen.page.locator("#no-streams")).to_have_text("No stream that is shown matches.")
+        expect(seen.page.locator("#no-streams")).to_have_text("No listed stream matches.")
         assert seen.complaints == []
         assert {urlsplit(url).netloc for url in seen.requests} == {urlsplit(stack.gateway.status_url).netloc}
         assert sum(url.endswith("/dashboard/events") for url in seen.requests) == 1
@@ -149,7 +149,7 @@ def test_tail_shows_chunks_and_blocks_and_works_with_the_keyboard_alone(browser:
         page.keyboard.press("Tab")
         page.keyboard.press("Space")
         expect(page.locator("#tail-pause")).to_have_attribute("aria-pressed", "true")
-        expect(page.locator("#tail-state")).to_contain_text("come meanwhile")
+        expect(page.locator("#tail-state")).to_contain_text("arrived meanwhile")
         page.keyboard.press("Escape")
         expect(button).to_be_focused()
         expect(page.locator("dialog")).to_be_hidden()
@@ -200,7 +200,7 @@ def test_every_element_has_a_name_and_the_layout_is_stable(browser: Browser, sta
         names = page.locator("body").aria_snapshot()
         for name in ('table "Routes"', 'table "Streams"', f'button "Tail {CLOCK}"', 'img "Events per second, the last 3 minutes'):
             assert name in names
-        assert re.search(r'searchbox "Show only streams whose path or route has', names)
+        assert re.search(r'searchbox "Show only streams whose path or route contains', names)
         assert page.evaluate("document.getAnimations().length") == 0
         line = page.locator("#events-chart path.line.first")
         for _ in range(3):  # snapshots
@@ -215,7 +215,7 @@ def test_lost_upstream_is_marked_and_a_dead_service_is_shown(browser: Browser, s
         marks = seen.page.locator("#marks")
         expect(marks).to_contain_text("Upstream lost")
         producer = seen.page.locator("#services > li").nth(1)
-        expect(producer).to_contain_text("not there")
+        expect(producer).to_contain_text("unreachable")
         expect(producer).to_contain_text("does not answer")
         expect(seen.cell("streams", CLOCK, "State")).to_contain_text("reconnecting")
         stack.producer.start()

@@ -110,7 +110,7 @@ def test_answer_survives_a_cut_and_upstream_is_called_once(page: Page, stack: St
     shows_some(page)
     with standing(page):
         page.click("#cut")
-        shows(page, "state", re.compile("^The connection is gone"))
+        shows(page, "state", re.compile("^Connection lost"))
         cut_at = int(page.locator("#events").inner_text())
         ended = partial(stack.gateway.metric, "gateway_streams_ended_total", route="/sse", verdict="left")
         wait_until(lambda: ended() == left + 1, "the connection gone")
@@ -136,7 +136,7 @@ def test_page_works_with_the_keyboard_alone(page: Page, stack: Stack) -> None:
     expect(page.locator("#cut")).to_be_enabled()
     with standing(page):
         page.keyboard.press("Space")
-        shows(page, "state", re.compile("^The connection is gone"))
+        shows(page, "state", re.compile("^Connection lost"))
         page.keyboard.press("Space")  # there is no stream to cut
         expect(page.locator("#cut")).to_be_focused()
     assert_is_complete(page, connections=2)
@@ -156,7 +156,7 @@ def test_stop_ends_the_stream_and_its_upstream(page: Page, stack: Stack, meanwhi
     with standing(page) if meanwhile == "waiting" else nullcontext():
         if meanwhile == "waiting":
             page.click("#cut")
-            shows(page, "state", re.compile("^The connection is gone"))
+            shows(page, "state", re.compile("^Connection lost"))
         page.click("#stop")
     shows(page, "state", re.compile("^Stopped"))
     wait_until(lambda: stack.producer.metric("producer_streams_open", route="POST /sse") == 0, "upstream's stream closed")
@@ -190,7 +190,7 @@ def test_page_shows_the_end_of_a_stream_when_the_gateway_is_killed(page: Page, s
     page.click("#send")
     shows_some(page)
     kill_all(stack.gateway)
-    shows(page, "state", re.compile("^The connection is gone"))
+    shows(page, "state", re.compile("^Connection lost"))
     stack.gateway.start()
     stack.gateway.wait_until_ready()
     shows(page, "state", re.compile("^Failed: the (stream is cut|gateway no longer has the stream)"))
