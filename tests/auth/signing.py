@@ -10,8 +10,8 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-SECRET = "a-secret-that-nobody-else-knows-0123456789"
-OTHER_SECRET = "another-secret-that-nobody-knows-987654321"
+SECRET = "a-secret-of-issuer-and-gateway--0123456789"
+OTHER_SECRET = "another-secret-of-another-issuer-987654321"
 EVERYTHING = {"read": ["/**"], "publish": ["/**"]}
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey

@@ -138,7 +138,7 @@ async def test_cookie_from_a_page_of_another_origin_does_not_resume_a_kept_strea
 async def test_stream_opened_with_a_token_without_subject_needs_the_same_token_to_resume(world: World) -> None:
     text = hs_token(sub=None, jti="1")
     async with connected(world) as downstream:
-        answer = await world.open(downstream, "/kept/short-nobody", [bearer(text)], "POST", BODY)
+        answer = await world.open(downstream, "/kept/short-no-subject", [bearer(text)], "POST", BODY)
         body = await answer.to_end()
     path = f"/streams/{stream_of(answer)}"
     assert (await world.ask(path, bearer(text))).body == body

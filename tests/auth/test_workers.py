@@ -23,7 +23,7 @@ from tests.stack import wait_until
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 BODY = b'{"message": "hello"}'
-OLD_KEY, NEW_KEY, OTHER_KEY = "the-old-key-of-the-shop-1", "the-new-key-of-the-shop-2", "the-key-of-somebody-else-3"
+OLD_KEY, NEW_KEY, OTHER_KEY = "the-old-key-of-the-shop-1", "the-new-key-of-the-shop-2", "the-key-of-a-bakery-3"
 CONNECTIONS = 18
 """Enough requests that some reach the other worker, except in one of 131,072 runs."""
 

@@ -11,7 +11,7 @@ from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Pause, Script
 from tests.shared.subscribing import Subscriber
 from tests.shared.upstream import Topic, Upstream
 
-OLD, NEW, OTHER = "the-old-key-of-the-shop-1", "the-new-key-of-the-shop-2", "the-key-of-somebody-else-3"
+OLD, NEW, OTHER = "the-old-key-of-the-shop-1", "the-new-key-of-the-shop-2", "the-key-of-a-bakery-3"
 SECRET, NEXT_SECRET = "s" * 32, "n" * 32
 
 
