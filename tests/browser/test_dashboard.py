@@ -231,7 +231,7 @@ def test_lost_upstream_is_marked_and_a_dead_service_is_shown(browser: Browser, s
 def test_page_reconnects_by_itself_when_the_gateway_restarts(browser: Browser, stack: Stack) -> None:
     with opened(browser, stack) as seen:
         assert stack.gateway.stop() == 0
-        seen.says("Connection lost; trying again")
+        seen.says("Connection lost; reconnecting")
         assert seen.page.locator("main").get_attribute("class") == "stale"
         stack.gateway.start()
         seen.says("Live")
