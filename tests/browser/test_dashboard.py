@@ -111,7 +111,7 @@ def subscribed(stack: Stack, count: int, path: str = CLOCK) -> Iterator[None]:
 
 
 def test_services_routes_streams_and_ends_are_shown(browser: Browser, stack: Stack) -> None:
-    with opened(browser, stack) as seen, subscribed(stack, 3, HOST + "?key=s3cr3t"):
+    with opened(browser, stack) as seen, subscribed(stack, 3, HOST + "?last_event_id=s3cr3t"):
         cards = seen.page.locator("#services > li")
         expect(cards).to_have_count(3)
         for name, card in zip(("gateway", "producer", "consumer"), cards.all(), strict=True):
