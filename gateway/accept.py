@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 
+from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy, istr
 
 _ACCEPT = istr("Accept")
@@ -30,3 +31,11 @@ def _media_ranges(headers: CIMultiDict[str] | CIMultiDictProxy[str]) -> Iterator
             media_range = item.partition(";")[0].strip().lower()
             if media_range:
                 yield media_range, _REFUSED.search(item) is None
+
+
+def takes_retry_ahead(request: web.BaseRequest) -> bool:
+    """Whether the client may get a `retry` line ahead of its first block.
+
+    Clients that look for `data:` at the beginning of a block would miss that event. They send no `Accept` for event streams.
+    """
+    return names_event_stream(request.headers) or (request.method == "GET" and accepts_event_stream(request.headers))

@@ -21,11 +21,12 @@ from .clients.address import plain_address
 from .clients.throttle import begin_writing, open_throttle
 from .deadline import Deadline
 from .deletion import Deletion
-from .downstream import DownstreamProtocol, comes_from_peer, end_unfinished
+from .downstream import DownstreamProtocol, comes_from_peer
 from .error_event import UI_MESSAGES
 from .exchange import Exchange
 from .failures import failed
 from .flow import Sink
+from .flushing import end_unfinished
 from .headers import CONTENT_ENCODING, announce_client, apply_rules, content_encoding, end_to_end, is_delimited, is_event_stream
 from .incoming import Incoming
 from .last_event_id import read_last_event_id

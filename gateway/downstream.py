@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import struct
 import sys
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -12,13 +11,12 @@ from aiohttp.http import HttpRequestParser
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
-from .accept import accepts_event_stream, names_event_stream
+from .flushing import Unsent, send_end
 from .malformed import explain
 from .messages import Messages, head_too_large, refuse_head
 from .problems import problem
 from .refusal import Reason, Refusal
 
-_FLUSH_SECONDS = 10.0
 _MOST_UNSENT_BYTES = 128 * 1024
 _MOST_GARBAGE_BYTES = 64 * 1024  # what may have been on its way when the client could not yet know that nothing more is read
 _TCP_NOTSENT_LOWAT = 25  # of Linux; Python names it since 3.12
@@ -60,6 +58,7 @@ class DownstreamProtocol(RequestHandler):
         "_progress",
         "_rejected",
         "count_body",
+        "sent",
         "writing",
     )
 
@@ -79,6 +78,8 @@ class DownstreamProtocol(RequestHandler):
         self.writing: Writing | None = None
         self.count_body: Callable[[], None] | None = None
         """Is called when more of a request's body may have come."""
+        self.sent: list[Callable[[], None]] = []
+        """Are called when the answer that is being sent has left, or the connection is gone."""
         self._head_seconds = head_seconds
         self._max_head_bytes = max_head_bytes
         self._rejected = rejected
@@ -216,6 +217,26 @@ class DownstreamProtocol(RequestHandler):
         response.force_close()
         return response
 
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the end of an answer, which is over when little of it is left unsent."""
+        finishing = super().finish_response(request, resp, start_time)
+        try:
+            return await send_end(self, finishing)
+        finally:
+            self._note_sent()
+
+    async def start(self) -> None:
+        await super().start()
+        if self.transport is not None and self.transport.is_closing():
+            Unsent(self.transport)  # it does not close before its client has read what was sent
+
+    def _note_sent(self) -> None:
+        for call in self.sent:
+            call()
+        self.sent.clear()
+
     def pause_writing(self) -> None:
         super().pause_writing()
         if self.writing is not None:
@@ -232,6 +253,7 @@ class DownstreamProtocol(RequestHandler):
         if writing is not None:
             writing.lost()  # now: before aiohttp's cancellation gets to the handler, uvloop would raise on a write
         super().connection_lost(exc)
+        self._note_sent()
 
     def eof_received(self) -> None:
         if self.transport is not None:
@@ -263,33 +285,15 @@ def release(request: web.BaseRequest) -> None:
     protocol.writing = None
 
 
-def end_unfinished(request: web.BaseRequest, response: web.StreamResponse, *, delimited: bool) -> None:
-    """Ends the connection of a response so that it does not look complete.
-
-    When it is `delimited`, by chunked coding or a length, the missing end tells, so what was written may still leave, for ten seconds at
-    most. A response that the end of the connection delimits (HTTP/1.0) needs a reset (RFC 9112 section 8).
-    """
-    response.force_close()
-    transport = request.transport
-    if transport is None:
-        return
-    if delimited:
-        transport.close()
-        asyncio.get_running_loop().call_later(_FLUSH_SECONDS, transport.abort)
+def when_sent(request: web.BaseRequest, call: Callable[[], None]) -> None:
+    """Call this when the answer to a request, which is about to be returned, has left or its connection is gone."""
+    protocol = request.protocol
+    if isinstance(protocol, DownstreamProtocol) and protocol.transport is not None:
+        protocol.sent.append(call)
     else:
-        sock = transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        transport.abort()
+        call()
 
 
 def comes_from_peer(request: web.BaseRequest) -> bool:
     """Tells whether another worker of this gateway has handed the request over, on a Unix socket: then there is no address."""
     return request.remote == ""
-
-
-def takes_retry_ahead(request: web.BaseRequest) -> bool:
-    """Whether the client may get a `retry` line ahead of its first block.
-
-    Clients that look for `data:` at the beginning of a block would miss that event. They send no `Accept` for event streams.
-    """
-    return names_event_stream(request.headers) or (request.method == "GET" and accepts_event_stream(request.headers))

@@ -1,18 +1,20 @@
 """The public port: which route serves a request, and whether it may be opened."""
 
+from functools import partial
+
 import structlog
 from aiohttp import web
 
 from service.tracing import Tracing
 
-from .accept import names_event_stream
+from .accept import names_event_stream, takes_retry_ahead
 from .auth.access import Denied, Door
 from .auth.expiry import end_at_expiry
 from .clients.admission import Admission
 from .dashboard.timeline import Timeline
 from .descriptors import Descriptors
 from .direct import Direct
-from .downstream import comes_from_peer, takes_retry_ahead
+from .downstream import comes_from_peer, when_sent
 from .exchange import Exchange
 from .fan_out.heap import Heap
 from .incoming import Incoming
@@ -119,7 +121,7 @@ class Proxy:
             finish(exchange)
             self._heap.note_open(len(self.exchanges))
             if not exchange.handed_over:
-                self._admission.leave(counted_as)
+                when_sent(request, partial(self._admission.leave, counted_as))
                 self._close(exchange)
 
     async def _open(self, request: Incoming) -> Exchange | web.Response:

@@ -9,9 +9,10 @@ from multidict import CIMultiDict
 
 from ..budget import Budget
 from ..clients.throttle import begin_writing, open_throttle
-from ..downstream import end_unfinished, occupy, release
+from ..downstream import occupy, release
 from ..error_event import UI_MESSAGES
 from ..exchange import Exchange
+from ..flushing import end_unfinished
 from ..incoming import Incoming
 from ..last_event_id import read_last_event_id
 from ..relay import COMPLETE, CUT, LEFT
