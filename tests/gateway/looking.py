@@ -1,4 +1,4 @@
-"""A gateway in the test's own process whose dashboard is looked at."""
+"""Run a gateway in the test's process, with viewers of its dashboard."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ class Looker:
         self._events: list[Event] = []
 
     async def event(self, *types: str) -> tuple[str, Any]:
-        """The next event of one of these types, or of any; type and data."""
+        """Return type and data of the next event of one of these types, by default of any."""
         async with asyncio.timeout(GUARD_SECONDS):
             while True:
                 while not self._events:
@@ -41,14 +41,14 @@ class Looker:
                     return event.type, json.loads(event.data)
 
     async def snapshot(self, fits: Callable[[dict[str, Any]], object] = bool) -> dict[str, Any]:
-        """The next snapshot that fits."""
+        """Return the next snapshot that fits."""
         while True:
             _, snapshot = await self.event("snapshot")
             if fits(snapshot):
                 return dict(snapshot)
 
     async def ended(self) -> None:
-        """Returns when the stream has ended, whatever still comes."""
+        """Wait until the stream has ended, and ignore further events."""
         async with asyncio.timeout(GUARD_SECONDS):
             while await self._answer.content.readany():
                 pass
@@ -60,7 +60,7 @@ class Admin:
     def __init__(self, url: str, port: int, session: aiohttp.ClientSession) -> None:
         self.url = url
         self.port = port
-        """The public one."""
+        """The public port."""
         self.session = session
 
     @asynccontextmanager
@@ -71,18 +71,18 @@ class Admin:
 
     @asynccontextmanager
     async def look(self) -> AsyncIterator[Looker]:
-        """Somebody who looks at the dashboard."""
+        """Yield a viewer of the dashboard."""
         async with self.open("/dashboard/events") as looker:
             yield looker
 
     @asynccontextmanager
     async def tail(self, key: str) -> AsyncIterator[Looker]:
-        """Somebody who tails the stream that a snapshot has by this key."""
+        """Yield a viewer that tails the stream with this key in a snapshot."""
         async with self.open(f"/dashboard/streams/{key}/tail") as looker:
             yield looker
 
     async def refusal(self, path: str) -> tuple[int, str]:
-        """Status and detail of an answer that is a problem."""
+        """Return status and detail of an error answer."""
         async with self.session.get(self.url + path) as answer:
             assert answer.headers["Content-Type"] == "application/problem+json"
             return answer.status, (await answer.json(content_type=None))["detail"]
@@ -90,7 +90,7 @@ class Admin:
 
 @asynccontextmanager
 async def admin(routes: Sequence[dict[str, Any]], data_dir: Path, **settings: Any) -> AsyncIterator[Admin]:
-    """Serves `routes` until the block ends, which may take no longer when somebody looks."""
+    """Serve `routes` until the block ends, which viewers must not delay."""
     sets = bind_listeners("127.0.0.1", 0)
     sites: list[web.TCPSite] = []
 
@@ -114,6 +114,6 @@ async def admin(routes: Sequence[dict[str, Any]], data_dir: Path, **settings: An
 
 
 def only(snapshot: dict[str, Any], what: str, **facts: object) -> dict[str, Any]:
-    """The one entry of a list in a snapshot that has these facts."""
+    """Return the single entry of a snapshot's list that has these facts."""
     [found] = [entry for entry in snapshot[what] if facts.items() <= entry.items()]
     return dict(found)

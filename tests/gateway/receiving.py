@@ -1,4 +1,4 @@
-"""A receiver that notes what it gets, and responses for it from scripted upstreams."""
+"""A receiver that records its input, and responses for it from scripted upstreams."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +16,7 @@ BROKEN = "attach() refuses a plain response: aiohttp's internals have moved, gat
 
 
 class Recorder:
-    """A receiver that keeps what it gets; paused by the test, or by itself after `pause_after` bytes."""
+    """A receiver that keeps its input. It is paused by the test, or by itself after `pause_after` bytes."""
 
     def __init__(self, pause_after: int | None = None) -> None:
         self.paused = False
@@ -61,7 +61,7 @@ class Recorder:
             self.upstream.resume()
 
     async def until(self, fact: Callable[[], bool]) -> None:
-        """Returns when `fact` holds; it is asked again whenever something has come."""
+        """Wait until `fact` holds, which is checked after each input."""
         async with asyncio.timeout(GUARD_SECONDS):
             while not fact():
                 self._news.clear()
@@ -75,14 +75,14 @@ class Recorder:
 
 
 async def settle() -> None:
-    """Lets the loop do what is ready, connection_lost included."""
+    """Let the loop run all ready callbacks, including connection_lost."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
 @asynccontextmanager
 async def response_to(*script: Step) -> AsyncIterator[tuple[aiohttp.ClientResponse, ScriptedUpstream]]:
-    """The gateway's own client session has asked an upstream that plays `script`, and has the head of its response."""
+    """Send a request with the gateway's client session to an upstream that plays `script`, and yield the response after its head."""
     async with (
         ScriptedUpstream(script) as upstream,
         open_session(keepalive_seconds=4, max_header_bytes=16_384) as session,

@@ -1,4 +1,4 @@
-"""`python -m gateway` as a process, for tests of what only a process shows."""
+"""Run `python -m gateway` as a process."""
 
 import asyncio
 import contextlib
@@ -23,19 +23,19 @@ GUARD_SECONDS = 30.0
 
 
 def environment(settings: dict[str, str]) -> dict[str, str]:
-    """This process's environment, with no settings of the gateway but these."""
+    """Return this process's environment with only these settings of the gateway."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
     return kept | QUICK_START | {f"GATEWAY_{name}": value for name, value in settings.items()}
 
 
 def run(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-    """Runs the gateway to its end, which must come by itself."""
+    """Run the gateway until it ends by itself."""
     command = [sys.executable, "-m", "gateway", *arguments]
     return subprocess.run(command, env=environment(settings), capture_output=True, text=True, timeout=START_SECONDS)
 
 
 def start_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[object, str]:
-    """Gives exit status and standard error of a start, in this process, that must end before anything is served or logged."""
+    """Return exit status and standard error of a start in this process that must fail before anything is served or logged."""
     monkeypatch.setattr(sys, "argv", ["gateway", *arguments])
     with pytest.raises(SystemExit) as end:
         main()
@@ -52,15 +52,15 @@ class GatewayProcess:
         self.url = ""
         self.admin = ""
         self.log: list[dict[str, Any]] = []
-        """The lines that have been read."""
+        """Return the lines read so far."""
 
     @property
     def pid(self) -> int:
-        """Of the process that was started, which is the parent when there are workers."""
+        """Process ID of the started process, which is the parent if there are workers."""
         return self._process.pid
 
     async def log_line(self, event: str, within: float = GUARD_SECONDS) -> dict[str, Any]:
-        """The next log line about `event`; every line on the way must be JSON."""
+        """Return the next log line about `event`. Every line before it must be JSON."""
         assert self._process.stdout is not None
         async with asyncio.timeout(within):
             async for line in self._process.stdout:
@@ -83,22 +83,24 @@ class GatewayProcess:
             return await self._process.wait()
 
     async def metrics(self, path: str = "/metrics") -> dict[str, Metric]:
-        """The metric families of the admin port by name, as Prometheus reads them."""
+        """Return the metric families of the admin port by name, as Prometheus parses them."""
         async with httpx.AsyncClient(trust_env=False) as http:
             text = (await http.get(f"{self.admin}{path}")).raise_for_status().text
         return {family.name: family for family in text_string_to_metric_families(text)}
 
 
 def meter(metrics: Mapping[str, Metric], name: str, **labels: str) -> float:
-    """The sum of the samples called `name` that carry `labels`."""
+    """Return the sum of the samples called `name` that have `labels`."""
     samples = [sample for family in metrics.values() for sample in family.samples if sample.name == name]
     return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
 
 
 @contextlib.asynccontextmanager
 async def start_gateway(descriptors: int = 0, **settings: str) -> AsyncIterator[GatewayProcess]:
-    """Runs `python -m gateway` on free ports, configured by the environment, until the block ends. `descriptors`: the most that the system
-    lets it have, if not 0."""
+    """Run `python -m gateway` on free ports, configured by the environment, until the block ends.
+
+    `descriptors` limits its file descriptors, if not 0.
+    """
 
     def limit_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))

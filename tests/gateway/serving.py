@@ -1,4 +1,4 @@
-"""A gateway in the test's own process, on a free port."""
+"""Run a gateway in the test's process, on a free port."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -20,7 +20,7 @@ GUARD_SECONDS = 30.0
 
 @asynccontextmanager
 async def serving(routes: Sequence[dict[str, Any]], data_dir: Path, tracing: Tracing | None = None, **settings: Any) -> AsyncIterator[int]:
-    """Serves `routes` until the block ends; gives the public port."""
+    """Serve `routes` until the block ends, and yield the public port."""
     sets = bind_listeners("127.0.0.1", 0)
     options = Settings(data_dir=data_dir, drain_seconds=0.2, **settings)
 

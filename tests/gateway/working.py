@@ -1,4 +1,4 @@
-"""A gateway with workers, as processes that a test can look at and kill one by one."""
+"""Run a gateway with workers, as processes that a test can inspect and kill one by one."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ EVENT = b"data: 1\n\n"
 
 
 def default_script(asked: Asked) -> Script:
-    """`/stream` is an event and silence; everything else is a short answer."""
+    """Return the script: `/stream` is an event and then silence, other paths get a short answer."""
     if asked.target.startswith("/stream"):
         return [EVENT_STREAM_HEAD, chunk(EVENT), Silence()]
     return [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"]
@@ -37,7 +37,7 @@ class Crew:
         self.port = urlsplit(gateway.url).port or 0
 
     def pids(self) -> dict[int, int]:
-        """The process of each worker by its number; one that is just being started may be missing."""
+        """Return the process of each worker by its number. A worker that is starting may be missing."""
         found = {}
         for child in psutil.Process(self.gateway.pid).children():
             with contextlib.suppress(psutil.Error, IndexError, ValueError):
@@ -45,17 +45,17 @@ class Crew:
         return found
 
     def kill(self, number: int, by: signal.Signals = signal.SIGKILL) -> int:
-        """Sends a signal to one worker and gives its pid."""
+        """Send a signal to one worker and return its process ID."""
         pid = self.pids()[number]
         os.kill(pid, by)
         return pid
 
     async def meter(self, name: str, **labels: str) -> float:
-        """A figure of all workers together."""
+        """Return a metric of all workers together."""
         return meter(await self.gateway.metrics(), name, **labels)
 
     async def meter_of(self, number: int, name: str) -> float:
-        """A figure of one worker."""
+        """Return a metric of one worker."""
         return meter(await self.gateway.metrics(f"/workers/{number}/metrics"), name)
 
     async def readiness(self) -> tuple[int, dict[str, str]]:
@@ -71,7 +71,7 @@ class Crew:
 
 @asynccontextmanager
 async def crew(upstream: ScriptedUpstream | None = None, **settings: str) -> AsyncIterator[Crew]:
-    """Runs a gateway with two workers in front of `upstream` until the block ends."""
+    """Run a gateway with two workers in front of `upstream` until the block ends."""
     url = {"UPSTREAM": upstream.url} if upstream else {}
     async with start_gateway(**{"WORKERS": "2"} | url | settings) as gateway:
         yield Crew(gateway)
@@ -79,7 +79,7 @@ async def crew(upstream: ScriptedUpstream | None = None, **settings: str) -> Asy
 
 @asynccontextmanager
 async def subscribed(port: int, count: int, target: str = "/stream") -> AsyncIterator[list[Answer]]:
-    """Opens `count` streams, each on a connection of its own, and reads their first event."""
+    """Open `count` streams, each on its own connection, and read their first event."""
     async with contextlib.AsyncExitStack() as stack:
         downstreams = [await stack.enter_async_context(Downstream(port)) for _ in range(count)]
         for downstream in downstreams:
@@ -92,7 +92,7 @@ async def subscribed(port: int, count: int, target: str = "/stream") -> AsyncIte
 
 @contextmanager
 def starting(temporary: Path, **settings: str) -> Iterator["subprocess.Popen[str]"]:
-    """Starts a gateway with two workers, whose temporary files go to `temporary`, and waits for nothing; kills the parent in the end."""
+    """Start a gateway with two workers and temporary files in `temporary`, without waiting; kill the parent at the end."""
     environ = environment({"PORT": "0", "ADMIN_PORT": "0", "WORKERS": "2"} | settings) | {"TMPDIR": str(temporary)}
     command = [sys.executable, "-m", "gateway"]
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as parent:
@@ -103,7 +103,7 @@ def starting(temporary: Path, **settings: str) -> Iterator["subprocess.Popen[str
 
 
 async def children_of(pid: int, count: int) -> list[int]:
-    """Gives the child processes of a process when there are so many."""
+    """Wait until a process has `count` child processes, and return them."""
     async with asyncio.timeout(START_SECONDS):
         while len(found := [child.pid for child in psutil.Process(pid).children()]) < count:
             await asyncio.sleep(0.02)
@@ -111,14 +111,14 @@ async def children_of(pid: int, count: int) -> list[int]:
 
 
 async def until_ended(pids: Sequence[int]) -> None:
-    """Returns when none of these processes runs any more."""
+    """Wait until none of these processes runs."""
     async with asyncio.timeout(START_SECONDS):
         while not ended(pids):
             await asyncio.sleep(0.05)
 
 
 def ended(pids: Sequence[int]) -> bool:
-    """Tells whether none of these processes runs any more; who has no parent to bury him counts as ended."""
+    """Return whether none of these processes runs. A zombie counts as ended."""
     for pid in pids:
         with contextlib.suppress(psutil.NoSuchProcess):
             if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
