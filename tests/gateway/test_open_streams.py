@@ -79,7 +79,7 @@ async def test_counts_of_open_streams_move_before_they_end_and_never_go_back() -
 async def test_paused_streams_are_counted_and_those_of_other_workers_are_not() -> None:
     metrics = Metrics()
     slow, foreign = Relay(Sink(), TimerWheel(1.0)), Relay(Sink(), TimerWheel(1.0))
-    slow.paused = True
+    slow.pause()
     metrics.streams.watch(lambda: [opened(slow), opened(foreign, handed_over=True)])
     assert sample(metrics, "gateway_streams_paused", route="/") == 1
     assert sample(metrics, "gateway_streams_open", route="/", mode="direct") == 1

@@ -125,7 +125,7 @@ async def test_heartbeat_never_lands_inside_a_block_that_a_slow_reader_delays(pa
     assert all(comments and comments == HEARTBEAT_BLOCK * (len(comments) // 3) for comments in between[1:-1])
 
 
-@pytest.mark.parametrize("host", ["[", "x/plain?", "producer"])
+@pytest.mark.parametrize("host", ["", "[::1]", "producer"])
 async def test_host_header_changes_nothing(host: str) -> None:
     async with serve(FAST) as producer:
         answer = await producer.http.get("/", headers={"Host": host})
