@@ -11,7 +11,6 @@ from multidict import CIMultiDict, istr
 from .budget import Budget, Holding
 from .downstream import DownstreamProtocol
 from .exchange import Exchange
-from .fan_out.heap import Heap
 from .incoming import Incoming
 from .malformed import BAD_BODY
 from .refusal import Refusal
@@ -21,7 +20,6 @@ _LEAST_BYTES = 256
 _SMALL_BYTES = 4096  # a body that is here and has no more is not counted: its request takes more, and requests are
 _PIECE_BYTES = 64 * 1024  # the connection reads on when less than this is left of what came
 _WHOLE_BYTES = 512 * 1024  # a body that is here and has more leaves in pieces
-_TRIMMED_PART = 4  # of the limit, one part in so many must have been let go before memory is given back to the system
 _CONTENT_LENGTH = istr("Content-Length")
 
 
@@ -31,7 +29,6 @@ class Bodies:
     def __init__(self, budget: Budget, max_bytes: int) -> None:
         self.budget = budget
         self.max_bytes = max_bytes
-        self._heap = Heap(least_left=budget.limit // _TRIMMED_PART)
 
     def __repr__(self) -> str:
         return f"<Bodies {self.budget}>"
@@ -41,10 +38,6 @@ class Bodies:
         if isinstance(request, Incoming) and request.received is not None:
             return request.received
         return RequestBody(request, self, exchange, hashed=hashed)
-
-    def note_amount(self) -> None:
-        """Take note of the budget's amount, before and after a body has left."""
-        self._heap.note_open(self.budget.amount)
 
 
 class RequestBody:
@@ -173,13 +166,11 @@ class RequestBody:
             return
         self._read = None
         self._here_bytes = 0
-        self._bodies.note_amount()
         self._holding.close()
         self._holding = None
         protocol = self._request.protocol
         if isinstance(protocol, DownstreamProtocol) and protocol.count_body == self._count:
             protocol.count_body = None
-        self._bodies.note_amount()
 
     def _begin(self) -> None:
         if self._holding is not None:

@@ -16,7 +16,7 @@ from .descriptors import Descriptors
 from .direct import Direct
 from .downstream import comes_from_peer, when_sent
 from .exchange import Exchange
-from .fan_out.heap import Heap
+from .heap import Heap
 from .incoming import Incoming
 from .malformed import find_fault
 from .metrics.metrics import Metrics
