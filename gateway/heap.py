@@ -9,6 +9,7 @@ from collections.abc import Callable
 _LEAST_LEFT = 500
 _SECONDS = 1.0  # they leave within some seconds, and once is enough for most of them
 _LOOK_SECONDS = 10.0  # looking takes some ten milliseconds where memory is in many pieces
+_LOOKS_AFTER_TRIM = 3  # or it would trim all the time while clients come and go that take much
 _MOST_FREE_BYTES = 16 * 1024 * 1024
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _C = ctypes.CDLL(None)
@@ -28,6 +29,11 @@ class _Figures(ctypes.Structure):
 def trim() -> None:
     """Give back what is free. Takes some ten milliseconds with thousands of streams open."""
     gc.collect()  # which empties the interpreter's own lists of free objects too
+    trim_allocator()
+
+
+def trim_allocator() -> None:
+    """Give back what the allocator has free. Takes some milliseconds."""
     malloc_trim = getattr(_C, "malloc_trim", None)
     if malloc_trim is not None:  # glibc keeps what is free below its last block in use until it is told not to
         malloc_trim(0)
@@ -52,11 +58,19 @@ class Heap:
     """Trims when a crowd has left, and when much is unused.
 
     A crowd has left when at least half of the requests that were open have ended, 500 or more, and for a second none has. It looks 10 s
-    after requests have come or gone, until none do, and trims when 16 MiB more are unused than at the least.
+    after requests have come or gone, until none do, and trims when 16 MiB more are unused than at the least, once in 30 s at most. Then the
+    allocator alone is trimmed: a collection would hold up every stream.
     """
 
-    def __init__(self, trim: Callable[[], None] = trim, unused_bytes: Callable[[], int] = unused_bytes) -> None:
+    def __init__(
+        self,
+        trim: Callable[[], None] = trim,
+        unused_bytes: Callable[[], int] = unused_bytes,
+        trim_allocator: Callable[[], None] = trim_allocator,
+    ) -> None:
         self._trim = trim
+        self._trim_allocator = trim_allocator
+        self._looks_to_pass = 0
         self._unused_bytes = unused_bytes
         self._least_unused = unused_bytes()
         self._open = 0
@@ -97,12 +111,20 @@ class Heap:
         self._look_timer = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
-        unused = self._unused_bytes()
-        if unused - self._least_unused > _MOST_FREE_BYTES:
-            self._trim()
-            unused = self._least_unused = self._unused_bytes()
-        self._least_unused = min(self._least_unused, unused)
-        if self._is_used:
+        passes = self._looks_to_pass > 0
+        if passes:
+            self._looks_to_pass -= 1
+        else:
+            self._trim_unused()
+        if self._is_used or passes or self._looks_to_pass:
             self._look_later()
         else:
             self._look_timer = None
+
+    def _trim_unused(self) -> None:
+        unused = self._unused_bytes()
+        if unused - self._least_unused > _MOST_FREE_BYTES:
+            self._trim_allocator()
+            self._looks_to_pass = _LOOKS_AFTER_TRIM
+            self._least_unused = unused = self._unused_bytes()
+        self._least_unused = min(self._least_unused, unused)

@@ -145,7 +145,7 @@ async def test_large_bodies_hold_no_more_than_the_limit_and_others_are_served(tm
                 assert upstream.requests[-1].body == body
         assert set(attacking.statuses) <= {429, 503}
         play.leaves.set()  # a client that has left is not noticed before while its body is not taken
-        async with asyncio.timeout(GUARD_SECONDS):
+        async with asyncio.timeout(2 * GUARD_SECONDS):
             while await gateway.metric("gateway_held_body_bytes") or gateway.memory() - attacking.before_bytes > LIMIT_BYTES / 2:
                 await asyncio.sleep(0.1)
 

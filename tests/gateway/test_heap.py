@@ -113,7 +113,7 @@ async def test_next_crowd_counts_from_those_who_stayed() -> None:
 
 async def test_memory_that_few_requests_have_left_is_given_back_once() -> None:
     memory = Memory(20)
-    heap = Heap(memory.trim, memory.look)
+    heap = Heap(memory.trim, memory.look, memory.trim)
     memory.mib = 60
     heap.note_open(1)
     await memory.after_look()
@@ -122,21 +122,36 @@ async def test_memory_that_few_requests_have_left_is_given_back_once() -> None:
 
 async def test_memory_is_looked_at_once_more_after_the_last_request_and_then_no_more() -> None:
     memory = Memory(20)
-    heap = Heap(memory.trim, memory.look)
+    heap = Heap(memory.trim, memory.look, memory.trim)
     for _ in range(100):
         heap.note_open(1)
     await memory.after_look()
     memory.mib = 100  # freed behind the last request
     await memory.after_look()
     assert memory.trims == 1
+    await memory.after_look()  # behind the pause that follows
     looks = memory.looks
     await asyncio.sleep(0.05)
-    assert memory.looks == looks
+    assert (memory.looks, memory.trims) == (looks, 1)
+
+
+async def test_memory_is_given_back_only_now_and_then_while_clients_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.heap._LOOK_SECONDS", 0.02)
+    memory = Memory(20)
+    heap = Heap(memory.trim, memory.look, memory.trim)
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    for trims in range(1, 4):
+        memory.mib = 60
+        heap.note_open(1)
+        await memory.after_look()
+        assert memory.trims == trims
+    assert loop.time() - begun > 9 * 0.02, "the first trim comes after one pause, each other after four"
 
 
 async def test_little_memory_is_kept_for_the_next_requests() -> None:
     memory = Memory(20)
-    heap = Heap(memory.trim, memory.look)
+    heap = Heap(memory.trim, memory.look, memory.trim)
     for mib in (30, 36, 10, 26):
         memory.mib = mib
         heap.note_open(1)
@@ -150,12 +165,13 @@ async def test_little_memory_is_kept_for_the_next_requests() -> None:
 
 async def test_what_cannot_be_given_back_is_not_asked_for_again_and_again() -> None:
     memory = Memory(20)
-    heap = Heap(lambda: setattr(memory, "trims", memory.trims + 1), memory.look)
+    trims = Trims()
+    heap = Heap(trims, memory.look, trims)
     memory.mib = 80
     for _ in range(10):
         heap.note_open(1)
         await memory.after_look()
-    assert memory.trims == 1
+    assert trims.count == 1
 
 
 def test_trimming_gives_unused_memory_back_on_this_system() -> None:
