@@ -1,13 +1,44 @@
-"""Decodes an upstream's body in turns of the event loop."""
+"""Decode an upstream's body, or take apart many small blocks, in turns of the event loop."""
 
 import asyncio
 import itertools
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from eventstream import DecodedTooLarge, Undecodable
-from eventstream.decoding import MEMBER_BYTES, Decoder
+from eventstream.decoding import MEMBER_BYTES
 
 _BYTES_PER_TURN = 64 * 1024  # as much as a read brings of a body that is not compressed
+_LINE_BYTES = 16  # a line's own cost: the shortest blocks have 3 bytes, and 64 KiB of them would hold up the loop for 50 ms
+_MOST_LINES = 4096
+_PIECE_BYTES = 8 * 1024
+
+
+def has_many_lines(chunk: bytes) -> bool:
+    """Whether `chunk` has so many lines that handling its blocks takes more than one turn."""
+    return len(chunk) > _PIECE_BYTES and chunk.count(b"\n") + chunk.count(b"\r") > _MOST_LINES
+
+
+class Parts(Protocol):
+    """Makes parts of what is received. `eventstream.decoding.Decoder` is one."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the body may end here."""
+
+    def decode(self, chunk: bytes) -> Iterator[bytes]:
+        """Yield the parts of `chunk`."""
+
+
+class Pieces:
+    """Cuts a body that has no content coding into small parts."""
+
+    whole = True
+
+    def decode(self, chunk: bytes) -> Iterator[bytes]:
+        """Yield parts of 8 KiB."""
+        for begin in range(0, len(chunk), _PIECE_BYTES):
+            yield chunk[begin : begin + _PIECE_BYTES]
 
 
 class Decoding:
@@ -20,7 +51,7 @@ class Decoding:
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoder: Parts,
         take: Callable[[bytes], bool],
         *,
         tired: Callable[[], None],
@@ -82,7 +113,7 @@ class Decoding:
             for part in self._parts:
                 if part and not self._take(part):
                     return
-                left -= max(len(part), MEMBER_BYTES)
+                left -= max(len(part), MEMBER_BYTES) + _LINE_BYTES * (part.count(b"\n") + part.count(b"\r"))
                 if left <= 0:
                     self._turn = asyncio.get_running_loop().call_soon(self._decode_on)
                     self._tired()

@@ -7,7 +7,7 @@ from functools import partial
 from eventstream import HEARTBEAT, HEARTBEAT_BLOCK, BlockTooLarge, Framer, count_blocks, encode_retry
 from eventstream.decoding import Decoder
 
-from .decoding import Decoding
+from .decoding import Decoding, Parts, Pieces, has_many_lines
 from .error_event import error_block
 from .fan_out.heartbeats import shows_id
 from .flow import Sink, Source
@@ -37,7 +37,7 @@ class Relay:
 
     Whoever owns the transport calls `pause` when its buffer is over the high-water mark and `resume` when it has drained; meanwhile the
     upstream is paused. So at most one read and one transport buffer are in memory, plus the unfinished block. The upstream is paused too
-    while what it sent is decoded, some of it in each turn of the event loop.
+    while what it sent is decoded, or many small blocks of it are passed on, some of it in each turn of the event loop.
     """
 
     __slots__ = (
@@ -107,8 +107,7 @@ class Relay:
         self.tap: Callable[[bytes, bytes, int], None] | None = None
         """Is given what the framer was fed, the blocks that it gave, and how many bytes it holds back, while somebody tails the stream."""
         if decoder is not None:
-            failed = partial(self.end, CUT)
-            self._decoding = Decoding(decoder, self._take_decoded, tired=self._pause_upstream, rested=self._decoded, failed=failed)
+            self._decode_with(decoder)
         if heartbeat_ticks or idle_ticks:
             wheel.add(self, wheel.now)
         self._last_read = self._last_write = wheel.now
@@ -130,12 +129,18 @@ class Relay:
         """Whether it knows where blocks end, so that one of the gateway's own may follow them."""
         return self._framer is not None
 
+    def _decode_with(self, decoder: Parts) -> None:
+        failed = partial(self.end, CUT)
+        self._decoding = Decoding(decoder, self._take_part, tired=self._pause_upstream, rested=self._decoded, failed=failed)
+
     def feed(self, chunk: bytes) -> None:
-        """Takes body bytes from upstream."""
+        """Take body bytes from upstream."""
         if self.verdict:
             return
         self._last_read = self._wheel.now
         self.bytes_in += len(chunk)
+        if self._decoding is None and self._framer is not None and has_many_lines(chunk):
+            self._decode_with(Pieces())
         if self._decoding is not None:
             self._decoding.feed(chunk)
         elif self._framer is None:
@@ -157,7 +162,7 @@ class Relay:
                 self._shown_id = shows_id(blocks)
             self._forward(blocks, count_blocks(blocks))
 
-    def _take_decoded(self, part: bytes) -> bool:
+    def _take_part(self, part: bytes) -> bool:
         self._frame(part)
         return not (self._sink_is_full or self.verdict)
 
@@ -284,12 +289,8 @@ class Relay:
             if not self.bytes_out and self._framer is not None:
                 self._framer.drop_mark()
             self._forward(HEARTBEAT if self._shown_id else HEARTBEAT_BLOCK)
-        due = []
-        if self._heartbeat_ticks:
-            due.append(self._last_write + self._heartbeat_ticks)
-        if self._idle_ticks:
-            due.append(self._last_read + self._idle_ticks)
-        return min(due)
+        periods = (self._last_write, self._heartbeat_ticks), (self._last_read, self._idle_ticks)
+        return min(last + ticks for last, ticks in periods if ticks)
 
     async def ended(self) -> None:
         """Returns when the relay has ended."""

@@ -347,3 +347,29 @@ async def test_small_coded_chunk_that_becomes_much_waits_for_the_subscriber() ->
         assert await downstream.read(len(block) * 20_000) == block * 20_000
         await relay.ended()
         assert relay.verdict == COMPLETE
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r", b"\r\n"])
+async def test_many_small_blocks_are_passed_on_in_several_turns_and_in_order(line_end: bytes) -> None:
+    blocks = b"".join(b"id:%d" % number + line_end * 2 for number in range(6000))
+    async with connected() as downstream:
+        relay, upstream = open_relay(downstream)
+        relay.feed(blocks)
+        assert 0 < relay.blocks_out < 3000
+        assert upstream.wishes == ["pause"]
+        relay.feed(b"data: last" + line_end * 2)
+        assert await downstream.read(len(blocks)) == blocks
+        await until(lambda: upstream.wishes[-1] == "resume")
+        relay.upstream_ended()
+        assert (relay.verdict, relay.blocks_out) == (COMPLETE, 6001)
+
+
+async def test_end_behind_many_small_blocks_waits_for_them() -> None:
+    blocks = b"id\n\n" * 10_000
+    async with connected() as downstream:
+        relay, _ = open_relay(downstream)
+        relay.feed(blocks)
+        relay.upstream_ended()
+        assert relay.verdict == ""
+        await relay.ended()
+        assert (relay.verdict, relay.bytes_out) == (COMPLETE, len(blocks))
