@@ -11,13 +11,13 @@ from service.logs import configure_logs
 from service.settings import parse_arguments, settings_or_exit
 from service.tracing import tracing_or_exit
 
-from .auth.hash_key import hash_key
-from .routing.check import check, read_routes_of
-from .routing.route_table import RouteError
-from .settings import Settings
-from .workers.parent import WorkerFailed, serve_with_workers
-from .workers.running import run
-from .workers.worker import serve_alone
+from .policy.route_table import RouteError
+from .policy.settings import Settings
+from .server.check import check, read_routes_of
+from .server.hash_key import hash_key
+from .server.workers.parent import WorkerFailed, serve_with_workers
+from .server.workers.running import run
+from .server.workers.worker import serve_alone
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from bench.servers import ALLOCATOR, Place, gateway
-from gateway.routing.routes import Route
+from gateway.policy.routes import Route
 from producer.app import create_app
 from producer.settings import Settings as ProducerSettings
 from service.settings import ServiceSettings, setting_names
@@ -30,7 +30,7 @@ COMPOSE_ONLY = {"PUBLIC_PORT", "ADMIN_PORT", "PYTHON_IMAGE", "HEALTH_INTERVAL"}
 
 
 def settings_class(service: str) -> type[ServiceSettings]:
-    module = importlib.import_module(f"{service}.settings")
+    module = importlib.import_module({"gateway": "gateway.policy.settings"}.get(service, f"{service}.settings"))
     [found] = {kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, ServiceSettings)} - {ServiceSettings}
     return found
 

@@ -12,8 +12,8 @@ from yarl import URL
 from eventstream import BlockTooLarge, DecodedTooLarge, Framer, Undecodable
 from eventstream.decoding import find_decoder
 from eventstream.request import parse_url, send_once
-from gateway.receiver import Source
-from gateway.upstream import attach, open_session
+from gateway.http.receiver import Source
+from gateway.http.upstream import attach, open_session
 
 from .observation import Arrival, Ending, Head, Observation
 from .quoting import HARMLESS, shown_url

@@ -8,15 +8,15 @@ import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from eventstream import HEARTBEAT, Framer, Parser
-from gateway.auth.paths import guises, split_path
-from gateway.auth.tokens import TokenRefused, read_head
-from gateway.clients.address import TrustedProxies
-from gateway.cors import Cors
-from gateway.dashboard.timeline import shown_path, without_secrets
-from gateway.deletion import Deletion
-from gateway.fan_out.heartbeats import without_heartbeats
-from gateway.fan_out.stamping import has_data, read_id, read_ids, read_stamp, stamp
-from gateway.target import readings, split_target
+from gateway.observe.timeline import shown_path, without_secrets
+from gateway.policy.cors import Cors
+from gateway.policy.deletion import Deletion
+from gateway.policy.paths import guises, split_path
+from gateway.policy.target import readings, split_target
+from gateway.policy.tokens import TokenRefused, read_head
+from gateway.policy.trusted_proxies import TrustedProxies
+from gateway.streams.heartbeats import without_heartbeats
+from gateway.streams.stamping import has_data, read_id, read_ids, read_stamp, stamp
 from service.request_ids import keep_or_make
 
 SHORT_CHARS, TIMES = 1_000, 8

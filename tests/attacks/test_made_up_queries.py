@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.last_event_id import PARAMETERS
-from gateway.routing.routes import Route
+from gateway.policy.last_event_id import PARAMETERS
+from gateway.policy.routes import Route
 from producer.settings import Settings
 from tests.gateway.serving import serving
 from tests.producer.serving import serve

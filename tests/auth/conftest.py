@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from gateway.auth.secrets import digest_of
+from gateway.policy.secrets import digest_of
 from tests.auth.issuer import Issuer
 from tests.auth.signing import SECRET, public_pem
 from tests.proxy.downstream import Answer, Downstream, Fields, Head

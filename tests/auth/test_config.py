@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from gateway.auth.hash_key import hash_key
-from gateway.auth.table import Auth
-from gateway.routing.route_table import RouteError, read_routes
-from gateway.routing.routes import Route
+from gateway.policy.auth_table import Auth
+from gateway.policy.route_table import RouteError, read_routes
+from gateway.policy.routes import Route
+from gateway.server.hash_key import hash_key
 from tests.auth.conftest import table
 from tests.auth.signing import SECRET, private_key, public_pem
 from tests.documentation import DOCUMENTATION

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.auth.credentials import cut_parameter
+from gateway.access.credentials import cut_parameter
 
 PIECES = ["key", "k%65y", "%6B%45y", "kez", "=", "&", "%", "+", ";", "?", "a", "%26", "%3d", "x=y", "é", "\udcff"]
 queries = st.lists(st.sampled_from(PIECES))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.auth.grants import GrantError, Grants, covers, parse_topic
+from gateway.policy.grants import GrantError, Grants, covers, parse_topic
 from producer.topics.names import Patterns, TopicError
 
 SEGMENTS = ("a", "b", "c")

@@ -11,7 +11,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.samples import Sample
 
-from gateway.auth.key_sets import KeySets, KeySource, KeysUnavailable
+from gateway.access.key_sets import KeySets, KeySource, KeysUnavailable
 from tests.auth.issuer import Issuer, KeyUrl
 from tests.auth.signing import private_key, public_jwk
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.auth.tokens import PUBLIC_ALGORITHMS, PublicKey, TokenRefused, TokenRules, algorithms_of, read_head, verify
+from gateway.policy.tokens import PUBLIC_ALGORITHMS, PublicKey, TokenRefused, TokenRules, algorithms_of, read_head, verify
 from tests.auth.signing import OTHER_SECRET, SECRET, hs_token, public_pem, token, unsigned_token
 
 RULES = TokenRules(("HS256",))

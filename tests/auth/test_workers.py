@@ -12,7 +12,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from gateway.auth.secrets import digest_of
+from gateway.policy.secrets import digest_of
 from tests.auth.conftest import World, started
 from tests.auth.issuer import Issuer
 from tests.auth.signing import bearer, hs_token

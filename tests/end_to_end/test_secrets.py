@@ -12,7 +12,7 @@ import httpx
 import jwt
 import pytest
 
-from gateway.auth.secrets import digest_of
+from gateway.policy.secrets import digest_of
 from tests.stack import Stack, free_ports, run_stack, wait_until
 
 PLANTED = {

@@ -15,9 +15,9 @@ from consumer.log import _first_received
 from consumer.record import Position, Record, RecordError, decode
 from consumer.recovery import recover
 from consumer.segment import list_segments
-from gateway.resumable.sqlite_file import FILE as STREAMS
-from gateway.resumable.sqlite_store import SqliteStreamStore
-from gateway.resumable.store import COMPLETE, StoreError, StreamHead
+from gateway.modes.resumable.sqlite_file import FILE as STREAMS
+from gateway.modes.resumable.sqlite_store import SqliteStreamStore
+from gateway.modes.resumable.store import COMPLETE, StoreError, StreamHead
 from producer.log.event_log import LogError
 from producer.log.sqlite_log import SqliteEventLog
 from producer.log.sqlite_schema import FILE as EVENTS

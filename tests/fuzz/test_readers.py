@@ -11,20 +11,20 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from eventstream import content_codings
-from gateway.accept import accepts_event_stream, names_event_stream
-from gateway.auth.credentials import cut_parameter
-from gateway.auth.grants import Grant, GrantError, covers
-from gateway.auth.grants import parse_topic as parse_granted
-from gateway.auth.paths import guises, split_path
-from gateway.clients.address import TrustedProxies, client_network, plain_address
-from gateway.cors import Cors, is_preflight
-from gateway.deletion import Deletion
-from gateway.headers import announce_client, end_to_end
-from gateway.last_event_id import read_last_event_id, without_last_event_id
-from gateway.resumable.peers import _write_question, read_question
-from gateway.resumable.store import StreamHead
-from gateway.routing.route_table import routes_of
-from gateway.target import readings, split_target, to_ascii
+from gateway.access.credentials import cut_parameter
+from gateway.http.accept import accepts_event_stream, names_event_stream
+from gateway.http.headers import announce_client, end_to_end
+from gateway.modes.resumable.peers import _write_question, read_question
+from gateway.modes.resumable.store import StreamHead
+from gateway.policy.cors import Cors, is_preflight
+from gateway.policy.deletion import Deletion
+from gateway.policy.grants import Grant, GrantError, covers
+from gateway.policy.grants import parse_topic as parse_granted
+from gateway.policy.last_event_id import read_last_event_id, without_last_event_id
+from gateway.policy.paths import guises, split_path
+from gateway.policy.route_table import routes_of
+from gateway.policy.target import readings, split_target, to_ascii
+from gateway.policy.trusted_proxies import TrustedProxies, client_network, plain_address
 from producer.topics.moments import parse_moment
 from producer.topics.names import Patterns, TopicError, parse_topic
 from service.request_ids import keep_or_make

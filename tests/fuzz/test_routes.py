@@ -7,10 +7,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from gateway.auth.table import Auth
-from gateway.cors import Cors
-from gateway.routing.route_table import RouteError, RouteTable, read_routes
-from gateway.routing.routes import Route
+from gateway.policy.auth_table import Auth
+from gateway.policy.cors import Cors
+from gateway.policy.route_table import RouteError, RouteTable, read_routes
+from gateway.policy.routes import Route
 from tests.fuzz.fuzzing import TARGET, fuzz, joined, mutated
 from tests.stack import REPOSITORY
 

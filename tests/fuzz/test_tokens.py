@@ -14,10 +14,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import strategies as st
 
-from gateway.auth.access import Denied, _describe
-from gateway.auth.key_sets import _KeySet, _parse, _Unusable
-from gateway.auth.table import Auth
-from gateway.auth.tokens import PUBLIC_ALGORITHMS, PublicKey, TokenRefused, TokenRules, algorithms_of, read_head, verify
+from gateway.access.authorization import Denied, _describe
+from gateway.access.key_sets import _KeySet, _parse, _Unusable
+from gateway.policy.auth_table import Auth
+from gateway.policy.tokens import PUBLIC_ALGORITHMS, PublicKey, TokenRefused, TokenRules, algorithms_of, read_head, verify
 from tests.auth.signing import OTHER_SECRET, SECRET, hs_token, private_key, public_jwk, token, unsigned_token
 from tests.fuzz.fuzzing import TARGET, fuzz, joined, mutated
 

@@ -11,11 +11,11 @@ import aiohttp
 from aiohttp import web
 
 from eventstream import Event, Framer, Parser
-from gateway.app import run_gateway
-from gateway.routing.route_table import RouteTable
-from gateway.routing.routes import Route
-from gateway.settings import Settings
-from gateway.workers.listeners import Listeners, bind_listeners, close_listeners, port_of
+from gateway.policy.route_table import RouteTable
+from gateway.policy.routes import Route
+from gateway.policy.settings import Settings
+from gateway.server.app import run_gateway
+from gateway.server.workers.listeners import Listeners, bind_listeners, close_listeners, port_of
 
 GUARD_SECONDS = 30.0
 

@@ -6,13 +6,13 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 
-from gateway.receiver import Source
-from gateway.upstream import attach, open_session
-from gateway.upstream_client import UpstreamAnswer
+from gateway.http.receiver import Source
+from gateway.http.upstream import attach, open_session
+from gateway.http.upstream_client import UpstreamAnswer
 from tests.scripted_upstream import ScriptedUpstream, Step
 
 GUARD_SECONDS = 30.0
-BROKEN = "attach() refuses a plain response: aiohttp's internals have moved, gateway/upstream.py has to follow"
+BROKEN = "attach() refuses a plain response: aiohttp's internals have moved, gateway/http/upstream.py has to follow"
 
 
 class Recorder:

@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Callable
 
-from gateway.budget import Budget
-from gateway.fan_out.fan_out import FanOut
-from gateway.fan_out.history import Limits
-from gateway.fan_out.subscriber import Subscriber
-from gateway.wheel import TimerWheel
+from gateway.access.budget import Budget
+from gateway.streams.fan_out import FanOut
+from gateway.streams.history import Limits
+from gateway.streams.subscriber import Subscriber
+from gateway.streams.wheel import TimerWheel
 
 GUARD_SECONDS = 30.0
 PLENTY = Limits(blocks=1_000_000, bytes=1 << 30, age_seconds=1e9)

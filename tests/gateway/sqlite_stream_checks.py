@@ -4,7 +4,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from gateway.resumable.sqlite_file import FILE
+from gateway.modes.resumable.sqlite_file import FILE
 
 
 def assert_clean(directory: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from gateway.resumable.store import (
+from gateway.modes.resumable.store import (
     COMPLETE,
     CUT,
     EXPIRED,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from gateway.resumable.sqlite_store import SqliteStreamStore
-from gateway.resumable.store import COMPLETE, StreamHead
+from gateway.modes.resumable.sqlite_store import SqliteStreamStore
+from gateway.modes.resumable.store import COMPLETE, StreamHead
 
 TASKS = 16
 EXPIRES_EVERY = 4

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from gateway.downstream import DownstreamProtocol, Writing
-from gateway.downstream_server import DownstreamServer
+from gateway.http.downstream import DownstreamProtocol, Writing
+from gateway.http.downstream_server import DownstreamServer
 
 GUARD_SECONDS = 30.0
 

@@ -3,7 +3,7 @@
 import pytest
 from multidict import CIMultiDict
 
-from gateway.accept import accepts_event_stream, names_event_stream
+from gateway.http.accept import accepts_event_stream, names_event_stream
 
 NAMED = [
     "text/event-stream",

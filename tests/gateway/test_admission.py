@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from gateway.clients.admission import Admission, OpenCounts
+from gateway.access.admission import Admission, OpenCounts
 
 Share = Callable[[int], OpenCounts]
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gateway.fan_out.ahead import place_ahead
-from gateway.fan_out.subscriber import Subscriber
+from gateway.streams.ahead import place_ahead
+from gateway.streams.subscriber import Subscriber
 from tests.gateway.scripted_transport import Audience, ScriptedTransport, settle, transport_of, until
 
 LINE = b"id: 5\n"

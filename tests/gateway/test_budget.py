@@ -3,8 +3,8 @@
 import tempfile
 from collections.abc import Callable
 
-from gateway.budget import NOBODY, Budget, Holding
-from gateway.clients.admission import Admission, OpenCounts
+from gateway.access.admission import Admission, OpenCounts
+from gateway.access.budget import NOBODY, Budget, Holding
 
 
 class Thing:

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from eventstream import Event, Parser
-from gateway.budget import Budget
-from gateway.fan_out.fan_out import FanOut
-from gateway.fan_out.history import UNLIMITED
-from gateway.fan_out.subscriber import Subscriber
-from gateway.shared.catch_up import CatchUp
-from gateway.shared.origin import Origin
-from gateway.wheel import TimerWheel
+from gateway.access.budget import Budget
+from gateway.modes.shared.catch_up import CatchUp
+from gateway.modes.shared.origin import Origin
+from gateway.streams.fan_out import FanOut
+from gateway.streams.history import UNLIMITED
+from gateway.streams.subscriber import Subscriber
+from gateway.streams.wheel import TimerWheel
 from tests.gateway.subscribing import Downstream, connected
 
 

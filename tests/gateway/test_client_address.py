@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from gateway.clients.address import TrustedProxies, client_network, plain_address
+from gateway.policy.trusted_proxies import TrustedProxies, client_network, plain_address
 from tests.gateway.serving import serving
 from tests.proxy.downstream import Downstream
 from tests.proxy.stage import Stage

@@ -11,10 +11,10 @@ import pytest_asyncio
 from multidict import CIMultiDict, CIMultiDictProxy
 from pydantic import ValidationError
 
-from gateway.cors import Cors
-from gateway.routing.route_table import RouteError, RouteTable, read_routes
-from gateway.routing.routes import Route
-from gateway.shared.sharing import identify
+from gateway.modes.shared.sharing import identify
+from gateway.policy.cors import Cors
+from gateway.policy.route_table import RouteError, RouteTable, read_routes
+from gateway.policy.routes import Route
 from tests.documentation import DOCUMENTATION
 from tests.gateway.serving import serving
 from tests.proxy.downstream import Answer, Downstream

@@ -12,8 +12,8 @@ import pytest
 from aiohttp import web
 
 from eventstream import Parser
-from gateway.dashboard.events import Dashboard, add_events
-from gateway.dashboard.services import Services
+from gateway.observe.dashboard.events import Dashboard, add_events
+from gateway.observe.dashboard.services import Services
 from tests.gateway.looking import GUARD_SECONDS, Admin, Looker, admin, only
 from tests.proxy.downstream import Downstream
 from tests.reload.reloading import reloading, route
@@ -25,7 +25,7 @@ SECRET = "s3cr3t"
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twenty snapshots a second, so that nobody waits for them."""
-    monkeypatch.setattr("gateway.dashboard.events._INTERVAL_SECONDS", 0.05)
+    monkeypatch.setattr("gateway.observe.dashboard.events._INTERVAL_SECONDS", 0.05)
 
 
 class Plot:

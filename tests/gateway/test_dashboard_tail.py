@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.dashboard.taps import Tail
+from gateway.observe.dashboard.taps import Tail
 from tests.gateway.looking import GUARD_SECONDS, Admin, Looker, admin, only
 from tests.proxy.downstream import Downstream
 from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Disconnect, Pause, Script, ScriptedUpstream, Silence, chunk
@@ -25,7 +25,7 @@ ROUTES: dict[str, dict[str, Any]] = {
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twenty snapshots a second, so that nobody waits for them."""
-    monkeypatch.setattr("gateway.dashboard.events._INTERVAL_SECONDS", 0.05)
+    monkeypatch.setattr("gateway.observe.dashboard.events._INTERVAL_SECONDS", 0.05)
 
 
 class Scene(AsyncExitStack):

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gateway.dashboard.snapshot_total import total
+from gateway.observe.dashboard.snapshot_total import total
 
 
 def sample(**facts: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable
 
 import pytest
 
-from gateway.deadline import Deadline
+from gateway.http.deadline import Deadline
 
 GUARD_SECONDS = 10.0
 

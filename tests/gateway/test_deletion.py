@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from gateway.deletion import Deletion
-from gateway.fan_out.subscriber import BEHIND
+from gateway.policy.deletion import Deletion
+from gateway.streams.subscriber import BEHIND
 from tests.gateway.scripted_transport import Audience, append_all, blocks_of, settle
 
 HOST = "http://host:8000"

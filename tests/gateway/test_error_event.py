@@ -3,7 +3,7 @@
 import json
 
 from eventstream import Parser
-from gateway.error_event import error_block
+from gateway.streams.error_event import error_block
 
 MESSAGE = "Upstream lost: line one\nline \u4e16"
 

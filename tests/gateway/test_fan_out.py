@@ -5,9 +5,9 @@ import itertools
 
 import pytest
 
-from gateway.fan_out.cohort import MOST_MEMBERS
-from gateway.fan_out.history import READ_BYTES, Limits
-from gateway.relay import COMPLETE, LEFT
+from gateway.streams.cohort import MOST_MEMBERS
+from gateway.streams.history import READ_BYTES, Limits
+from gateway.streams.relay import COMPLETE, LEFT
 from tests.gateway.scripted_transport import Audience, append_all, blocks_of, settle, until
 
 
@@ -103,7 +103,7 @@ async def test_those_who_catch_up_do_not_keep_the_event_loop_from_others(monkeyp
     append_all(audience.fan_out, blocks_of(1000, 1000))
     await settle()
     lagging = [audience.join(0) for _ in range(200)]
-    monkeypatch.setattr("gateway.fan_out.fan_out._LAGGING_SECONDS", 0.0)  # one part a turn
+    monkeypatch.setattr("gateway.streams.fan_out._LAGGING_SECONDS", 0.0)  # one part a turn
     turns = 0
     while not all(len(transport.body) == 1_000_000 for _, transport in lagging):
         written = sum(len(transport.writes) for _, transport in lagging)

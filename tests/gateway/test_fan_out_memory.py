@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from gateway.budget import Budget
-from gateway.fan_out.history import Limits
-from gateway.relay import LEFT
+from gateway.access.budget import Budget
+from gateway.streams.history import Limits
+from gateway.streams.relay import LEFT
 from tests.gateway.scripted_transport import PLENTY, Audience, append_all, blocks_of, settle, transport_of, until
 
 FAREWELL = re.compile(rb"retry: \d+\n\Z")

@@ -6,11 +6,11 @@ import re
 
 import pytest
 
-from gateway.budget import Budget
-from gateway.fan_out.cohort import MOST_MEMBERS
-from gateway.fan_out.history import READ_BYTES, Limits
-from gateway.fan_out.subscriber import BEHIND
-from gateway.relay import LEFT
+from gateway.access.budget import Budget
+from gateway.streams.cohort import MOST_MEMBERS
+from gateway.streams.history import READ_BYTES, Limits
+from gateway.streams.relay import LEFT
+from gateway.streams.subscriber import BEHIND
 from tests.gateway.scripted_transport import HIGH_WATER_BYTES, Audience, append_all, blocks_of, settle, transport_of, until
 
 
@@ -194,7 +194,7 @@ async def test_when_all_are_slow_reading_goes_as_fast_as_the_fastest_takes() -> 
 
 
 async def test_those_who_all_stall_are_waited_for_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.fan_out.fan_out._STALLED_SECONDS", 0.05)
+    monkeypatch.setattr("gateway.streams.fan_out._STALLED_SECONDS", 0.05)
     audience = Audience(Limits(blocks=100, bytes=1 << 30, age_seconds=1e9))
     stalled, _ = audience.join(takes=0)
     async with asyncio.timeout(120):

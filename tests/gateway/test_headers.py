@@ -3,7 +3,7 @@
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from gateway.headers import HOP_BY_HOP, announce_client, apply_rules, end_to_end
+from gateway.http.headers import HOP_BY_HOP, announce_client, apply_rules, end_to_end
 
 Fields = list[tuple[str, str]]
 

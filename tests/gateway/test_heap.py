@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from gateway.heap import Heap, trim, unused_bytes
+from gateway.server.heap import Heap, trim, unused_bytes
 
 GUARD_SECONDS = 30.0
 
@@ -56,8 +56,8 @@ def note_all(heap: Heap, counts: Iterable[int]) -> None:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.heap._SECONDS", 0.0)
-    monkeypatch.setattr("gateway.heap._LOOK_SECONDS", 0.001)
+    monkeypatch.setattr("gateway.server.heap._SECONDS", 0.0)
+    monkeypatch.setattr("gateway.server.heap._LOOK_SECONDS", 0.001)
 
 
 async def test_memory_is_given_back_once_when_a_crowd_has_left() -> None:
@@ -136,7 +136,7 @@ async def test_memory_is_looked_at_once_more_after_the_last_request_and_then_no_
 
 
 async def test_memory_is_given_back_only_now_and_then_while_clients_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.heap._LOOK_SECONDS", 0.02)
+    monkeypatch.setattr("gateway.server.heap._LOOK_SECONDS", 0.02)
     memory = Memory(20)
     heap = Heap(memory.trim, memory.look, memory.trim)
     loop = asyncio.get_running_loop()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.fan_out.heartbeats import Shown, shows_id
+from gateway.streams.heartbeats import Shown, shows_id
 from tests.gateway.scripted_transport import Audience, ScriptedTransport, settle
 
 PLAIN, NUMBERED = b"data: 1\n\n", b"data: 1\nid: 7\n\n"

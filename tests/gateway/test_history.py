@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gateway.fan_out.history import READ_BYTES, History, Limits
+from gateway.streams.history import READ_BYTES, History, Limits
 
 PLENTY = Limits(blocks=1_000_000, bytes=1 << 30, age_seconds=1e9)
 

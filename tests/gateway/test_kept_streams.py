@@ -13,17 +13,17 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.budget import Budget
-from gateway.fan_out.subscriber import BEHIND, Subscriber
-from gateway.resumable.kept_stream import KeptStream
-from gateway.resumable.kept_streams import KeptStreams
-from gateway.resumable.loading import LoadedBlocks
-from gateway.resumable.opening import Opening
-from gateway.resumable.store import COMPLETE, CUT, ORPHANED, RUNNING, TOO_LARGE, StoredStream, StoreError, StreamGaveWay, StreamHead
-from gateway.resumable.storing import Storing
-from gateway.routing.routes import Route
-from gateway.upstream import open_session
-from gateway.wheel import TimerWheel
+from gateway.access.budget import Budget
+from gateway.http.upstream import open_session
+from gateway.modes.resumable.kept_stream import KeptStream
+from gateway.modes.resumable.kept_streams import KeptStreams
+from gateway.modes.resumable.loading import LoadedBlocks
+from gateway.modes.resumable.opening import Opening
+from gateway.modes.resumable.store import COMPLETE, CUT, ORPHANED, RUNNING, TOO_LARGE, StoredStream, StoreError, StreamGaveWay, StreamHead
+from gateway.modes.resumable.storing import Storing
+from gateway.policy.routes import Route
+from gateway.streams.subscriber import BEHIND, Subscriber
+from gateway.streams.wheel import TimerWheel
 from tests.gateway.scripted_transport import ScriptedTransport, until
 from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Pause, ScriptedUpstream, Silence, Step, chunk
 

@@ -3,7 +3,7 @@
 import pytest
 from multidict import CIMultiDict
 
-from gateway.last_event_id import read_last_event_id, without_last_event_id
+from gateway.policy.last_event_id import read_last_event_id, without_last_event_id
 
 FIELD = "Last-Event-ID"
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstream import Framer, split_blocks
-from gateway.fan_out.history import READ_BYTES, UNLIMITED, History
-from gateway.fan_out.stamping import read_id, read_stamp, stamp
-from gateway.resumable.loading import LoadedBlocks
+from gateway.modes.resumable.loading import LoadedBlocks
+from gateway.streams.history import READ_BYTES, UNLIMITED, History
+from gateway.streams.stamping import read_id, read_stamp, stamp
 
 STREAM = "0123456789abcdef" * 2
 

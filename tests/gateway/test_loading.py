@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from gateway.budget import Budget
-from gateway.fan_out.sealed import SealedBlocks
-from gateway.fan_out.subscriber import Subscriber
-from gateway.refusal import Refusal
-from gateway.resumable.kept_stream import KeptStream
-from gateway.resumable.loading import Loading
-from gateway.resumable.store import COMPLETE, EXPIRED, RUNNING, StoredStream, StoreError
-from gateway.resumable.storing import Storing
-from gateway.routing.routes import Route
-from gateway.wheel import TimerWheel
+from gateway.access.budget import Budget
+from gateway.modes.resumable.kept_stream import KeptStream
+from gateway.modes.resumable.loading import Loading
+from gateway.modes.resumable.store import COMPLETE, EXPIRED, RUNNING, StoredStream, StoreError
+from gateway.modes.resumable.storing import Storing
+from gateway.policy.refusal import Refusal
+from gateway.policy.routes import Route
+from gateway.streams.sealed import SealedBlocks
+from gateway.streams.subscriber import Subscriber
+from gateway.streams.wheel import TimerWheel
 from tests.gateway.scripted_transport import ScriptedTransport
 from tests.gateway.stream_store_contract import block
 from tests.gateway.test_kept_streams import ScriptedStore, head

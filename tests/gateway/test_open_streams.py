@@ -4,15 +4,15 @@ import asyncio
 
 from prometheus_client import CollectorRegistry, Histogram
 
-from gateway.exchange import Exchange
-from gateway.metrics.latency import Latency
-from gateway.metrics.metrics import Metrics
-from gateway.metrics.received import Received
-from gateway.read_buffer import SAMPLE_EVERY
-from gateway.relay import Relay
-from gateway.routing.routes import Route
-from gateway.upstream import attach, open_session
-from gateway.wheel import TimerWheel
+from gateway.access.exchange import Exchange
+from gateway.http.read_buffer import SAMPLE_EVERY
+from gateway.http.upstream import attach, open_session
+from gateway.observe.latency import Latency
+from gateway.observe.metrics import Metrics
+from gateway.observe.received import Received
+from gateway.policy.routes import Route
+from gateway.streams.relay import Relay
+from gateway.streams.wheel import TimerWheel
 from service.loop_lag import LoopLag
 from tests.gateway.scripted_transport import Audience, settle
 from tests.gateway.test_upstream import read

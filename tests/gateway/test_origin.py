@@ -4,7 +4,7 @@ import asyncio
 import itertools
 from typing import Any
 
-from gateway.shared.origin import FIRST_SECONDS, LONGEST_SECONDS, Origin
+from gateway.modes.shared.origin import FIRST_SECONDS, LONGEST_SECONDS, Origin
 from tests.gateway.scripted_transport import GUARD_SECONDS
 
 

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from gateway.pages import add_pages
+from gateway.server.pages import add_pages
 
 SCRIPTS = ("chart", "dashboard", "demo", "elements", "format", "tail")
 PAGES = (

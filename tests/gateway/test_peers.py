@@ -7,12 +7,12 @@ from pathlib import Path
 
 from structlog.testing import capture_logs
 
-from gateway.body import Bodies
-from gateway.budget import Budget
-from gateway.resumable.peers import Peers, read_question
-from gateway.resumable.store import StreamHead
-from gateway.settings import Settings
-from gateway.wheel import TimerWheel
+from gateway.access.budget import Budget
+from gateway.modes.body import Bodies
+from gateway.modes.resumable.peers import Peers, read_question
+from gateway.modes.resumable.store import StreamHead
+from gateway.policy.settings import Settings
+from gateway.streams.wheel import TimerWheel
 
 ODD = "caf\u00e9 \udcff \u4e16 '\""  # header fields that are not UTF-8 have surrogates
 ASKED = StreamHead("", "/ü", "POST", ODD, b"\x00\xff", b"body", ODD, (), 0.0)

@@ -4,8 +4,8 @@ import tempfile
 
 import pytest
 
-from gateway.clients.admission import Admission, OpenCounts
-from gateway.clients.rates import Rate
+from gateway.access.admission import Admission, OpenCounts
+from gateway.access.rates import Rate
 
 
 class Clock:

@@ -12,8 +12,8 @@ import pytest
 
 from eventstream import Framer, Parser
 from eventstream.decoding import find_decoder
-from gateway.relay import COMPLETE, CUT, DRAINED, LEFT, Relay
-from gateway.wheel import TimerWheel
+from gateway.streams.relay import COMPLETE, CUT, DRAINED, LEFT, Relay
+from gateway.streams.wheel import TimerWheel
 from tests.gateway.subscribing import GUARD_SECONDS, Downstream, connected
 
 TICK_SECONDS = 0.01

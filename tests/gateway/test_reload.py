@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from gateway.dashboard.timeline import Timeline
-from gateway.routing.changes import RouteChanges
-from gateway.routing.reload import Reload, ReloadFailed
-from gateway.routing.route_table import RouteError, RouteTable, routes_of
-from gateway.settings import Settings
-from gateway.workers.orders import Obedience, Orders, replace_in_all, tables_of
-from gateway.workers.worker import Channel, _obey
+from gateway.observe.timeline import Timeline
+from gateway.policy.route_changes import RouteChanges
+from gateway.policy.route_table import RouteError, RouteTable, routes_of
+from gateway.policy.settings import Settings
+from gateway.server.reload import Reload, ReloadFailed
+from gateway.server.workers.orders import Obedience, Orders, replace_in_all, tables_of
+from gateway.server.workers.worker import Channel, _obey
 
 HOST = "http://127.0.0.1:9"
 
@@ -132,7 +132,7 @@ async def test_worker_that_cannot_prepare_leaves_all_with_the_old_routes() -> No
 
 
 async def test_worker_that_does_not_answer_leaves_all_with_the_old_routes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.workers.orders._OBEYING_SECONDS", 0.05)
+    monkeypatch.setattr("gateway.server.workers.orders._OBEYING_SECONDS", 0.05)
     crew = workers("ready", "ready")
     replacing = asyncio.create_task(replace_in_all(crew, table({"path": "/new"}), 0))
     await answer(crew, 0)

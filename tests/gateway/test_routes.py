@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.routing.route_table import RouteError, RouteTable, read_routes, single_route
-from gateway.routing.routes import Route
+from gateway.policy.route_table import RouteError, RouteTable, read_routes, single_route
+from gateway.policy.routes import Route
 from tests.certificates import Authority
 from tests.gateway.running import run, start_refused
 

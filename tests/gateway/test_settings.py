@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.__main__ import main
-from gateway.settings import Settings
+from gateway.policy.settings import Settings
 from service.settings import SettingsError, describe_settings, read_settings
 from tests.gateway.running import start_refused
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from gateway.routing.routes import Route
-from gateway.shared.sharing import Identity, identify, request_fields, share_target
+from gateway.modes.shared.sharing import Identity, identify, request_fields, share_target
+from gateway.policy.routes import Route
 
 
 def shared(**keys: Any) -> Route:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.resumable.sqlite_file import FILE, LOCK
-from gateway.resumable.sqlite_store import SqliteStreamStore
-from gateway.resumable.store import COMPLETE, StoreError
+from gateway.modes.resumable.sqlite_file import FILE, LOCK
+from gateway.modes.resumable.sqlite_store import SqliteStreamStore
+from gateway.modes.resumable.store import COMPLETE, StoreError
 from tests.gateway.stream_store_contract import NOW, block, head, keep, load
 from tests.stack import REPOSITORY
 
@@ -31,7 +31,7 @@ async def write(directory: Path, count: int = 3) -> None:
 
 async def test_second_gateway_is_refused_until_the_first_is_done(tmp_path: Path) -> None:
     program = (
-        "import asyncio, sys; from pathlib import Path; from gateway.resumable.sqlite_store import SqliteStreamStore\n"
+        "import asyncio, sys; from pathlib import Path; from gateway.modes.resumable.sqlite_store import SqliteStreamStore\n"
         "asyncio.run(SqliteStreamStore.open(Path(sys.argv[1])))"
     )
     async with asyncio.timeout(240), await SqliteStreamStore.open(tmp_path) as store:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.resumable.sqlite_store import SqliteStreamStore
-from gateway.resumable.store import StreamStore
+from gateway.modes.resumable.sqlite_store import SqliteStreamStore
+from gateway.modes.resumable.store import StreamStore
 from tests.gateway.stream_store_contract import NOW, RETAIN_SECONDS, OpenStore, StreamStoreContract
 
 

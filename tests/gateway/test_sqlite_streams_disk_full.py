@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.resumable.sqlite_store import SqliteStreamStore
-from gateway.resumable.store import COMPLETE, CUT, EXPIRED, StoreError
+from gateway.modes.resumable.sqlite_store import SqliteStreamStore
+from gateway.modes.resumable.store import COMPLETE, CUT, EXPIRED, StoreError
 from tests.conftest import DEVICE_BYTES
 from tests.gateway.sqlite_stream_checks import assert_clean
 from tests.gateway.stream_store_contract import GUARD_SECONDS, NOW, block, expire_all, head, keep, load

@@ -6,8 +6,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gateway.resumable.sqlite_store import SqliteStreamStore
-from gateway.resumable.store import COMPLETE, CUT, EXPIRED
+from gateway.modes.resumable.sqlite_store import SqliteStreamStore
+from gateway.modes.resumable.store import COMPLETE, CUT, EXPIRED
 from tests.gateway.sqlite_stream_checks import assert_clean
 from tests.gateway.stream_store_contract import Loaded, load
 from tests.gateway.stream_store_filler import count, part

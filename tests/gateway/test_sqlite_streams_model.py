@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gateway.resumable.sqlite_store import SqliteStreamStore
-from gateway.resumable.store import COMPLETE, CUT, EXPIRED, ORPHANED, RUNNING, STOPPED, TOO_LARGE, StoreError, StreamHead
+from gateway.modes.resumable.sqlite_store import SqliteStreamStore
+from gateway.modes.resumable.store import COMPLETE, CUT, EXPIRED, ORPHANED, RUNNING, STOPPED, TOO_LARGE, StoreError, StreamHead
 from tests.gateway.stream_store_contract import DAY_SECONDS, RETAIN_SECONDS, expire_all, find
 
 T = TypeVar("T")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.resumable import sqlite_space
-from gateway.resumable.sqlite_file import FILE
-from gateway.resumable.sqlite_store import SqliteStreamStore
-from gateway.resumable.store import COMPLETE, EXPIRED
+from gateway.modes.resumable import sqlite_space
+from gateway.modes.resumable.sqlite_file import FILE
+from gateway.modes.resumable.sqlite_store import SqliteStreamStore
+from gateway.modes.resumable.store import COMPLETE, EXPIRED
 from tests.gateway.sqlite_stream_checks import assert_clean
 from tests.gateway.stream_store_contract import DAY_SECONDS, GUARD_SECONDS, NOW, block, expire_all, head, keep, load
 
@@ -99,7 +99,7 @@ async def test_streams_are_loaded_while_others_expire(tmp_path: Path) -> None:
 
 
 async def test_readers_that_stay_do_not_let_the_write_ahead_log_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.resumable.sqlite_file.LARGEST_WAL_BYTES", 1_000_000)
+    monkeypatch.setattr("gateway.modes.resumable.sqlite_file.LARGEST_WAL_BYTES", 1_000_000)
     async with asyncio.timeout(GUARD_SECONDS), await SqliteStreamStore.open(tmp_path, group_seconds=0) as store:
         store._writer.file.connection.execute("PRAGMA wal_autocheckpoint = 0").fetchone()  # as when a reader is there at each of them
         for number in range(100):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.resumable.sqlite_file import FILE
-from gateway.resumable.sqlite_store import SqliteStreamStore
-from gateway.resumable.store import COMPLETE, CUT, EXPIRED, RUNNING, StoreError, StreamGaveWay
+from gateway.modes.resumable.sqlite_file import FILE
+from gateway.modes.resumable.sqlite_store import SqliteStreamStore
+from gateway.modes.resumable.store import COMPLETE, CUT, EXPIRED, RUNNING, StoreError, StreamGaveWay
 from tests.gateway.sqlite_stream_checks import assert_clean
 from tests.gateway.stream_store_contract import DAY_SECONDS, GUARD_SECONDS, NOW, expire_all, head, keep, load
 

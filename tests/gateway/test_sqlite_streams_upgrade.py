@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.resumable.sqlite_file import APPLICATION_ID, FILE
-from gateway.resumable.sqlite_store import SqliteStreamStore
-from gateway.resumable.store import COMPLETE, CUT, EXPIRED, StoreError
+from gateway.modes.resumable.sqlite_file import APPLICATION_ID, FILE
+from gateway.modes.resumable.sqlite_store import SqliteStreamStore
+from gateway.modes.resumable.store import COMPLETE, CUT, EXPIRED, StoreError
 from tests.gateway.sqlite_stream_checks import assert_clean
 from tests.gateway.stream_store_contract import DAY_SECONDS, NOW, block, expire_all, head, keep, load
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventstream import Parser, split_blocks
-from gateway.fan_out.stamping import read_stamp, stamp, stamp_plain
+from gateway.streams.stamping import read_stamp, stamp, stamp_plain
 
 STREAM = "0123456789abcdef" * 2
 STAMP = b"id: %b-7\n" % STREAM.encode()

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from eventstream import Parser
-from gateway.fan_out.subscriber import EXPIRED, RETURN_AFTER_MS, RETURN_SPREAD_MS
-from gateway.relay import COMPLETE, CUT, LEFT
+from gateway.streams.relay import COMPLETE, CUT, LEFT
+from gateway.streams.subscriber import EXPIRED, RETURN_AFTER_MS, RETURN_SPREAD_MS
 from tests.gateway.scripted_transport import GUARD_SECONDS, Audience, settle, transport_of, until
 
 

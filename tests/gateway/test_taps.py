@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from eventstream import Framer
-from gateway.dashboard.taps import Tail
-from gateway.fan_out.stamping import stamp
+from gateway.observe.dashboard.taps import Tail
+from gateway.streams.stamping import stamp
 
 
 class Stream:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.target import readings, split_target
+from gateway.policy.target import readings, split_target
 
 
 @pytest.mark.parametrize(

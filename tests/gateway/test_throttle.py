@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from gateway.clients.admission import Admission
-from gateway.clients.rates import Rate
-from gateway.clients.throttle import Allowance, Throttle
-from gateway.fan_out.subscriber import Subscriber
-from gateway.relay import COMPLETE, LEFT, Relay
+from gateway.access.admission import Admission
+from gateway.access.rates import Rate
+from gateway.access.throttle import Allowance, Throttle
+from gateway.streams.relay import COMPLETE, LEFT, Relay
+from gateway.streams.subscriber import Subscriber
 from tests.gateway.scripted_transport import GUARD_SECONDS, Audience, ScriptedTransport, append_all, blocks_of, settle, until
 from tests.gateway.serving import serving
 from tests.proxy.downstream import Answer, Downstream, End

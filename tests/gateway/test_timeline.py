@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from gateway.dashboard.timeline import BACK, GAP, LOST, Timeline, shown_path, without_secrets
-from gateway.exchange import Exchange
-from gateway.relay import COMPLETE, CUT, LEFT, Relay
-from gateway.response import WholeBody
-from gateway.routing.routes import Route
-from gateway.wheel import TimerWheel
+from gateway.access.exchange import Exchange
+from gateway.http.response import WholeBody
+from gateway.observe.timeline import BACK, GAP, LOST, Timeline, shown_path, without_secrets
+from gateway.policy.routes import Route
+from gateway.streams.relay import COMPLETE, CUT, LEFT, Relay
+from gateway.streams.wheel import TimerWheel
 
 ROUTE = Route(path="/news", upstream="http://upstream.invalid")
 

@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, disable_created_metrics, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.metrics.totals import Totals
+from gateway.observe.totals import Totals
 from tests.gateway.running import meter
 
 

@@ -1,4 +1,4 @@
-"""The guard for what gateway/upstream.py takes for granted of aiohttp: its real client against scripted upstreams."""
+"""The guard for what gateway/http/upstream.py takes for granted of aiohttp: its real client against scripted upstreams."""
 
 import asyncio
 
@@ -6,11 +6,11 @@ import aiohttp
 import pytest
 import uvloop
 
-from gateway.read_buffer import READ_BYTES, ReadBuffer
-from gateway.relay import Relay
-from gateway.upstream import attach, open_session
-from gateway.upstream_protocol import UpstreamProtocol
-from gateway.wheel import TimerWheel
+from gateway.http.read_buffer import READ_BYTES, ReadBuffer
+from gateway.http.upstream import attach, open_session
+from gateway.http.upstream_protocol import UpstreamProtocol
+from gateway.streams.relay import Relay
+from gateway.streams.wheel import TimerWheel
 from tests.gateway.receiving import BROKEN, GUARD_SECONDS, Recorder, attached, response_to, settle
 from tests.gateway.subscribing import connected
 from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Disconnect, Flood, Pause, ScriptedUpstream, Silence, Step, chunk

@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.routing.changes import RouteChanges
-from gateway.routing.route_table import RouteError, RouteTable, routes_of
+from gateway.policy.route_changes import RouteChanges
+from gateway.policy.route_table import RouteError, RouteTable, routes_of
 from tests.blocking_upstream import BlockingUpstream, Connection
 from tests.certificates import Authority, Certificate
 from tests.gateway.running import GatewayProcess, start_gateway

@@ -1,4 +1,4 @@
-"""The guard for what gateway/upstream_client.py takes for granted of aiohttp: what it sends is what aiohttp's own session sends."""
+"""The guard for what gateway/http/upstream_client.py takes for granted of aiohttp: what it sends is what aiohttp's own session sends."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,10 +7,10 @@ import aiohttp
 import pytest
 from multidict import CIMultiDict
 
-from gateway.target import url_of
-from gateway.upstream import open_session
-from gateway.upstream_client import Answer, UpstreamAnswer, UpstreamClient
-from gateway.upstream_protocol import BadHead
+from gateway.http.upstream import open_session
+from gateway.http.upstream_client import Answer, UpstreamAnswer, UpstreamClient
+from gateway.http.upstream_protocol import BadHead
+from gateway.policy.target import url_of
 from tests.gateway.receiving import GUARD_SECONDS, Recorder, attached
 from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Disconnect, Pause, ScriptedUpstream, Silence, chunk
 

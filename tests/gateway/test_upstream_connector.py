@@ -8,9 +8,9 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 from multidict import CIMultiDict
 
-from gateway.upstream import open_session
-from gateway.upstream_client import UpstreamAnswer, UpstreamClient
-from gateway.upstream_connector import Drained, UpstreamConnector
+from gateway.http.upstream import open_session
+from gateway.http.upstream_client import UpstreamAnswer, UpstreamClient
+from gateway.http.upstream_connector import Drained, UpstreamConnector
 from tests.gateway.receiving import GUARD_SECONDS
 from tests.scripted_upstream import Act, Disconnect, Pause, Script, ScriptedUpstream
 from tests.stack import free_ports, refusing

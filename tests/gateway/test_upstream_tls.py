@@ -11,9 +11,9 @@ import aiohttp
 import pytest
 import uvloop
 
-from gateway.read_buffer import READ_BYTES
-from gateway.tls_transport import TlsTransport
-from gateway.upstream import open_session
+from gateway.http.read_buffer import READ_BYTES
+from gateway.http.tls_transport import TlsTransport
+from gateway.http.upstream import open_session
 from tests.blocking_upstream import BlockingUpstream, Connection
 from tests.certificates import Authority
 from tests.gateway.receiving import GUARD_SECONDS, Recorder, attached, settle

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.wheel import TimerWheel
+from gateway.streams.wheel import TimerWheel
 
 TICK_SECONDS = 0.02
 GUARD_SECONDS = 30.0

@@ -6,7 +6,7 @@ import re
 import signal
 from pathlib import Path
 
-from gateway.workers.pulse import BEATS, Pulse
+from gateway.server.workers.pulse import BEATS, Pulse
 from tests.gateway.running import GUARD_SECONDS, START_SECONDS
 from tests.gateway.working import Crew, children_of, crew, default_script, ended, starting, subscribed
 from tests.proxy.downstream import Answer, Downstream, End, connected

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.workers.listeners import bind_listeners, close_listeners
+from gateway.server.workers.listeners import bind_listeners, close_listeners
 from tests.gateway.running import GUARD_SECONDS, meter, run, start_refused
 from tests.gateway.working import EVENT, children_of, crew, default_script, ended, starting, subscribed, until_ended
 from tests.proxy.downstream import Downstream, End, connected

@@ -46,7 +46,7 @@ async def tracing_to(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> A
 
 def test_tracing_imports_nothing_of_opentelemetry_unless_enabled() -> None:
     code = (
-        "import sys; import gateway.__main__, gateway.workers.worker, consumer.__main__; from service.tracing import open_tracing;"
+        "import sys; import gateway.__main__, gateway.server.workers.worker, consumer.__main__; from service.tracing import open_tracing;"
         "assert open_tracing('gateway') is None;"
         "print([name for name in sys.modules if name.startswith('opentelemetry')]);"
         "import producer.__main__;"  # FastAPI imports the interface

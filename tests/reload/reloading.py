@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 from aiohttp import web
 
-from gateway.app import Gateway, run_gateway
-from gateway.routing.route_table import read_routes
-from gateway.settings import Settings
-from gateway.workers.listeners import Listeners, bind_listeners, close_listeners, port_of
+from gateway.policy.route_table import read_routes
+from gateway.policy.settings import Settings
+from gateway.server.app import Gateway, run_gateway
+from gateway.server.workers.listeners import Listeners, bind_listeners, close_listeners, port_of
 from tests.proxy.downstream import Answer, Downstream, Fields
 
 GUARD_SECONDS = 30.0

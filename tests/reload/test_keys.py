@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gateway.auth.secrets import digest_of
+from gateway.policy.secrets import digest_of
 from tests.auth.signing import bearer, hs_token
 from tests.proxy.downstream import Downstream, End
 from tests.reload.reloading import reloading, resumable, route, shared

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.routing.route_table import RouteError
+from gateway.policy.route_table import RouteError
 from tests.reload.reloading import reloading, resumable, route, shared
 from tests.scripted_upstream import ScriptedUpstream
 from tests.shared.subscribing import Subscriber

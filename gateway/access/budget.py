@@ -1,0 +1,290 @@
+"""What clients hold of one resource: memory, disk or streams, counted from its first unit to its last."""
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from ..policy.refusal import Reason, Refusal
+from .by_weight import ByWeight
+
+NOBODY = ""
+"""The owner of what clients of several owners use together, such as a stream that they share."""
+
+_SLACK = 256  # of a limit one part in so many is freed beyond it, or each event at the limit would cost a search
+
+
+class Elsewhere(Protocol):
+    """Counts what the other workers hold."""
+
+    def add(self, client: str, step: int) -> None:
+        """Count `step` more for a client of this worker."""
+
+    def elsewhere(self) -> int:
+        """Return what the other workers hold."""
+
+    def elsewhere_of(self, client: str) -> int:
+        """Return what the other workers hold for one client."""
+
+
+class _Account:
+    """What one owner holds."""
+
+    __slots__ = ("amount", "holdings", "spare")
+
+    def __init__(self) -> None:
+        self.amount = 0
+        self.holdings: dict[Holding, None] = {}  # the oldest first
+        self.spare: dict[Holding, None] = {}  # those that can give way
+
+
+class Holding:
+    """One thing that is held for `owner`. Open it with `Budget.open`, and close it when the thing is gone."""
+
+    __slots__ = ("_budget", "_give_way", "amount", "owner")
+
+    def __init__(self, budget: "Budget", owner: str, give_way: Callable[[], bool] | None) -> None:
+        self._budget = budget
+        self.owner = owner
+        self.amount = 0
+        """Units that it takes."""
+        self._give_way = give_way
+
+    def __repr__(self) -> str:
+        return f"<Holding {self.amount} of {self.owner or 'nobody'}>"
+
+    @property
+    def give_way(self) -> Callable[[], bool] | None:
+        """Frees some or all of it at once, for example by ending a stream, and returns whether that is done. None: it cannot."""
+        return self._give_way
+
+    @give_way.setter
+    def give_way(self, give_way: Callable[[], bool] | None) -> None:
+        self._give_way = give_way
+        self._budget._note_spare(self)
+
+    def set(self, amount: int) -> None:
+        """Count that it takes `amount` units now. If that is more than before and too much, holdings give way at once."""
+        if amount != self.amount:
+            self._budget._change(self, amount)
+
+    def give_to(self, owner: str) -> None:
+        """Count it for another owner from now on."""
+        if owner != self.owner:
+            self._budget._move(self, owner)
+
+    def close(self) -> None:
+        """Count it out. May be called again."""
+        self._budget._close(self)
+        self._give_way = None  # a circle would keep its memory until the collector comes by
+
+
+class Budget:
+    """What may be held of one resource: `limit` units in all, and `limit_per_client` for each owner but NOBODY.
+
+    Over a limit, holdings give way: the heaviest owner's first, and of these the largest, the oldest of equal ones; those of NOBODY last.
+    With `passed`, nothing gives way by itself: `passed` is called, for a caller that sees to it later by `relieve` or by its own means.
+    With `later`, such as `loop.call_soon`, holdings give way in a call of their own: it may be one that is being written to.
+
+    `unit` says to people what is counted. With `elsewhere` the limits hold for all workers together; what gives way is this worker's.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        limit_per_client: int,
+        *,
+        unit: str = "bytes",
+        client_reason: Reason = "client-share",
+        elsewhere: Elsewhere | None = None,
+        passed: Callable[[], object] | None = None,
+        later: Callable[[Callable[[], None]], object] | None = None,
+    ) -> None:
+        self.limit = limit
+        self.limit_per_client = limit_per_client
+        self.amount = 0
+        """Units that are held in this process."""
+        self._unit = unit
+        self._client_reason = client_reason
+        self._elsewhere = elsewhere
+        self._passed = passed
+        self._later = later
+        self._is_later = False  # whether `relieve` will be called
+        self._accounts: dict[str, _Account] = {}
+
+    def __repr__(self) -> str:
+        return f"<Budget {self.amount} of {self.limit} {self._unit}, owners={len(self._accounts)}>"
+
+    def of(self, owner: str) -> int:
+        """Return the units that are held for an owner in this process."""
+        account = self._accounts.get(owner)
+        return account.amount if account is not None else 0
+
+    def open(self, owner: str, amount: int = 0, *, give_way: Callable[[], bool] | None = None) -> Holding:
+        """Hold `amount` units for an owner. `refusal` says beforehand whether there is room."""
+        holding = Holding(self, owner, give_way)
+        self._account(owner).holdings[holding] = None
+        self._note_spare(holding)
+        holding.set(amount)
+        return holding
+
+    def refusal(self, owner: str, amount: int = 1) -> Refusal | None:
+        """Return why `amount` more units may not be held for an owner, None when they may. Before that, other holdings give way: the
+        owner's own where it is at its limit, and for the limit in all those of owners that hold more than this one would, then its own."""
+        if owner and self._in_all_workers_of(owner) + amount > self.limit_per_client:
+            own = ByWeight(self._accounts[owner].spare if owner in self._accounts else ())
+            while self._in_all_workers_of(owner) + amount > self.limit_per_client:
+                if not _take_next(own):
+                    return Refusal(
+                        429,
+                        self._client_reason,
+                        f"{owner} holds {self._in_all_workers_of(owner)} {self._unit} and asks for {amount} more, "
+                        f"the limit is {self.limit_per_client}",
+                    )
+        if self._in_all_workers() + amount > self.limit:
+            for queue, holding in self._by_weight(self.of(owner) + amount, owner):
+                if _take(holding) and holding.amount:
+                    queue.put_back(holding)
+                if self._in_all_workers() + amount <= self.limit:
+                    return None
+            return Refusal(
+                503,
+                "overload",
+                f"{self._in_all_workers()} {self._unit} are held, {amount} more are asked for, the limit is {self.limit}; come back later",
+            )
+        return None
+
+    def relieve(self) -> None:
+        """Let holdings give way until the limits hold, as far as they can, and a little beyond."""
+        self._is_later = False
+        for account in [account for owner, account in self._accounts.items() if owner and account.amount > self.limit_per_client]:
+            self._relieve_owner(account)
+        if self.amount <= self.limit:
+            return
+        least = self.limit - self.limit // _SLACK
+        for queue, holding in self._by_weight():
+            if self.amount <= least:
+                return
+            if _take(holding) and holding.amount:
+                queue.put_back(holding)
+
+    def free(self, amount: int) -> int:
+        """Let holdings give way until `amount` units are free that were not, as far as they can, and return how many are."""
+        least = self.amount - amount
+        before = self.amount
+        for queue, holding in self._by_weight():
+            if _take(holding) and holding.amount:
+                queue.put_back(holding)
+            if self.amount <= least:
+                break
+        return before - self.amount
+
+    def _in_all_workers(self) -> int:
+        return self.amount + (self._elsewhere.elsewhere() if self._elsewhere is not None else 0)
+
+    def _in_all_workers_of(self, owner: str) -> int:
+        return self.of(owner) + (self._elsewhere.elsewhere_of(owner) if self._elsewhere is not None else 0)
+
+    def _by_weight(self, more_than: int = -1, asker: str = "") -> Iterator[tuple[ByWeight[Holding], Holding]]:
+        """Return holdings, the largest of the heaviest owner first, of owners that hold `more_than` this and of `asker`; then those of
+        NOBODY. Each comes with the queue of its owner's others, to put it back."""
+        own = self._accounts.get(asker)
+        named = [account for owner, account in self._accounts.items() if owner and (account.amount > more_than or account is own)]
+        for accounts in (named, [self._accounts[NOBODY]] if NOBODY in self._accounts else []):
+            owners = ByWeight(accounts)
+            queues: dict[_Account, ByWeight[Holding]] = {}
+            while (account := owners.pop()) is not None:
+                if accounts is named and account.amount <= more_than and account is not own:
+                    continue
+                if account not in queues:
+                    queues[account] = ByWeight(account.spare)
+                holding = queues[account].pop()
+                if holding is not None:
+                    yield queues[account], holding
+                    owners.put_back(account)
+
+    def _relieve_owner(self, account: _Account) -> None:
+        least = self.limit_per_client - self.limit_per_client // _SLACK
+        queue = ByWeight(account.spare)
+        while account.amount > least and _take_next(queue):
+            pass
+
+    def _is_open(self, holding: Holding) -> bool:
+        account = self._accounts.get(holding.owner)
+        return account is not None and holding in account.holdings
+
+    def _note_spare(self, holding: Holding) -> None:
+        if not self._is_open(holding):
+            return
+        spare = self._accounts[holding.owner].spare
+        if holding.give_way is None:
+            spare.pop(holding, None)
+        else:
+            spare[holding] = None
+
+    def _account(self, owner: str) -> _Account:
+        account = self._accounts.get(owner)
+        if account is None:
+            account = self._accounts[owner] = _Account()
+        return account
+
+    def _change(self, holding: Holding, amount: int) -> None:
+        if not self._is_open(holding):
+            return
+        account = self._accounts[holding.owner]
+        step = amount - holding.amount
+        holding.amount = amount
+        self._count(holding.owner, account, step)
+        if step <= 0 or (self.amount <= self.limit and (account.amount <= self.limit_per_client or not holding.owner)):
+            return
+        if self._passed is not None:
+            self._passed()
+            return
+        if self._later is not None:
+            if not self._is_later:
+                self._is_later = True
+                self._later(self.relieve)
+            return
+        if holding.owner and account.amount > self.limit_per_client:
+            self._relieve_owner(account)
+        if self.amount > self.limit:
+            self.relieve()
+
+    def _count(self, owner: str, account: _Account, step: int) -> None:
+        account.amount += step
+        self.amount += step
+        if self._elsewhere is not None and step:
+            self._elsewhere.add(owner, step)
+
+    def _close(self, holding: Holding) -> None:
+        if not self._is_open(holding):
+            return
+        account = self._accounts[holding.owner]
+        del account.holdings[holding]
+        account.spare.pop(holding, None)
+        self._count(holding.owner, account, -holding.amount)
+        holding.amount = 0
+        if not account.holdings:
+            del self._accounts[holding.owner]  # or owners that came once would be kept for ever
+
+    def _move(self, holding: Holding, owner: str) -> None:
+        amount = holding.amount
+        if self._is_open(holding):
+            self._close(holding)
+            self._account(owner).holdings[holding] = None
+        holding.owner = owner
+        self._note_spare(holding)
+        self._change(holding, amount)
+
+
+def _take(holding: Holding) -> bool:
+    """Let a holding give way, and return whether it did."""
+    return bool(holding.amount) and holding.give_way is not None and holding.give_way()
+
+
+def _take_next(queue: ByWeight[Holding]) -> bool:
+    """Let the first of a queue give way that can, and return whether one did."""
+    while (holding := queue.pop()) is not None:
+        if _take(holding):
+            if holding.amount:
+                queue.put_back(holding)
+            return True
+    return False

@@ -1,1 +1,0 @@
-"""Identify clients, and limit what each may use."""

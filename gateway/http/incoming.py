@@ -1,0 +1,134 @@
+"""A request on the public port: aiohttp's request, with what the gateway finds out before a mode answers it."""
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+from multidict import CIMultiDict, CIMultiDictProxy, istr
+
+from service.request_ids import REQUEST_ID, keep_or_make
+
+from ..policy.caller import Caller
+from ..policy.cors import ORIGIN, Cors, is_preflight
+from ..policy.trusted_proxies import CHAIN_FIELDS, FORWARDING_FIELDS, TrustedProxies, client_network, plain_address
+from .messages import NO_FIELDS, Head
+from .problems import ProblemAnswer
+
+if TYPE_CHECKING:
+    from ..modes.body import RequestBody
+
+_CONNECTION, _REQUEST_ID = istr("Connection"), istr(REQUEST_ID)
+
+
+class Incoming(web.BaseRequest):
+    """A request whose answers, including errors, all get `answer_fields`."""
+
+    client: str
+    """Address of the client, `unknown` if there is none."""
+    request_id: str
+    """ID of the request in logs, errors and the upstream: the client's `X-Request-Id` if that is usable."""
+    answer_fields: CIMultiDict[str]
+    """Fields that replace those of the same name in the answer. An empty value removes the field; `Vary` is extended."""
+    caller: Caller | None = None
+    """The authenticated caller, on a route that authenticates."""
+    received: "RequestBody | None" = None
+    """The body, if one mode has begun to read it before another answers."""
+    counted_for: str = ""
+    """Owner for whom another worker counted a handed-off request, empty if it came from a client."""
+    recognized: str = ""
+    """Subject of a valid credential, if the route is not known yet."""
+
+    def __init__(self, *args: Any, trusted: TrustedProxies, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._trusted = trusted
+
+    @property
+    def counted_as(self) -> str:
+        """Owner for the limits: the subject of the credential, else the network of the address."""
+        if self.counted_for:
+            return self.counted_for
+        subject = self.caller.subject if self.caller is not None else self.recognized
+        return f"subject {subject!r}" if subject else client_network(self.client)
+
+    def identify(self) -> None:
+        """Find the client and assign the request ID. Called once, before any other use of the request.
+
+        Forwarding fields from peers other than trusted proxies are removed, because an upstream might trust them.
+        """
+        peer = self.remote
+        self.client = plain_address(peer) if peer else "unknown"
+        if peer == "" or self._trusted.trust(self.client):  # empty: another worker of this gateway, which names the client
+            believed, self.client = self.client, self._trusted.find_client(self.client, self._headers)
+            self.forget(*(CHAIN_FIELDS if self.client == believed else ()))  # fields that are malformed or disagree
+        else:
+            self.forget(*FORWARDING_FIELDS)
+        given = self._headers.get(_REQUEST_ID, "")
+        self.request_id = keep_or_make(given)
+        self.answer_fields = CIMultiDict({_REQUEST_ID: self.request_id})
+
+    def apply_cors(self, cors: Cors, methods: Collection[str]) -> bool:
+        """Set the CORS fields of the answer. Return whether this is a preflight, whose answer is a 204.
+
+        `methods` are those of the resource; empty means all.
+        """
+        self.answer_fields.update(cors.answer_fields(self._headers.get(ORIGIN)))
+        if not is_preflight(self.method, self._headers):
+            return False
+        self.answer_fields.update(cors.preflight_fields(self._headers, methods))
+        return True
+
+    def forget(self, *names: str) -> None:
+        """Remove header fields, such as credentials for the gateway."""
+        if self._headers.keys().isdisjoint(names):
+            return
+        fields = self._headers.copy()
+        for name in names:
+            fields.popall(name, None)
+        self._replace_headers(fields)
+
+    def set_field(self, name: str, value: str) -> None:
+        """Replace all header fields of this name, even if the client's `Connection` names it, which would drop it."""
+        fields = self._headers.copy()
+        fields[name] = value
+        options = [option for option in ",".join(fields.popall(_CONNECTION, ())).split(",") if option.strip()]
+        if options:
+            fields[_CONNECTION] = ",".join(option for option in options if option.strip().lower() != name.lower())
+        self._replace_headers(fields)
+
+    def _replace_headers(self, fields: CIMultiDict[str]) -> None:
+        self._headers = CIMultiDictProxy(fields)
+        self._cache.pop("headers", None)  # aiohttp caches the first result
+
+    def let_go(self) -> None:
+        """Release the head and the addresses: they are not used after the answer's head, and the answer may stay open for days."""
+        if isinstance(self._message, Head):
+            self._message.clear()
+            self._rel_url = self._message.url
+        self._headers = NO_FIELDS
+        self._transport_peername = self._transport_sockname = None
+        self._cache.clear()
+        self._protocol._cache.clear()  # aiohttp fills it again for the connection's next request
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        fields = getattr(self, "answer_fields", None)  # missing when aiohttp itself answers malformed HTTP
+        if fields:
+            if isinstance(response, ProblemAnswer):
+                response.name_request(self.request_id)
+            headers = response.headers
+            if len(fields) == 1:
+                headers[_REQUEST_ID] = self.request_id
+                del self.answer_fields
+                return
+            vary = headers.getall("Vary", ()) if "Vary" in fields else ()
+            for name in fields:
+                headers.popall(name, None)
+            headers.extend((name, value) for name, value in fields.items() if value)
+            if vary:
+                headers["Vary"] = _add_to_list(", ".join(vary), fields["Vary"])
+            del self.answer_fields  # saves memory: ten thousand answers may stay open for days
+
+
+def _add_to_list(values: str, value: str) -> str:
+    """Return a list of field names with `value` added, unless it has that name or `*`."""
+    known = [each.strip().lower() for each in values.split(",")]
+    return values if "*" in known or value.lower() in known else f"{values}, {value}"

@@ -1,1 +1,0 @@
-"""Metrics: counted where they arise, and added up when they are scraped."""

@@ -1,0 +1,1 @@
+"""How requests are answered: directly, from a shared stream, or from an answer that is kept."""

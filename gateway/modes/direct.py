@@ -1,0 +1,280 @@
+"""Mode direct: one upstream request per downstream request."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import aiohttp
+import structlog
+from aiohttp import web
+from aiohttp.http_writer import StreamWriter
+from multidict import CIMultiDict, istr
+
+from eventstream import Framer, content_codings
+from eventstream.decoding import find_decoder, is_readable
+from service.request_ids import REQUEST_ID
+from service.tracing import Span
+
+from ..access.exchange import Exchange
+from ..access.throttle import begin_writing, open_throttle
+from ..http.accept import names_event_stream
+from ..http.deadline import Deadline
+from ..http.downstream import DownstreamProtocol, comes_from_peer
+from ..http.flushing import end_unfinished
+from ..http.headers import CONTENT_ENCODING, announce_client, apply_rules, content_encoding, end_to_end, is_delimited, is_event_stream
+from ..http.incoming import Incoming
+from ..http.locations import rewrite_locations
+from ..http.problems import problem
+from ..http.response import ResponseHead, WholeBody, send_head
+from ..http.upstream import attach
+from ..http.upstream_client import UpstreamAnswer, UpstreamClient
+from ..observe.metrics import Metrics
+from ..policy.deletion import Deletion
+from ..policy.last_event_id import read_last_event_id
+from ..policy.routes import Route
+from ..policy.trusted_proxies import plain_address
+from ..streams.error_event import UI_MESSAGES
+from ..streams.flow import Sink
+from ..streams.relay import COMPLETE, CUT, LEFT, Relay
+from ..streams.wheel import TimerWheel
+from .body import Bodies
+from .failures import failed
+from .spans import answered, ask_upstream
+
+log = structlog.get_logger()
+
+_ACCEPT_ENCODING, _CACHE_CONTROL, _CONTENT_LENGTH, _EXPECT, _HOST, _SERVER = map(
+    istr, ("Accept-Encoding", "Cache-Control", "Content-Length", "Expect", "Host", "Server")
+)
+_ACCEL_BUFFERING, _REQUEST_ID = istr("X-Accel-Buffering"), istr(REQUEST_ID)
+
+
+class Direct:
+    """Answers a request with what its upstream answers."""
+
+    def __init__(self, session: aiohttp.ClientSession, wheel: TimerWheel, metrics: Metrics, bodies: Bodies) -> None:
+        self.client = UpstreamClient(session)
+        """What asks the upstreams; mode resumable asks with it too."""
+        self._wheel = wheel
+        self._metrics = metrics
+        self.bodies = bodies
+        """The bodies of all requests; mode resumable reads them too."""
+        self._loop = asyncio.get_running_loop()
+        self._log = structlog.get_logger().bind()
+        self._tells_openings = self._log.is_enabled_for(logging.DEBUG)
+        self.note_deletion: Callable[[Deletion], None] = lambda deletion: None
+        """Is told what an upstream has deleted, before the client is."""
+
+    async def answer(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
+        """Gives the response, sent except for its end. Cancelling it, as aiohttp does when the client leaves, ends the upstream request."""
+        route = exchange.route
+        self._metrics.asked(route.path, request.method)
+        span = ask_upstream(exchange)
+        body = self.bodies.of(request, exchange) if request.body_exists else None
+        try:
+            with Deadline() as first_byte:
+
+                def wait_for_answer() -> None:
+                    if route.first_byte_timeout_seconds:
+                        first_byte.set(self._loop, route.first_byte_timeout_seconds)
+
+                waits = is_subscriber(request)
+                on_taken = _do_nothing if waits else wait_for_answer
+                if body is None:
+                    on_taken()
+                upstream = await self.client.ask(
+                    request.method,
+                    route.upstream,
+                    exchange.target,
+                    fields=request_fields(request, route, span),
+                    data=body.open(on_taken, first_byte.ring) if body is not None else None,
+                    timeout=route.subscriber_timeout if waits else route.timeout,
+                    on_connected=wait_for_answer if waits else None,
+                    tls=route.tls,
+                )
+            if body is not None:
+                body.answered()
+            return await self.relay(request, upstream, exchange)
+        except (TimeoutError, aiohttp.ClientError, ValueError) as error:
+            if exchange.status:
+                raise  # upstream has answered, so this is something else
+            if body is not None and body.refusal is not None:
+                exchange.refuse(body.refusal.status, body.refusal.reason)
+                return problem(body.refusal.status, body.refusal.detail, code=body.refusal.reason)
+            return failed(exchange, error)
+        finally:
+            if body is not None:
+                body.end()
+            answered(span, exchange)
+
+    async def relay(self, request: web.BaseRequest, upstream: UpstreamAnswer, exchange: Exchange) -> web.StreamResponse:
+        """Gives the response for what an upstream has answered, sent except for its end, and closes the upstream's."""
+        try:
+            exchange.status = upstream.status
+            if request.method == "DELETE" and 200 <= upstream.status < 300:
+                self.note_deletion(Deletion.done(exchange.route.upstream + exchange.target, upstream.headers))
+            return await self._relay(request, upstream, exchange)
+        finally:
+            upstream.close()
+
+    async def _relay(self, request: web.BaseRequest, upstream: UpstreamAnswer, exchange: Exchange) -> web.StreamResponse:
+        response = _response_head(request, upstream, exchange)
+        writer = await response.prepare(request)
+        assert isinstance(writer, StreamWriter)
+        if request.method == "HEAD" or upstream.status in (204, 304):
+            return response
+        coded = exchange.event_stream and CONTENT_ENCODING in upstream.headers  # it may be much larger than what is here
+        if upstream.content.is_eof() and not coded:
+            return await self._relay_whole(request, response, writer, upstream, exchange)
+        send_head(writer)
+        protocol = request.protocol
+        assert isinstance(protocol, DownstreamProtocol)
+        assert protocol.transport is not None
+        throttle = open_throttle(protocol, exchange.allowance)
+        resumes = exchange.event_stream and bool(read_last_event_id(request.headers, exchange.target))
+        relay = self._open_relay(throttle or protocol.transport, writer.chunked, upstream, exchange, resumes=resumes)
+        if begin_writing(protocol, relay, throttle):
+            relay.pause()
+        pump = None if attach(upstream, relay) else asyncio.create_task(_pump(upstream, relay, writer))
+        try:
+            await relay.ended()
+        finally:
+            relay.end(LEFT)  # stands only when the wait was cancelled
+            protocol.writing = None
+            if throttle is not None:
+                throttle.close()
+            if pump is not None:
+                pump.cancel()
+        if not _may_end(exchange, relay):
+            end_unfinished(request, response, delimited=is_delimited(response.headers))
+        return response
+
+    async def _relay_whole(
+        self,
+        request: web.BaseRequest,
+        response: web.StreamResponse,
+        writer: StreamWriter,
+        upstream: UpstreamAnswer,
+        exchange: Exchange,
+    ) -> web.StreamResponse:
+        """Relays a body that came with its head, in one write with it."""
+        body = WholeBody()
+        if exchange.allowance is not None:
+            await exchange.allowance.wait()
+        relay = self._open_relay(body, False, upstream, exchange, whole=True)
+        if not attach(upstream, relay):
+            await _pump(upstream, relay, writer)
+        may_end = _may_end(exchange, relay)
+        if exchange.allowance is not None:
+            exchange.allowance.spend(relay.bytes_out)
+        if may_end:
+            await response.write_eof(body.getvalue())
+        else:
+            await response.write(body.getvalue())
+            writer.send_headers()
+            end_unfinished(request, response, delimited=is_delimited(response.headers))
+        return response
+
+    def _open_relay(
+        self, sink: Sink, chunked: bool, upstream: UpstreamAnswer, exchange: Exchange, *, resumes: bool = False, whole: bool = False
+    ) -> Relay:
+        """Opens what forwards the body; nobody waits for one that is here as a `whole`."""
+        route = exchange.route
+        framer = decoder = None
+        heartbeat_ticks = 0
+        if exchange.event_stream:
+            coding = content_encoding(upstream.headers)
+            decoder = find_decoder(coding)
+            if is_readable(coding):
+                framer = Framer(route.max_block_bytes, keeps_mark=True)
+                heartbeat_ticks = 0 if whole else self._wheel.ticks(route.heartbeat_seconds)
+            else:
+                log.warning("unknown content coding, the event stream passes as it is", **exchange.facts(), content_encoding=coding[:100])
+            if self._tells_openings:
+                self._log.debug("stream opened", **exchange.facts())
+        relay = exchange.relay = Relay(
+            sink,
+            self._wheel,
+            chunked=chunked,
+            framer=framer,
+            decoder=decoder,
+            until_close=not is_delimited(upstream.headers),
+            resumes=resumes,
+            heartbeat_ticks=heartbeat_ticks,
+            idle_ticks=0 if whole else self._wheel.ticks(route.idle_timeout_seconds),
+        )
+        return relay
+
+
+def is_subscriber(request: web.BaseRequest) -> bool:
+    """Whether the client gives up for good at an error, as an EventSource does, and therefore waits for an upstream that is down."""
+    return request.method == "GET" and not request.body_exists and names_event_stream(request.headers)
+
+
+def _do_nothing() -> None:
+    """The time limit of a subscriber begins when it has a connection."""
+
+
+def request_fields(request: web.BaseRequest, route: Route, span: Span | None = None) -> CIMultiDict[str]:
+    """Gives the header fields of the upstream request, of whose trace `span` says more than the client did."""
+    headers = request.headers
+    fields = end_to_end(headers)
+    host = fields.pop(_HOST, "")
+    fields.popall(_EXPECT, None)  # answered here
+    if names_event_stream(headers) or request.method not in ("GET", "HEAD"):
+        fields[_ACCEPT_ENCODING] = "identity"  # this may become an event stream, and a coded one cannot be cut at its blocks
+    if not comes_from_peer(request):  # which has announced it already
+        announce_client(fields, client=plain_address(request.remote or "unknown"), scheme=request.scheme, host=host)
+    if isinstance(request, Incoming):
+        fields[_REQUEST_ID] = request.request_id
+    if span is not None:
+        fields.update(span.fields())
+    if route.preserve_host and host:
+        fields[_HOST] = host
+    apply_rules(fields, route.request_headers)
+    return fields
+
+
+def _response_head(request: web.BaseRequest, upstream: UpstreamAnswer, exchange: Exchange) -> ResponseHead:
+    headers = upstream.headers
+    fields = end_to_end(headers)
+    if is_event_stream(upstream.status, headers):
+        exchange.event_stream = True
+        exchange.ui_messages = UI_MESSAGES in headers
+        fields.setdefault(_CACHE_CONTROL, "no-cache, no-transform")
+        fields[_ACCEL_BUFFERING] = "no"
+        coding = content_encoding(headers)
+        if is_readable(coding):
+            fields.popall(_CONTENT_LENGTH, None)
+            if content_codings(coding):
+                fields.popall(CONTENT_ENCODING, None)
+    fields.setdefault(_SERVER, "gateway")
+    rewrite_locations(fields, exchange.route, request)
+    apply_rules(fields, exchange.route.response_headers)
+    return ResponseHead(status=upstream.status, reason=upstream.reason, headers=fields)
+
+
+def _may_end(exchange: Exchange, relay: Relay) -> bool:
+    """Write what is left to be sent, and return whether the response may end like a complete one.
+
+    A cut stream may, behind an error event.
+    """
+    if relay.verdict == CUT and relay.framed and exchange.route.on_upstream_loss == "error-event":
+        relay.tell_error(ui_messages=exchange.ui_messages)
+        return True
+    relay.tell_rest()
+    return relay.verdict == COMPLETE
+
+
+async def _pump(upstream: UpstreamAnswer, relay: Relay, writer: StreamWriter) -> None:
+    """The way that always works: reads the body through aiohttp's stream reader."""
+    try:
+        async for chunk in upstream.content.iter_any():
+            relay.feed(chunk)
+            await writer.drain()
+            while relay.paused and not relay.verdict:  # there is more to decode
+                await asyncio.sleep(0)
+                await writer.drain()
+        relay.upstream_ended()
+    except (aiohttp.ClientError, OSError) as error:
+        relay.upstream_lost(str(error) or type(error).__name__)

@@ -1,0 +1,1 @@
+"""Mode resumable: answers that outlive their clients, and the store that keeps them."""

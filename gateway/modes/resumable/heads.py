@@ -1,0 +1,93 @@
+"""What is known of a request whose answer may be kept, whose it is, and the fields of its answer."""
+
+import hashlib
+import time
+from collections.abc import Iterator
+from urllib.parse import parse_qsl
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from ...access.exchange import Exchange
+from ...http.headers import apply_rules, end_to_end
+from ...http.incoming import Incoming
+from ...http.upstream_client import UpstreamAnswer
+from ...policy.last_event_id import without_last_event_id
+from ...policy.routes import Route
+from ...policy.trusted_proxies import client_network
+from .store import StreamHead
+
+_OWNER_BYTES = 8
+
+STREAMS_PATH = "/streams/"
+"""Where a stream is found by its id; without one, other workers of the gateway ask there."""
+
+
+def head_of(request: web.BaseRequest, exchange: Exchange, id: str) -> StreamHead:
+    """Return the head of the stream that this request may open, without what its body and its answer add."""
+    route = exchange.route
+    credentials = credentials_of(request, route, exchange.target)
+    key = request.headers.get("Idempotency-Key", "")
+    return StreamHead(
+        id=id,
+        route=route.path,
+        method=request.method,
+        target=without_last_event_id(exchange.target),
+        credentials=credentials,
+        body=b"",
+        key=key if credentials else _anonymous_key(key, route, exchange.client),
+        fields=(),
+        opened_at=time.time(),
+        owner=digest_of_owner(exchange.counted_as),
+    )
+
+
+def digest_of_owner(counted_as: str) -> str:
+    """Return a short digest of a client, by which its streams are counted in memory and on the disk; empty: nobody's."""
+    return hashlib.blake2b(counted_as.encode("utf-8", "surrogatepass"), digest_size=_OWNER_BYTES).hexdigest() if counted_as else ""
+
+
+def credentials_of(request: web.BaseRequest, route: Route, target: str) -> bytes:
+    """Return a digest of the subject that was authenticated, else of the credentials as they came; empty without any."""
+    if isinstance(request, Incoming) and request.caller is not None:
+        return request.caller.credentials
+    given = [f"{name.title()}:{value}" for name in route.credential_fields for value in request.headers.getall(name, ())]
+    given += _cookies(request, route)
+    given += [f"?{name}={value}" for name, value in _parameters(target) if name in route.credential_parameters]
+    return hashlib.sha256("\n".join(given).encode("utf-8", "surrogateescape")).digest() if given else b""
+
+
+def _cookies(request: web.BaseRequest, route: Route) -> Iterator[str]:
+    for field in request.headers.getall("Cookie", ()):
+        if route.credential_cookies == "all":
+            yield f"Cookie:{field}"
+        else:
+            cookies = (cookie.strip() for cookie in field.split(";"))
+            yield from (f"Cookie:{cookie}" for cookie in cookies if cookie.partition("=")[0] in route.credential_cookies)
+
+
+def _parameters(target: str) -> list[tuple[str, str]]:
+    return parse_qsl(target.partition("?")[2], keep_blank_values=True, errors="surrogateescape")
+
+
+def _anonymous_key(key: str, route: Route, client: str) -> str:
+    """Return the Idempotency-Key of a request without credentials as streams are found by it: a stranger may know it, or guess it."""
+    if not key or route.anonymous_keys == "anybody":
+        return key
+    return f"{client_network(client)} {key}" if route.anonymous_keys == "by-address" else ""
+
+
+def kept_fields(upstream: UpstreamAnswer, id: str, route: Route) -> CIMultiDict[str]:
+    """Gives the header fields with which everybody gets a stream."""
+    fields = end_to_end(upstream.headers)
+    for name in ("Set-Cookie", "Content-Length", "Content-Encoding", "Date", "Age"):
+        fields.popall(name, None)
+    fields.setdefault("Cache-Control", "no-cache, no-transform")
+    fields["X-Accel-Buffering"] = "no"
+    fields.setdefault("Server", "gateway")
+    fields["Stream-Id"] = id
+    fields["Location"] = f"{STREAMS_PATH}{id}"
+    if "Access-Control-Allow-Origin" in fields:
+        fields.add("Access-Control-Expose-Headers", "Stream-Id, Location")
+    apply_rules(fields, route.response_headers)
+    return fields

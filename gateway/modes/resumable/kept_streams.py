@@ -1,0 +1,275 @@
+"""All kept streams: finds them, ends what nobody wants any more, and brings them into the store."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from eventstream.decoding import is_readable
+
+from ...access.budget import Budget
+from ...http.headers import content_encoding, is_event_stream
+from ...http.upstream_client import UpstreamAnswer
+from ...observe.received import Received
+from ...policy.refusal import Refusal
+from ...policy.routes import Route
+from ...streams.sealed import SealedBlocks
+from ...streams.wheel import TimerWheel
+from ..spans import end_answered
+from .heads import STREAMS_PATH as STREAMS_PATH
+from .heads import kept_fields
+from .kept_stream import KeptStream
+from .loading import Found, Loading
+from .opening import Opening
+from .relief import relieve
+from .store import CUT, RUNNING, StoredStream, StoreError, StreamHead, StreamStore
+from .storing import Storing, is_settled
+
+_UPKEEP_SECONDS = 1.0
+_LEAST_UPKEEP_SECONDS = 0.05
+
+_Ask = Callable[[Opening], Coroutine[Any, Any, UpstreamAnswer]]
+_KeyOf = tuple[str, bytes, str]
+
+
+class KeptStreams:
+    """The streams that run, and those that have ended and are still in memory; the store has the others.
+
+    `memory` counts what they hold. When it is too much, streams that the store has leave memory; then the largest that run are ended, of
+    the client that holds the most. `open_streams` counts those that run for their openers, also while no client follows them.
+    """
+
+    def __init__(
+        self,
+        store: StreamStore,
+        wheel: TimerWheel,
+        *,
+        max_bytes: int,
+        max_bytes_per_client: int,
+        open_streams: Budget,
+        routes: Callable[[str], Route],
+        received: Received | None = None,
+    ) -> None:
+        self._wanted = asyncio.Event()
+        self.memory = Budget(max_bytes, max_bytes_per_client, unit="bytes of kept streams", passed=self._wanted.set)
+        self._open_streams = open_streams
+        self._kept_in = store
+        self._storing = Storing(store)
+        self._wheel = wheel
+        self._routes = routes
+        self._received = received or Received()
+        self._streams: dict[str, KeptStream] = {}
+        self._keys: dict[_KeyOf, Opening] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ended: set[KeptStream] = set()  # and not yet stored
+        self._closing = False
+        self._loading = Loading(store, self._streams, self.memory, restore=self._restore, drop=self._drop, report=self._storing.report)
+
+    def __repr__(self) -> str:
+        return f"<KeptStreams in_memory={len(self._streams)} bytes={self.memory.amount}>"
+
+    @property
+    def streams(self) -> Collection[KeptStream]:
+        """Those that are in memory, the oldest first."""
+        return self._streams.values()
+
+    @property
+    def running(self) -> int:
+        """How many run."""
+        return sum(stream.state == RUNNING for stream in self._streams.values())
+
+    @contextlib.asynccontextmanager
+    async def upkeep(self) -> AsyncIterator[None]:
+        """Looks after the streams while the context is open; in the end, what still runs is cut and all of it stored."""
+        keeping, expiring = asyncio.create_task(self._keep_up()), asyncio.create_task(self._expire_stored())
+        try:
+            yield
+        finally:
+            expiring.cancel()
+            self._closing = True
+            self._wanted.set()
+            await asyncio.wait((keeping, expiring))
+            for opening in tuple(self._tasks):
+                opening.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+            await self._loading.close()
+            for stream in self._streams.values():
+                stream.stop(CUT, "the gateway stopped while it ran")
+            await self._storing.bring(self._streams.values())
+            await self._kept_in.close()
+            keeping.result()
+
+    def refusal(self, owner: str) -> Refusal | None:
+        """Return why a client may not open another stream, None when it may. Before that, streams without followers give way."""
+        return self._open_streams.refusal(owner)
+
+    def open(self, head: StreamHead, route: Route, ask: _Ask, owner: str) -> Opening:
+        """Ask an upstream; what it answers becomes a stream of the client `owner` if it is an event stream."""
+        opening = Opening(head, self._open_streams, owner)
+        task = opening.task = asyncio.create_task(self._run(opening, route, ask))
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._settle, opening))
+        opening.holding.set(1)
+        if head.key:
+            self._keys[head.route, head.credentials, head.key] = opening
+        return opening
+
+    async def _run(self, opening: Opening, route: Route, ask: _Ask) -> None:
+        upstream = await ask(opening)
+        try:
+            is_kept = opening.keeps and is_event_stream(upstream.status, upstream.headers)
+            if not is_kept or not is_readable(content_encoding(upstream.headers)):
+                self._forget_key(opening)
+                end_answered(opening.span, upstream.status, {})
+                opening.answer.set_result(upstream)
+                return
+            opening.cookies = upstream.headers.getall("Set-Cookie", [])
+            fields = kept_fields(upstream, opening.head.id, route)
+            stream = KeptStream(replace(opening.head, fields=tuple(fields.items())), route, self._wheel, self.memory)
+            stream.request_id, stream.span, stream.awaited = opening.request_id, opening.span, not opening.left
+            self._streams[opening.head.id] = stream
+            self._received.open(stream, route.path)
+            opening.answer.set_result(stream)
+        except BaseException:
+            upstream.close()
+            raise
+        try:
+            await stream.follow(upstream)
+        finally:
+            upstream.close()
+            stream.stop(CUT, "the gateway stopped while it ran")
+            self._received.close(stream)
+            self._ended.add(stream)
+            self._wanted.set()
+
+    def _settle(self, opening: Opening, task: asyncio.Task[None]) -> None:
+        """Tells those who wait for a stream when asking for it has failed."""
+        self._tasks.discard(task)
+        opening.holding.close()
+        error = None if task.cancelled() else task.exception()
+        if not opening.answer.done():
+            self._forget_key(opening)
+            if opening.span is not None:
+                opening.span.end({"error.type": type(error).__name__}, "no answer")
+            if error is None:
+                opening.answer.cancel()
+            else:
+                opening.answer.set_exception(error)
+                opening.answer.exception()  # nobody may be left to look at it
+        elif error is not None:
+            task.get_loop().call_exception_handler({"message": "following an upstream failed", "exception": error, "task": task})
+
+    def _forget_key(self, opening: Opening) -> None:
+        head = opening.head
+        if self._keys.get((head.route, head.credentials, head.key)) is opening:
+            del self._keys[head.route, head.credentials, head.key]
+
+    async def look_up(self, id: str) -> Found:
+        """Return what is known of a stream without loading its blocks."""
+        return await self._loading.look_up(id)
+
+    async def find(self, id: str) -> KeptStream | Refusal | str | None:
+        """Return a stream, else why it is gone, or why there is no memory for it now; None when it was never known."""
+        return await self._loading.find(id)
+
+    def _restore(self, stored: StoredStream, blocks: Sequence[SealedBlocks], tail: bytes) -> KeptStream:
+        stream = KeptStream.restore(stored, blocks, tail, self._routes(stored.head.route), self._wheel, self.memory)
+        stream.awaited = True  # by those for whom it was loaded
+        self._streams[stored.head.id] = stream
+        return stream
+
+    def find_opening(self, head: StreamHead) -> Opening | None:
+        """Gives the stream with the same Idempotency-Key that this process has opened."""
+        return self._keys.get((head.route, head.credentials, head.key))
+
+    async def find_stored(self, head: StreamHead) -> KeptStream | StoredStream | None:
+        """Return the stream with the same Idempotency-Key that is only in the store, without loading it."""
+        if self.find_opening(head) is not None:
+            return None
+        return await self._look_up(self._kept_in.find_key(head.route, head.credentials, head.key))
+
+    async def find_like(self, head: StreamHead, last_event_id: str) -> StreamHead | None:
+        """Return the head of a stream that the request of `head` may continue behind an event with this ID of the upstream's, None if there
+        is none.
+
+        One with its Idempotency-Key comes first, then the newest.
+        """
+        like = [stream for stream in self._streams.values() if head.may_continue(stream.head) and stream.find(last_event_id) is not None]
+        if like:
+            return max(like, key=lambda stream: (stream.head.key == head.key != "", stream.head.opened_at)).head
+        if not head.credentials and not head.key:
+            return None
+        found = await self._look_up(self._kept_in.find_event(head, last_event_id))
+        return found.head if found is not None else None
+
+    async def _look_up(self, asking: Awaitable[str | None]) -> KeptStream | StoredStream | None:
+        """Return the stream whose id the store gives."""
+        try:
+            id = await asking
+        except StoreError as error:
+            self._storing.report(error)
+            return None
+        found = await self.look_up(id) if id is not None else None
+        return found if isinstance(found, KeptStream | StoredStream) else None
+
+    async def _keep_up(self) -> None:
+        """Looks at all streams each second, and at those that have ended as soon as they have."""
+        loop = asyncio.get_running_loop()
+        next_round = loop.time() + _UPKEEP_SECONDS
+        while not self._closing:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(next_round):
+                    await self._wanted.wait()
+            self._wanted.clear()
+            if loop.time() < next_round:
+                if not self._storing.failed:
+                    await self._store(self._ended)
+                self._relieve()
+                await asyncio.sleep(_LEAST_UPKEEP_SECONDS)  # others may end meanwhile
+                continue
+            next_round = loop.time() + _UPKEEP_SECONDS
+            self._look_at_all()
+            await self._store(self._streams.values())
+            self._expire(time.time())
+            self._relieve()
+
+    def _look_at_all(self) -> None:
+        now = time.monotonic()
+        for stream in tuple(self._streams.values()):
+            if stream.state == RUNNING:
+                stream.stop_if_orphaned(now)
+            stream.fan_out.holding.set(stream.fan_out.history.cost)
+
+    async def _store(self, streams: Iterable[KeptStream]) -> None:
+        await self._storing.bring(tuple(streams))
+        self._ended = {stream for stream in self._ended if not is_settled(stream)}
+
+    async def _expire_stored(self) -> None:
+        while True:
+            await asyncio.sleep(_UPKEEP_SECONDS)
+            try:
+                await self._kept_in.expire(time.time())
+            except StoreError as error:
+                self._storing.report(error)
+
+    def _expire(self, now: float) -> None:
+        """Forgets streams whose time is over."""
+        for stream in tuple(self._streams.values()):
+            if stream.state != RUNNING and now >= stream.ended_at + stream.route.retain_seconds and not stream.viewers:
+                self._drop(stream)
+
+    def _relieve(self) -> None:
+        relieve(self.memory, self._streams.values(), self._drop, store_fails=self._storing.failed)
+
+    def _drop(self, stream: KeptStream) -> None:
+        head = stream.head
+        del self._streams[head.id]
+        self._ended.discard(stream)
+        stream.close()
+        opening = self._keys.get((head.route, head.credentials, head.key))
+        if opening is not None and opening.head.id == head.id:
+            del self._keys[head.route, head.credentials, head.key]

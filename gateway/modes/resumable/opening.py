@@ -1,0 +1,105 @@
+"""The time between a request and its upstream's answer."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+from service.tracing import Span
+
+from ...access.budget import Budget
+from ...http.upstream_client import UpstreamAnswer
+from .kept_stream import KeptStream
+from .store import ORPHANED, RUNNING, UNFINISHED, StreamHead
+
+
+class Opening:
+    """A stream whose upstream has been asked and may not have answered yet. It counts for its owner in `streams` until it has ended."""
+
+    def __init__(self, head: StreamHead, streams: Budget, owner: str) -> None:
+        self.head = head
+        self.holding = streams.open(owner, give_way=self._give_way)
+        """Counts it; closed when the stream has ended."""
+        self.answer: asyncio.Future[KeptStream | UpstreamAnswer] = asyncio.get_running_loop().create_future()
+        """The stream, or the response when it is no event stream: that belongs to the request that opened it. Raises what asking raised."""
+        self.cookies: list[str] = []
+        """What the upstream set, for the request that opened it and for nobody else."""
+        self.task: asyncio.Task[None] | None = None
+        self.keeps = True
+        """Whether an event stream is kept, whatever the upstream answers otherwise."""
+        self.left = False
+        """Whether the request that opened it has gone."""
+        self._waiting = 0
+        self.request_id = ""
+        """Of the request that opened it."""
+        self.span: Span | None = None
+        """What is told of the request to the upstream; the stream ends it, if there is one."""
+
+    @property
+    def stream(self) -> KeptStream | None:
+        """The stream, if it is here already."""
+        if not self.answer.done() or self.answer.cancelled() or self.answer.exception() is not None:
+            return None
+        answer = self.answer.result()
+        return answer if isinstance(answer, KeptStream) else None
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether the stream is here and has ended so that its request may be made again."""
+        return (stream := self.stream) is not None and stream.state in UNFINISHED
+
+    def take_body(self, digest: bytes) -> None:
+        """Take note of the digest of the request's body. The upstream may answer before all of that has come."""
+        self.head = replace(self.head, body=digest)
+        if self.stream is not None:
+            self.stream.head = replace(self.stream.head, body=digest)
+
+    def when_done(self, act: Callable[[], None]) -> None:
+        """Call `act` when the stream has ended, or nobody takes the answer that is none."""
+
+        def note_end(_: object) -> None:
+            if self.stream is not None or self.left:
+                act()
+
+        assert self.task is not None
+        self.task.add_done_callback(note_end)
+
+    async def wait(self) -> KeptStream | UpstreamAnswer:
+        """Return the answer. Cancelling this leaves it to others."""
+        self._waiting += 1
+        try:
+            return await asyncio.shield(self.answer)
+        finally:
+            self._waiting -= 1
+
+    def _give_way(self) -> bool:
+        """End it if no client follows it or waits for it, and return whether it has ended."""
+        stream = self.stream
+        if self._waiting or (stream is None and not self.left):
+            return False
+        if stream is None:
+            assert self.task is not None
+            self.task.cancel()
+        elif stream.state == RUNNING:
+            if stream.viewers or stream.awaited:
+                return False
+            stream.stop(ORPHANED, "no client followed it when a limit of streams was reached")
+        self.holding.close()
+        return True
+
+    def leave(self) -> None:
+        """Takes note that the request that opened it has gone. Without an Idempotency-Key nobody can come for what was not answered yet."""
+        self.left = True
+        if self.stream is not None:
+            self.stream.viewer_left()
+        elif not self.answer.done():
+            if self.task is not None and not self.head.key:
+                self.task.cancel()
+            self.answer.add_done_callback(_close_response)
+        else:
+            _close_response(self.answer)
+
+
+def _close_response(answer: asyncio.Future[KeptStream | UpstreamAnswer]) -> None:
+    """Closes a response that nobody takes."""
+    if not answer.cancelled() and answer.exception() is None and not isinstance(response := answer.result(), KeptStream):
+        response.close()

@@ -1,0 +1,186 @@
+"""The other workers of this gateway: whoever comes back for a kept stream may come to any of them."""
+
+import asyncio
+import hashlib
+import json
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import aiohttp
+import structlog
+from aiohttp import web
+from multidict import CIMultiDict, istr
+
+from ...access.exchange import Exchange
+from ...access.expiry import end_at_expiry
+from ...http.downstream import comes_from_peer
+from ...http.incoming import Incoming
+from ...http.upstream import open_session
+from ...http.upstream_client import UpstreamAnswer
+from ...observe.metrics import Metrics
+from ...policy.caller import Caller
+from ...policy.deletion import Deletion
+from ...policy.settings import Settings
+from ...streams.wheel import TimerWheel
+from ..body import Bodies
+from ..direct import Direct
+from .kept_streams import STREAMS_PATH
+from .store import StreamHead
+
+log = structlog.get_logger()
+
+_LIKE_SECONDS = 2.0
+_NUMBER_DIGITS = 3  # of a stream's id: which worker has it
+_CALLER = istr("Gateway-Caller")
+
+
+class _OtherWorker(Direct):
+    """Another worker as an upstream."""
+
+    async def relay(self, request: web.BaseRequest, upstream: UpstreamAnswer, exchange: Exchange) -> web.StreamResponse:
+        assert isinstance(request, Incoming)
+        request.answer_fields[_CALLER] = ""  # is not for the client
+        if _CALLER in upstream.headers:
+            told = json.loads(upstream.headers[_CALLER])
+            exchange.route = exchange.route.model_copy(update={"path": told["route"]})
+            exchange.caller = Caller("", b"", told["expires_at"], told["key"])
+            if exchange.caller.expires_at:
+                end_at_expiry(exchange, exchange.caller.expires_at)
+        return await super().relay(request, upstream, exchange)
+
+
+class Peers:
+    """Knows which worker has a stream, and hands requests over to it, on a Unix socket.
+
+    A stream's id begins with the number of its worker. One with an Idempotency-Key belongs to the worker that the key says, so that the
+    same key finds it wherever the requests arrive.
+    """
+
+    def __init__(self, number: int = 0, paths: Sequence[str] = ("",)) -> None:
+        self._number = number
+        self._paths = paths
+        self._directs: dict[int, _OtherWorker] = {}
+        self._sessions: list[aiohttp.ClientSession] = []
+        self.tell_deletion: Callable[[Deletion], None] = lambda deletion: None
+        """Lets the others know what an upstream has deleted."""
+
+    def __repr__(self) -> str:
+        return f"<Peers number={self._number} of {len(self._paths)}>"
+
+    @property
+    def path(self) -> str:
+        """Where this worker takes what others hand over; empty when there are none."""
+        return self._paths[self._number]
+
+    def open(self, settings: Settings, wheel: TimerWheel, bodies: Bodies) -> None:
+        """Prepares to hand requests over; `close` ends it."""
+        for number, path in enumerate(self._paths):
+            if number != self._number:
+                session = open_session(
+                    keepalive_seconds=settings.upstream_keepalive_seconds, max_header_bytes=settings.max_header_bytes, unix_path=path
+                )
+                self._sessions.append(session)
+                self._directs[number] = _OtherWorker(session, wheel, Metrics(), bodies)  # counted where it arrived
+
+    async def close(self) -> None:
+        """Closes the connections to the others."""
+        for session in self._sessions:
+            await session.close()
+
+    def new_stream_id(self) -> str:
+        """Gives an id that nobody can guess: 32 hexadecimal digits, of which 116 bits are random."""
+        return f"{self._number:0{_NUMBER_DIGITS}x}{secrets.token_hex(16)[_NUMBER_DIGITS:]}"
+
+    def directory(self, data_dir: Path) -> Path:
+        """Gives where this worker keeps its streams."""
+        return data_dir / f"worker-{self._number}" if self._number else data_dir
+
+    def of_stream(self, id: str) -> int | None:
+        """Gives the other worker that has a stream, None when it is this one or nobody."""
+        try:
+            return self._other(int(id[:_NUMBER_DIGITS], 16))
+        except ValueError:
+            return None
+
+    def of_key(self, head: StreamHead) -> int | None:
+        """Gives the other worker that streams with this Idempotency-Key belong to, None when it is this one."""
+        digest = hashlib.sha256(b"\0".join((head.route.encode(), head.credentials, head.key.encode("utf-8", "surrogateescape")))).digest()
+        return self._other(int.from_bytes(digest[:4], "big") % len(self._paths))
+
+    async def of_like(self, head: StreamHead, last_event_id: str) -> int | None:
+        """Return the other worker with the newest stream that the request of `head` may continue behind this event, None without one.
+
+        Only a request with credentials may, unless its Idempotency-Key has led it to the right worker before.
+        """
+        if not head.credentials:
+            return None
+        question = _write_question(head, last_event_id)
+        answers = await asyncio.gather(*(_ask_for_like(direct, question) for direct in self._directs.values()))
+        opened_at = {number: answer for number, answer in zip(self._directs, answers, strict=True) if answer is not None}
+        return max(opened_at, key=opened_at.__getitem__, default=None)
+
+    def _other(self, number: int) -> int | None:
+        return number if number in self._directs else None
+
+    async def hand_over(self, number: int, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
+        """Answers with what another worker answers."""
+        exchange.to_peer = True
+        credentials = request.caller.credentials.hex() if isinstance(request, Incoming) and request.caller is not None else ""
+        caller = json.dumps({"credentials": credentials, "counted_as": exchange.counted_as})
+        fields = {**exchange.route.request_headers, _CALLER: caller}
+        exchange.route = exchange.route.model_copy(update={"upstream": "http://worker", "request_headers": fields})
+        return await self._directs[number].answer(request, exchange)
+
+
+async def _ask_for_like(worker: Direct, question: bytes) -> float | None:
+    """Return when the newest like stream of another worker was opened, None without one, or when that worker does not answer."""
+    try:
+        async with asyncio.timeout(_LIKE_SECONDS):
+            fields = CIMultiDict[str]()
+            timeout = aiohttp.ClientTimeout(total=_LIKE_SECONDS)
+            answer = await worker.client.ask("POST", "http://worker", STREAMS_PATH, fields=fields, data=question, timeout=timeout)
+            try:
+                return float(await answer.content.read()) if answer.status == 200 else None
+            finally:
+                answer.close()
+    except (TimeoutError, aiohttp.ClientError) as error:
+        log.warning("another worker was not asked for a stream", detail=str(error) or type(error).__name__)
+        return None
+
+
+def _write_question(head: StreamHead, last_event_id: str) -> bytes:
+    binary = {"credentials": head.credentials.hex(), "body": head.body.hex()}
+    text = {"route": head.route, "method": head.method, "target": head.target, "key": head.key}
+    return json.dumps({"head": binary | text, "last_event_id": last_event_id}).encode()
+
+
+def read_question(question: bytes) -> tuple[StreamHead, str]:
+    """Return the head and the last event ID of the request for which another worker looks for a stream."""
+    asked = json.loads(question)
+    head: dict[str, str] = asked["head"]
+    credentials, body = bytes.fromhex(head.pop("credentials")), bytes.fromhex(head.pop("body"))
+    return StreamHead(id="", fields=(), opened_at=0.0, credentials=credentials, body=body, **head), asked["last_event_id"]
+
+
+def take_caller(request: Incoming) -> None:
+    """Take from a request who asks, as another worker that has handed it over found out; from others the field means nothing."""
+    handed_over = comes_from_peer(request)
+    if handed_over:
+        request.answer_fields[_CALLER] = ""  # what an upstream has put there goes no further
+    field = request.headers.get(_CALLER)
+    if field is None:
+        return
+    request.forget(_CALLER)
+    if handed_over:
+        told = json.loads(field)
+        request.counted_for = told["counted_as"]
+        if told["credentials"]:
+            request.caller = Caller("", bytes.fromhex(told["credentials"]))
+
+
+def tell_peer(request: Incoming, exchange: Exchange) -> None:
+    """Lets the worker that has handed a request over end its answer when the credential is no longer good, and tell its route."""
+    caller = exchange.caller or Caller("", b"")
+    told = {"route": exchange.route.path, "expires_at": caller.expires_at, "key": caller.key}
+    request.answer_fields[_CALLER] = json.dumps(told)

@@ -1,0 +1,1 @@
+"""Mode shared: one upstream connection for all clients that request the same."""

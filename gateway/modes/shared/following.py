@@ -1,0 +1,284 @@
+"""Follows one upstream for whoever subscribes to it."""
+
+import asyncio
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from eventstream import HEARTBEAT, Event, EventStreamError
+from eventstream.client import EventSource
+from eventstream.reconnection import Reconnection
+from service.traced_source import TracedSource
+
+from ...access.budget import NOBODY, Holding
+from ...policy.routes import Route
+from ...streams.fan_out import FanOut
+from ...streams.heartbeats import without_heartbeats
+from ...streams.relay import COMPLETE, CUT
+from ...streams.stamping import guard_mark
+from .origin import FIRST_SECONDS, Origin
+from .pace import Pace, after_loss
+
+OpenSource = Callable[[str, str, Reconnection, Callable[[EventSource], None]], TracedSource]
+"""Makes an event source for a path with query, which goes on after an event ID (if it is not empty) at a pace and calls what it is given
+on each change."""
+
+_LINE_ENDS = b"\r\n"
+_ID_FIELD = re.compile(rb"(?:\A|[\r\n])id:")
+
+_PASSING = (None, 502, 503, 504)
+"""The statuses of an upstream that is being started again, or of a proxy in front of it; None when nothing was answered."""
+_ORIGIN_DECIDES_SECONDS = 86_400.0
+
+Outcome = Literal["open", "finished", "refused", "unavailable", "late", "draining", "retired"]
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What came of an attempt to follow an upstream that nobody has got a stream from."""
+
+    outcome: Outcome
+    """An event stream; 204; an answer that is no event stream; no connection; no answer in time; the gateway shuts down; the route is
+    another by now."""
+    reason: str = ""
+    again_seconds: float = math.inf
+    """How long until the next attempt, if the upstream may be one that is just being started again."""
+
+
+class Following:
+    """Follows an upstream and brings its blocks into a fan-out, until the upstream says that there will be no more.
+
+    With `for_subscribers_alone` it reads no faster than they take.
+
+    While a subscriber waits, a stream that was lost is tried again after 0.1 to 0.25 s, and one that cannot be had takes its turn at
+    `origin`. The server's `retry` and back-off pace what no subscriber waits for, and streams that the upstream ends.
+    """
+
+    def __init__(
+        self,
+        open_source: OpenSource,
+        target: str,
+        last_event_id: str,
+        fan_out: FanOut,
+        origin: Origin,
+        place: Holding,
+        *,
+        for_subscribers_alone: bool,
+    ) -> None:
+        self.fan_out = fan_out
+        self.place = place
+        """What it takes of the streams that may be open, until its upstream request has ended."""
+        self.origin = origin
+        self.opening: asyncio.Future[Opening] = asyncio.get_running_loop().create_future()
+        """Is set in any case: once, but where another attempt is waited for another one takes its place."""
+        self.down: Opening | None = None
+        """What came of the newest attempt, while none has brought a stream and another one is waited for."""
+        self.users = 0
+        """Requests that wait for it or use it."""
+        self._pace = Pace()
+        self.source = open_source(target, last_event_id, self._pace, self._changed)
+        self._for_subscribers_alone = for_subscribers_alone
+        self._id = self.source.last_event_id
+        self._resuming = bool(self._id)  # whether what comes may be what has come already
+        self._openers = 0  # requests that wait for the opening, or were woken by it and have not begun
+        self._begun: asyncio.Future[None] | None = None
+        self._task = asyncio.create_task(self._follow())
+        self._task.add_done_callback(_report)
+        self._task.add_done_callback(lambda task: place.close())
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.source} {self.fan_out}>"
+
+    async def _follow(self) -> None:
+        verdict, reason = CUT, "the gateway failed; its log says why"
+        try:
+            async for block, event in self.source.parsed_blocks():
+                if block.startswith(HEARTBEAT) and not (block := without_heartbeats(block)).strip(_LINE_ENDS):
+                    continue  # a heartbeat in a block of its own
+                block = guard_mark(block)
+                id = self.source.last_event_id
+                changed = id if id != self._id and id else None
+                self._id = id
+                if self._resuming and self._repeats(block, event, changed):
+                    continue
+                if event is not None and self._pace.quiet:
+                    self._pace.brought_news()
+                if self._openers:
+                    await self._openers_begun()
+                self.take(block, event, changed)
+                del block, event  # they may be large, and the next ones may be long in coming
+                await self.fan_out.room(for_whom=self._for_subscribers_alone)
+            verdict, reason = COMPLETE, ""
+            self.origin.reached()
+        except EventStreamError as error:
+            reason = str(error)
+            if self.source.last_status not in _PASSING:
+                self.origin.reached()
+        finally:
+            self.origin.leave(self)
+            self._opened(Opening("finished" if verdict == COMPLETE else "refused", reason))
+            await self.source.close()
+            self.ended(verdict, reason)
+
+    def _changed(self, source: EventSource) -> None:
+        self.origin.leave(self)
+        if source.state == "open":
+            self.origin.reached()
+            self.down = None
+            self._opened(Opening("open"))
+            self._resuming = self._resuming or self.source.connections > 1
+            self.connected()
+        elif source.state == "connecting":
+            again_seconds = math.inf
+            if source.last_status in _PASSING:
+                again_seconds = max(source.retry_after_seconds, FIRST_SECONDS)
+            elif source.last_loss == "failed":
+                self.origin.reached()
+            self._hurry()
+            self._opened(Opening("refused" if source.last_status else "unavailable", source.last_error or "", again_seconds))
+            self.lost()
+
+    @property
+    def last_event_id(self) -> str:
+        """The last event ID after the newest block that came."""
+        return self._id
+
+    @property
+    def wanted(self) -> bool:
+        """Whether a subscriber waits for what comes."""
+        return bool(self.users or self.fan_out.subscribers)
+
+    def used_by(self, owner: str) -> None:
+        """Count it for nobody from now on if it is another client's."""
+        if owner != self.place.owner:
+            self.place.give_to(NOBODY)
+            self.fan_out.holding.give_to(NOBODY)
+
+    def enter(self) -> None:
+        """Count a request that uses it, for whose sake an upstream that was lost is tried again soon."""
+        self.users += 1
+        if self.users == 1 and self.source.state == "connecting":
+            self._hurry()
+
+    def attempt_in(self, seconds: float) -> None:
+        """Try again after `seconds`."""
+        self.source.attempt_in(seconds)
+
+    def pace_alone(self) -> None:
+        """Try again at the pace of the server's `retry`."""
+        self.source.attempt_in(self._pace.next_delay())
+
+    def _hurry(self) -> None:
+        """Try again soon if a subscriber waits, unless the upstream has ended the stream or has said when to come back."""
+        source = self.source
+        if not self.wanted:
+            return
+        if source.last_loss == "lost":
+            self.attempt_in(after_loss(self._pace.setbacks))
+        elif source.last_loss == "failed" and source.last_status in _PASSING and not source.retry_after_seconds:
+            self.attempt_in(_ORIGIN_DECIDES_SECONDS)
+            self.origin.wait(self)
+
+    def _repeats(self, block: bytes, event: Event | None, id: str | None) -> bool:
+        """Tells whether the upstream sends again what it has sent before: the event it was asked to go on after, or all it has."""
+        if not block.lstrip(_LINE_ENDS):
+            return True  # the end of a block that has come already
+        own = event.id if event is not None and event.id else id
+        if own is None and event is None and _ID_FIELD.search(block):
+            own = self._id  # a block without data that says the same ID again
+        if not own:
+            return False
+        history = self.fan_out.history
+        cursor = history.find(own)
+        if cursor is not None and (
+            cursor == history.first  # it was there, but is not kept
+            or history.block(cursor).strip(_LINE_ENDS) == block.strip(_LINE_ENDS)  # the last LF may have come by itself, or not at all
+        ):
+            return True
+        self._resuming = False
+        return False
+
+    def _opened(self, opening: Opening) -> None:
+        if not self.opening.done():
+            self.opening.set_result(opening)
+
+    async def opened(self, route: Route) -> Opening:
+        """Wait for an attempt that brings a stream, or for the word that waiting is of no use.
+
+        A caller that then begins without awaiting anything misses no block: the first one is held until all who waited have begun.
+        """
+        if self.opening.done():
+            return self.opening.result()
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        down: Opening | None = None
+        self.users += 1  # or it might end for want of subscribers
+        self._openers += 1
+        try:
+            while True:
+                awaited, down = self.opening, self.down
+                most_seconds = route.first_byte_timeout_seconds if down is None else route.wait_seconds
+                async with asyncio.timeout_at(since + most_seconds if most_seconds else None):
+                    opening = await asyncio.shield(awaited)
+                if self.opening is awaited:
+                    return opening
+        except TimeoutError:
+            return down or Opening("late", "time-out waiting for the head of its answer")
+        finally:
+            self.users -= 1
+            loop.call_soon(self._opener_begun)
+
+    def _opener_begun(self) -> None:
+        """Forget a request that has waited for the opening, in the turn after the one in which it could begin."""
+        self._openers -= 1
+        if not self._openers and self._begun is not None and not self._begun.done():
+            self._begun.set_result(None)
+        if not self.users:
+            self.unused()
+
+    async def _openers_begun(self) -> None:
+        """Return when all who waited for the opening follow the stream, because an upstream may send events with its head."""
+        while self._openers:
+            self._begun = asyncio.get_running_loop().create_future()
+            await self._begun
+
+    def wait_on(self) -> None:
+        """Lets those who wait for the opening wait for that of the next attempt."""
+        self.down = self.opening.result()
+        self.opening = asyncio.get_running_loop().create_future()
+
+    def give_up(self, opening: Opening) -> None:
+        """Ends it, and lets those who wait for the opening know why."""
+        self._opened(opening)
+        self.stop()
+
+    def take(self, block: bytes, event: Event | None, id: str | None) -> None:
+        """Is given the next block."""
+        self.fan_out.append(block, id)
+
+    def connected(self) -> None:
+        """Is told that a stream was opened."""
+
+    def lost(self) -> None:
+        """Is told that a stream or an attempt is over, and another will be made."""
+
+    def ended(self, verdict: str, reason: str) -> None:
+        """Is told that there will be no more."""
+
+    def unused(self) -> None:
+        """Is told that no request waits for it or uses it any more."""
+
+    def stop(self) -> None:
+        """Ends it; `ended` is called when it has."""
+        self._task.cancel()
+
+    async def stopped(self) -> None:
+        """Returns when it has ended."""
+        await asyncio.wait((self._task,))
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        task.get_loop().call_exception_handler({"message": "following an upstream failed", "exception": error, "task": task})

@@ -1,0 +1,286 @@
+"""Mode shared: one upstream request for all that ask for the same."""
+
+import asyncio
+from collections import defaultdict
+from functools import partial
+
+import aiohttp
+import structlog
+from aiohttp import web
+from multidict import CIMultiDict
+from yarl import URL
+
+from ...access.exchange import Exchange
+from ...http.accept import names_event_stream
+from ...http.headers import apply_rules, end_to_end
+from ...http.locations import rewrite_locations
+from ...http.problems import come_back_later, problem
+from ...http.upstream_errors import advise
+from ...observe.metrics import Metrics
+from ...observe.timeline import Timeline
+from ...policy.deletion import Deletion
+from ...policy.last_event_id import read_last_event_id
+from ...policy.refusal import Refusal
+from ...policy.route_table import RouteTable
+from ...policy.routes import Route
+from ...streams.wheel import TimerWheel
+from ..direct import Direct
+from ..subscription import Begin, send_stream
+from .budgets import Budgets
+from .following import Opening
+from .joining import join, join_behind_gap
+from .origin import Origin
+from .sharing import Identity, begin_target, identify, share_target
+from .sources import Sources
+from .stream import SharedStream
+
+log = structlog.get_logger()
+
+_Key = tuple[str, str, Identity]
+_OWN_FIELDS = ("Set-Cookie", "Content-Length", "Content-Encoding", "ETag", "Last-Modified", "Age", "Date")  # of one response, not of all
+
+
+class Shared:
+    """Answers a request with a stream that others may follow as well.
+
+    A stream counts for the client that opens it until a client of another owner joins. It lingers only behind an event, and gives way to
+    others while it does.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        wheel: TimerWheel,
+        budgets: Budgets,
+        direct: Direct,
+        metrics: Metrics,
+        timeline: Timeline,
+        routes: RouteTable,
+    ) -> None:
+        self._session = session
+        self._wheel = wheel
+        self._budgets = budgets
+        self._direct = direct
+        self._metrics = metrics
+        self._timeline = timeline
+        self._routes = routes
+        self._streams: dict[_Key, SharedStream] = {}
+        self._keys: dict[SharedStream, list[_Key]] = {}
+        self._origins: defaultdict[str, Origin] = defaultdict(Origin)
+
+    def __repr__(self) -> str:
+        return f"<Shared streams={len(self._streams)}>"
+
+    def __len__(self) -> int:
+        """How many streams there are."""
+        return len(self._keys)
+
+    @property
+    def streams(self) -> set[SharedStream]:
+        """Those that can be joined."""
+        return set(self._keys)
+
+    @property
+    def history_blocks(self) -> int:
+        """How many event blocks their histories hold."""
+        fan_outs = [fan_out for stream in self.streams for fan_out in (stream.fan_out, *(each.fan_out for each in stream.catch_ups))]
+        return sum(fan_out.history.end - fan_out.history.first for fan_out in fan_outs)
+
+    def forget(self, deletion: Deletion) -> None:
+        """Forgets the histories of streams that a DELETE has made stale."""
+        for stream in self.streams:
+            if deletion.covers(stream.route.upstream + stream.target, stream.source.response_headers):
+                stream.forget()
+
+    def retire(self) -> None:
+        """Ends streams that nobody can join any more, because their route is another now or gone: those that nobody follows at once, those
+        whose upstream is lost, and so that their subscribers come back, to the route as it is now. All others go on until then."""
+        for stream in self.streams:
+            if self._is_retired(stream.route):
+                self._end_unused(stream)
+                stream.end_if_retired()
+
+    def _is_retired(self, route: Route) -> bool:
+        return all(route.stream_kind != current.stream_kind for current in self._routes.routes)
+
+    def drain(self) -> None:
+        """Lets nobody wait any more for an upstream that is down."""
+        for stream in self.streams:
+            stream.drain()
+
+    async def close(self) -> None:
+        """Ends all streams."""
+        streams = self.streams
+        for stream in streams:
+            stream.stop()
+        for stream in streams:
+            await stream.stopped()
+
+    async def answer(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
+        """Gives the response, sent except for its end. Cancelling it, as aiohttp does when the client leaves, lets the stream go on."""
+        identity = identify(request.method, request.headers, exchange.route)
+        target = share_target(exchange.target, exchange.route)
+        if identity is None or target is None:
+            return await self._direct.answer(request, exchange)
+        key = (exchange.route.stream_kind, target, identity)
+        owner = exchange.counted_as
+        stream = self._streams.get(key) or self._streams.get(_for_any_origin(key))
+        if stream is None:
+            if (refusal := self._budgets.refusal(owner)) is not None:
+                return _refuse(request, exchange, refusal)
+            stream = self._open(key, request, exchange)
+        self._enter(stream, owner)
+        try:
+            id = read_last_event_id(request.headers, exchange.target)
+            begin = await self._find_begin(stream, begin_target(exchange.target, target, id, request.headers), id, owner)
+            if not isinstance(begin, Opening | Refusal):
+                fields = _response_fields(stream)
+                rewrite_locations(fields, stream.route, request)
+                if exchange.span is not None and stream.source.span is not None:
+                    exchange.span.link(stream.source.span)
+                del identity, key, target  # from here on it waits, ten thousand times perhaps: what it holds counts
+                sending = send_stream(request, exchange, fields, begin, self._wheel, self._budgets.histories)
+                del begin, fields
+                return await sending
+        finally:
+            self._leave(stream)
+        if isinstance(begin, Refusal):
+            return _refuse(request, exchange, begin)
+        return await self._without_stream(request, exchange, begin)
+
+    async def _find_begin(self, stream: SharedStream, target: str, id: str, owner: str) -> Begin | Opening | Refusal:
+        """Return how a subscriber begins that asks for `target` and has seen event `id`, or why there is no stream for it."""
+        opening = await stream.opened(stream.route)
+        if opening.outcome != "open":
+            return opening
+        while True:
+            begun, begin = (
+                "live",
+                partial(join, stream, stream.fan_out, stream.fan_out.history.first if stream.route.initial == "history" else None),
+            )
+            if id and (found := stream.find(id)) is not None:
+                begun, begin = "history", partial(join, stream, *found)
+            elif id and (reason := stream.why_not(id)):
+                begun, begin = "gap", partial(join_behind_gap, stream, id, reason)
+            elif id or target != stream.target:
+                catch_up = stream.catch_up(target, id, owner)
+                if isinstance(catch_up, Refusal):
+                    return catch_up
+                opening = await catch_up.opened(stream.route)
+                passing = opening.again_seconds <= stream.route.wait_seconds
+                if opening.outcome == "finished" or (opening.outcome == "refused" and not id and not passing):
+                    return opening
+                if opening.outcome == "refused" and catch_up.source.state == "closed":  # else it is asked again
+                    begun, begin = "gap", partial(join_behind_gap, stream, id, opening.reason)
+                elif (cursor := catch_up.begin) is None:
+                    continue  # it has gone on without us, look again
+                else:
+                    begun, begin = "catch-up", partial(join, None, catch_up.fan_out, cursor)  # which brings upstream's `retry`
+            self._metrics.subscribed(stream.route.path, begun)
+            return begin
+
+    async def _without_stream(self, request: web.BaseRequest, exchange: Exchange, opening: Opening) -> web.StreamResponse:
+        """Answers when the upstream gave no event stream."""
+        if opening.outcome == "refused":
+            return await self._direct.answer(request, exchange)  # which gives the client what the upstream answers to it
+        if opening.outcome == "finished":
+            exchange.status = 204
+            return web.Response(status=204, headers={"Cache-Control": "no-store", "Server": "gateway"})
+        if opening.outcome in ("draining", "retired"):
+            exchange.refuse(503, "draining" if opening.outcome == "draining" else "upstream-unreachable")
+            return come_back_later()
+        if opening.outcome == "late":
+            exchange.refuse(504, "upstream-timeout")
+        else:
+            exchange.refuse(502, "upstream-unreachable")
+        route = exchange.route
+        reason = advise(opening.reason)
+        log.warning("no answer", **exchange.facts(), upstream=route.upstream, detail=reason)
+        told = f": {reason}" if reason.startswith("TLS: ") else ""  # others name its address, which is not for everybody
+        detail = f"the upstream of route {route.path} gave no event stream{told}"
+        return problem(exchange.status, detail, code=exchange.refused or "")
+
+    def _open(self, key: _Key, request: web.BaseRequest, exchange: Exchange) -> SharedStream:
+        route = exchange.route
+        sources = Sources(self._session, self._metrics, route, key[2], request, exchange.span)
+
+        reconnected = partial(self._metrics.reconnected, route.path)
+        stream = SharedStream(
+            route,
+            key[1],
+            sources.open,
+            self._wheel,
+            self._budgets,
+            exchange.counted_as,
+            self._origins[str(URL(route.upstream, encoded=True).origin())],
+            opened=partial(self._share_with_any_origin, key),
+            done=self._forget,
+            retired=partial(self._is_retired, route),
+            reconnected=reconnected,
+            timeline=self._timeline,
+            note_latency=self._metrics.latency.note,
+        )
+        self._streams[key] = stream
+        self._keys[stream] = [key]
+        return stream
+
+    def _share_with_any_origin(self, key: _Key, stream: SharedStream) -> None:
+        """Let pages of any origin join a stream if its upstream lets them."""
+        answered = stream.source.response_headers
+        if answered.get("Access-Control-Allow-Origin") != "*" or "origin" in answered.get("Vary", "").lower():
+            return
+        if stream in self._keys and self._streams.setdefault(key := _for_any_origin(key), stream) is stream:
+            self._keys[stream].append(key)
+
+    def _enter(self, stream: SharedStream, owner: str) -> None:
+        stream.enter()
+        stream.used_by(owner)
+        stream.place.give_way = None
+        stream.linger(None)
+
+    def _leave(self, stream: SharedStream) -> None:
+        """Let a stream that nobody uses any more linger. One without event and ID, that is down or whose route has changed ends at once."""
+        stream.users -= 1
+        if stream.users:
+            return
+        if stream.down is not None or not (stream.has_begun or stream.last_event_id) or self._is_retired(stream.route):
+            self._end_unused(stream)
+            return
+        stream.place.give_way = partial(self._end_unused, stream)
+        stream.linger(asyncio.get_running_loop().call_later(stream.route.linger_seconds, self._end_unused, stream))
+
+    def _end_unused(self, stream: SharedStream) -> bool:
+        if stream.users:
+            return False
+        stream.linger(None)
+        stream.stop()
+        stream.place.close()
+        self._forget(stream)
+        return True
+
+    def _forget(self, stream: SharedStream) -> None:
+        for key in self._keys.pop(stream, ()):
+            del self._streams[key]
+
+
+def _refuse(request: web.BaseRequest, exchange: Exchange, refusal: Refusal) -> web.Response:
+    """Return the answer to a request for which no stream may be opened. An event source only comes back if that looks like a stream."""
+    exchange.refuse(refusal.status, refusal.reason)
+    return come_back_later() if names_event_stream(request.headers) else problem(refusal.status, refusal.detail, code=refusal.reason)
+
+
+def _for_any_origin(key: _Key) -> _Key:
+    """Return the key of a stream that its upstream gives to the pages of any origin. No request has it: no field has an empty name."""
+    path, target, identity = key
+    return path, target, (*(field for field in identity if field[0] != "origin"), ("", "any origin"))
+
+
+def _response_fields(stream: SharedStream) -> CIMultiDict[str]:
+    fields = end_to_end(stream.source.response_headers)
+    for name in _OWN_FIELDS:
+        fields.popall(name, None)
+    fields.setdefault("Cache-Control", "no-cache, no-transform")
+    fields["X-Accel-Buffering"] = "no"
+    fields.setdefault("Server", "gateway")
+    apply_rules(fields, stream.route.response_headers)
+    return fields

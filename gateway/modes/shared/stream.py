@@ -1,0 +1,248 @@
+"""One upstream stream with all that follow it."""
+
+import asyncio
+import json
+import secrets
+from collections.abc import Callable
+from functools import partial
+
+import structlog
+
+from eventstream import Event, encode
+
+from ...observe.timeline import BACK, GAP, LOST, Timeline
+from ...policy.refusal import Refusal
+from ...policy.routes import Route
+from ...streams.fan_out import FanOut
+from ...streams.history import Limits
+from ...streams.relay import CUT
+from ...streams.stamping import stamp
+from ...streams.subscriber import Subscriber
+from ...streams.wheel import TimerWheel
+from .budgets import Budgets
+from .catch_up import CatchUp
+from .following import Following, Opening, OpenSource
+from .origin import Origin
+
+log = structlog.get_logger()
+
+_DRAINING = "the upstream is down, and the gateway is shutting down; come back later"
+_LOST_BEFORE_ANY = "the upstream was lost before its first event, so what came meanwhile cannot be asked for"
+_ROUTE_CHANGED = "the upstream was lost, and its route has changed: come back to the new one"
+_LOST_WITHOUT_IDS = "the upstream was lost and its events have no IDs, so what came meanwhile cannot be asked for"
+
+
+class SharedStream(Following):
+    """The live stream of one URL, and the catch-ups of those who are further back than its history. `owner` is the client that opens it.
+
+    `opened` is called when the upstream has answered with an event stream for the first time, `reconnected` each time that it was lost
+    and is back, `done` when it has ended or refused; then nobody can join any more. `retired` tells whether its route is another by now.
+    """
+
+    def __init__(
+        self,
+        route: Route,
+        target: str,
+        open_source: OpenSource,
+        wheel: TimerWheel,
+        budgets: Budgets,
+        owner: str,
+        origin: Origin,
+        *,
+        opened: Callable[["SharedStream"], None],
+        done: Callable[["SharedStream"], None],
+        retired: Callable[[], bool],
+        reconnected: Callable[[], None],
+        timeline: Timeline,
+        note_latency: Callable[[float], object],
+    ) -> None:
+        self.route = route
+        self.target = target
+        self.catch_ups: set[CatchUp] = set()
+        self.slot = 0
+        self._lingering: asyncio.TimerHandle | None = None
+        self.has_begun = False
+        """Whether an event has come."""
+        self._wheel = wheel
+        self._budgets = budgets
+        self._open_source = open_source
+        self._opened_first = opened
+        self._done = done
+        self._is_retired = retired
+        self._reconnected = reconnected
+        self._timeline = timeline
+        self._note_latency = note_latency
+        self._epoch = secrets.token_hex(4)
+        self._without_ids = True  # so far
+        self._lost = False
+        self._draining = False
+        self._limits = Limits(route.history_max_blocks, route.history_max_bytes, route.history_max_age_seconds)
+        super().__init__(
+            open_source, target, "", self._open_fan_out(owner), origin, budgets.streams.open(owner, 1), for_subscribers_alone=False
+        )
+        wheel.add(self, wheel.now + self._expiry_ticks)
+
+    def linger(self, end: asyncio.TimerHandle | None) -> None:
+        """Keep what will end it while no request uses it, None when one does, in place of what was kept before."""
+        if self._lingering is not None:
+            self._lingering.cancel()
+        self._lingering = end
+
+    def _open_fan_out(self, owner: str, moved: Callable[[], None] | None = None) -> FanOut:
+        return FanOut(
+            self._limits,
+            self._wheel,
+            self._budgets.histories,
+            owner=owner,
+            heartbeat_ticks=self._wheel.ticks(self.route.heartbeat_seconds),
+            moved=moved,
+            note_latency=self._note_latency,
+        )
+
+    @property
+    def _expiry_ticks(self) -> int:
+        return max(1, self._wheel.ticks(self.route.history_max_age_seconds / 8))
+
+    def ring(self, now: int) -> int:
+        """Forgets what is too old."""
+        self.fan_out.expire()
+        return now + self._expiry_ticks
+
+    def take(self, block: bytes, event: Event | None, id: str | None) -> None:
+        own = event.id if event is not None and event.id else id
+        if own:
+            self._without_ids = False
+        if event is not None:
+            self.has_begun = True
+        if self.route.ids == "assign" and event is not None and event.id is None:
+            number = self.fan_out.history.end + 1
+            stamped = stamp(block, self._epoch, number)
+            if stamped is not None:
+                block, id = stamped[0], f"{self._epoch}-{number}"
+        self.fan_out.append(block, id)
+        if id and self.catch_ups:
+            for catch_up in tuple(self.catch_ups):
+                catch_up.meet(id)
+
+    def connected(self) -> None:
+        if not self._lost:
+            self._opened_first(self)
+            return
+        self._lost = False
+        self._reconnected()
+        self._mark(BACK, "")
+        log.info("upstream is back", **self._upstream_facts(), last_event_id=self.source.last_event_id[:100])
+        if self._without_ids and self.route.gap_events:
+            reason = _LOST_WITHOUT_IDS if self.has_begun else _LOST_BEFORE_ANY
+            self._mark(GAP, reason)
+            self.fan_out.append(gap_block("", reason))
+
+    def lost(self) -> None:
+        if not self.source.connections:
+            self._wait_or_stop()
+            return
+        if not self._lost:
+            log.warning("upstream lost", **self._upstream_facts(), upstream=self.route.upstream, reason=self.source.last_error)
+            self._mark(LOST, self.source.last_error or "")
+        self._lost = True
+        self.end_if_retired()
+
+    def _wait_or_stop(self) -> None:
+        """Goes on trying if that may help those who wait for it; else they are told, and whoever comes next makes a new attempt."""
+        if self.opening.result().again_seconds > self.route.wait_seconds:
+            self.stop()
+            return
+        if self.down is None:
+            log.warning("upstream is down, subscribers wait", **self._upstream_facts(), reason=self.source.last_error)
+        self.wait_on()
+        if self._draining:
+            self.drain()
+        self.end_if_retired()
+
+    def drain(self) -> None:
+        """Lets nobody wait any more for an upstream that is down, because the gateway shuts down."""
+        self._draining = True
+        if self.down is not None:
+            self.give_up(Opening("draining", _DRAINING))
+
+    def end_if_retired(self) -> None:
+        """Ends it when its upstream is lost and its route is another by now: it might look for an upstream that never comes back."""
+        if self.down is not None and self._is_retired():
+            self.give_up(Opening("retired", _ROUTE_CHANGED))
+        if self._lost and self._is_retired():
+            for fan_out in (self.fan_out, *(catch_up.fan_out for catch_up in self.catch_ups)):
+                _send_away(fan_out, _ROUTE_CHANGED)
+            self.stop()
+
+    def _upstream_facts(self) -> dict[str, object]:
+        return {"route": self.route.path, "request_id": self.source.request_id}
+
+    def _mark(self, kind: str, reason: str) -> None:
+        self._timeline.mark(kind, self.route.path, self.target, reason)
+
+    def ended(self, verdict: str, reason: str) -> None:
+        self._done(self)
+        self._wheel.remove(self)
+        for catch_up in tuple(self.catch_ups):
+            _send_away(catch_up.fan_out, reason or "the stream has ended")  # they have not had everything
+            catch_up.stop()
+        if verdict == CUT:
+            _send_away(self.fan_out, reason)
+        self.fan_out.finish(verdict, reason)
+        self.fan_out.close()
+
+    def forget(self) -> None:
+        """Forgets what came, because it was deleted: those who are live go on, and others have to ask the upstream."""
+        for fan_out in (self.fan_out, *(catch_up.fan_out for catch_up in self.catch_ups)):
+            fan_out.clear("what it has not had yet was deleted")
+        log.info("history forgotten, because of a DELETE", route=self.route.path, path=self.target.partition("?")[0])
+
+    def find(self, id: str) -> tuple[FanOut, int] | None:
+        """Gives where what follows event `id` can be had at once; None when it cannot."""
+        if (cursor := self.fan_out.history.find(id)) is not None:
+            return self.fan_out, cursor
+        for catch_up in self.catch_ups:
+            if (cursor := catch_up.find(id)) is not None:
+                return catch_up.fan_out, cursor
+        return None
+
+    def why_not(self, id: str) -> str:
+        """Says why the upstream need not even be asked for what follows event `id`; empty when it may have it."""
+        if not id.isprintable():
+            return "it cannot be asked for in a header"
+        if self.route.ids == "assign":
+            return "the gateway gave this ID, and no longer keeps what followed it"
+        if self._without_ids and self.has_begun:
+            return "the upstream's events have no IDs"
+        return ""
+
+    def catch_up(self, target: str, id: str, owner: str) -> CatchUp | Refusal:
+        """Return the catch-up that asks the upstream for what follows event `id`, or for what `target` says if that is empty. It counts
+        for `owner`, or for nobody if clients of several owners use it. Return why not if the owner may open no more."""
+        for catch_up in self.catch_ups:
+            if catch_up.fetches(target, id):
+                catch_up.used_by(owner)
+                return catch_up
+        if (refusal := self._budgets.refusal(owner)) is not None:
+            return refusal
+        return CatchUp(self, target, id, self._open_source, partial(self._open_fan_out, owner), self._budgets.streams.open(owner, 1))
+
+    def tell_gap(
+        self, subscriber: Subscriber, asked: str, reason: str, first_retained: str | None = None, begin: int | None = None
+    ) -> None:
+        """Tells a subscriber that what follows event `asked` cannot be had, and lets it go on: with all that is kept, or from `begin`."""
+        history = self.fan_out.history
+        self._mark(GAP, reason)
+        if self.route.gap_events:
+            subscriber.write(gap_block(asked, reason, first_retained or history.first_id()))
+        self.fan_out.join(subscriber, history.first if begin is None else begin)
+
+
+def _send_away(fan_out: FanOut, reason: str) -> None:
+    for subscriber in tuple(fan_out.subscribers):
+        subscriber.send_away(CUT, reason)
+
+
+def gap_block(asked: str, reason: str, first_retained: str | None = None) -> bytes:
+    """Gives the block that tells a subscriber that it may have missed something."""
+    return encode(json.dumps({"asked": asked or None, "first_retained": first_retained, "reason": reason}), type="gap")

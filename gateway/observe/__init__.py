@@ -1,0 +1,1 @@
+"""What operators see: metrics, latency, and the dashboard's data."""

@@ -1,1 +1,0 @@
-"""Mode resumable: answers that outlive their clients, and the store that they are kept in."""

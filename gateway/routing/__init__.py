@@ -1,1 +1,0 @@
-"""Map paths to upstreams: read, check and reload routes."""

@@ -1,0 +1,298 @@
+"""The gateway as a whole: a public and an admin surface, one upstream session, and an orderly end."""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+from prometheus_client import generate_latest
+
+from service.status import add_status_routes
+from service.tracing import Tracing
+
+from ..access.admission import OpenCounts
+from ..access.authorization import Door
+from ..access.budget import Budget
+from ..access.descriptors import Descriptors, count_upstream, limit_of_process
+from ..access.exchange import Exchange
+from ..access.key_sets import KeySets
+from ..http.downstream_server import DownstreamServer
+from ..http.headers import head_limits, max_head_bytes
+from ..http.incoming import Incoming
+from ..http.malformed import OneLine
+from ..http.upstream import open_following_session, open_session
+from ..modes.direct import Direct
+from ..modes.resumable.kept_streams import KeptStreams
+from ..modes.resumable.peers import Peers
+from ..modes.resumable.resumable_mode import Resumable
+from ..modes.resumable.sqlite_store import SqliteStreamStore
+from ..modes.resumable.store import StoreError, StoreInUse
+from ..modes.shared.budgets import Budgets
+from ..modes.shared.shared_mode import Shared
+from ..observe.dashboard.process import add_dashboard, add_sample
+from ..observe.dashboard.snapshot import Sampler
+from ..observe.metrics import Metrics
+from ..observe.timeline import Timeline
+from ..policy.admin_hosts import AdminHosts, admin_application
+from ..policy.deletion import Deletion
+from ..policy.route_table import RouteTable
+from ..policy.settings import Settings
+from ..policy.trusted_proxies import TrustedProxies
+from ..streams.relay import DRAINED
+from ..streams.wheel import TimerWheel
+from .limits import make_admission, make_bodies, make_histories
+from .pages import add_pages
+from .proxy import Proxy
+from .reload import Reload, add_reload
+from .routing import Routing
+from .workers.listeners import Listeners
+
+log = structlog.get_logger()
+
+_TICK_SECONDS = 0.001
+_LARGEST_STRIDE = 1024  # of the wheel, in ticks
+_FLUSHING_PART = 0.2
+_FLUSH_SPANS_SECONDS = 1.0  # after the drain
+_POLL_SECONDS = 0.02
+_STORE_POLL_SECONDS = 0.2
+_RETURN_AFTER_MS = 1000
+_RETURN_SPREAD_MS = 4000
+_RETURN_SPREAD_MS_PER_STREAM = 2  # ten thousand subscribers come back over twenty seconds
+
+
+class Gateway:
+    """A running gateway."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        proxy: Proxy,
+        server: DownstreamServer,
+        listeners: Listeners,
+        metrics: Metrics,
+        routing: Routing,
+        reload: Reload,
+    ) -> None:
+        self._settings = settings
+        self._proxy = proxy
+        self._server = server
+        self._listeners = listeners
+        self._metrics = metrics
+        self.routing = routing
+        self.reload = reload
+        """Reads the routes again; for a process that has no parent which does."""
+
+    def figures(self) -> str:
+        """Gives what `/metrics` says, also when that is closed already."""
+        return generate_latest(self._metrics.registry).decode()
+
+    async def drain(self) -> None:
+        """Stops accepting and ends what is open, within `drain_seconds`.
+
+        Subscriptions are told when to come back and end at once, at a block boundary. Everything else, such as an answer to a POST that
+        will end by itself, may run on for most of the time. The rest of it is for slow clients to take what was written.
+        """
+        proxy = self._proxy
+        proxy.drain()
+        grace = self._settings.drain_seconds
+        log.info("draining", open=len(proxy.exchanges), seconds=grace)
+        end = asyncio.get_running_loop().time() + grace
+        await self._listeners.close()
+        await asyncio.sleep(_POLL_SECONDS)  # what was accepted last gets its answer
+        spread = max(_RETURN_SPREAD_MS, len(proxy.exchanges) * _RETURN_SPREAD_MS_PER_STREAM)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(end - grace * _FLUSHING_PART):
+                while proxy.exchanges:
+                    _end_streams([exchange for exchange in proxy.exchanges if exchange.method == "GET"], spread)
+                    await asyncio.sleep(_POLL_SECONDS)
+        _end_streams(list(proxy.exchanges), spread)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(end):
+                while any(connection.transport and connection.transport.is_closing() for connection in self._server.connections):
+                    await asyncio.sleep(_POLL_SECONDS)
+        for connection in self._server.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+
+
+def _end_streams(exchanges: list[Exchange], spread: int) -> None:
+    for exchange in exchanges:
+        relay = exchange.relay
+        if relay is None or relay.verdict or not exchange.event_stream:
+            continue
+        relay.tell_retry(random.randint(_RETURN_AFTER_MS, _RETURN_AFTER_MS + spread))
+        relay.end(DRAINED)
+
+
+@contextlib.asynccontextmanager
+async def run_gateway(
+    settings: Settings,
+    routes: RouteTable,
+    listeners: Listeners,
+    open_admin: Callable[[web.BaseRunner], web.BaseSite],
+    counts: OpenCounts | None = None,
+    peers: Peers | None = None,
+    tracing: Tracing | None = None,
+) -> AsyncIterator[Gateway]:
+    """Serves while the context is open; closes what `Gateway.drain` left when it ends.
+
+    `open_admin` says where the admin surface is served, `counts` what other workers have open, `peers` which others there are. Raises
+    OSError when a port cannot be had.
+    """
+    peers = peers or Peers()
+    metrics = Metrics()
+    timeline = Timeline()
+    descriptors = Descriptors(limit_of_process())
+    async with (
+        _open_proxy(settings, routes, metrics, timeline, counts, peers, tracing, descriptors) as (proxy, shared, routing),
+        contextlib.AsyncExitStack() as stack,
+    ):
+        stack.enter_context(metrics.loop_lag.watch())
+        reload = Reload(settings, routing.replace, timeline)
+        server = _make_server(settings, proxy, metrics, descriptors)
+        sampler = Sampler(proxy, shared, metrics, timeline)
+        status = web.Application() if peers.path else admin_application(AdminHosts.parse(settings.admin_hosts))
+        add_status_routes(status, metrics.registry, lambda: "draining" if proxy.draining else None)
+        if not peers.path:  # those who have others have a parent, and that has the admin port
+            metrics.registry.register(reload)
+            add_pages(status, settings.public_url, listeners.port)
+            add_dashboard(status, sampler, settings.services)
+            add_reload(status, reload)
+        else:
+            add_sample(status, sampler)
+        public = web.ServerRunner(server, shutdown_timeout=1.0)
+        admin = web.AppRunner(status, access_log=None, shutdown_timeout=1.0)
+        for runner in (public, admin):
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+        await open_admin(admin).start()
+        if peers.path:
+            await web.UnixSite(public, peers.path).start()
+        await listeners.open(public)
+        descriptors.measure_own()
+        yield Gateway(settings, proxy, server, listeners, metrics, routing, reload)
+
+
+@contextlib.asynccontextmanager
+async def _open_proxy(
+    settings: Settings,
+    routes: RouteTable,
+    metrics: Metrics,
+    timeline: Timeline,
+    counts: OpenCounts | None,
+    peers: Peers,
+    tracing: Tracing | None,
+    descriptors: Descriptors,
+) -> AsyncIterator[tuple[Proxy, Shared, Routing]]:
+    """Gives what answers requests, all of its modes open."""
+    wheel = TimerWheel(_TICK_SECONDS, _LARGEST_STRIDE)
+    async with (
+        open_session(
+            keepalive_seconds=settings.upstream_keepalive_seconds,
+            max_header_bytes=settings.max_header_bytes,
+            note_latency=metrics.latency.note,
+        ) as session,
+        open_following_session(max_header_bytes=settings.max_header_bytes) as following,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        if tracing is not None:
+            stack.push_async_callback(tracing.close, _FLUSH_SPANS_SECONDS)  # the last thing: whatever ends before has its span
+        bodies, histories = make_bodies(settings), make_histories(settings)
+        direct = Direct(session, wheel, metrics, bodies)
+        admission = make_admission(settings, counts, descriptors)
+        descriptors.count(count_upstream(session))
+        descriptors.count(count_upstream(following), admission.streams.free)
+        shared = Shared(following, wheel, Budgets(admission.streams, histories, descriptors), direct, metrics, timeline, routes)
+        stack.push_async_callback(shared.close)
+
+        def forget(deletion: Deletion) -> None:
+            shared.forget(deletion)
+            peers.tell_deletion(deletion)
+
+        direct.note_deletion = forget
+        metrics.watch_bodies(lambda: bodies.budget.amount)
+        metrics.watch_shared(lambda: len(shared), lambda: histories.amount, lambda: shared.history_blocks)
+        key_sets = await stack.enter_async_context(KeySets())
+        key_sets.watch(routes.key_sources)
+        metrics.registry.register(key_sets)
+        door = Door(key_sets, routes)
+        proxy = Proxy(routes, direct, shared, admission, descriptors, metrics, settings.max_request_body_bytes, timeline, door)
+        proxy.tracing = tracing
+        metrics.count_open(lambda: admission.open)
+        metrics.streams.watch(lambda: proxy.exchanges)
+        open_resumable = partial(
+            _open_resumable, stack, settings, routes, direct, wheel, metrics, peers, door, admission.streams, histories
+        )
+        routing = Routing(routes, wheel, shared, proxy, open_resumable)
+        key_sets.fetch(routes.key_sources())
+        await routing.prepare(routes)
+        routing.put(routes)
+        yield proxy, shared, routing
+
+
+def _make_server(settings: Settings, proxy: Proxy, metrics: Metrics, descriptors: Descriptors) -> DownstreamServer:
+    logging.getLogger("aiohttp.server").addFilter(OneLine())
+    server = DownstreamServer(
+        proxy.handle,
+        request_factory=partial(Incoming, loop=asyncio.get_running_loop(), trusted=TrustedProxies.parse(settings.trusted_proxies)),
+        handler_cancellation=True,
+        access_log=None,
+        auto_decompress=False,
+        keepalive_timeout=settings.keepalive_seconds,
+        head_seconds=settings.head_seconds,
+        max_head_bytes=max_head_bytes(settings.max_header_bytes),
+        rejected=metrics.rejected,
+        full=descriptors.refuse_client,
+        **head_limits(settings.max_header_bytes),
+    )
+    descriptors.count(server.count_connections, server.close_idle)
+    return server
+
+
+async def _open_resumable(
+    stack: contextlib.AsyncExitStack,
+    settings: Settings,
+    routes: RouteTable,
+    direct: Direct,
+    wheel: TimerWheel,
+    metrics: Metrics,
+    peers: Peers,
+    door: Door,
+    open_streams: Budget,
+    unsent: Budget,
+) -> Resumable:
+    """Opens the store. Raises OSError when it cannot be had."""
+    store = await _open_store(peers.directory(settings.data_dir), settings, settings.drain_seconds if peers.path else 0)
+    peers.open(settings, wheel, direct.bodies)
+    stack.push_async_callback(peers.close)
+    streams = KeptStreams(
+        store,
+        wheel,
+        max_bytes=settings.max_kept_bytes,
+        max_bytes_per_client=settings.share_of(settings.max_kept_bytes),
+        open_streams=open_streams,
+        routes=routes.route_of,
+        received=metrics.received,
+    )
+    await stack.enter_async_context(streams.upkeep())
+    metrics.watch_kept(lambda: streams.running, lambda: streams.memory.amount)
+    return Resumable(direct, streams, routes, wheel, metrics, peers, door, unsent)
+
+
+async def _open_store(directory: Path, settings: Settings, patience_seconds: float) -> SqliteStreamStore:
+    """Opens the store, which a worker that drains may still have while its successor starts."""
+    until = asyncio.get_running_loop().time() + patience_seconds
+    while True:
+        try:
+            return await SqliteStreamStore.open(
+                directory, most_bytes=settings.max_store_bytes, share_per_owner=settings.max_share_per_client
+            )
+        except StoreError as error:
+            if not isinstance(error, StoreInUse) or asyncio.get_running_loop().time() >= until:
+                raise OSError(str(error)) from error
+        await asyncio.sleep(_STORE_POLL_SECONDS)

@@ -1,0 +1,219 @@
+"""The public port: which route serves a request, and whether it may be opened."""
+
+from functools import partial
+
+import structlog
+from aiohttp import web
+
+from service.tracing import Tracing
+
+from ..access.admission import Admission
+from ..access.authorization import Denied, Door
+from ..access.descriptors import Descriptors
+from ..access.exchange import Exchange
+from ..access.expiry import end_at_expiry
+from ..http.accept import names_event_stream, takes_retry_ahead
+from ..http.downstream import comes_from_peer, when_sent
+from ..http.incoming import Incoming
+from ..http.malformed import find_fault
+from ..http.problems import come_back_later, problem
+from ..modes.direct import Direct
+from ..modes.resumable.kept_streams import STREAMS_PATH, KeptStreams
+from ..modes.resumable.peers import take_caller
+from ..modes.resumable.resumable_mode import Resumable
+from ..modes.shared.shared_mode import Shared
+from ..modes.spans import finish, serve
+from ..observe.metrics import Metrics
+from ..observe.timeline import Timeline
+from ..policy.refusal import Refusal
+from ..policy.route_table import RouteTable
+from ..policy.routes import Route
+from ..policy.target import is_utf8, readings, split_target
+from .heap import Heap
+
+_STREAMS = Route.model_validate(
+    {"path": STREAMS_PATH, "upstream": "http://streams.invalid"}
+)  # until it is known which route a stream is of
+
+
+class Proxy:
+    """Answers every request of the public port."""
+
+    def __init__(
+        self,
+        routes: RouteTable,
+        direct: Direct,
+        shared: Shared,
+        admission: Admission,
+        descriptors: Descriptors,
+        metrics: Metrics,
+        max_request_body_bytes: int,
+        timeline: Timeline,
+        door: Door,
+    ) -> None:
+        self._routes = routes
+        self._shared = shared
+        self._direct = direct
+        self._modes: dict[str, Direct | Shared | Resumable] = {"direct": direct, "shared": shared}
+        self._resumable: Resumable | None = None
+        self._admission = admission
+        self._descriptors = descriptors
+        self._metrics = metrics
+        self._max_body = max_request_body_bytes
+        self._timeline = timeline
+        self._door = door
+        self._log = structlog.get_logger().bind()  # bound once, because it writes a line for every stream
+        self.exchanges: set[Exchange] = set()
+        """The open ones."""
+        self._heap = Heap()
+        self.tracing: Tracing | None = None
+        """What makes spans of requests, None when nobody asks for them."""
+        self.draining = False
+        """Whether new requests are refused, because the gateway shuts down."""
+
+    def drain(self) -> None:
+        """Lets no new requests in, and lets go those that wait for an upstream which is down."""
+        self.draining = True
+        self._shared.drain()
+        self._direct.client.stop_waiting()
+
+    @property
+    def routes(self) -> RouteTable:
+        """Those that hold for requests that come now."""
+        return self._routes
+
+    def serve_resumable(self, resumable: Resumable) -> None:
+        """Lets routes have the mode resumable from now on, and kept streams be asked for."""
+        self._resumable = self._modes["resumable"] = resumable
+
+    @property
+    def kept(self) -> KeptStreams | None:
+        """The streams of resumable routes, None when there never was such a route."""
+        return self._resumable.streams if self._resumable is not None else None
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Is aiohttp's request handler; a leaving client cancels it."""
+        assert isinstance(request, Incoming)
+        request.identify()
+        exchange = await self._open(request)
+        if not isinstance(exchange, Exchange):
+            return exchange
+        counted_as = request.counted_as  # whatever becomes of the request meanwhile
+        exchange.counted_as = counted_as
+        exchange.request_id, exchange.caller = request.request_id, request.caller
+        if self.tracing is not None:
+            exchange.span = serve(self.tracing, request, exchange)
+        if not exchange.handed_over:
+            self._admission.enter(counted_as)
+            exchange.allowance = self._admission.allowance(counted_as)
+        self.exchanges.add(exchange)
+        self._heap.note_open(len(self.exchanges))
+        if request.caller is not None and request.caller.expires_at:
+            end_at_expiry(exchange, request.caller.expires_at)
+        try:
+            if exchange.route is _STREAMS and self._resumable is not None:
+                return await self._resumable.answer_stream(request, exchange)
+            return await self._modes[exchange.route.mode].answer(request, exchange)
+        finally:
+            if exchange.expiry is not None:
+                exchange.expiry.cancel()
+            self.exchanges.discard(exchange)
+            finish(exchange)
+            self._heap.note_open(len(self.exchanges))
+            if not exchange.handed_over:
+                when_sent(request, partial(self._admission.leave, counted_as))
+                self._close(exchange)
+
+    async def _open(self, request: Incoming) -> Exchange | web.Response:
+        """Lets a request in; gives the answer when it is not, or when there is nothing more to do."""
+        authority, target = split_target(request.raw_path)
+        path, _, _ = target.partition("?")
+        client = request.client
+        streams = self._resumable if path.startswith(STREAMS_PATH) else None
+        route = self._place(path)
+        fault = find_fault(request, authority)
+        if authority:
+            request.set_field("Host", authority)  # whatever Host was (RFC 9112 section 3.2.2)
+        if fault is None and route is not None and route.cors is not None and request.apply_cors(route.cors, route.methods):
+            return web.Response(status=204, headers={"Server": "gateway"})  # so browsers ask, without credentials
+        refusal = fault or self._refuse(request, route, path) or _refuse_query(route, target)
+        handed_over = comes_from_peer(request)  # counted and let in where it arrived
+        if refusal is None and route is not None:
+            try:
+                target = await self._let_in(request, route, target)
+            except Denied as denied:
+                refusal = None if handed_over else self._admission.too_soon(request.counted_as)  # who guesses, counts too
+                if refusal is None:
+                    self._metrics.rejected(denied.refusal.reason, denied.refusal.status)
+                    return denied.answer()
+        overload = None if refusal or handed_over else self._overload(request, route)
+        if overload is not None and route is not None and route.mode == "shared" and names_event_stream(request.headers):
+            self._metrics.rejected(overload.reason, overload.status)
+            return come_back_later()
+        refusal = refusal or overload
+        if refusal is not None or route is None:
+            status, reason, detail = refusal or Refusal(404, "no-route", "")
+            self._metrics.rejected(reason, status)
+            if streams is not None and (cors := self._routes.cors_of_streams(request.headers.get("Origin", ""))) is not None:
+                request.apply_cors(cors, ())
+            headers = {"Allow": ", ".join(route.methods)} if route is not None and status == 405 else {}
+            if reason == "client-rate":
+                headers["Retry-After"] = str(self._admission.retry_after_seconds(request.counted_as))
+            response = problem(status, detail, headers, reason)
+            if reason in ("malformed", "target"):
+                response.force_close()  # who knows where the next request begins
+            return response
+        return Exchange(route, request.method, target, client, wants_retry=takes_retry_ahead(request), handed_over=handed_over)
+
+    def _overload(self, request: Incoming, route: Route | None) -> Refusal | None:
+        refusal = self._admission.refusal(request.counted_as)
+        if refusal is None and route is not None and route.mode != "shared":  # which may need no connection of its own
+            refusal = self._descriptors.refuse_upstream()
+        return refusal
+
+    async def _let_in(self, request: Incoming, route: Route, target: str) -> str:
+        """Gives the target without credentials, after the request says who asks. Raises Denied."""
+        take_caller(request)
+        if comes_from_peer(request):  # which has looked at them
+            return target
+        target = await self._door.let_in(request, route, target)
+        if route is _STREAMS:
+            await self._door.recognize(request, target)
+        return target
+
+    def _place(self, path: str) -> Route | None:
+        return _STREAMS if self._resumable is not None and path.startswith(STREAMS_PATH) else self._routes.find(path)
+
+    def _refuse(self, request: web.BaseRequest, route: Route | None, path: str) -> Refusal | None:
+        if self.draining:
+            return Refusal(503, "draining", "the gateway is shutting down; come back later")
+        if not path.startswith("/"):
+            return Refusal(400, "target", f"the request target {path!r} is not a path")
+        if request.body_exists and not is_utf8(request.raw_path):
+            return Refusal(400, "target", "with a body the request target must be UTF-8; send other bytes percent-encoded")
+        if route is None:
+            prefixes = ", ".join(route.path for route in self._routes.routes)
+            return Refusal(404, "no-route", f"no route for {path}; there are routes for {prefixes}")
+        if any(self._place(reading) is not route for reading in readings(path)):  # or it would get past what holds for that route
+            return Refusal(
+                400, "target", f"an upstream may take {path} for a path of another route; send it without dots, //, \\ or needless %xx"
+            )
+        if request.method in ("CONNECT", "TRACE") or (route.methods and request.method not in route.methods):
+            return Refusal(405, "method", f"{request.method} is not allowed for {path}")
+        length = request.content_length
+        if length is not None and length > self._max_body:
+            return Refusal(413, "body", f"the body has {length} bytes, the limit is {self._max_body}")
+        return None
+
+    def _close(self, exchange: Exchange) -> None:
+        self._metrics.closed(exchange)
+        if exchange.event_stream and exchange.relay is not None:
+            self._timeline.note_end(exchange)
+            self._log.info("stream closed", **exchange.facts())
+
+
+def _refuse_query(route: Route | None, target: str) -> Refusal | None:
+    if route is None or route.known_parameters is None or (name := route.unknown_parameter(target.partition("?")[2])) is None:
+        return None
+    known = ", ".join(sorted(route.known_parameters))
+    return Refusal(400, "query", f"the query parameter {name[:100]!r} is not allowed for {route.path}, allowed are {known}; leave it out")

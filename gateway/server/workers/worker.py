@@ -1,0 +1,147 @@
+"""A serving process: the only one, or one of several workers, which the parent starts as `python -m gateway.server.workers.worker`."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+from dataclasses import asdict
+from functools import partial
+
+import structlog
+from aiohttp import web
+
+from service.logs import configure_logs
+from service.settings import settings_or_exit
+from service.tracing import Tracing, tracing_or_exit
+
+from ...access.admission import OpenCounts
+from ...modes.resumable.peers import Peers
+from ...policy.deletion import Deletion
+from ...policy.route_table import RouteTable, routes_of
+from ...policy.settings import Settings
+from ..app import Gateway, run_gateway
+from .channel import Channel, Place
+from .listeners import BACKLOG, Listeners, bind_listeners, url_of
+from .orders import Obedience
+from .pulse import beat
+from .running import listening_facts, run, stop_at_signal
+
+log = structlog.get_logger()
+
+_HANDOVER_SECONDS = 0.2
+"""Seconds in which requests on just accepted connections may arrive before a leaving worker rejects them."""
+
+
+async def serve_alone(settings: Settings, routes: RouteTable, tracing: Tracing | None) -> None:
+    """Serve as the only process until a signal, then drain. Raises OSError if a port cannot be bound."""
+    stop = stop_at_signal()
+    sets = bind_listeners(settings.host, settings.port)
+    url = url_of(settings.host, sets[0])
+    sites: list[web.BaseSite] = []
+
+    def open_admin(runner: web.BaseRunner) -> web.BaseSite:
+        sites.append(web.TCPSite(runner, settings.admin_host, settings.admin_port, backlog=BACKLOG))
+        return sites[0]
+
+    async with run_gateway(settings, routes, Listeners(sets), open_admin, tracing=tracing) as gateway:
+        async with gateway.reload.at_hangup():
+            log.info("listening", **listening_facts(url, sites[0].name, routes))
+            await stop.wait()
+        await gateway.drain()
+    log.info("stopped")
+
+
+async def _serve_among_others(settings: Settings, place: Place, tracing: Tracing | None) -> None:
+    signalled = stop_at_signal()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _leave_reloading_to_parent)
+    channel = await Channel.open(socket.socket(fileno=place.channel))
+    plan = await channel.hear()
+    if plan is None:
+        _tidy(place)
+        return  # the parent ended before this worker started
+    routes = routes_of(plan["routes"])
+    counts = OpenCounts(place.counts, bytes.fromhex(plan["key"]), len(place.sets), place.number)
+    listeners = Listeners([[_inherited(number) for number in numbers] for numbers in place.sets], place.number)
+    opened: asyncio.Future[Gateway] = asyncio.get_running_loop().create_future()
+    obeying = asyncio.create_task(_obey(channel, listeners, opened, signalled))
+    divided = ("max_history_bytes", "max_kept_bytes", "max_store_bytes", "max_held_body_bytes")
+    shares = {name: max(1, getattr(settings, name) // len(place.sets)) for name in divided}
+    settings = settings.model_copy(update=shares)
+    open_admin = partial(web.UnixSite, path=place.admin_path)
+    peers = Peers(place.number, [f"{place.directory}/{number}.peer" for number in range(len(place.sets))])
+    peers.tell_deletion = lambda deletion: channel.tell(deleted=asdict(deletion))
+    async with run_gateway(settings, routes, listeners, open_admin, counts, peers, tracing) as gateway:
+        opened.set_result(gateway)
+        channel.tell(state="ready")
+        beating = asyncio.create_task(beat(channel, settings.worker_silence_seconds))
+        leaving = asyncio.create_task(signalled.wait())
+        await asyncio.wait((obeying, leaving), return_when=asyncio.FIRST_COMPLETED)
+        leaving.cancel()
+        if not obeying.done():  # the signal was for this worker only: the others take over at once, and the parent starts a new one
+            await listeners.leave()
+            channel.tell(state="leaving")
+            await asyncio.sleep(_HANDOVER_SECONDS)
+        await gateway.drain()
+    if obeying.done() and not obeying.result():
+        _tidy(place)
+    beating.cancel()
+    obeying.cancel()  # before the channel closes, which would look like the parent's end
+    channel.tell(figures=gateway.figures())
+    await channel.close()
+
+
+def _leave_reloading_to_parent() -> None:
+    log.info("a worker ignores SIGHUP; send it to the parent", parent=os.getppid())
+
+
+def _tidy(place: Place) -> None:
+    """Remove the sockets' directory in place of the parent that is gone."""
+    shutil.rmtree(place.directory, ignore_errors=True)  # another worker may remove it at the same time
+
+
+async def _obey(channel: Channel, listeners: Listeners, opened: "asyncio.Future[Gateway]", leave: asyncio.Event) -> bool:
+    """Obey the parent until it orders all workers to drain. Return False if the parent is gone instead."""
+    obedience = Obedience()
+    while (message := await channel.hear()) is not None:
+        if "drain" in message:
+            return True
+        if "deleted" in message:
+            (await opened).routing.forget(Deletion(**message["deleted"]))
+            continue
+        if "order" in message:
+            obstacle = await obedience.obey((await opened).routing, message)
+            channel.tell(done=message["order"], obstacle=obstacle)
+            if obstacle and "put" in message:
+                log.error("worker leaves: it cannot serve the new routes", reason=obstacle)
+                leave.set()
+            continue
+        try:
+            await listeners.adopt(message["adopt"])
+        except OSError as error:  # too many open files; open connections continue
+            log.error("cannot accept for other workers", reason=str(error))
+    log.warning("parent is gone, draining")
+    return False
+
+
+def _inherited(descriptor: int) -> socket.socket:
+    sock = socket.socket(fileno=descriptor)
+    sock.setblocking(False)
+    return sock
+
+
+def main() -> None:
+    """Serve as one of several workers. The command line is a `Place` as JSON; the channel carries the rest."""
+    place = Place(**json.loads(sys.argv[1]))
+    settings = settings_or_exit(Settings)
+    configure_logs("gateway", settings.log_level, worker=place.number)
+    try:
+        run(_serve_among_others(settings, place, tracing_or_exit("gateway")))
+    except OSError as error:
+        raise SystemExit(f"gateway: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

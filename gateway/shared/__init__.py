@@ -1,1 +1,0 @@
-"""Mode shared: one upstream connection for all that ask for the same."""

@@ -1,0 +1,128 @@
+"""Subscribers that are at the same place of one history."""
+
+from collections.abc import Callable, Sequence
+
+from .ahead import place_ahead
+from .heartbeats import Shown, shows_id
+from .history import History
+from .subscriber import Kind, Subscriber
+from .wheel import TimerWheel
+
+_BLOCKS, _ID = Shown.BLOCKS, Shown.ID
+
+MOST_MEMBERS = 1000
+"""More would keep the event loop too long in one go: a write takes about 15 µs."""
+
+
+class Cohort:
+    """Writes the same bytes object to all its members, once per turn of the event loop, and nothing else per member.
+
+    A member is not asked whether it can take more: its transport says so, and then it leaves (`Subscriber.pause`).
+    """
+
+    __slots__ = (
+        "_heartbeat_ticks",
+        "_history",
+        "_last_write",
+        "_wheel",
+        "_writes",
+        "ahead",
+        "bytes",
+        "chunked",
+        "cursor",
+        "heartbeats",
+        "shown",
+        "slot",
+    )
+
+    def __init__(self, history: History, wheel: TimerWheel, heartbeat_ticks: int) -> None:
+        self._history = history
+        self._wheel = wheel
+        self._heartbeat_ticks = heartbeat_ticks
+        self._writes: dict[Subscriber, Callable[[bytes], object]] = {}
+        self._last_write = 0
+        self.chunked = True
+        """Whether HTTP chunks are made for its members."""
+        self.shown = Shown.BLOCKS
+        """What its members' connections have shown."""
+        self.ahead = b""
+        """A line that is still to be placed ahead of their first block with data."""
+        self.cursor = history.end
+        self.bytes = 0
+        """Bytes of blocks and heartbeats that a member got who was here from the beginning."""
+        self.heartbeats = 0
+        self.slot = 0
+
+    def __repr__(self) -> str:
+        return f"<Cohort members={len(self._writes)} cursor={self.cursor}>"
+
+    def __len__(self) -> int:
+        return len(self._writes)
+
+    @property
+    def kind(self) -> Kind:
+        """What its members have in common."""
+        return self.chunked, self.shown, self.ahead
+
+    @kind.setter
+    def kind(self, kind: Kind) -> None:
+        self.chunked, self.shown, self.ahead = kind
+
+    @property
+    def members(self) -> tuple[Subscriber, ...]:
+        """Who is in it now."""
+        return tuple(self._writes)
+
+    def add(self, subscriber: Subscriber) -> None:
+        """Takes a subscriber that is where the cohort is."""
+        if not self.slot and self._heartbeat_ticks:
+            self._wheel.add(self, self._wheel.now + self._heartbeat_ticks)
+            self._last_write = self._wheel.now
+        self._writes[subscriber] = subscriber.write_to_transport
+
+    def remove(self, subscriber: Subscriber) -> None:
+        """Lets a member go."""
+        del self._writes[subscriber]
+        if not self._writes and self.slot:
+            self._wheel.remove(self)
+            self.slot = 0
+
+    def flush(self) -> None:
+        """Sends what has come since, about `READ_BYTES` at most."""
+        data, self.cursor = self._history.read(self.cursor, self._history.end)
+        if self.ahead:
+            data, self.ahead = place_ahead(self.ahead, data)
+        self._write_blocks(data)
+
+    def send(self, blocks: Sequence[bytes]) -> None:
+        """Sends the newest blocks, which are all that has come since."""
+        self.cursor += len(blocks)
+        if len(self._writes) != 1:
+            self._write_blocks(b"".join(blocks))
+            return
+        data = blocks[0] if len(blocks) == 1 else b"".join(blocks)  # the same as `_write_blocks`, which costs more
+        if self.shown is not _ID and (self.shown is not _BLOCKS or shows_id(data)):
+            self.shown = self.shown.then(data)
+        self._last_write = self._wheel.now
+        self.bytes += len(data)
+        [write] = self._writes.values()
+        write(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
+
+    def ring(self, now: int) -> int:
+        """Sends the heartbeat when it is time; gives the next time to look."""
+        if now - self._last_write >= self._heartbeat_ticks:
+            self.heartbeats += 1
+            self._write(self.shown.heartbeat)
+        return self._last_write + self._heartbeat_ticks if self._writes else 0
+
+    def _write_blocks(self, data: bytes) -> None:
+        if self.shown is not _ID and (self.shown is not _BLOCKS or shows_id(data)):
+            self.shown = self.shown.then(data)
+        self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        self._last_write = self._wheel.now
+        self.bytes += len(data)
+        framed = b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data
+        for write in tuple(self._writes.values()):  # a member whose buffer is full leaves within its own call
+            write(framed)

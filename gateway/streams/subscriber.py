@@ -1,0 +1,268 @@
+"""One open downstream response of a stream that others may follow as well: a cursor in its history."""
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+from eventstream import encode_retry
+
+from ..access.budget import Budget, Holding
+from .ahead import place_ahead
+from .error_event import error_block
+from .flow import Connection
+from .heartbeats import Shown
+from .relay import LEFT
+from .wheel import TimerWheel
+
+if TYPE_CHECKING:
+    from .cohort import Cohort
+    from .fan_out import FanOut
+
+BEHIND = "behind"
+"""The subscriber was so slow that the history no longer has what comes next for it."""
+EXPIRED = "expired"
+"""The connection was open for as long as the route allows."""
+
+Kind = tuple[bool, Shown, bytes]
+"""What subscribers must have in common to get the same bytes: whether HTTP chunks are made, what their connections have shown, and which
+line is still to be placed ahead of their first block with data."""
+
+_FOR_MEMORY = "it was too slow, and the gateway needed the memory"
+_USUAL_UNSENT_BYTES = 128 * 1024  # up to a transport's high-water mark and one write of blocks of usual size
+RETURN_AFTER_MS = 1000
+RETURN_SPREAD_MS = 4000
+
+
+class Subscriber:
+    """Gets whole blocks, first from the history, then live with its cohort.
+
+    In a cohort while it takes what it gets; else on its own: paused while its transport is full, lagging until it has caught up. While it
+    is paused, what its transport holds beyond 128 KiB counts in the budget `unsent`, and it is cut off when that is too much.
+    """
+
+    __slots__ = (
+        "_blocks",
+        "_bytes",
+        "_chunked",
+        "_expires",
+        "_heartbeats",
+        "_owner",
+        "_transport",
+        "_unsent",
+        "_unsent_budget",
+        "_waiter",
+        "_wheel",
+        "ahead",
+        "cohort",
+        "cursor",
+        "fan_out",
+        "paused",
+        "queued",
+        "reason",
+        "shown",
+        "slot",
+        "takes_retry",
+        "verdict",
+        "write_to_transport",
+    )
+
+    def __init__(
+        self,
+        transport: Connection,
+        wheel: TimerWheel,
+        *,
+        chunked: bool,
+        takes_retry: bool,
+        unsent: Budget,
+        owner: str,
+        resumes: bool = False,
+        expires: int = 0,
+    ) -> None:
+        """Take a connection that is open. `resumes` says that its client, which is the `owner` of what it holds, brings a last event ID."""
+        self._transport = transport
+        self.write_to_transport = transport.write
+        self._wheel = wheel
+        self._unsent_budget = unsent
+        self._unsent: Holding | None = None
+        self._owner = owner
+        self._chunked = chunked
+        self._waiter: asyncio.Future[None] | None = None
+        self._blocks = self._bytes = self._heartbeats = 0  # without what it is getting with its cohort
+        self._expires = expires
+        self.takes_retry = takes_retry
+        """Whether a `retry` line may stand ahead of a block."""
+        self.shown = Shown.ID if resumes else Shown.BLOCKS
+        """What its connection has shown, while it is in no cohort."""
+        self.ahead = b""
+        """An `id:` line that is still to be placed ahead of its first block with data, while it is in no cohort."""
+        self.fan_out: FanOut | None = None
+        self.cohort: Cohort | None = None
+        self.cursor = 0
+        """Where it is, while it is in no cohort."""
+        self.paused = False
+        self.queued = False
+        """Whether it waits for its turn to catch up."""
+        self.verdict = ""
+        """How it ended; empty while it has not."""
+        self.reason = ""
+        self.slot = 0
+        if expires:
+            wheel.add(self, expires)
+
+    def __repr__(self) -> str:
+        return f"<Subscriber {self.verdict or ('paused' if self.paused else 'live' if self.cohort else 'lagging')}>"
+
+    @property
+    def chunked(self) -> bool:
+        """Whether HTTP chunks are made for it."""
+        return self._chunked
+
+    @property
+    def kind(self) -> Kind:
+        """What it must have in common with a cohort."""
+        return self._chunked, self.shown, self.ahead
+
+    @property
+    def blocks_out(self) -> int:
+        """Blocks written, all in all."""
+        return self._blocks + (self.cohort.cursor if self.cohort is not None else 0)
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes of them and of heartbeats."""
+        return self._bytes + (self.cohort.bytes if self.cohort is not None else 0)
+
+    @property
+    def heartbeats(self) -> int:
+        """Heartbeats written."""
+        return self._heartbeats + (self.cohort.heartbeats if self.cohort is not None else 0)
+
+    def enter(self, cohort: "Cohort") -> None:
+        """Goes on with a cohort that is where it is."""
+        self._blocks -= cohort.cursor
+        self._bytes -= cohort.bytes
+        self._heartbeats -= cohort.heartbeats
+        self.cohort = cohort
+        cohort.add(self)
+
+    def leave_cohort(self) -> None:
+        """Goes on alone, from where the cohort is."""
+        cohort = self.cohort
+        if cohort is not None:
+            self._blocks += cohort.cursor
+            self._bytes += cohort.bytes
+            self._heartbeats += cohort.heartbeats
+            self.cursor = cohort.cursor
+            self.shown, self.ahead = cohort.shown, cohort.ahead
+            self.cohort = None
+            cohort.remove(self)
+
+    def write(self, data: bytes, *, blocks: int = 1) -> None:
+        """Write whole blocks that are for this subscriber alone, or with no `blocks` lines that belong to the next one."""
+        if self._transport.is_closing():
+            return  # it has left, and aiohttp is about to say so
+        if self.ahead and blocks:
+            data, self.ahead = place_ahead(self.ahead, data)
+        if self.shown is not Shown.ID:
+            self.shown = self.shown.then(data, whole=blocks > 0)
+        self._blocks += blocks
+        self._bytes += len(data)
+        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def pause(self) -> None:
+        """Takes note that the transport's buffer is full."""
+        self.paused = True
+        self._hold_unsent()
+        self.leave_cohort()
+        if self.fan_out is not None:
+            self.fan_out.paused(self)
+
+    def _hold_unsent(self) -> None:
+        """Count what the transport has not sent, beyond the usual. Members of a cohort have the same bytes in theirs."""
+        size = self._transport.get_write_buffer_size() - _USUAL_UNSENT_BYTES
+        if size > 0 and self._unsent is None:
+            members = len(self.cohort) if self.cohort is not None else 1
+            self._unsent = self._unsent_budget.open(self._owner, size // members, give_way=self.cut_off)
+
+    def cut_off(self) -> bool:
+        """End it for the sake of the memory that its transport holds. The client resumes by its last event ID."""
+        if self._unsent is None:
+            self.send_away(BEHIND, _FOR_MEMORY)
+        else:
+            self.end(BEHIND, _FOR_MEMORY)
+            self._transport.abort()
+        return True
+
+    def _let_go_unsent(self) -> None:
+        if self._unsent is not None:
+            self._unsent.close()
+            self._unsent = None
+
+    def resume(self) -> None:
+        """Goes on after the transport has drained."""
+        self.paused = False
+        self._let_go_unsent()
+        if self.fan_out is not None:
+            self.fan_out.resumed(self)
+
+    def lost(self) -> None:
+        """Takes note that the subscriber has left."""
+        self.end(LEFT)
+
+    def end(self, verdict: str, reason: str = "", *, tail: bytes = b"") -> None:
+        """End it, behind the unfinished block `tail` if there is one. The first verdict stands."""
+        if self.verdict:
+            return
+        if tail:
+            self.write(tail, blocks=0)
+        self.verdict = verdict
+        self.reason = reason
+        self._let_go_unsent()
+        if self.slot:
+            self._wheel.remove(self)
+            self.slot = 0
+        self.leave_cohort()
+        if self.fan_out is not None:
+            self.fan_out.leave(self)
+            self.fan_out = None
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def tell_error(self, *, ui_messages: bool = False) -> None:
+        """Write the block that says what happened to the stream, for a client of the AI SDK's `ui_messages` or any other."""
+        self.write(error_block(self.reason, ui_messages=ui_messages))
+
+    def tell_retry(self, milliseconds: int) -> None:
+        """Write when to come back, for the end of the stream."""
+        self.write(encode_retry(milliseconds), blocks=0)
+
+    def tell_retry_ahead(self, milliseconds: int) -> None:
+        """Write the same ahead of the block that comes next, unless the client may look for `data` where a block begins."""
+        if self.takes_retry:
+            self.tell_retry(milliseconds)
+
+    def tell_id_ahead(self, id: str) -> None:
+        """Let the last event ID of the stream stand ahead of the first block with data, unless the client may look for `data` there."""
+        if self.takes_retry:
+            self.ahead = b"id: %b\n" % id.encode()
+
+    def send_away(self, verdict: str, reason: str = "", *, spread_ms: int = RETURN_SPREAD_MS) -> None:
+        """Ends it after it was told to come back at a time of its own."""
+        if not self.verdict:
+            self.leave_cohort()
+            self.tell_retry(random.randint(RETURN_AFTER_MS, RETURN_AFTER_MS + spread_ms))
+            self.end(verdict, reason)
+
+    def ring(self, now: int) -> int:
+        """Ends it when it has been open for as long as it may."""
+        if now < self._expires:
+            return self._expires
+        self.send_away(EXPIRED)
+        return 0
+
+    def ended(self) -> asyncio.Future[None]:
+        """Gives what is done when it has ended."""
+        self._waiter = asyncio.get_running_loop().create_future()
+        if self.verdict:
+            self._waiter.set_result(None)
+        return self._waiter

@@ -1,1 +1,0 @@
-"""Run several worker processes on one port, and the parent that supervises them."""
