@@ -28,6 +28,9 @@ class ServiceSettings(BaseSettings):
     others_variables: ClassVar[frozenset[str]] = frozenset()
     """Variables with the service's prefix that another program reads, and that are therefore no mistake."""
 
+    removed_variables: ClassVar[Mapping[str, str]] = {}
+    """Variables of earlier releases, each with what replaces it."""
+
 
 S = TypeVar("S", bound=ServiceSettings)
 
@@ -43,12 +46,9 @@ def read_settings(settings: type[S], environ: Mapping[str, str] = os.environ) ->
     read. The message shows no secret.
     """
     prefix = settings.model_config["env_prefix"]
-    names = setting_names(settings)
-    problems = []
-    for name in sorted(environ):
-        if name.upper().startswith(prefix) and name.upper() not in names | settings.others_variables and not _SERVICE_LINK.search(name):
-            nearest = difflib.get_close_matches(name.upper(), names, n=1, cutoff=0)
-            problems.append(f"{name} is not a setting; the nearest is {nearest[0]}")
+    known = setting_names(settings) | settings.others_variables
+    unknown = (name for name in sorted(environ) if name.upper().startswith(prefix) and name.upper() not in known)
+    problems = [_describe_unknown(name, settings) for name in unknown if not _SERVICE_LINK.search(name)]
     if problems:
         raise SettingsError("\n".join(problems))
     secrets = _read_secrets(settings, environ)
@@ -63,6 +63,18 @@ def read_settings(settings: type[S], environ: Mapping[str, str] = os.environ) ->
             name += "_FILE" if secrets.keys() & set(problem["loc"]) else ""
             lines.append(f"{name}{shown}: {problem['msg']}" if problem["loc"] else problem["msg"])
         raise SettingsError("\n".join(lines)) from error
+
+
+def _describe_unknown(name: str, settings: type[ServiceSettings]) -> str:
+    if instead := settings.removed_variables.get(name.upper()):
+        return describe_removed(name, instead)
+    nearest = difflib.get_close_matches(name.upper(), setting_names(settings), n=1, cutoff=0)
+    return f"{name} is not a setting; the nearest is {nearest[0]}"
+
+
+def describe_removed(name: str, instead: str) -> str:
+    """Return the message for a setting of an earlier release. `instead` says what replaces it."""
+    return f"{name} is no longer a setting: {instead}; remove it"
 
 
 def setting_names(settings: type[ServiceSettings]) -> set[str]:

@@ -100,11 +100,21 @@ def answers(url: str) -> bool:
         return False
 
 
+def service_command(name: str, constants: Mapping[str, object] | None = None) -> list[str]:
+    """Return the command that runs a service, if need be with other values for its modules' constants, such as the time between retries."""
+    if not constants:
+        return [sys.executable, "-m", name]
+    return [sys.executable, "-m", "tests.with_constants", name, json.dumps(constants)]
+
+
 class ServiceProcess:
     """One service as a process that can be killed and started again on the same port. Its output is appended to `output`."""
 
-    def __init__(self, name: str, status_port: int, environ: Mapping[str, str], output: Path) -> None:
+    def __init__(
+        self, name: str, status_port: int, environ: Mapping[str, str], output: Path, constants: Mapping[str, object] | None = None
+    ) -> None:
         self.name = name
+        self._command = service_command(name, constants)
         self.status_url = f"http://127.0.0.1:{status_port}"
         self.output = output
         self._environ = clean_environment(PYTHONUNBUFFERED="1", **QUICK_START, **environ)
@@ -113,7 +123,7 @@ class ServiceProcess:
     def start(self) -> None:
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", self.name],
+                self._command,
                 cwd=REPOSITORY,
                 env=self._environ,
                 stdin=subprocess.DEVNULL,

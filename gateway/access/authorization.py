@@ -142,8 +142,8 @@ class Door:
         algorithm, id = read_head(token)
         if algorithm not in auth.rules.algorithms:
             raise TokenRefused("the algorithm of the token is not allowed")
-        if auth.key_source is not None:
-            key = await self._key_sets.find(auth.key_source, algorithm, id)
+        if auth.jwks_url:
+            key = await self._key_sets.find(auth.jwks_url, algorithm, id)
         if key is None:
             raise TokenRefused("the token is signed with an unknown key")
         return verify(token, key, auth.rules)

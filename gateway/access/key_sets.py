@@ -21,6 +21,14 @@ from ..policy.tokens import PublicKey, algorithms_of
 
 log = structlog.get_logger()
 
+MAX_AGE_SECONDS = 600.0
+"""Age after which keys are fetched again before use. A key that the issuer withdraws stays valid for up to this time."""
+KEEP_SECONDS = 86_400.0
+"""Greatest age of keys while fetches fail."""
+REFETCH_SECONDS = 10.0
+"""Least time between two fetches of a URL, however many tokens name unknown keys."""
+TIMEOUT_SECONDS = 5.0
+"""Time limit of a fetch."""
 _MOST_BYTES = 2**20
 _MOST_KEYS = 100
 
@@ -37,24 +45,10 @@ class _Unusable(ValueError):
     """A URL's answer is not a usable key set. The message gives the reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class KeySource:
-    """The source of keys, and their lifetime."""
-
-    url: str
-    max_age_seconds: float = 600.0
-    """Age after which keys are fetched again before use."""
-    keep_seconds: float = 86_400.0
-    """Greatest age of keys while fetches fail."""
-    refetch_seconds: float = 10.0
-    """Least time between two fetches, however many tokens name unknown keys."""
-    timeout_seconds: float = 5.0
-
-    @property
-    def place(self) -> str:
-        """The URL for logs and metrics, without its query."""
-        url = URL(self.url)
-        return str(url.origin()) + url.raw_path
+def place_of(url: str) -> str:
+    """Return a URL for logs and metrics, without its query."""
+    parts = URL(url)
+    return str(parts.origin()) + parts.raw_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +61,9 @@ class _Key:
 class _KeySet:
     """The latest keys of one URL, and the current fetch."""
 
-    def __init__(self) -> None:
+    def __init__(self, url: str) -> None:
+        self.url = URL(url, encoded=True)
+        self.place = place_of(url)
         self.keys: tuple[_Key, ...] = ()
         self.fetched_at = 0.0
         self.tried_at = float("-inf")
@@ -88,7 +84,7 @@ class KeySets(Collector):
     def __init__(self) -> None:
         self._sets: dict[str, _KeySet] = {}
         self._session: aiohttp.ClientSession | None = None
-        self._sources: Callable[[], Iterable[KeySource]] = tuple
+        self._watched: Callable[[], Iterable[str]] = tuple
 
     def __repr__(self) -> str:
         return f"<KeySets urls={len(self._sets)}>"
@@ -105,16 +101,16 @@ class KeySets(Collector):
         assert self._session is not None
         await self._session.close()
 
-    def fetch(self, sources: Iterable[KeySource]) -> None:
+    def fetch(self, urls: Iterable[str]) -> None:
         """Start to fetch the keys that have not been fetched yet."""
-        for source in sources:
-            keys = self._sets.setdefault(source.url, _KeySet())
+        for url in urls:
+            keys = self._sets.setdefault(url, _KeySet(url))
             if not keys.fetched_at:
-                self._begin(keys, source)
+                self._begin(keys)
 
-    def watch(self, sources: Callable[[], Iterable[KeySource]]) -> None:
-        """Limit the metrics to the URLs in `sources`, those that routes currently name."""
-        self._sources = sources
+    def watch(self, urls: Callable[[], Iterable[str]]) -> None:
+        """Limit the metrics to the URLs that routes currently name."""
+        self._watched = urls
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics for Prometheus. URLs that differ only in the query share one label, with the worst of their values."""
@@ -130,51 +126,50 @@ class KeySets(Collector):
         yield from (fetches, age, count)
 
     def _find_watched(self) -> dict[str, list[_KeySet]]:
-        sources = {source.url: source.place for source in self._sources()}
         found = defaultdict(list)
-        for url, place in sources.items():
-            if url in self._sets:
-                found[place].append(self._sets[url])
+        for url in dict.fromkeys(self._watched()):
+            if (keys := self._sets.get(url)) is not None:
+                found[keys.place].append(keys)
         return found
 
-    async def find(self, source: KeySource, algorithm: str, id: str) -> PublicKey | None:
+    async def find(self, url: str, algorithm: str, id: str) -> PublicKey | None:
         """Return the key that a token names, None if there is none. Raises KeysUnavailable if there are no usable keys.
 
         Waits for a fetch only if the keys are too old, unless the last fetch failed, or if the key is unknown. Fetches are at least
-        `refetch_seconds` apart.
+        `REFETCH_SECONDS` apart.
         """
-        keys = self._sets.setdefault(source.url, _KeySet())
+        keys = self._sets.setdefault(url, _KeySet(url))
         age = time.monotonic() - keys.fetched_at if keys.fetched_at else float("inf")
-        if age > source.max_age_seconds:
-            fetching = self._begin(keys, source)
-            if fetching is not None and (age > source.keep_seconds or not keys.failed):
+        if age > MAX_AGE_SECONDS:
+            fetching = self._begin(keys)
+            if fetching is not None and (age > KEEP_SECONDS or not keys.failed):
                 await asyncio.shield(fetching)
-        self._drop_if_too_old(keys, source)
+        self._drop_if_too_old(keys)
         key = keys.find(algorithm, id)
-        if key is None and (fetching := self._begin(keys, source)) is not None:
+        if key is None and (fetching := self._begin(keys)) is not None:
             await asyncio.shield(fetching)
             key = keys.find(algorithm, id)
         if not keys.keys:
-            raise KeysUnavailable(keys.tried_at + source.refetch_seconds - time.monotonic())
+            raise KeysUnavailable(keys.tried_at + REFETCH_SECONDS - time.monotonic())
         return key
 
-    def _drop_if_too_old(self, keys: _KeySet, source: KeySource) -> None:
-        if keys.fetched_at and time.monotonic() - keys.fetched_at > max(source.keep_seconds, source.max_age_seconds):
+    def _drop_if_too_old(self, keys: _KeySet) -> None:
+        if keys.fetched_at and time.monotonic() - keys.fetched_at > KEEP_SECONDS:
             keys.keys, keys.fetched_at = (), 0.0
-            log.error("issuer's keys dropped: too old", url=source.place, seconds=source.keep_seconds)
+            log.error("issuer's keys dropped: too old", url=keys.place, seconds=KEEP_SECONDS)
 
-    def _begin(self, keys: _KeySet, source: KeySource) -> "asyncio.Task[None] | None":
+    def _begin(self, keys: _KeySet) -> "asyncio.Task[None] | None":
         """Return the current fetch, after starting one unless the last was too recent. None if there is none."""
-        if keys.fetching is None and time.monotonic() - keys.tried_at >= source.refetch_seconds:
+        if keys.fetching is None and time.monotonic() - keys.tried_at >= REFETCH_SECONDS:
             keys.tried_at = time.monotonic()
-            keys.fetching = asyncio.create_task(self._fetch(keys, source))
+            keys.fetching = asyncio.create_task(self._fetch(keys))
         return keys.fetching
 
-    async def _fetch(self, keys: _KeySet, source: KeySource) -> None:
+    async def _fetch(self, keys: _KeySet) -> None:
         assert self._session is not None
         try:
-            timeout = aiohttp.ClientTimeout(total=source.timeout_seconds)
-            async with self._session.get(URL(source.url, encoded=True), allow_redirects=False, timeout=timeout) as answer:
+            timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+            async with self._session.get(keys.url, allow_redirects=False, timeout=timeout) as answer:
                 if answer.status != 200:
                     raise _Unusable(f"the answer has status {answer.status}")
                 body = await _read(answer)
@@ -186,7 +181,7 @@ class KeySets(Collector):
             keys.failed = True
             keys.fetches["failed"] += 1
             reason = str(error) if isinstance(error, _Unusable) else type(error).__name__  # a library's message may contain the whole URL
-            log.warning("cannot fetch an issuer's keys", url=source.place, reason=reason, kept=len(keys.keys))
+            log.warning("cannot fetch an issuer's keys", url=keys.place, reason=reason, kept=len(keys.keys))
         finally:
             keys.fetching = None
 

@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from ..access.key_sets import KeySource
 from .keys import SECRET_KEYS, ApiKey, GrantTable, StrictTable, exactly_one, read_at
 from .secrets import read_file, read_public_key, read_variable
 from .tokens import PUBLIC_ALGORITHMS, SECRET_ALGORITHMS, PublicKey, TokenRules, algorithms_of
@@ -23,10 +22,6 @@ _KEYS_OF_KINDS = {
         "secret_file",
         "public_key_file",
         "jwks_url",
-        "jwks_max_age_seconds",
-        "jwks_keep_seconds",
-        "jwks_refetch_seconds",
-        "jwks_timeout_seconds",
         "algorithms",
         "issuer",
         "audience",
@@ -59,14 +54,6 @@ class Auth(StrictTable):
     """jwt: a PEM file with the issuer's public key."""
     jwks_url: str = ""
     """jwt: the URL at which the issuer publishes its keys."""
-    jwks_max_age_seconds: float = Field(600.0, gt=0)
-    """jwt: age after which keys are fetched again. A key that the issuer withdraws stays valid for up to this time."""
-    jwks_keep_seconds: float = Field(86_400.0, ge=0)
-    """jwt: greatest age of keys while fetches fail."""
-    jwks_refetch_seconds: float = Field(10.0, gt=0)
-    """jwt: least time between two fetches, even if a token names an unknown key."""
-    jwks_timeout_seconds: float = Field(5.0, gt=0)
-    """jwt: time limit of a fetch."""
     algorithms: tuple[Algorithm, ...] = ()
     """jwt: allowed algorithms. Default: HS256 with a secret, with a public key all that fit it."""
     issuer: tuple[str, ...] = ()
@@ -91,7 +78,6 @@ class Auth(StrictTable):
     """A header field that tells the upstream the subject. Clients cannot set it."""
     _rules: TokenRules | None = PrivateAttr(None)
     _key: bytes | PublicKey | None = PrivateAttr(None)
-    _source: KeySource | None = PrivateAttr(None)
 
     @field_validator("issuer", "audience", mode="before")
     @classmethod
@@ -156,13 +142,6 @@ class Auth(StrictTable):
                 self._key = key
             case "jwks_url":
                 allowed = default = PUBLIC_ALGORITHMS
-                self._source = KeySource(
-                    self.jwks_url,
-                    max_age_seconds=self.jwks_max_age_seconds,
-                    keep_seconds=self.jwks_keep_seconds,
-                    refetch_seconds=self.jwks_refetch_seconds,
-                    timeout_seconds=self.jwks_timeout_seconds,
-                )
             case name:
                 allowed, default = SECRET_ALGORITHMS, ("HS256",)
                 secret = read_at(name, lambda: read_variable(self.secret_env) if self.secret_env else read_file(self.secret_file))
@@ -182,11 +161,6 @@ class Auth(StrictTable):
     def key(self) -> bytes | PublicKey | None:
         """The key that verifies tokens, if there is a single fixed one."""
         return self._key
-
-    @property
-    def key_source(self) -> KeySource | None:
-        """The source of keys that change, if there is one."""
-        return self._source
 
 
 def _check_secret(name: str, secret: bytes, algorithms: Iterable[str]) -> None:

@@ -7,9 +7,18 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from service.settings import describe_removed
+
 from .auth_table import describe_auth
 from .cors import Cors
 
+_REMOVED = {
+    "auth.jwks_max_age_seconds": "keys are fetched again after 600 s",
+    "auth.jwks_keep_seconds": "keys are kept for 86400 s while fetches fail",
+    "auth.jwks_refetch_seconds": "two fetches are at least 10 s apart",
+    "auth.jwks_timeout_seconds": "a fetch may take 5 s",
+}
+"""Keys of earlier releases, each with what replaces it."""
 _TABLES: dict[str, type[BaseModel]] = {"cors": Cors}
 
 
@@ -19,6 +28,8 @@ def describe(problem: Mapping[str, Any], number: int, table: Mapping[str, Any], 
     where = f"route {number} ({table.get('path', 'without path')!s})"
     if not key:  # keys that contradict each other
         return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
+    if problem["type"] == "extra_forbidden" and key in _REMOVED:
+        return f"{where}: {describe_removed(key, _REMOVED[key])}"
     if problem["loc"][0] == "auth":
         return f"{where}: {describe_auth(problem)}"
     if problem["type"] == "extra_forbidden":

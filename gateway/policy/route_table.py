@@ -7,7 +7,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..access.key_sets import KeySource
 from .cors import Cors
 from .errors import describe
 from .routes import Route, is_below
@@ -53,9 +52,9 @@ class RouteTable:
         tables = (route.cors for route in self.routes if route.mode == "resumable" and route.cors is not None)
         return next((cors for cors in tables if cors.allows(origin)), None)
 
-    def key_sources(self) -> Iterator[KeySource]:
-        """Return the sources of token issuers' keys."""
-        return (route.auth.key_source for route in self.routes if route.auth is not None and route.auth.key_source is not None)
+    def key_urls(self) -> Iterator[str]:
+        """Return the URLs of token issuers' keys."""
+        return (route.auth.jwks_url for route in self.routes if route.auth is not None and route.auth.jwks_url)
 
     def subject_fields(self, route: Route) -> frozenset[str]:
         """Return the header fields, in lower case, that name the subject to the upstream of `route`, on any route to its origin."""

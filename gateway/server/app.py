@@ -218,7 +218,7 @@ async def _open_proxy(
         metrics.watch_bodies(lambda: bodies.budget.amount)
         metrics.watch_shared(lambda: len(shared), lambda: histories.amount, lambda: shared.history_blocks)
         key_sets = await stack.enter_async_context(KeySets())
-        key_sets.watch(routes.key_sources)
+        key_sets.watch(routes.key_urls)
         metrics.registry.register(key_sets)
         door = Door(key_sets, routes)
         proxy = Proxy(routes, direct, shared, admission, descriptors, metrics, settings.max_request_body_bytes, timeline, door)
@@ -229,7 +229,7 @@ async def _open_proxy(
             _open_resumable, stack, settings, routes, direct, wheel, metrics, peers, door, admission.streams, histories
         )
         routing = Routing(routes, wheel, shared, proxy, open_resumable)
-        key_sets.fetch(routes.key_sources())
+        key_sets.fetch(routes.key_urls())
         await routing.prepare(routes)
         routing.put(routes)
         yield proxy, shared, routing

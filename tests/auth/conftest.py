@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from gateway.access import key_sets
 from gateway.policy.secrets import digest_of
 from tests.auth.issuer import Issuer
 from tests.auth.signing import SECRET, public_pem
@@ -18,6 +19,9 @@ from tests.proxy.downstream import Answer, Downstream, Fields, Head
 from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Script, ScriptedUpstream, Silence, chunk
 from tests.stack import ServiceProcess, free_ports
 
+QUICK_FETCHES = {
+    f"{key_sets.__name__}.{name}": seconds for name, seconds in (("REFETCH_SECONDS", 0.1), ("MAX_AGE_SECONDS", 0.2), ("TIMEOUT_SECONDS", 1))
+}
 SHOP_KEY = "key-of-the-shop-0123456789"
 NEWS_KEY = "key-of-the-news-0123456789"
 FILE_KEY = "key-in-a-file-0123456789abc"
@@ -31,9 +35,8 @@ def _routes(upstream: str, other: str, directory: Path, issuer: Issuer) -> list[
     def tokens(**keys: object) -> dict[str, Any]:
         return {"kind": "jwt", "secret_env": "TOKEN_SECRET", "leeway_seconds": 0} | keys
 
-    def jwks(name: str, **keys: object) -> dict[str, Any]:
-        url = issuer.key_url(name)
-        return {"kind": "jwt", "jwks_url": url.url, "jwks_refetch_seconds": 0.1} | keys
+    def jwks(name: str) -> dict[str, Any]:
+        return {"kind": "jwt", "jwks_url": issuer.key_url(name).url}
 
     (directory / "shop.key").write_text(FILE_KEY + "\n")
     (directory / "issuer.pem").write_bytes(public_pem("RS256"))
@@ -62,9 +65,9 @@ def _routes(upstream: str, other: str, directory: Path, issuer: Issuer) -> list[
         route("/pem", {"kind": "jwt", "public_key_file": str(directory / "issuer.pem"), "issuer": ISSUER, "audience": [AUDIENCE]}),
         route("/jwks/plain", jwks("plain")),
         route("/jwks/rotated", jwks("rotated")),
-        route("/jwks/down", jwks("down", jwks_max_age_seconds=0.2)),
+        route("/jwks/down", jwks("down")),
         route("/jwks/never", jwks("never")),
-        route("/jwks/slow", jwks("slow", jwks_timeout_seconds=1)),
+        route("/jwks/slow", jwks("slow")),
     ]
 
 
@@ -157,7 +160,7 @@ async def started(
     environ: dict[str, object] = {"TOKEN_SECRET": SECRET, "NEWS_KEY": NEWS_KEY, "GATEWAY_LOG_LEVEL": "debug"} | dict(variables or {})
     environ |= {"GATEWAY_PORT": port, "GATEWAY_ADMIN_PORT": admin_port, "GATEWAY_CONFIG": config, "GATEWAY_DATA_DIR": directory / "data"}
     environ |= {"GATEWAY_DRAIN_SECONDS": 2} | {f"GATEWAY_{name.upper()}": value for name, value in settings.items()}
-    gateway = ServiceProcess("gateway", admin_port, {name: str(value) for name, value in environ.items()}, output)
+    gateway = ServiceProcess("gateway", admin_port, {name: str(value) for name, value in environ.items()}, output, QUICK_FETCHES)
     try:
         gateway.start()
         await asyncio.to_thread(gateway.wait_until_ready)

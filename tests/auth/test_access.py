@@ -302,7 +302,7 @@ async def test_gateway_follows_rotated_keys_without_a_restart(world: World) -> N
     assert (await world.ask("/jwks/rotated", second)).problem == "the token is signed with an unknown key"
     url.publish("first", "second")
     while (await world.ask("/jwks/rotated", second)).status == 401:
-        pass  # until refetch_seconds have passed
+        pass  # until REFETCH_SECONDS have passed
     assert (await world.ask("/jwks/rotated", first)).status == 200
 
 

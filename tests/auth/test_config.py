@@ -71,6 +71,7 @@ KEYS = {"kind": "api-keys"}
         (JWT | {"algorithms": ["HS256", "RS256"]}, "algorithms has RS256, which does not fit the key; allowed are HS256, HS384, HS512"),
         ({"kind": "jwt", "jwks_url": "https://x/", "algorithms": ["HS256"]}, "algorithms has HS256, which does not fit the key"),
         ({"kind": "jwt", "jwks_url": "https://user:s3cret@x/"}, "auth.jwks_url: must be an http or https URL without credentials"),
+        ({"kind": "jwt", "jwks_url": "https://x/", "jwks_keep_seconds": 60}, "auth.jwks_keep_seconds is no longer a setting: keys are"),
         ({"kind": "jwt", "jwks_url": "ftp://x/"}, "auth.jwks_url: must be an http or https URL"),
         ({"kind": "jwt", "public_key_file": "/dev/null"}, "public_key_file: /dev/null is empty"),
         (JWT | {"leeway_seconds": -1}, "auth.leeway_seconds = -1: Input should be greater than or equal to 0"),

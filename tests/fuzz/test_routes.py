@@ -7,6 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from gateway.access.key_sets import place_of
 from gateway.policy.auth_table import Auth
 from gateway.policy.cors import Cors
 from gateway.policy.route_table import RouteError, RouteTable, read_routes
@@ -101,7 +102,7 @@ def _check_serves(table: RouteTable) -> None:
         if route.cors is not None:
             route.cors.answer_fields("https://b.a.example")
             route.cors.preflight_fields({"Origin": "https://a.example"}, route.methods)  # type: ignore[arg-type]  # has what is read of it
-    assert all(source.place for source in table.key_sources())
+    assert all(map(place_of, table.key_urls()))
     table.replace(table)
 
 

@@ -147,7 +147,7 @@ def check_key_set(body: bytes) -> None:
         keys = _parse(body)
     except _Unusable:
         return
-    found = _KeySet()
+    found = _KeySet("https://issuer.example/keys")
     found.keys = keys
     for key in keys:
         assert isinstance(key.key, PublicKey)

@@ -1,7 +1,8 @@
 """Secrets that are read from files, for any service."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import pytest
 from pydantic import Field, SecretStr, field_validator
@@ -14,6 +15,7 @@ from service.settings import ServiceSettings, SettingsError, describe_settings, 
 
 class ProbeSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="PROBE_")
+    removed_variables: ClassVar[Mapping[str, str]] = {"PROBE_PORTS": "one port is enough"}
 
     port: Annotated[int, Field(ge=1)] = 1
     """A port."""
@@ -91,6 +93,10 @@ def test_invalid_secret_is_not_shown(file: Path) -> None:
 def test_only_secrets_are_read_from_files(file: Path) -> None:
     assert refusal({"PROBE_PORT_FILE": str(file)}).startswith("PROBE_PORT_FILE is not a setting; the nearest is PROBE_")
     assert setting_names(ProbeSettings) == {"PROBE_PORT", "PROBE_KEY", "PROBE_KEY_FILE", "PROBE_TOKEN", "PROBE_TOKEN_FILE"}
+
+
+def test_removed_variable_is_refused_with_what_replaces_it() -> None:
+    assert refusal({"PROBE_PORTS": "1"}) == "PROBE_PORTS is no longer a setting: one port is enough; remove it"
 
 
 def test_help_names_the_variables_of_files() -> None:
