@@ -1,4 +1,4 @@
-"""The last event ID of a subscriber that joins a stream which is followed already."""
+"""The last event ID of a subscriber that joins a running stream."""
 
 from eventstream import split_blocks
 
@@ -6,10 +6,10 @@ from .stamping import has_data, read_ids
 
 
 def place_ahead(line: bytes, blocks: bytes) -> tuple[bytes, bytes]:
-    """Return `blocks` with an `id:` line at the head of the first one that has data, and what is left of the line for later blocks.
+    """Return `blocks` with an `id:` line before the first block that has data, and the part of the line still to be placed.
 
-    A block that sets the ID itself makes the line needless. The line is never a block of its own: there are clients that take each block
-    behind an ID for an event.
+    The line is dropped if a block before that sets the ID itself. The line is never a block of its own: some clients take each block after
+    an ID for an event.
     """
     begin = 0
     for block in split_blocks(blocks):

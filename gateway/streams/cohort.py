@@ -1,4 +1,4 @@
-"""Subscribers that are at the same place of one history."""
+"""Subscribers with the same cursor in one history."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,13 +11,13 @@ from .wheel import TimerWheel
 _BLOCKS, _ID = Shown.BLOCKS, Shown.ID
 
 MOST_MEMBERS = 1000
-"""More would keep the event loop too long in one go: a write takes about 15 µs."""
+"""More would hold up the event loop: a write takes about 15 µs."""
 
 
 class Cohort:
-    """Writes the same bytes object to all its members, once per turn of the event loop, and nothing else per member.
+    """Write the same bytes object to all members once per turn of the event loop, with no other work per member.
 
-    A member is not asked whether it can take more: its transport says so, and then it leaves (`Subscriber.pause`).
+    The cohort does not check a member's buffer. A member whose transport reports a full buffer leaves (`Subscriber.pause`).
     """
 
     __slots__ = (
@@ -44,12 +44,12 @@ class Cohort:
         self.chunked = True
         """Whether HTTP chunks are made for its members."""
         self.shown = Shown.BLOCKS
-        """What its members' connections have shown."""
+        """What the members' clients have received so far."""
         self.ahead = b""
-        """A line that is still to be placed ahead of their first block with data."""
+        """A line to place before their next block with data, or nothing."""
         self.cursor = history.end
         self.bytes = 0
-        """Bytes of blocks and heartbeats that a member got who was here from the beginning."""
+        """Bytes of blocks and heartbeats sent to a member that joined at the beginning."""
         self.heartbeats = 0
         self.slot = 0
 
@@ -61,7 +61,7 @@ class Cohort:
 
     @property
     def kind(self) -> Kind:
-        """What its members have in common."""
+        """The kind of all its members."""
         return self.chunked, self.shown, self.ahead
 
     @kind.setter
@@ -70,37 +70,37 @@ class Cohort:
 
     @property
     def members(self) -> tuple[Subscriber, ...]:
-        """Who is in it now."""
+        """Its current members."""
         return tuple(self._writes)
 
     def add(self, subscriber: Subscriber) -> None:
-        """Takes a subscriber that is where the cohort is."""
+        """Add a subscriber whose cursor equals the cohort's."""
         if not self.slot and self._heartbeat_ticks:
             self._wheel.add(self, self._wheel.now + self._heartbeat_ticks)
             self._last_write = self._wheel.now
         self._writes[subscriber] = subscriber.write_to_transport
 
     def remove(self, subscriber: Subscriber) -> None:
-        """Lets a member go."""
+        """Remove a member."""
         del self._writes[subscriber]
         if not self._writes and self.slot:
             self._wheel.remove(self)
             self.slot = 0
 
     def flush(self) -> None:
-        """Sends what has come since, about `READ_BYTES` at most."""
+        """Send the blocks after the cursor, about `READ_BYTES` at most."""
         data, self.cursor = self._history.read(self.cursor, self._history.end)
         if self.ahead:
             data, self.ahead = place_ahead(self.ahead, data)
         self._write_blocks(data)
 
     def send(self, blocks: Sequence[bytes]) -> None:
-        """Sends the newest blocks, which are all that has come since."""
+        """Send the newest blocks, which must be all blocks after the cursor."""
         self.cursor += len(blocks)
         if len(self._writes) != 1:
             self._write_blocks(b"".join(blocks))
             return
-        data = blocks[0] if len(blocks) == 1 else b"".join(blocks)  # the same as `_write_blocks`, which costs more
+        data = blocks[0] if len(blocks) == 1 else b"".join(blocks)  # `_write_blocks`, inlined: the calls cost more
         if self.shown is not _ID and (self.shown is not _BLOCKS or shows_id(data)):
             self.shown = self.shown.then(data)
         self._last_write = self._wheel.now
@@ -109,7 +109,7 @@ class Cohort:
         write(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
 
     def ring(self, now: int) -> int:
-        """Sends the heartbeat when it is time; gives the next time to look."""
+        """Send a heartbeat if one is due. Return the tick of the next check."""
         if now - self._last_write >= self._heartbeat_ticks:
             self.heartbeats += 1
             self._write(self.shown.heartbeat)
@@ -124,5 +124,5 @@ class Cohort:
         self._last_write = self._wheel.now
         self.bytes += len(data)
         framed = b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data
-        for write in tuple(self._writes.values()):  # a member whose buffer is full leaves within its own call
+        for write in tuple(self._writes.values()):  # `write` removes a member whose buffer fills up
             write(framed)

@@ -9,35 +9,35 @@ from .wheel import TimerWheel
 
 
 class Cohorts:
-    """Finds each subscriber the cohort of its kind: equal bytes are made for the members, HTTP chunks and heartbeats included."""
+    """Find each subscriber a cohort of its kind. All members of a cohort get equal bytes, HTTP chunks and heartbeats included."""
 
     def __init__(self, history: History, wheel: TimerWheel, heartbeat_ticks: int) -> None:
         self._history = history
         self._wheel = wheel
         self._heartbeat_ticks = heartbeat_ticks
         self.all: list[Cohort] = []
-        """Empty ones are used again."""
+        """All cohorts. Empty ones are reused."""
 
     def __repr__(self) -> str:
         return f"<Cohorts {self.all}>"
 
     @property
     def occupied(self) -> Iterable[Cohort]:
-        """Those that have members, the oldest first."""
+        """Cohorts with members, oldest first."""
         return (cohort for cohort in self.all if cohort)
 
     @property
     def least_cursor(self) -> int:
-        """What none of them has had is behind this cursor."""
+        """The least cursor of all cohorts, or the end of the history if they are empty."""
         return min((cohort.cursor for cohort in self.occupied), default=self._history.end)
 
     def find(self, subscriber: Subscriber) -> Cohort | None:
-        """Return a cohort of the subscriber's kind that has room, wherever it is, None if there is none."""
+        """Return a cohort of the subscriber's kind that has room, at any cursor. Return None if there is none."""
         kind = subscriber.kind
         return next((cohort for cohort in self.occupied if cohort.kind == kind and len(cohort) < MOST_MEMBERS), None)
 
     def enter(self, subscriber: Subscriber) -> bool:
-        """Let a subscriber go on with a cohort that is where it is. At the end of the history there is always one."""
+        """Move a subscriber into a cohort with the same cursor, or return False if there is none. There is one at the history's end."""
         cohort = self.find(subscriber)
         if cohort is None:
             if subscriber.cursor != self._history.end:
@@ -58,12 +58,15 @@ class Cohorts:
         return cohort
 
     def furthest_behind(self) -> Cohort | None:
-        """Return the cohort whose turn it is, of several the oldest: live subscribers do not wait for those that just came back."""
+        """Return the cohort with the least cursor, the oldest of equal ones: live subscribers do not wait for those that just reconnected.
+
+        Return None if all cohorts are at the end of the history.
+        """
         end = self._history.end
         return min((cohort for cohort in self.occupied if cohort.cursor < end), key=lambda cohort: cohort.cursor, default=None)
 
     def flush(self, cohort: Cohort) -> None:
-        """Send a cohort what has come since. If another one is like it and there too, the two go on as one."""
+        """Send a cohort its next blocks. Merge it with another cohort that now has the same kind and cursor."""
         cohort.flush()
         if len(self.all) == 1 or not cohort:
             return

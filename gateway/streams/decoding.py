@@ -1,4 +1,4 @@
-"""Decode an upstream's body, or take apart many small blocks, in turns of the event loop."""
+"""Decode an upstream's body, or split many small blocks, over several turns of the event loop."""
 
 import asyncio
 import itertools
@@ -8,19 +8,19 @@ from typing import Protocol
 from eventstream import DecodedTooLarge, Undecodable
 from eventstream.decoding import MEMBER_BYTES
 
-_BYTES_PER_TURN = 64 * 1024  # as much as a read brings of a body that is not compressed
+_BYTES_PER_TURN = 64 * 1024  # the size of one read of an uncompressed body
 _LINE_BYTES = 16  # a line's own cost: the shortest blocks have 3 bytes, and 64 KiB of them would hold up the loop for 50 ms
 _MOST_LINES = 4096
 _PIECE_BYTES = 8 * 1024
 
 
 def has_many_lines(chunk: bytes) -> bool:
-    """Whether `chunk` has so many lines that handling its blocks takes more than one turn."""
+    """Whether handling the blocks of `chunk` takes more than one turn, because it has many lines."""
     return len(chunk) > _PIECE_BYTES and chunk.count(b"\n") + chunk.count(b"\r") > _MOST_LINES
 
 
 class Parts(Protocol):
-    """Makes parts of what is received. `eventstream.decoding.Decoder` is one."""
+    """Split received bytes into parts. `eventstream.decoding.Decoder` implements it."""
 
     @property
     def whole(self) -> bool:
@@ -31,7 +31,7 @@ class Parts(Protocol):
 
 
 class Pieces:
-    """Cuts a body that has no content coding into small parts."""
+    """Split a body without content coding into small parts."""
 
     whole = True
 
@@ -42,11 +42,11 @@ class Pieces:
 
 
 class Decoding:
-    """What is received and not yet decoded: a small chunk may become gigabytes.
+    """The part of a body that is received but not yet decoded: a small chunk may decode to gigabytes.
 
-    `take` gets each decoded part, and returns whether the next one may come in this turn. If not, `go_on` has to be called.
-    `tired` is called when decoding goes on in another turn, `rested` when it has ended there, and `failed` with the reason when it cannot
-    go on.
+    `take` gets each decoded part, and returns whether the next one may follow in this turn. If not, the caller must call `go_on`.
+    `tired` is called when decoding continues in another turn, `rested` when it has finished there, and `failed` with the reason when the
+    body cannot be decoded.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Decoding:
         return self._decoder.whole
 
     def feed(self, chunk: bytes) -> None:
-        """Take what was received, and decode what may be decoded in this turn."""
+        """Decode received bytes, as far as this turn allows."""
         parts = self._decoder.decode(chunk)
         if self._parts is None:
             self._parts = parts
@@ -89,12 +89,12 @@ class Decoding:
             self._parts = itertools.chain(self._parts, parts)
 
     def go_on(self) -> None:
-        """Decode what was left, unless the next turn does anyway."""
+        """Continue decoding, unless the next turn is already scheduled to."""
         if self._turn is None and self._parts is not None:
             self._decode_on()
 
     def stop(self) -> None:
-        """Decode no more."""
+        """Stop decoding and drop what is left."""
         self._parts = None
         if self._turn is not None:
             self._turn.cancel()

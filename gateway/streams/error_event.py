@@ -11,14 +11,14 @@ _CODE = "upstream_lost"
 
 
 def error_block(reason: str, *, ui_messages: bool = False) -> bytes:
-    """Return the block that tells a client that its stream was cut.
+    """Return the error event that ends a stream whose upstream was lost.
 
     One form serves the clients of all APIs. OpenAI's SDKs, the AI SDK's chat model and rig's look for a member `error` of the data,
-    Anthropic's SDKs for the event type, clients of the Responses API for `type`, `message` and `sequence_number`. go-openai takes
-    only data that begins with `{"error":`, and loses it behind an `event` line. There is no `status`, by which rig would
-    take the data for a whole response.
+    Anthropic's SDKs for the event type, clients of the Responses API for `type`, `message` and `sequence_number`. go-openai accepts
+    only data that begins with `{"error":`, and misses it after an `event` line. There is no `status`: with one, rig takes the data for
+    a whole response.
 
-    A stream of UI messages gets a chunk with the members that the AI SDK defines and no others: many of its versions refuse those.
+    A stream of UI messages gets a chunk with only the members that the AI SDK defines: many of its versions reject others.
     """
     message = f"Upstream lost: {reason}"
     if ui_messages:

@@ -12,20 +12,22 @@ from .history import READ_BYTES, UNLIMITED, History, Limits
 from .subscriber import BEHIND, Subscriber
 from .wheel import TimerWheel
 
-_LAGGING_SECONDS = 0.002  # of a turn of the event loop for those who catch up, so that those who are live do not wait
+_LAGGING_SECONDS = 0.002  # of each turn of the event loop for lagging subscribers, so that live ones do not wait
 _MOST_UNSENT_BYTES = 256 * 1024
 _STALLED_SECONDS = 2.0
 SAMPLE_EVERY = 64
-"""One turn in 64 is timed: reading the clock costs more than it tells."""
+"""One turn in 64 is timed: reading the clock in each one costs too much."""
 
-_UNCOUNTED_BYTES = 2048  # that a stream may have beyond what the budget knows, until somebody counts
+_UNCOUNTED_BYTES = 2048  # per stream that the budget may not know of, until the next full turn counts them
 
 
 class FanOut:
-    """Brings each block of one history to each subscriber, in order, once, and never waits for one of them.
 
-    `append` takes the blocks. What comes in one turn of the event loop leaves in one write per subscriber, in the next turn; there is no
-    timer. `moved` is called after each turn.
+    """Send each block of one history to each subscriber, in order and once, without waiting for any subscriber.
+
+
+    Blocks appended in one turn of the event loop leave in the next turn, in one write per subscriber. There is no timer.
+    `moved` is called after each turn.
     """
 
     def __init__(
@@ -41,7 +43,7 @@ class FanOut:
     ) -> None:
         self.history = History(limits, clock=time.monotonic)
         self.holding = budget.open(owner, give_way=self.give_way)
-        """What the history takes of the budget, in bytes."""
+        """The history's share of the budget, in bytes."""
         self.subscribers: set[Subscriber] = set()
         self._limits = limits
         self._simple = limits == UNLIMITED and moved is None
@@ -50,7 +52,7 @@ class FanOut:
         self._moved = moved
         self._cohorts = Cohorts(self.history, wheel, heartbeat_ticks)
         self._alone: set[Subscriber] = set()
-        self._lagging: deque[Subscriber] = deque()  # of those alone who are not paused
+        self._lagging: deque[Subscriber] = deque()  # those of `_alone` that are not paused
         self._scheduled = False
         self._loop = asyncio.get_running_loop()
         self._last_progress = 0.0
@@ -58,19 +60,21 @@ class FanOut:
         self._finish: tuple[str, str] | None = None
         self._note_latency = note_latency
         self._turns = 0
-        self._sample: tuple[int, float] | None = None  # what has come to here at this time is to be written
+        self._sample: tuple[int, float] | None = None  # (cursor, time): stop the clock when all blocks up to this cursor are written
 
     def __repr__(self) -> str:
         return f"<FanOut {self.history} subscribers={len(self.subscribers)} lagging={len(self._lagging)}>"
 
     def append(self, block: bytes, id: str | None = None) -> None:
-        """Takes the next block; `id` as in `History.append`."""
+        """Append the next block. `id` is as in `History.append`."""
         self.history.append(block, id)
         self._schedule()
 
     def pass_on(self, blocks: Sequence[bytes], ids: Sequence[str | None] = ()) -> None:
-        """Takes the next blocks, at least one, and sends them in this very turn of the event loop. For streams with few subscribers. `ids`
-        are as in `History.append`, none when no block has one."""
+        """Append the next blocks, at least one, and send them in this turn of the event loop. For streams with few subscribers.
+
+        `ids` are as in `History.append`, empty when no block has one.
+        """
         history, cohorts = self.history, self._cohorts.all
         end, end_bytes = history.end, history.end_bytes
         if ids:
@@ -88,11 +92,11 @@ class FanOut:
             self._turn()
 
     def join(self, subscriber: Subscriber, cursor: int | None = None) -> None:
-        """Takes a subscriber in who wants what comes after `cursor`, or from now on."""
+        """Add a subscriber. It gets the blocks after `cursor`, or the live ones if that is None."""
         subscriber.fan_out = self
         self.subscribers.add(subscriber)
         if cursor is not None and cursor < self.history.first:
-            subscriber.send_away(BEHIND, "what follows is no longer kept")
+            subscriber.send_away(BEHIND, "the blocks after its last event ID are no longer kept")
             return
         if cursor is None:
             cohort = self._cohorts.find(subscriber)
@@ -104,31 +108,30 @@ class FanOut:
         self._schedule()
 
     def leave(self, subscriber: Subscriber) -> None:
-        """Forgets a subscriber."""
+        """Remove a subscriber."""
         self.subscribers.discard(subscriber)
         self._alone.discard(subscriber)
-        subscriber.queued = False  # its place among those who catch up is empty now, and it may queue elsewhere
+        subscriber.queued = False  # `_catch_up` skips its entry in `_lagging`, and another fan-out may queue it
         self._schedule()
 
     def paused(self, subscriber: Subscriber) -> None:
-        """Takes note that a subscriber has stopped taking and is alone now."""
-        self._last_progress = self._loop.time()  # it took until now
+        """Serve a subscriber on its own, because its transport's buffer is full."""
+        self._last_progress = self._loop.time()  # it accepted bytes until now
         self._alone.add(subscriber)
 
     def resumed(self, subscriber: Subscriber) -> None:
-        """Takes note that it goes on."""
+        """Queue a subscriber to catch up, because its transport has drained."""
         self._last_progress = self._loop.time()
         self._queue(subscriber)
 
     def at_end(self) -> list[Subscriber]:
-        """Gives those who have had everything and wait for more."""
+        """Return the subscribers that have received every block."""
         end = self.history.end
         members = [member for cohort in self._cohorts.all if cohort.cursor == end for member in cohort.members]
         return members + [subscriber for subscriber in self._alone if subscriber.cursor == end and not subscriber.queued]
 
     def give_way(self) -> bool:
-        """Forgets a part of the history for the sake of others, of the newest only when nobody is about to get it; gives whether there was
-        one to spare."""
+        """Drop the oldest segment to free memory, the newest one only if no subscriber is about to get it. Return whether it did."""
         keep = self._cohorts.least_cursor
         if not self.history.drop_oldest(min(keep, self.history.end - 1) if self._lagging else keep):
             return False
@@ -138,15 +141,15 @@ class FanOut:
         return True
 
     def expire(self) -> None:
-        """Forget what is too old. Called from time to time, for streams where nothing happens.
+        """Drop blocks that are too old. Called from time to time, for idle streams.
 
-        Subscribers that are being served come first: one that has just joined at the oldest block is not too slow.
+        Does nothing while subscribers catch up: one that has just joined at the oldest block is not too slow.
         """
         if not self._lagging:
             self._trim()
 
     def clear(self, reason: str) -> None:
-        """Forgets what is kept: those who are live go on, those who are behind are sent away, for `reason`, and may come back for it."""
+        """Drop the kept blocks. Live subscribers stay. Those that are behind are disconnected with `reason`, and may reconnect."""
         while (cohort := self._cohorts.furthest_behind()) is not None:
             self._cohorts.flush(cohort)
         self.history.clear(self._cohorts.least_cursor)
@@ -154,19 +157,21 @@ class FanOut:
         self.holding.set(self.history.cost)
 
     def finish(self, verdict: str, reason: str = "") -> None:
-        """End each subscriber when it has had everything, the history's tail included: there will be no more."""
+        """End each subscriber when it has received every block and the history's tail: no more blocks follow."""
         self._finish = (verdict, reason)
         self._schedule()
 
     def close(self) -> None:
-        """Lets go of the memory. Subscribers have been ended or have joined another."""
+        """Release the memory. All subscribers must have ended or joined another fan-out."""
         self.holding.close()
 
     async def room(self, *, for_whom: bool = False) -> None:
-        """Returns when the next block may come: at once, unless nobody could take it yet.
 
-        Reading goes as fast as the fastest subscriber takes, and waits for no other. Those who all stall are not waited for either,
-        unless `for_whom` is true, which is for what is read for these subscribers alone.
+
+        """Return when the next block may be read: at once, unless no subscriber could accept it yet.
+
+        The fastest subscriber sets the pace. If all of them stall for 2 s, reading goes on without them, unless `for_whom` is true:
+        then the upstream is read for these subscribers alone.
         """
         while self._crowded(for_whom):
             self._room = self._loop.create_future()
@@ -203,7 +208,7 @@ class FanOut:
             self._room.set_result(None)
 
     def _place(self, subscriber: Subscriber) -> None:
-        """Let a subscriber go on with a cohort if one is where it is, otherwise catch up by itself."""
+        """Move a subscriber into a cohort with its cursor, or queue it to catch up on its own."""
         if self._finish is not None and subscriber.cursor == self.history.end:
             subscriber.end(*self._finish, tail=self.history.tail)
         elif self._cohorts.enter(subscriber):
@@ -226,7 +231,7 @@ class FanOut:
                 self._sample = (self.history.end, perf_counter())
 
     def _turn(self) -> None:
-        """Serves one cohort and some of those who catch up, then lets the event loop turn."""
+        """Serve one cohort and some lagging subscribers, and schedule the next turn if more is to be done."""
         self._scheduled = False
         if (cohort := self._cohorts.furthest_behind()) is not None:
             self._cohorts.flush(cohort)
@@ -259,7 +264,7 @@ class FanOut:
                 return
 
     def _catch_up(self, subscriber: Subscriber) -> None:
-        """Sends a subscriber one part of what it has not had yet."""
+        """Send a lagging subscriber the next part of the history."""
         if subscriber.fan_out is not self:
             return
         subscriber.queued = False

@@ -31,7 +31,7 @@ class Sink(Protocol):
 
 
 class Connection(Sink, Protocol):
-    """A transport to a client, or what stands before it."""
+    """A transport to a client, or a throttle before it."""
 
     def get_write_buffer_size(self) -> int:
         """Return how many bytes it has not sent yet."""

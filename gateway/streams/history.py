@@ -1,4 +1,4 @@
-"""The newest event blocks of one stream, so that any number of subscribers can be at different places of it."""
+"""The newest event blocks of one stream, for any number of subscribers at different cursors."""
 
 import math
 from array import array
@@ -16,11 +16,11 @@ _SEGMENT_BLOCKS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much a history keeps."""
+    """Limits of a history."""
 
     blocks: int
     bytes: int
-    """Of blocks and of the index by ID together."""
+    """Bytes of blocks and of the index by ID together."""
     age_seconds: float
 
 
@@ -28,7 +28,7 @@ UNLIMITED = Limits(blocks=2**62, bytes=2**62, age_seconds=math.inf)
 
 
 class _Segment:
-    """Consecutive blocks: a list while they come, one `bytes` and where each block ends when it is full."""
+    """Consecutive blocks: a list while blocks are appended; sealed, one `bytes` and the end of each block in it."""
 
     __slots__ = ("base", "begun", "blocks", "cost", "data", "ends", "first", "ids", "time")
 
@@ -36,13 +36,13 @@ class _Segment:
         self.first = first
         """The cursor before its first block."""
         self.base = base
-        """How many bytes of blocks came before."""
+        """Bytes of all blocks before its first one."""
         self.blocks: list[bytes] | None = []
         self.data = b""
         self.ends = array("L")
         self.ids: dict[str, int] = {}
         self.cost = 0
-        self.begun = self.time = 0.0  # when its first and its newest block came
+        self.begun = self.time = 0.0  # times of its first and its newest block
 
     @property
     def end(self) -> int:
@@ -59,7 +59,7 @@ class _Segment:
         return self.ends[index - 1] if index else 0
 
     def join(self, start: int, stop: int) -> bytes:
-        """Gives the blocks from index `start` to before `stop`."""
+        """Return the blocks from index `start` to before `stop`, joined."""
         if self.blocks is not None:
             return self.blocks[start] if stop == start + 1 else b"".join(self.blocks[start:stop])
         if start == 0 and stop == len(self.ends):
@@ -68,10 +68,10 @@ class _Segment:
 
 
 class History:
-    """A run of event blocks without holes, the newest within `limits`.
+    """The newest event blocks of a stream within `limits`, without gaps.
 
-    A place in it is a cursor: the number of blocks before it, from 0 when the history began. Cursors from `first` to `end` can be read
-    from; one before `first` is behind. `append` only adds; whoever knows which cursors are needed calls `trim`.
+    A cursor is the number of blocks before a position, since the history began. Blocks can be read at cursors from `first` to `end`; an
+    earlier cursor is behind. `append` never drops blocks: the owner, which knows the cursors in use, calls `trim`.
     """
 
     __slots__ = (
@@ -101,22 +101,22 @@ class History:
         self._segments: deque[_Segment] = deque()
         self._open = self._begin_segment(0, 0)
         self._newest_id = ""
-        self._before: tuple[str, int] | None = None  # the ID that stands for what comes before the first block
+        self._before: tuple[str, int] | None = None  # (ID, cursor) of the event just before the first block, if known
         self._last_read: tuple[int, int, int, bytes] | None = None
         self.first = 0
         self.end = 0
         self.end_bytes = 0
-        """The bytes of all blocks that ever came."""
+        """Bytes of all blocks ever appended."""
         self.cost = 0
-        """Bytes in memory, about."""
+        """Bytes in memory, approximately."""
         self.tail = b""
-        """The unfinished block behind which a stream has ended. It has no cursor of its own: whoever is at `end` has had everything."""
+        """The unfinished block at the end of the stream. It has no cursor of its own: at `end` only the tail is left to send."""
 
     def __repr__(self) -> str:
         return f"<History {self.first}..{self.end} cost={self.cost}>"
 
     def append(self, block: bytes, id: str | None = None) -> None:
-        """Takes the next block; `id` when the last event ID became `id` with it, None when it stayed."""
+        """Append the next block. `id` is the last event ID after it, or None if the block does not set it."""
         segment, size = self._open, len(block)
         blocks = segment.blocks
         assert blocks is not None
@@ -125,7 +125,7 @@ class History:
             self.end_bytes - segment.base + size > READ_BYTES
             or segment.cost > self._segment_cost
             or len(blocks) >= _SEGMENT_BLOCKS
-            or now - segment.begun > self._segment_seconds  # or a slow stream would keep its old blocks for the sake of its new ones
+            or now - segment.begun > self._segment_seconds  # otherwise a slow stream keeps old blocks beside new ones
         ):
             segment.seal()
             segment = self._open = self._begin_segment(self.end, self.end_bytes)
@@ -145,7 +145,7 @@ class History:
         self.cost += size
 
     def adopt(self, blocks: SealedBlocks) -> None:
-        """Take the next blocks as they are, for a stream that has ended: `append` takes none behind them."""
+        """Append the sealed blocks of a stream that has ended. `append` must not be called after that."""
         self.seal()
         if self._open.end > self._open.first:
             self._open = self._begin_segment(self.end, self.end_bytes)
@@ -156,12 +156,12 @@ class History:
         self.cost += blocks.cost
 
     def end_behind(self, tail: bytes) -> None:
-        """Take the unfinished block behind which the stream has ended."""
+        """Set the unfinished block at the end of the stream."""
         self.tail = tail
         self.cost += len(tail)
 
     def seal(self) -> None:
-        """Joins what is open, because no more blocks come: they take less memory so."""
+        """Seal the open segment, which takes less memory then. No more blocks may be appended."""
         if self._open.blocks is not None:
             self._open.seal()
         self._last_read = None
@@ -177,7 +177,7 @@ class History:
         return self.end - self.first > self._limits.blocks or self.cost > self._limits.bytes
 
     def trim(self, keep: int) -> None:
-        """Forgets what the limits no longer cover and nothing from the cursor `keep` on."""
+        """Drop blocks beyond the limits, but none after the cursor `keep`."""
         first = max(self.first, self.end - self._limits.blocks)
         oldest = self._clock() - self._limits.age_seconds
         cost = self.cost
@@ -193,7 +193,7 @@ class History:
         self._forget(min(first, keep))
 
     def drop_oldest(self, keep: int) -> bool:
-        """Forgets the oldest segment, for the sake of other histories, unless it reaches beyond the cursor `keep`; gives whether it did."""
+        """Drop the oldest segment, to free memory for other histories, unless it ends after the cursor `keep`. Return whether it did."""
         first = self._segments[1].first if len(self._segments) > 1 else self.end
         if first > keep or first == self.first:
             return False
@@ -201,7 +201,7 @@ class History:
         return True
 
     def clear(self, keep: int) -> None:
-        """Forgets everything before the cursor `keep`. Who has had the newest event still misses nothing."""
+        """Drop all blocks before the cursor `keep`. A client that has the newest event can still resume without a gap."""
         self._forget(min(keep, self.end))
 
     def _forget(self, first: int) -> None:
@@ -209,7 +209,7 @@ class History:
             return
         self.first = first
         self._before = None
-        self._last_read = None  # or it would keep in memory what counts no more
+        self._last_read = None  # otherwise it would keep memory that is no longer counted
         while self._segments[0] is not self._open and self._segments[0].end <= first:
             self._drop(self._segments.popleft())
         if self._open.end > self._open.first and first == self.end:  # all of it is too old
@@ -220,15 +220,15 @@ class History:
 
     def _drop(self, segment: _Segment) -> None:
         self.cost -= segment.cost
-        if segment.end == self.first:  # whoever has had its last event misses nothing yet
+        if segment.end == self.first:  # a client that has its last event can still resume
             self._before = next(((id, cursor) for id, cursor in segment.ids.items() if cursor == self.first), None)
 
     def begins_after(self, id: str) -> None:
-        """Notes that the first block is the one that follows event `id`."""
+        """Record that the first block follows the event `id`."""
         self._before = (id, self.first)
 
     def find(self, id: str) -> int | None:
-        """Gives the cursor after the block with which the last event ID became `id`, the newest one; None when it is not there."""
+        """Return the cursor after the newest block that set the last event ID to `id`. Return None if no kept block did."""
         for segment in reversed(self._segments):
             cursor = segment.ids.get(id)
             if cursor is not None:
@@ -238,7 +238,7 @@ class History:
         return None
 
     def first_id(self) -> str | None:
-        """Gives the first event ID that is in the history, None when there is none."""
+        """Return the first event ID in the history, or None if there is none."""
         for segment in self._segments:
             for id, cursor in segment.ids.items():
                 if cursor > self.first:
@@ -246,8 +246,10 @@ class History:
         return None
 
     def read(self, cursor: int, upto: int) -> tuple[bytes, int]:
-        """Gives whole blocks from `cursor`, at least one, not beyond the cursor `upto` and about READ_BYTES at most, and the cursor after
-        them. Equal reads in a row give the same object. Both cursors must be within the history, `cursor < upto`."""
+        """Return whole blocks from `cursor` to `upto` at most, and the cursor after them: at least one, and about READ_BYTES at most.
+
+        Equal reads in a row return the same object. Both cursors must be within the history, with `cursor < upto`.
+        """
         if self._last_read is not None and self._last_read[:2] == (cursor, upto):
             return self._last_read[3], self._last_read[2]
         data, after = self.copy(cursor, upto)
@@ -255,28 +257,28 @@ class History:
         return data, after
 
     def copy(self, cursor: int, upto: int) -> tuple[bytes, int]:
-        """Gives what `read` gives, to one who reads alone: it is not remembered for others, nor its memory kept."""
+        """Do the same as `read`, for a single reader: the result is not kept for others."""
         segment = self._segment_of(cursor)
         stop = min(upto, segment.end)
         return segment.join(cursor - segment.first, stop - segment.first), stop
 
     def block(self, cursor: int) -> bytes:
-        """Gives the block that ends at `cursor`, which must be within the history."""
+        """Return the block that ends at `cursor`, which must be within the history."""
         segment = self._segment_of(cursor - 1)
         index = cursor - 1 - segment.first
         return segment.join(index, index + 1)
 
     def position(self, cursor: int) -> int:
-        """Gives how many bytes of blocks came before `cursor`, which must be within the history."""
+        """Return the bytes of all blocks before `cursor`, which must be within the history."""
         if cursor == self.end:
             return self.end_bytes
         segment = self._segment_of(cursor)
-        if segment.blocks is not None:  # it is the newest, and who is here is mostly near the end
+        if segment.blocks is not None:  # the newest segment: its readers are mostly near the end
             return self.end_bytes - sum(map(len, segment.blocks[cursor - segment.first :]))
         return segment.base + segment.start_of(cursor - segment.first)
 
     def _segment_of(self, cursor: int) -> _Segment:
-        """Gives the segment of the block that follows `cursor`."""
+        """Return the segment of the block that follows `cursor`."""
         if cursor >= self._open.first:
             return self._open
         return self._segments[bisect_right(self._segments, cursor, key=lambda segment: segment.first) - 1]

@@ -1,4 +1,4 @@
-"""One upstream body on its way to one downstream connection."""
+"""Relay one upstream body to one downstream connection."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,30 +14,30 @@ from .heartbeats import shows_id
 from .wheel import TimerWheel
 
 _LINE_ENDS = (b"\n", b"\r")
-_COPY_BYTES = 16 * 1024  # below this, copying once into one buffer is cheaper than handing over three
+_COPY_BYTES = 16 * 1024  # below this, one copy into one buffer is cheaper than three buffers
 
 COMPLETE = "complete"
-"""Upstream ended its response, and the subscriber got all of it."""
+"""The upstream completed its response, and the client got all of it."""
 CUT = "cut"
-"""Upstream was lost, fell silent for too long or sent what cannot be followed; the subscriber was not told that the stream is complete."""
+"""The upstream was lost, sent nothing for the idle timeout, or sent an invalid stream. The client's response ends incomplete."""
 LEFT = "left"
-"""The subscriber went away."""
+"""The client disconnected."""
 DRAINED = "drained"
 """The gateway shut down."""
 
 
 class Relay:
-    """Forwards body bytes as they come: no task, queue or timer per chunk.
+    """Forward body bytes as they arrive, without a task, queue or timer per chunk.
 
-    `sink` takes the bytes: a transport, or what gathers a whole body. `chunked` tells whether HTTP chunks are made here.
+    `sink` accepts the bytes: a transport, or a buffer for a whole body. `chunked` says whether the relay makes HTTP chunks.
 
-    With a framer (event streams) only whole blocks leave, each in the call that brought its last byte, and a heartbeat when nothing left
-    for `heartbeat_ticks`. The unfinished block behind which upstream ends is the `rest`. If only the end of the connection delimits the
-    body, `until_close`, an end within a line is a cut. `resumes` says that the client brings a last event ID.
+    With a framer (event streams) the relay sends whole blocks, each in the call that brought its last byte, and a heartbeat after
+    `heartbeat_ticks` without other output. An unfinished block at the end of the response is the `rest`. With `until_close`, only the end
+    of the connection delimits the body, and an end within a line is a cut. `resumes` says that the client sent a last event ID.
 
-    Whoever owns the transport calls `pause` when its buffer is over the high-water mark and `resume` when it has drained; meanwhile the
+    The owner of the transport calls `pause` when its buffer is over the high-water mark and `resume` when it has drained; meanwhile the
     upstream is paused. So at most one read and one transport buffer are in memory, plus the unfinished block. The upstream is paused too
-    while what it sent is decoded, or many small blocks of it are passed on, some of it in each turn of the event loop.
+    while its data is decoded, or its many small blocks are forwarded, over several turns of the event loop.
     """
 
     __slots__ = (
@@ -91,21 +91,21 @@ class Relay:
         self._idle_ticks = idle_ticks
         self._waiter: asyncio.Future[None] | None = None
         self.upstream: Source | None = None
-        self._waiting_end: tuple[str, str] | None = None  # how it ends when all is decoded
+        self._waiting_end: tuple[str, str] | None = None  # (verdict, reason) once all is decoded
         self._sink_is_full = False
         self.verdict = ""
-        """How it ended; empty while it has not."""
+        """How it ended; empty while it is open."""
         self.reason = ""
-        """What happened, when the verdict alone does not say it."""
+        """Details that the verdict alone does not give."""
         self.rest = b""
-        """The unfinished block behind which upstream ended its response."""
+        """The unfinished block at the end of the upstream's response."""
         self.bytes_in = 0
         self.bytes_out = 0
         self.blocks_out = 0
         self.heartbeats = 0
         self.slot = 0
         self.tap: Callable[[bytes, bytes, int], None] | None = None
-        """Is given what the framer was fed, the blocks that it gave, and how many bytes it holds back, while somebody tails the stream."""
+        """While the dashboard tails the stream: called with the framer's input, its blocks and the number of bytes it holds back."""
         if decoder is not None:
             self._decode_with(decoder)
         if heartbeat_ticks or idle_ticks:
@@ -117,7 +117,7 @@ class Relay:
 
     @property
     def paused(self) -> bool:
-        """Whether the upstream has to wait."""
+        """Whether the upstream is paused."""
         return self._sink_is_full or self._is_decoding
 
     @property
@@ -126,7 +126,7 @@ class Relay:
 
     @property
     def framed(self) -> bool:
-        """Whether it knows where blocks end, so that one of the gateway's own may follow them."""
+        """Whether it knows where blocks end, so that the gateway may add one of its own."""
         return self._framer is not None
 
     def _decode_with(self, decoder: Parts) -> None:
@@ -134,7 +134,7 @@ class Relay:
         self._decoding = Decoding(decoder, self._take_part, tired=self._pause_upstream, rested=self._decoded, failed=failed)
 
     def feed(self, chunk: bytes) -> None:
-        """Take body bytes from upstream."""
+        """Forward body bytes from the upstream."""
         if self.verdict:
             return
         self._last_read = self._wheel.now
@@ -171,7 +171,7 @@ class Relay:
             self.upstream.pause()
 
     def _decoded(self) -> None:
-        """Go on behind what was decoded in several turns."""
+        """End or resume the upstream, after decoding took several turns."""
         if self._waiting_end is not None:
             self._finish(*self._waiting_end)
         elif self.upstream is not None and not self._sink_is_full:
@@ -180,7 +180,7 @@ class Relay:
     def _forward(self, data: bytes, blocks: int = 0) -> None:
         sink = self._sink
         if sink.is_closing():
-            return  # the subscriber has left, and aiohttp is about to say so: nothing is sent, nothing is counted
+            return  # the client has disconnected, and aiohttp is about to report it: nothing is sent or counted
         self._last_write = self._wheel.now
         self.bytes_out += len(data)
         self.blocks_out += blocks
@@ -192,12 +192,12 @@ class Relay:
             sink.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
 
     def pause(self) -> None:
-        """Takes note that the sink's buffer is full."""
+        """Pause the upstream: the sink's buffer is full."""
         self._sink_is_full = True
         self._pause_upstream()
 
     def resume(self) -> None:
-        """Goes on after the sink has drained."""
+        """Resume the upstream: the sink has drained."""
         self._sink_is_full = False
         self._last_read = self._last_write = self._wheel.now  # neither side was silent
         if self._decoding is not None and self._is_decoding:
@@ -206,19 +206,19 @@ class Relay:
             self.upstream.resume()
 
     def attached(self, source: Source) -> None:
-        """Take the upstream connection, to pause and resume it."""
+        """Set the upstream connection, to pause and resume it."""
         self.upstream = source
 
     def lost(self) -> None:
-        """Takes note that the subscriber has left."""
+        """End the relay: the client disconnected."""
         self.end(LEFT)
 
     def upstream_ended(self) -> None:
-        """Upstream said that its response is complete; an unfinished block is the `rest`."""
+        """End the relay: the upstream's response is complete. An unfinished block is the `rest`."""
         self._end_of_input(COMPLETE)
 
     def upstream_lost(self, reason: str) -> None:
-        """Upstream is gone before its response was complete."""
+        """End the relay: the upstream was lost before its response was complete."""
         self._end_of_input(CUT, reason)
 
     def _end_of_input(self, verdict: str, reason: str = "") -> None:
@@ -229,7 +229,7 @@ class Relay:
             self._finish(verdict, reason)
 
     def _finish(self, verdict: str, reason: str) -> None:
-        """End behind everything that came. An unfinished block of an upstream that was cut is discarded."""
+        """End after everything received. An unfinished block is discarded if the upstream was lost."""
         framer = self._framer
         if verdict == COMPLETE and framer is not None and not self.verdict:
             rest = framer.flush()
@@ -248,7 +248,7 @@ class Relay:
             self.upstream = None
 
     def end(self, verdict: str, reason: str = "") -> None:
-        """Ends the relay; the first verdict stands."""
+        """End the relay. The first verdict stands."""
         if self.verdict:
             return
         self.verdict = verdict
@@ -258,26 +258,26 @@ class Relay:
         self._let_go()
         if self._decoding is not None:
             self._decoding.stop()
-            self._decoding = None  # a circle would keep its memory until the collector comes by
+            self._decoding = None  # a reference cycle would keep its memory until the next garbage collection
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def tell_rest(self) -> None:
-        """Write the unfinished block behind which upstream ended its response, if there is one."""
+        """Write the unfinished block at the end of the upstream's response, if there is one."""
         if self.rest:
             self._forward(self.rest)
 
     def tell_error(self, *, ui_messages: bool = False) -> None:
-        """Write the block that says what happened to the stream, for a client of the AI SDK's `ui_messages` or any other."""
+        """Write the error event with the reason, for a client of the AI SDK's `ui_messages` or any other."""
         self._forward(error_block(self.reason, ui_messages=ui_messages))
 
     def tell_retry(self, milliseconds: int) -> None:
-        """Write when to come back, for the end of the stream, if it is known where blocks end."""
+        """Write a `retry` line at the end of the stream, if the relay knows where blocks end."""
         if self.framed:
             self._forward(encode_retry(milliseconds))
 
     def ring(self, now: int) -> int:
-        """Sends the heartbeat or gives the upstream up, when it is time; gives the next time to look."""
+        """Send a heartbeat, or end the relay at the idle timeout, if one is due. Return the tick of the next check."""
         if self.paused:
             self._last_read = now
             return now + (self._heartbeat_ticks or self._idle_ticks)
@@ -293,7 +293,7 @@ class Relay:
         return min(last + ticks for last, ticks in periods if ticks)
 
     async def ended(self) -> None:
-        """Returns when the relay has ended."""
+        """Wait until the relay has ended."""
         if not self.verdict:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter

@@ -1,4 +1,4 @@
-"""Blocks of a stream that has ended, as its history keeps them."""
+"""Blocks of an ended stream, as its history stores them."""
 
 from array import array
 from bisect import bisect_right
@@ -7,27 +7,27 @@ from dataclasses import dataclass
 from operator import itemgetter
 
 READ_BYTES = 32 * 1024
-"""About as many bytes are read at once: what is read whole is one object, whoever reads it."""
+"""Approximate size of one read. Readers of the same whole segment share one object."""
 ID_BYTES = 160
-"""What an ID costs in an index, beside its characters: a string, its number and its place in a dict."""
+"""Memory of an ID in an index besides its characters: a string, its number and its dict entry."""
 
 
 @dataclass(frozen=True, slots=True)
 class SealedBlocks:
-    """Consecutive blocks as a history keeps them when no more come; `seal_blocks` makes them, in any thread."""
+    """Consecutive blocks of an ended stream, as a history stores them. `seal_blocks` makes them, in any thread."""
 
     data: bytes
     ends: "array[int]"
-    """Where each block ends in `data`."""
+    """End of each block in `data`."""
     ids: dict[str, int]
     """IDs, each with the cursor after its block."""
     cost: int
 
 
 def seal_blocks(data: bytes, ends: Sequence[int], ids: Sequence[tuple[int, str]], first: int) -> Iterator[SealedBlocks]:
-    """Return whole blocks, joined, that end at `ends`, in parts that are read at once.
+    """Yield whole blocks, joined, that end at `ends`, in parts of one read each.
 
-    `first` is the cursor before them; `ids` are IDs in their order, each behind the number of blocks up to its own.
+    `first` is the cursor before them. `ids` are pairs in their order: the number of blocks up to that of the ID, and the ID.
     """
     begin = place = 0
     while begin < len(ends):

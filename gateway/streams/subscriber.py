@@ -1,4 +1,4 @@
-"""One open downstream response of a stream that others may follow as well: a cursor in its history."""
+"""One open downstream response of a stream that others may follow too: a cursor in its history."""
 
 import asyncio
 import random
@@ -19,25 +19,27 @@ if TYPE_CHECKING:
     from .fan_out import FanOut
 
 BEHIND = "behind"
-"""The subscriber was so slow that the history no longer has what comes next for it."""
+"""The subscriber was so slow that the history no longer has its next block."""
 EXPIRED = "expired"
-"""The connection was open for as long as the route allows."""
+"""The connection reached the route's `max_connection_seconds`."""
 
 Kind = tuple[bool, Shown, bytes]
-"""What subscribers must have in common to get the same bytes: whether HTTP chunks are made, what their connections have shown, and which
-line is still to be placed ahead of their first block with data."""
+"""What subscribers must have in common to get the same bytes: whether they get HTTP chunks, what their clients have received so far, and
+which line is to be placed before their next block with data."""
 
 _FOR_MEMORY = "it was too slow, and the gateway needed the memory"
-_USUAL_UNSENT_BYTES = 128 * 1024  # up to a transport's high-water mark and one write of blocks of usual size
+_USUAL_UNSENT_BYTES = 128 * 1024  # a transport's high-water mark and one write of blocks of usual size
 RETURN_AFTER_MS = 1000
 RETURN_SPREAD_MS = 4000
 
 
 class Subscriber:
-    """Gets whole blocks, first from the history, then live with its cohort.
 
-    In a cohort while it takes what it gets; else on its own: paused while its transport is full, lagging until it has caught up. While it
-    is paused, what its transport holds beyond 128 KiB counts in the budget `unsent`, and it is cut off when that is too much.
+
+    """A response that gets whole blocks, first from the history, then live with its cohort.
+
+    It is in a cohort while its transport accepts more. Otherwise it is on its own: paused while its transport is full, lagging until it has
+    caught up. While it is paused, its unsent bytes beyond 128 KiB count in the budget `unsent`. It is cut off when they exceed it.
     """
 
     __slots__ = (
@@ -78,7 +80,7 @@ class Subscriber:
         resumes: bool = False,
         expires: int = 0,
     ) -> None:
-        """Take a connection that is open. `resumes` says that its client, which is the `owner` of what it holds, brings a last event ID."""
+        """Use an open connection. `owner` is the client that its memory counts for. `resumes` says that the client sent a last event ID."""
         self._transport = transport
         self.write_to_transport = transport.write
         self._wheel = wheel
@@ -87,23 +89,23 @@ class Subscriber:
         self._owner = owner
         self._chunked = chunked
         self._waiter: asyncio.Future[None] | None = None
-        self._blocks = self._bytes = self._heartbeats = 0  # without what it is getting with its cohort
+        self._blocks = self._bytes = self._heartbeats = 0  # without those in its cohort
         self._expires = expires
         self.takes_retry = takes_retry
-        """Whether a `retry` line may stand ahead of a block."""
+        """Whether a `retry` line may precede a block."""
         self.shown = Shown.ID if resumes else Shown.BLOCKS
-        """What its connection has shown, while it is in no cohort."""
+        """What its client has received so far, while it is in no cohort."""
         self.ahead = b""
-        """An `id:` line that is still to be placed ahead of its first block with data, while it is in no cohort."""
+        """An `id:` line to place before its next block with data, while it is in no cohort."""
         self.fan_out: FanOut | None = None
         self.cohort: Cohort | None = None
         self.cursor = 0
-        """Where it is, while it is in no cohort."""
+        """Its cursor, while it is in no cohort."""
         self.paused = False
         self.queued = False
-        """Whether it waits for its turn to catch up."""
+        """Whether it is queued to catch up."""
         self.verdict = ""
-        """How it ended; empty while it has not."""
+        """How it ended; empty while it is open."""
         self.reason = ""
         self.slot = 0
         if expires:
@@ -114,22 +116,22 @@ class Subscriber:
 
     @property
     def chunked(self) -> bool:
-        """Whether HTTP chunks are made for it."""
+        """Whether it gets HTTP chunks."""
         return self._chunked
 
     @property
     def kind(self) -> Kind:
-        """What it must have in common with a cohort."""
+        """The kind of cohort that it can join."""
         return self._chunked, self.shown, self.ahead
 
     @property
     def blocks_out(self) -> int:
-        """Blocks written, all in all."""
+        """Blocks written in total."""
         return self._blocks + (self.cohort.cursor if self.cohort is not None else 0)
 
     @property
     def bytes_out(self) -> int:
-        """Bytes of them and of heartbeats."""
+        """Bytes of blocks and heartbeats written."""
         return self._bytes + (self.cohort.bytes if self.cohort is not None else 0)
 
     @property
@@ -138,7 +140,7 @@ class Subscriber:
         return self._heartbeats + (self.cohort.heartbeats if self.cohort is not None else 0)
 
     def enter(self, cohort: "Cohort") -> None:
-        """Goes on with a cohort that is where it is."""
+        """Join a cohort with the same cursor."""
         self._blocks -= cohort.cursor
         self._bytes -= cohort.bytes
         self._heartbeats -= cohort.heartbeats
@@ -146,7 +148,7 @@ class Subscriber:
         cohort.add(self)
 
     def leave_cohort(self) -> None:
-        """Goes on alone, from where the cohort is."""
+        """Leave the cohort, if it is in one, and keep its cursor."""
         cohort = self.cohort
         if cohort is not None:
             self._blocks += cohort.cursor
@@ -158,9 +160,9 @@ class Subscriber:
             cohort.remove(self)
 
     def write(self, data: bytes, *, blocks: int = 1) -> None:
-        """Write whole blocks that are for this subscriber alone, or with no `blocks` lines that belong to the next one."""
+        """Write whole blocks for this subscriber alone. With `blocks=0` write lines that belong to the next block."""
         if self._transport.is_closing():
-            return  # it has left, and aiohttp is about to say so
+            return  # the client has disconnected, and aiohttp is about to report it
         if self.ahead and blocks:
             data, self.ahead = place_ahead(self.ahead, data)
         if self.shown is not Shown.ID:
@@ -170,7 +172,7 @@ class Subscriber:
         self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     def pause(self) -> None:
-        """Takes note that the transport's buffer is full."""
+        """Leave the cohort: the transport's buffer is full."""
         self.paused = True
         self._hold_unsent()
         self.leave_cohort()
@@ -178,14 +180,14 @@ class Subscriber:
             self.fan_out.paused(self)
 
     def _hold_unsent(self) -> None:
-        """Count what the transport has not sent, beyond the usual. Members of a cohort have the same bytes in theirs."""
+        """Count the transport's unsent bytes beyond the usual. Members of a cohort share the same bytes."""
         size = self._transport.get_write_buffer_size() - _USUAL_UNSENT_BYTES
         if size > 0 and self._unsent is None:
             members = len(self.cohort) if self.cohort is not None else 1
             self._unsent = self._unsent_budget.open(self._owner, size // members, give_way=self.cut_off)
 
     def cut_off(self) -> bool:
-        """End it for the sake of the memory that its transport holds. The client resumes by its last event ID."""
+        """End it to free the memory that its transport holds. The client resumes by its last event ID."""
         if self._unsent is None:
             self.send_away(BEHIND, _FOR_MEMORY)
         else:
@@ -199,18 +201,18 @@ class Subscriber:
             self._unsent = None
 
     def resume(self) -> None:
-        """Goes on after the transport has drained."""
+        """Catch up: the transport has drained."""
         self.paused = False
         self._let_go_unsent()
         if self.fan_out is not None:
             self.fan_out.resumed(self)
 
     def lost(self) -> None:
-        """Takes note that the subscriber has left."""
+        """End it: the client disconnected."""
         self.end(LEFT)
 
     def end(self, verdict: str, reason: str = "", *, tail: bytes = b"") -> None:
-        """End it, behind the unfinished block `tail` if there is one. The first verdict stands."""
+        """End it, after writing the unfinished block `tail` if there is one. The first verdict stands."""
         if self.verdict:
             return
         if tail:
@@ -229,39 +231,39 @@ class Subscriber:
             self._waiter.set_result(None)
 
     def tell_error(self, *, ui_messages: bool = False) -> None:
-        """Write the block that says what happened to the stream, for a client of the AI SDK's `ui_messages` or any other."""
+        """Write the error event with the reason, for a client of the AI SDK's `ui_messages` or any other."""
         self.write(error_block(self.reason, ui_messages=ui_messages))
 
     def tell_retry(self, milliseconds: int) -> None:
-        """Write when to come back, for the end of the stream."""
+        """Write a `retry` line, for the end of the stream."""
         self.write(encode_retry(milliseconds), blocks=0)
 
     def tell_retry_ahead(self, milliseconds: int) -> None:
-        """Write the same ahead of the block that comes next, unless the client may look for `data` where a block begins."""
+        """Write a `retry` line before the next block, unless the client may expect `data` where a block begins."""
         if self.takes_retry:
             self.tell_retry(milliseconds)
 
     def tell_id_ahead(self, id: str) -> None:
-        """Let the last event ID of the stream stand ahead of the first block with data, unless the client may look for `data` there."""
+        """Place an `id:` line before the next block with data, unless the client may expect `data` there."""
         if self.takes_retry:
             self.ahead = b"id: %b\n" % id.encode()
 
     def send_away(self, verdict: str, reason: str = "", *, spread_ms: int = RETURN_SPREAD_MS) -> None:
-        """Ends it after it was told to come back at a time of its own."""
+        """Send a random `retry` time, then end it."""
         if not self.verdict:
             self.leave_cohort()
             self.tell_retry(random.randint(RETURN_AFTER_MS, RETURN_AFTER_MS + spread_ms))
             self.end(verdict, reason)
 
     def ring(self, now: int) -> int:
-        """Ends it when it has been open for as long as it may."""
+        """End it if its time is up."""
         if now < self._expires:
             return self._expires
         self.send_away(EXPIRED)
         return 0
 
     def ended(self) -> asyncio.Future[None]:
-        """Gives what is done when it has ended."""
+        """Return a future that resolves when the subscriber has ended."""
         self._waiter = asyncio.get_running_loop().create_future()
         if self.verdict:
             self._waiter.set_result(None)

@@ -4,7 +4,7 @@ import asyncio
 import math
 from typing import Protocol
 
-_ROUNDING = 1e-6  # of a tick: 0.9 s are 900 ticks of 0.001 s, whatever floating point makes of that
+_ROUNDING = 1e-6  # of a tick: 0.9 s must be 900 ticks of 0.001 s, despite floating point
 
 
 class Timed(Protocol):
@@ -13,7 +13,7 @@ class Timed(Protocol):
     slot: int
 
     def ring(self, now: int) -> int:
-        """Handle the call at a due tick. Return the tick of the next call, 0 for none."""
+        """Handle the call at a due tick. Return the tick of the next call, or 0 for none."""
 
 
 class TimerWheel:
@@ -79,7 +79,7 @@ class TimerWheel:
         stride = self._stride
         for tick in range(before - before % stride + stride, self.now + 1, stride):
             slot = self._slots.get(tick)
-            while slot:  # a ring may remove others
+            while slot:  # a call may remove others
                 self._ring(slot.pop())
             self._slots.pop(tick, None)
         self._timer = self._turn_later() if self._slots else None
@@ -88,7 +88,7 @@ class TimerWheel:
         timed.slot = 0
         try:
             due = timed.ring(self.now)
-        except Exception as error:  # noqa: BLE001  # reported, and the others still ring
+        except Exception as error:  # noqa: BLE001  # reported, and the others are still called
             self._loop.call_exception_handler({"message": f"{timed!r} failed to ring", "exception": error})
             return
         if due:
