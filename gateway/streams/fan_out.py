@@ -22,9 +22,7 @@ _UNCOUNTED_BYTES = 2048  # per stream that the budget may not know of, until the
 
 
 class FanOut:
-
     """Send each block of one history to each subscriber, in order and once, without waiting for any subscriber.
-
 
     Blocks appended in one turn of the event loop leave in the next turn, in one write per subscriber. There is no timer.
     `moved` is called after each turn.
@@ -166,8 +164,6 @@ class FanOut:
         self.holding.close()
 
     async def room(self, *, for_whom: bool = False) -> None:
-
-
         """Return when the next block may be read: at once, unless no subscriber could accept it yet.
 
         The fastest subscriber sets the pace. If all of them stall for 2 s, reading goes on without them, unless `for_whom` is true:

@@ -15,8 +15,6 @@ _STAMP = re.compile("([0-9a-f]{32})-([0-9]{1,12})")
 
 
 def stamp(block: bytes, stream: str, number: int) -> tuple[bytes, str | None] | None:
-
-
     """Return a block with `id: <stream>-<number>` as its last line if it has data and no ID, otherwise unchanged, and its own ID.
 
     Return None if it has no field that clients use.

@@ -34,8 +34,6 @@ RETURN_SPREAD_MS = 4000
 
 
 class Subscriber:
-
-
     """A response that gets whole blocks, first from the history, then live with its cohort.
 
     It is in a cohort while its transport accepts more. Otherwise it is on its own: paused while its transport is full, lagging until it has
