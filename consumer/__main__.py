@@ -18,7 +18,7 @@ from service.settings import SettingsError, parse_arguments, settings_or_exit
 from service.tracing import Tracing, tracing_or_exit
 
 from .app import WorkerMetrics, create_app
-from .log import LogInUse, Rotation
+from .log import SYNC_SECONDS, LogInUse, Rotation
 from .output import Output
 from .settings import ConsumerSettings
 from .subscription import SourceOptions
@@ -79,7 +79,7 @@ def _count(text: str) -> int:
 
 
 def _consume(settings: ConsumerSettings) -> int:
-    output = Output(sys.stdout.fileno(), stall_seconds=settings.stdout_stall_seconds)
+    output = Output(sys.stdout.fileno())
     with contextlib.redirect_stdout(cast(TextIO, output)):  # facts and events share it, and neither may wait for its reader for ever
         configure_logs("consumer", settings.log_level)
     try:
@@ -89,7 +89,7 @@ def _consume(settings: ConsumerSettings) -> int:
         structlog.get_logger().error("the consumer cannot start", reason=str(error))
         print(f"consumer: {error}", file=sys.stderr)
         drained, status = True, 1
-    output.close(timeout=settings.stdout_stall_seconds)
+    output.close()
     if not drained:
         os._exit(status)  # the thread that writes hangs on the disk, and Python would wait for it for ever
     return status
@@ -120,26 +120,18 @@ def _options(settings: ConsumerSettings) -> WorkerOptions:
         method=settings.source_method,
         body=settings.source_body,
         headers=settings.headers(),
-        connect_timeout_seconds=settings.connect_timeout_seconds,
         read_timeout_seconds=settings.read_timeout_seconds,
         max_block_bytes=settings.max_block_bytes,
         reconnect_initial_seconds=settings.reconnect_initial_seconds,
         reconnect_maximum_seconds=settings.reconnect_maximum_seconds,
-        refused_retry_seconds=settings.refused_retry_seconds,
     )
     return WorkerOptions(
         source,
         settings.log_dir,
-        Rotation(
-            settings.segment_max_bytes,
-            settings.segment_max_age_seconds,
-            settings.sync_interval_ms / 1000 if settings.sync == "interval" else 0.0,
-        ),
+        Rotation(settings.segment_max_bytes, settings.segment_max_age_seconds, SYNC_SECONDS if settings.sync == "interval" else 0.0),
         Retention(settings.retain_max_bytes, settings.retain_max_age_seconds),
         repeat_window=settings.repeat_window,
         gaps_from_ids=settings.gaps_from_ids,
-        max_pending_bytes=settings.max_pending_bytes,
-        write_retry_seconds=settings.write_retry_seconds,
         drain_seconds=settings.drain_seconds,
     )
 

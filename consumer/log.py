@@ -19,6 +19,8 @@ _WRITE_BYTES = 1024 * 1024
 _LONGEST_UNSYNCED_BYTES = 4 * 1024 * 1024  # unsynced lines are kept in memory too, to be written again when a sync fails
 
 
+SYNC_SECONDS = 1.0
+"""Time between syncs, if not every flush syncs."""
 _LOCK = "consumer.lock"
 _LOCK_ATTEMPTS = 5  # `is_owned` holds the lock for a moment, which must not keep a consumer from starting
 

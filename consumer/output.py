@@ -15,22 +15,23 @@ _log = structlog.get_logger()
 
 _PIECE_BYTES = 64 * 1024
 _MAX_BUFFERED_BYTES = 1024 * 1024
+STALL_SECONDS = 5.0
+"""The time without progress after which a reader is not waited for any more."""
 
 
 class Output:
     """A file descriptor and a bounded buffer, from which a thread of its own writes whole lines in order.
 
-    A slow reader slows `put`. After `stall_seconds` without progress, `put` stops waiting: lines that do not fit are left out and
+    A slow reader slows `put`. After `STALL_SECONDS` without progress, `put` stops waiting: lines that do not fit are left out and
     counted, until the reader reads again. When the reader is gone, all lines are left out.
     """
 
-    def __init__(self, descriptor: int, *, stall_seconds: float) -> None:
+    def __init__(self, descriptor: int) -> None:
         self.left_out = 0
         """Lines that were not written."""
         self.gone = False
         """Whether the reader closed its end."""
         self._descriptor = descriptor
-        self._stall_seconds = stall_seconds
         self._lines: deque[bytes] = deque()
         self._buffered = 0
         self._moved_at = time.monotonic()  # when the reader last made progress, or the buffer was last empty
@@ -78,18 +79,18 @@ class Output:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(room.wait(), patience)
 
-    def close(self, timeout: float) -> None:
-        """Write the buffered lines, for at most `timeout` seconds."""
+    def close(self) -> None:
+        """Write the buffered lines, for at most `STALL_SECONDS`."""
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self._thread.join(timeout)
+        self._thread.join(STALL_SECONDS)
 
     def _fits(self, line: bytes) -> bool:
         return self.gone or not self._buffered or self._buffered + len(line) <= _MAX_BUFFERED_BYTES
 
     def _patience(self) -> float:
-        return self._moved_at + self._stall_seconds - time.monotonic()
+        return self._moved_at + STALL_SECONDS - time.monotonic()
 
     def _offer(self, line: bytes) -> None:
         with self._changed:

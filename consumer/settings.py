@@ -1,8 +1,9 @@
 """The consumer's settings and their defaults."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr
@@ -19,6 +20,14 @@ Count = Annotated[int, Field(ge=1)]
 
 class ConsumerSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="CONSUMER_")
+    removed_variables: ClassVar[Mapping[str, str]] = {
+        "CONSUMER_SYNC_INTERVAL_MS": "with CONSUMER_SYNC=interval lines are synced once a second",
+        "CONSUMER_MAX_PENDING_BYTES": "reading pauses while 8 MiB wait to become durable",
+        "CONSUMER_CONNECT_TIMEOUT_SECONDS": "the source may take 10 s to accept a connection",
+        "CONSUMER_REFUSED_RETRY_SECONDS": "a source that refuses is tried again after 30 s, then less often, up to every 300 s",
+        "CONSUMER_WRITE_RETRY_SECONDS": "a write that failed is tried again after 1 s, then less often, up to every 30 s",
+        "CONSUMER_STDOUT_STALL_SECONDS": "a reader of standard output is waited for while it has stopped for less than 5 s",
+    }
 
     source_url: str = "http://127.0.0.1:8080/"
     """The event stream to log. The log and the status port show it without its credentials and its query."""
@@ -35,9 +44,7 @@ class ConsumerSettings(ServiceSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8082
     """The status port: /livez, /readyz, /metrics. 0: any free port."""
     sync: Literal["always", "interval"] = "always"
-    """When lines are synced to the disk: `always` before an event counts as logged, or at the `interval` of sync_interval_ms."""
-    sync_interval_ms: Positive = 1000
-    """Milliseconds between syncs when sync is `interval`."""
+    """When lines are synced to the disk: `always` before an event counts as logged, or once a second (`interval`)."""
     segment_max_bytes: Count = 64 * 1024 * 1024
     """The size in bytes beyond which a segment is closed and compressed, and a new one begun."""
     segment_max_age_seconds: Positive = 86_400
@@ -51,27 +58,16 @@ class ConsumerSettings(ServiceSettings):
     gaps_from_ids: bool = True
     """Whether IDs that counted one by one and jump at a reconnection are logged as a gap. Set it to false for some topics of many:
     their IDs count all topics, and the producer reports gaps itself."""
-    max_pending_bytes: Count = 8 * 1024 * 1024
-    """Bytes that may wait to become durable before reading pauses (one event may be larger)."""
     max_block_bytes: Count = 8 * 1024 * 1024
     """The largest event block that is accepted, in bytes."""
-    connect_timeout_seconds: Positive = 10
-    """Seconds that the source may take to accept a connection."""
     read_timeout_seconds: Positive = 60
     """Seconds without a byte after which a connection is dropped and opened again. The gateway's heartbeat comes every 15 s."""
     reconnect_initial_seconds: Annotated[float, Field(ge=0)] = 3
     """The reconnection time in seconds, until the source sends `retry`."""
     reconnect_maximum_seconds: Annotated[float, Field(ge=0)] = 60
     """The longest delay that back-off reaches while attempts fail."""
-    refused_retry_seconds: Positive = 30
-    """The delay after a final refusal (404, a wrong content type), because a deploy may bring the route back.
-    It doubles up to ten times itself while the refusal persists."""
-    write_retry_seconds: Positive = 1
-    """The delay after a write to the log failed (disk full); it doubles up to 30 s."""
     stdout: bool = True
-    """Whether each logged event is written to standard output too."""
-    stdout_stall_seconds: Annotated[float, Field(ge=0)] = 5
-    """Seconds without progress after which the consumer stops waiting for a reader of standard output. A slow reader slows the consumer."""
+    """Whether each logged event is written to standard output too. A slow reader slows the consumer, unless it stops for 5 s."""
     drain_seconds: Annotated[float, Field(ge=0)] = 5
     """At SIGTERM, seconds that events that were read may take to become durable. The rest is requested again at the next start."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -19,7 +19,9 @@ from .writer import Writer
 
 _log = structlog.get_logger()
 
-_LONGEST_REFUSED_FACTOR = 10
+REFUSED_RETRY_SECONDS = 30.0
+"""The delay after a final refusal, such as 404, because a deploy may bring the route back. It doubles while the refusal persists."""
+LONGEST_REFUSED_RETRY_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +32,10 @@ class SourceOptions:
     method: str = "GET"
     body: str = field(default="", repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    connect_timeout_seconds: float = 10.0
     read_timeout_seconds: float = 60.0
     max_block_bytes: int = 8 * 1024 * 1024
     reconnect_initial_seconds: float = 3.0
     reconnect_maximum_seconds: float = 60.0
-    refused_retry_seconds: float = 30.0
 
     @property
     def name(self) -> str:
@@ -99,7 +99,7 @@ class Subscription:
 
     async def run(self) -> None:
         """Follow the source until `stop`."""
-        delay = self._options.refused_retry_seconds
+        delay = REFUSED_RETRY_SECONDS
         while not self._stopping.is_set():
             before = self.connections
             try:
@@ -107,11 +107,11 @@ class Subscription:
             except EventStreamError as error:
                 self.refused = self.last_error = hide_secrets(str(error))
                 if self.connections > before:
-                    delay = self._options.refused_retry_seconds
+                    delay = REFUSED_RETRY_SECONDS
                 _log.error("the source cannot be followed; retrying slowly", reason=self.refused, seconds=delay)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), delay)
-                delay = min(delay * 2, self._options.refused_retry_seconds * _LONGEST_REFUSED_FACTOR)
+                delay = min(delay * 2, LONGEST_REFUSED_RETRY_SECONDS)
             else:
                 break
         if not self._stopping.is_set():
@@ -161,7 +161,6 @@ class Subscription:
             body=options.body or None,
             last_event_id=self._last_event_id,
             reconnection=self._reconnection,
-            connect_timeout_seconds=options.connect_timeout_seconds,
             read_timeout_seconds=options.read_timeout_seconds,
             max_block_bytes=options.max_block_bytes,
         )

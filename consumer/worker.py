@@ -15,11 +15,9 @@ from .log import EventLog, Rotation
 from .output import Output
 from .subscription import SourceOptions, Subscription
 from .upkeep import Retention, Upkeep
-from .writer import Writer
+from .writer import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, Writer
 
 _log = structlog.get_logger()
-
-_LONGEST_OPEN_RETRY_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +30,6 @@ class WorkerOptions:
     retention: Retention = field(default_factory=Retention)
     repeat_window: int = 100_000
     gaps_from_ids: bool = True
-    max_pending_bytes: int = 8 * 1024 * 1024
-    write_retry_seconds: float = 1.0
     drain_seconds: float = 5.0
 
 
@@ -78,13 +74,7 @@ class Worker:
         options = self._options
         recovered = log.recovered
         self.intake = Intake(options.source.name, recovered, window=options.repeat_window, gaps_from_ids=options.gaps_from_ids)
-        self.writer = Writer(
-            log,
-            self.output,
-            max_pending_bytes=options.max_pending_bytes,
-            retry_seconds=options.write_retry_seconds,
-            sync_seconds=options.rotation.sync_seconds,
-        )
+        self.writer = Writer(log, self.output, options.rotation.sync_seconds)
         self.writer.on_write = self._on_write
         self.subscription = Subscription(options.source, self.intake, self.writer, recovered.checkpoint, self._tracing)
         upkeep = Upkeep(log.directory, options.retention, self.writer.upkeep_due)
@@ -109,7 +99,7 @@ class Worker:
     async def _open(self) -> EventLog | None:
         """Open the log, retrying until it succeeds. Return None if the worker is stopped before that."""
         options = self._options
-        delay = options.write_retry_seconds
+        delay = FIRST_RETRY_SECONDS
         while not self._stopping.is_set():
             try:
                 log = await asyncio.to_thread(
@@ -120,7 +110,7 @@ class Worker:
                 _log.error("the log cannot be opened; retrying", reason=self._not_open, seconds=delay)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), delay)
-                delay = min(delay * 2, _LONGEST_OPEN_RETRY_SECONDS)
+                delay = min(delay * 2, LONGEST_RETRY_SECONDS)
             else:
                 self._report(log)
                 return log

@@ -13,7 +13,10 @@ from .output import Output
 
 _log = structlog.get_logger()
 
-_LONGEST_RETRY_SECONDS = 30.0
+FIRST_RETRY_SECONDS = 1.0
+"""The delay after a first failure; it doubles with each further one."""
+LONGEST_RETRY_SECONDS = 30.0
+_MOST_PENDING_BYTES = 8 * 1024 * 1024
 
 
 class Writer:
@@ -23,9 +26,7 @@ class Writer:
     running.
     """
 
-    def __init__(
-        self, log: EventLog, output: Output | None, *, max_pending_bytes: int, retry_seconds: float, sync_seconds: float = 0.0
-    ) -> None:
+    def __init__(self, log: EventLog, output: Output | None, sync_seconds: float = 0.0) -> None:
         self.failure: str | None = None
         """Why the log cannot be written now."""
         self.durable = 0
@@ -38,8 +39,6 @@ class Writer:
         """A function called with the seconds that each group took until it was durable."""
         self._log = log
         self._output = output
-        self._max_pending_bytes = max_pending_bytes
-        self._retry_seconds = retry_seconds
         self._sync_seconds = sync_seconds
         self._lines: list[bytes] = []
         self._wake = asyncio.Event()
@@ -82,7 +81,7 @@ class Writer:
     async def _write(self, lines: list[bytes]) -> bool:
         """Write the lines, retrying until it succeeds. Return False if closing ends the retries."""
         loop = asyncio.get_running_loop()
-        delay = self._retry_seconds
+        delay = FIRST_RETRY_SECONDS
         while True:
             rotations = self._log.rotations
             began = perf_counter()
@@ -93,7 +92,7 @@ class Writer:
                 self._fail(error)
                 if await self._closes_within(delay):
                     return False
-                delay = min(delay * 2, _LONGEST_RETRY_SECONDS)
+                delay = min(delay * 2, LONGEST_RETRY_SECONDS)
                 continue
             if self.on_write is not None and durable:
                 self.on_write(perf_counter() - began)
@@ -125,7 +124,7 @@ class Writer:
         self.upkeep_due.set()  # closed segments may be compressed or removed, which frees space on a full disk
 
     def _update_room(self) -> None:
-        if self.failure is None and self.pending_bytes < self._max_pending_bytes:
+        if self.failure is None and self.pending_bytes < _MOST_PENDING_BYTES:
             self._room.set()
         else:
             self._room.clear()

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,12 +16,13 @@ import httpx
 from consumer.audit import Audit
 from consumer.record import Position, Record
 from consumer.segment import list_segments
-from tests.stack import QUICK_START, REPOSITORY, clean_environment
+from tests.stack import QUICK_START, REPOSITORY, clean_environment, service_command
 
 T = TypeVar("T")
 GUARD_SECONDS = 120.0  # only a hang reaches it: beside three other processes a test of 3 s took 30 s
 SOURCE = "http://127.0.0.1/"
-QUICK = {"CONSUMER_RECONNECT_INITIAL_SECONDS": "0.01", "CONSUMER_WRITE_RETRY_SECONDS": "0.05", "CONSUMER_PORT": "0"}
+QUICK = {"CONSUMER_RECONNECT_INITIAL_SECONDS": "0.01", "CONSUMER_PORT": "0"}
+QUICK_RETRY = {"consumer.writer.FIRST_RETRY_SECONDS": 0.05}
 
 
 class ConsumerProcess:
@@ -97,13 +98,13 @@ class ConsumerProcess:
 
 
 @asynccontextmanager
-async def consuming(log_dir: Path, url: str, *, started: bool = True, **settings: str) -> AsyncIterator[ConsumerProcess]:
+async def consuming(
+    log_dir: Path, url: str, *, started: bool = True, constants: Mapping[str, float] = QUICK_RETRY, **settings: str
+) -> AsyncIterator[ConsumerProcess]:
     """Start a consumer of `url` that logs into `log_dir`, and kill it at the end if it still runs. `started`: wait for its status port."""
     variables = QUICK | {"CONSUMER_SOURCE_URL": url, "CONSUMER_LOG_DIR": str(log_dir)} | settings
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "consumer",
+        *service_command("consumer", constants),
         cwd=REPOSITORY,
         env=clean_environment(**QUICK_START, **variables),
         stdout=subprocess.PIPE,

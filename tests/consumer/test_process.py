@@ -8,8 +8,7 @@ import random
 import resource
 import signal
 import subprocess
-import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from tests.consumer.consuming import (
 )
 from tests.consumer.replaying import Manner, Replay, event_data, replaying
 from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Disconnect, Flood, ScriptedUpstream, Silence, chunk
-from tests.stack import QUICK_START, REPOSITORY, clean_environment, refusing
+from tests.stack import QUICK_START, REPOSITORY, clean_environment, refusing, service_command
 
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
 NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
@@ -126,17 +125,18 @@ async def test_method_and_body_are_sent_on_every_connection(tmp_path: Path) -> N
 @pytest.mark.parametrize(("manner", "sync"), [("exact", "always"), ("asked again", "interval"), ("from the beginning", "always")])
 async def test_every_event_is_logged_once_through_kill_9_at_any_moment(tmp_path: Path, manner: Manner, sync: str) -> None:
     last = 250
-    settings = {"CONSUMER_SEGMENT_MAX_BYTES": "6000", "CONSUMER_SYNC": sync, "CONSUMER_SYNC_INTERVAL_MS": "20"}
+    settings = {"CONSUMER_SEGMENT_MAX_BYTES": "6000", "CONSUMER_SYNC": sync}
+    constants = {"consumer.log.SYNC_SECONDS": 0.02}
     moments = random.Random(f"{manner} {sync}")
     async with replaying(Replay(last, interval=0.0005, manner=manner, cut=60)) as replay:
         for _ in range(4):
             have = len(read_log(tmp_path))
-            async with consuming(tmp_path, replay.url, started=False, **settings) as consumer:
+            async with consuming(tmp_path, replay.url, started=False, constants=constants, **settings) as consumer:
                 consumer.read_in_background()
                 await eventually(lambda have=have: True if have == last or len(read_log(tmp_path)) > have else None)  # type: ignore[misc]
                 await asyncio.sleep(moments.random() * 0.1)  # any moment is as good as another for the kill
                 await consumer.kill()
-        async with consuming(tmp_path, replay.url, **settings) as consumer:
+        async with consuming(tmp_path, replay.url, constants=constants, **settings) as consumer:
             consumer.read_in_background()
             lines = await consumer.logs(last)
             assert await consumer.stop() == 0
@@ -212,10 +212,10 @@ async def test_204_finishes_the_source_and_the_consumer_stays_idle_and_ready(tmp
 
 async def test_refusal_is_reported_and_retried_slowly(tmp_path: Path) -> None:
     scripts = [[stream(b"id: 1\ndata: a\n\n") + LAST_CHUNK, Disconnect()], [NOT_FOUND], [stream(b"id: 2\ndata: b\n\n"), Silence()]]
-    settings = {"CONSUMER_REFUSED_RETRY_SECONDS": "1"}
+    constants = {"consumer.subscription.REFUSED_RETRY_SECONDS": 1}
     async with ScriptedUpstream(*scripts) as upstream:
         url = f"{upstream.url}/?token=secret"
-        async with consuming(tmp_path, url, **settings) as consumer:
+        async with consuming(tmp_path, url, constants=constants) as consumer:
             consumer.read_in_background()
             reason = (await consumer.says("the source cannot be followed; retrying slowly"))["reason"]
             assert "404" in reason
@@ -276,9 +276,8 @@ async def test_log_is_complete_when_stdout_is_closed(tmp_path: Path) -> None:
 
 async def test_log_is_complete_and_the_exit_prompt_when_stdout_has_no_reader(tmp_path: Path) -> None:
     blocks = stream(*(b"id: %d\ndata: %b\n\n" % (number, b"x" * 10_000) for number in range(1, 301)))
-    settings = {"CONSUMER_STDOUT_STALL_SECONDS": "0.3"}
     async with ScriptedUpstream([blocks, Silence()]) as upstream, held_stdout() as pipe:
-        process = start_with_stdout(tmp_path, upstream.url, pipe, **settings)
+        process = start_with_stdout(tmp_path, upstream.url, pipe, {"consumer.output.STALL_SECONDS": 0.3})
         try:
             await eventually(lambda: True if len(read_log(tmp_path)) == 300 else None)
             process.send_signal(signal.SIGTERM)
@@ -298,9 +297,9 @@ async def held_stdout() -> AsyncIterator[int]:
     os.close(writing)
 
 
-def start_with_stdout(log_dir: Path, url: str, stdout: int, **settings: str) -> subprocess.Popen[bytes]:
-    variables = QUICK | {"CONSUMER_SOURCE_URL": url, "CONSUMER_LOG_DIR": str(log_dir)} | settings
-    command = [sys.executable, "-m", "consumer"]
+def start_with_stdout(log_dir: Path, url: str, stdout: int, constants: Mapping[str, float] | None = None) -> subprocess.Popen[bytes]:
+    variables = QUICK | {"CONSUMER_SOURCE_URL": url, "CONSUMER_LOG_DIR": str(log_dir)}
+    command = service_command("consumer", constants)
     return subprocess.Popen(
         command, cwd=REPOSITORY, env=clean_environment(**QUICK_START, **variables), stdout=stdout, stderr=subprocess.DEVNULL
     )
@@ -347,7 +346,7 @@ async def test_failing_writes_pause_reading_and_no_event_is_lost_when_they_work_
 
 async def test_consumer_with_a_full_disk_ends_quickly_and_loses_no_acknowledged_event(tmp_path: Path) -> None:
     async with replaying(Replay(600)) as replay:
-        async with consuming(tmp_path, replay.url, CONSUMER_WRITE_RETRY_SECONDS="30") as consumer:
+        async with consuming(tmp_path, replay.url, constants={"consumer.writer.FIRST_RETRY_SECONDS": 30}) as consumer:
             limit_file_size(consumer, 20_001)
             consumer.read_in_background()
             await consumer.readiness_becomes(False)

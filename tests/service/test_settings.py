@@ -99,6 +99,15 @@ def test_removed_variable_is_refused_with_what_replaces_it() -> None:
     assert refusal({"PROBE_PORTS": "1"}) == "PROBE_PORTS is no longer a setting: one port is enough; remove it"
 
 
+@pytest.mark.parametrize("settings", [ProducerSettings, ConsumerSettings])
+def test_removed_variables_of_a_service_are_refused(settings: type[ServiceSettings]) -> None:
+    for name, instead in settings.removed_variables.items():
+        with pytest.raises(SettingsError) as refused:
+            read_settings(settings, {name: "1"})
+        assert str(refused.value) == f"{name} is no longer a setting: {instead}; remove it"
+    assert not setting_names(settings) & settings.removed_variables.keys()
+
+
 def test_help_names_the_variables_of_files() -> None:
     assert "  PROBE_TOKEN\n      A token.\n  PROBE_TOKEN_FILE\n      A file to read it from instead" in describe_settings(ProbeSettings)
 
