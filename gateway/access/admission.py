@@ -1,4 +1,4 @@
-"""How many requests may be open, how fast each client may make them, and what it may be sent."""
+"""Limit open requests, the rate of requests of each client, and the bytes sent to it."""
 
 import math
 import mmap
@@ -17,12 +17,12 @@ _PLACES = 2
 
 
 class OpenCounts:
-    """What each of several workers has open, in memory that they share: a worker writes its own row and reads all.
+    """Open requests or streams of each worker, in shared memory: a worker writes its own row and reads all rows.
 
-    There are two sets of rows: `place` 0 counts requests, and 1 streams that may outlive their requests.
+    There are two sets of rows: `place` 0 counts requests, `place` 1 streams that may outlive their requests.
 
-    A client's count stands in two columns that its address is hashed to; other clients may share one of them, hardly ever both, so the
-    smaller sum is right, or at worst too high. Readers may be a request behind.
+    A client's count is in two columns, chosen by hashes of its address. Another client may share one of them, but rarely both, so the
+    smaller sum is right, or at worst too high. A reader may miss the latest request.
     """
 
     def __init__(self, file: int, key: bytes, workers: int, own: int, place: int = 0) -> None:
@@ -38,33 +38,33 @@ class OpenCounts:
 
     @staticmethod
     def size(workers: int) -> int:
-        """Return how many bytes the shared file must have, two rates included; what is not used takes no memory."""
+        """Return the size of the shared file in bytes, two rates included. Unused pages take no memory."""
         return _PLACES * _aligned(workers * _ROW * _ITEM_BYTES) + 2 * Rate.SIZE
 
     def at(self, place: int) -> "OpenCounts":
-        """Return the counts at another place of the same file."""
+        """Return the counts at another place in the same file."""
         return OpenCounts(self._file, self._key, self._workers, self._own_number, place)
 
     def rate(self, place: int, per_second: int) -> Rate:
-        """Gives a rate that all workers share; there is room for two, at place 0 and 1."""
+        """Return a rate that all workers share. There is room for two, at places 0 and 1."""
         return Rate(per_second, self._key, self._file, self._end + place * Rate.SIZE)
 
     def add(self, client: str, step: int) -> None:
-        """Counts `step` requests of `client` more in this worker's row."""
+        """Add `step` to the count of `client` in this worker's row."""
         self._items[self._own] += step
         for column in self._columns(client):
             self._items[self._own + column] += step
 
     def elsewhere(self) -> int:
-        """Gives how many requests the other workers have open."""
+        """Return the count of all other workers."""
         return sum(self._items[row] for row in self._others)
 
     def elsewhere_of(self, client: str) -> int:
-        """Gives how many of them are `client`'s."""
+        """Return the count of `client` in all other workers."""
         return min(sum(self._items[row + column] for row in self._others) for column in self._columns(client))
 
     def clear(self, worker: int) -> None:
-        """Counts out what a worker that is gone had open."""
+        """Clear the row of a worker that has exited."""
         start = worker * _ROW * _ITEM_BYTES
         self._memory[start : start + _ROW * _ITEM_BYTES] = bytes(_ROW * _ITEM_BYTES)
 
@@ -74,14 +74,14 @@ class OpenCounts:
 
 
 def _aligned(size: int) -> int:
-    """Gives where the next mapping of the same file may begin."""
+    """Return `size`, rounded up to where another mapping of the same file may begin."""
     return -(-size // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
 
 
 class Admission:
-    """Counts open requests, in all and by client, and what each client has a second; with `shared`, over all workers.
+    """Limits on open requests, in total and per client, and on each client's requests and bytes per second.
 
-    0 requests or bytes a second are no limit.
+    With `shared`, they hold for all workers together. 0 requests or bytes per second mean no limit.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Admission:
         self.max_open = max_open
         self.max_open_per_client = max_open_per_client
         self.open = 0
-        """Of this process."""
+        """Open requests in this process."""
         self._by_client: dict[str, int] = {}
         self._shared = shared
         self.streams = Budget(
@@ -106,7 +106,7 @@ class Admission:
             client_reason="client-streams",
             elsewhere=shared.at(1) if shared is not None else None,
         )
-        """Shared streams and running kept streams, those that nobody follows too. The same limits hold for them as for requests."""
+        """Shared streams and running kept streams, also those without subscribers. They have the same limits as requests."""
         self._requests = self._open_rate(0, requests_per_second)
         self._bytes = self._open_rate(1, bytes_per_second)
         self._allowances: WeakValueDictionary[str, Allowance] = WeakValueDictionary()
@@ -120,13 +120,13 @@ class Admission:
         return f"<Admission open={self.open} clients={len(self._by_client)}>"
 
     def refusal(self, client: str) -> Refusal | None:
-        """Says why a further request of `client` may not be opened now, None when it may, and then it counts as made."""
+        """Return why another request of `client` is refused, or None. An admitted request counts toward the client's rate."""
         open_in_all, clients = self.open, self._by_client.get(client, 0)
         if self._shared is not None:
             open_in_all += self._shared.elsewhere()
             clients += self._shared.elsewhere_of(client)
         if open_in_all >= self.max_open:
-            return Refusal(503, "overload", f"{open_in_all} streams are open, the limit is {self.max_open}; come back later")
+            return Refusal(503, "overload", f"{open_in_all} streams are open, the limit is {self.max_open}; retry later")
         if clients >= self.max_open_per_client:
             return Refusal(
                 429, "client-streams", f"{client} has {clients} streams open, the limit is {self.max_open_per_client}; close one first"
@@ -134,18 +134,18 @@ class Admission:
         return self.too_soon(client)
 
     def too_soon(self, client: str) -> Refusal | None:
-        """Says why `client` may not make a request yet, None when it may, and then this one counts."""
+        """Return why `client` exceeds its request rate, or None. An admitted request counts toward it."""
         if self._requests is None or self._requests.take(client):
             return None
-        detail = f"{client} may make {self._requests.per_second} requests a second; come back in {self.retry_after_seconds(client)} s"
+        detail = f"{client} may make {self._requests.per_second} requests per second; retry in {self.retry_after_seconds(client)} s"
         return Refusal(429, "client-rate", detail)
 
     def retry_after_seconds(self, client: str) -> int:
-        """Gives in how many seconds `client` may make a request."""
+        """Return the seconds until `client` may make another request."""
         return math.ceil(self._requests.wait(client)) if self._requests is not None else 0
 
     def allowance(self, client: str) -> Allowance | None:
-        """Gives what a client may be sent, the same for all its streams; None when there is no limit."""
+        """Return the byte allowance of a client, one for all its streams, or None without a limit."""
         if self._bytes is None:
             return None
         allowance = self._allowances.get(client)
@@ -154,11 +154,11 @@ class Admission:
         return allowance
 
     def enter(self, client: str) -> None:
-        """Counts a request in."""
+        """Count a request as open."""
         self._count(client, 1)
 
     def leave(self, client: str) -> None:
-        """Counts it out."""
+        """Count a request as closed."""
         self._count(client, -1)
 
     def _count(self, client: str, step: int) -> None:
@@ -167,6 +167,6 @@ class Admission:
         if count:
             self._by_client[client] = count
         else:
-            self._by_client.pop(client, None)  # or addresses that came once would be kept for ever
+            self._by_client.pop(client, None)  # otherwise every address ever seen stays in memory
         if self._shared is not None:
             self._shared.add(client, step)

@@ -1,4 +1,4 @@
-"""What clients hold of one resource: memory, disk or streams, counted from its first unit to its last."""
+"""Budgets of memory, disk space or streams: what clients hold, counted from the first unit."""
 
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -7,13 +7,13 @@ from ..policy.refusal import Reason, Refusal
 from .by_weight import ByWeight
 
 NOBODY = ""
-"""The owner of what clients of several owners use together, such as a stream that they share."""
+"""The owner of resources that several clients use together, such as a shared stream."""
 
-_SLACK = 256  # of a limit one part in so many is freed beyond it, or each event at the limit would cost a search
+_SLACK = 256  # free an extra 1/256 of a limit, otherwise each event at the limit costs a search
 
 
 class Elsewhere(Protocol):
-    """Counts what the other workers hold."""
+    """Counts of the other workers."""
 
     def add(self, client: str, step: int) -> None:
         """Count `step` more for a client of this worker."""
@@ -32,12 +32,12 @@ class _Account:
 
     def __init__(self) -> None:
         self.amount = 0
-        self.holdings: dict[Holding, None] = {}  # the oldest first
-        self.spare: dict[Holding, None] = {}  # those that can give way
+        self.holdings: dict[Holding, None] = {}  # oldest first
+        self.spare: dict[Holding, None] = {}  # those that have `give_way`
 
 
 class Holding:
-    """One thing that is held for `owner`. Open it with `Budget.open`, and close it when the thing is gone."""
+    """Units of a budget held for `owner`. Open it with `Budget.open`, and close it when they are free again."""
 
     __slots__ = ("_budget", "_give_way", "amount", "owner")
 
@@ -45,15 +45,15 @@ class Holding:
         self._budget = budget
         self.owner = owner
         self.amount = 0
-        """Units that it takes."""
+        """Units held."""
         self._give_way = give_way
 
     def __repr__(self) -> str:
-        return f"<Holding {self.amount} of {self.owner or 'nobody'}>"
+        return f"<Holding {self.amount} of {self.owner or 'all'}>"
 
     @property
     def give_way(self) -> Callable[[], bool] | None:
-        """Frees some or all of it at once, for example by ending a stream, and returns whether that is done. None: it cannot."""
+        """A function that frees some or all of it at once, for example by ending a stream. It returns whether it did. None: it cannot."""
         return self._give_way
 
     @give_way.setter
@@ -62,29 +62,30 @@ class Holding:
         self._budget._note_spare(self)
 
     def set(self, amount: int) -> None:
-        """Count that it takes `amount` units now. If that is more than before and too much, holdings give way at once."""
+        """Set the held units. If they grow beyond a limit, holdings give way at once."""
         if amount != self.amount:
             self._budget._change(self, amount)
 
     def give_to(self, owner: str) -> None:
-        """Count it for another owner from now on."""
+        """Move it to another owner."""
         if owner != self.owner:
             self._budget._move(self, owner)
 
     def close(self) -> None:
-        """Count it out. May be called again."""
+        """Release it. Further calls do nothing."""
         self._budget._close(self)
-        self._give_way = None  # a circle would keep its memory until the collector comes by
+        self._give_way = None  # a reference cycle would keep its memory until the next garbage collection
 
 
 class Budget:
-    """What may be held of one resource: `limit` units in all, and `limit_per_client` for each owner but NOBODY.
+    """Limits on one resource: `limit` units in total, and `limit_per_client` for each owner except NOBODY.
 
-    Over a limit, holdings give way: the heaviest owner's first, and of these the largest, the oldest of equal ones; those of NOBODY last.
-    With `passed`, nothing gives way by itself: `passed` is called, for a caller that sees to it later by `relieve` or by its own means.
-    With `later`, such as `loop.call_soon`, holdings give way in a call of their own: it may be one that is being written to.
+    Over a limit, holdings give way: the heaviest owner's first, its largest first, the oldest of equal ones. Those of NOBODY are last.
+    With `passed`, nothing gives way by itself: the budget calls `passed`, and the caller frees units later by `relieve` or otherwise.
+    With `later`, such as `loop.call_soon`, holdings give way in a separate call, because the one that grew may be in use.
 
-    `unit` says to people what is counted. With `elsewhere` the limits hold for all workers together; what gives way is this worker's.
+    `unit` names the counted units in messages. With `elsewhere` the limits hold for all workers together, but only this worker's holdings
+    give way.
     """
 
     def __init__(
@@ -101,25 +102,25 @@ class Budget:
         self.limit = limit
         self.limit_per_client = limit_per_client
         self.amount = 0
-        """Units that are held in this process."""
+        """Units held in this process."""
         self._unit = unit
         self._client_reason = client_reason
         self._elsewhere = elsewhere
         self._passed = passed
         self._later = later
-        self._is_later = False  # whether `relieve` will be called
+        self._is_later = False  # whether a call of `relieve` is scheduled
         self._accounts: dict[str, _Account] = {}
 
     def __repr__(self) -> str:
         return f"<Budget {self.amount} of {self.limit} {self._unit}, owners={len(self._accounts)}>"
 
     def of(self, owner: str) -> int:
-        """Return the units that are held for an owner in this process."""
+        """Return the units held for an owner in this process."""
         account = self._accounts.get(owner)
         return account.amount if account is not None else 0
 
     def open(self, owner: str, amount: int = 0, *, give_way: Callable[[], bool] | None = None) -> Holding:
-        """Hold `amount` units for an owner. `refusal` says beforehand whether there is room."""
+        """Hold `amount` units for an owner. Call `refusal` before, to check for room."""
         holding = Holding(self, owner, give_way)
         self._account(owner).holdings[holding] = None
         self._note_spare(holding)
@@ -127,8 +128,11 @@ class Budget:
         return holding
 
     def refusal(self, owner: str, amount: int = 1) -> Refusal | None:
-        """Return why `amount` more units may not be held for an owner, None when they may. Before that, other holdings give way: the
-        owner's own where it is at its limit, and for the limit in all those of owners that hold more than this one would, then its own."""
+        """Return why an owner may not hold `amount` more units, or None. Holdings give way first.
+
+        At the owner's limit its own holdings give way. At the total limit those of owners that hold more than this one would give way,
+        then its own.
+        """
         if owner and self._in_all_workers_of(owner) + amount > self.limit_per_client:
             own = ByWeight(self._accounts[owner].spare if owner in self._accounts else ())
             while self._in_all_workers_of(owner) + amount > self.limit_per_client:
@@ -136,7 +140,7 @@ class Budget:
                     return Refusal(
                         429,
                         self._client_reason,
-                        f"{owner} holds {self._in_all_workers_of(owner)} {self._unit} and asks for {amount} more, "
+                        f"{owner} holds {self._in_all_workers_of(owner)} {self._unit} and requests {amount} more, "
                         f"the limit is {self.limit_per_client}",
                     )
         if self._in_all_workers() + amount > self.limit:
@@ -148,12 +152,12 @@ class Budget:
             return Refusal(
                 503,
                 "overload",
-                f"{self._in_all_workers()} {self._unit} are held, {amount} more are asked for, the limit is {self.limit}; come back later",
+                f"{self._in_all_workers()} {self._unit} are held, {amount} more are requested, the limit is {self.limit}; retry later",
             )
         return None
 
     def relieve(self) -> None:
-        """Let holdings give way until the limits hold, as far as they can, and a little beyond."""
+        """Let holdings give way until the limits hold with some slack, as far as possible."""
         self._is_later = False
         for account in [account for owner, account in self._accounts.items() if owner and account.amount > self.limit_per_client]:
             self._relieve_owner(account)
@@ -167,7 +171,7 @@ class Budget:
                 queue.put_back(holding)
 
     def free(self, amount: int) -> int:
-        """Let holdings give way until `amount` units are free that were not, as far as they can, and return how many are."""
+        """Let holdings give way until `amount` more units are free, as far as possible. Return how many are."""
         least = self.amount - amount
         before = self.amount
         for queue, holding in self._by_weight():
@@ -184,8 +188,10 @@ class Budget:
         return self.of(owner) + (self._elsewhere.elsewhere_of(owner) if self._elsewhere is not None else 0)
 
     def _by_weight(self, more_than: int = -1, asker: str = "") -> Iterator[tuple[ByWeight[Holding], Holding]]:
-        """Return holdings, the largest of the heaviest owner first, of owners that hold `more_than` this and of `asker`; then those of
-        NOBODY. Each comes with the queue of its owner's others, to put it back."""
+        """Yield holdings of owners with more than `more_than` and of `asker`, the heaviest owner's largest first, then those of NOBODY.
+
+        Each comes with the queue of its owner's other holdings, to put it back.
+        """
         own = self._accounts.get(asker)
         named = [account for owner, account in self._accounts.items() if owner and (account.amount > more_than or account is own)]
         for accounts in (named, [self._accounts[NOBODY]] if NOBODY in self._accounts else []):
@@ -263,7 +269,7 @@ class Budget:
         self._count(holding.owner, account, -holding.amount)
         holding.amount = 0
         if not account.holdings:
-            del self._accounts[holding.owner]  # or owners that came once would be kept for ever
+            del self._accounts[holding.owner]  # otherwise every owner ever seen stays in memory
 
     def _move(self, holding: Holding, owner: str) -> None:
         amount = holding.amount
@@ -276,12 +282,12 @@ class Budget:
 
 
 def _take(holding: Holding) -> bool:
-    """Let a holding give way, and return whether it did."""
+    """Make a holding give way, and return whether it did."""
     return bool(holding.amount) and holding.give_way is not None and holding.give_way()
 
 
 def _take_next(queue: ByWeight[Holding]) -> bool:
-    """Let the first of a queue give way that can, and return whether one did."""
+    """Make the first holding of a queue that can give way do so, and return whether one did."""
     while (holding := queue.pop()) is not None:
         if _take(holding):
             if holding.amount:

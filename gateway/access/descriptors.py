@@ -77,7 +77,7 @@ class Descriptors:
             missing -= spare(missing)
         if missing <= 0:
             return None
-        detail = f"{self.in_use} files and connections are open, the limit of the process is {self.limit}; come back later"
+        detail = f"{self.in_use} files and connections are open, the limit of the process is {self.limit}; retry later"
         return Refusal(503, "overload", detail)
 
 

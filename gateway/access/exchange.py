@@ -1,4 +1,4 @@
-"""One request and its answer, as the gateway's metrics and logs see them."""
+"""One request and its answer, for the gateway's metrics and logs."""
 
 import asyncio
 import re
@@ -19,62 +19,62 @@ _STREAM_ID = re.compile(r"\A(/streams/[0-9a-f]{8})[0-9a-f]+")
 
 @dataclass(slots=True, eq=False)
 class Exchange:
-    """Lives from the request's admission to the end of its answer."""
+    """A request from its admission to the end of its answer."""
 
     route: Route
     method: str
     target: str
-    """Path and query as they came, percent-encoded."""
+    """Path and query as received, percent-encoded."""
     client: str
     opened_at: float = field(default_factory=time.monotonic)
     status: int = 0
     relay: Relay | Subscriber | None = None
-    """What sends the answer's body."""
+    """The sender of the answer's body."""
     event_stream: bool = False
     ui_messages: bool = False
-    """Whether the event stream is one of the AI SDK's UI messages, which have a form of their own for errors."""
+    """Whether the event stream consists of the AI SDK's UI messages, which have their own form of errors."""
     refused: Reason | None = None
-    """Why the gateway answered with an error of its own; None when it did not."""
+    """Why the gateway answered with its own error, or None."""
     wants_retry: bool = False
-    """Whether a `retry` line may be sent ahead of the first block."""
+    """Whether a `retry` line may precede the first block."""
     allowance: Allowance | None = None
-    """What its client may be sent, None when there is no limit."""
+    """The byte allowance of its client, or None without a limit."""
     counted_as: str = ""
-    """The owner of what is held for it, as `Incoming.counted_as` says."""
+    """The client that its memory and streams count for, from `Incoming.counted_as`."""
     handed_over: bool = False
-    """Whether it came from another worker of this gateway, which counts it."""
+    """Whether another worker of this gateway handed it off. That worker counts it."""
 
     to_peer: bool = False
     """Whether another worker of this gateway answers."""
     caller: Caller | None = None
-    """Who asks, None when nobody looked."""
+    """The caller, or None if the route does not authenticate."""
     expiry: asyncio.TimerHandle | None = None
-    """What will end it when the credential that opened it expires."""
+    """The timer that ends it when its credential expires."""
 
     request_id: str = ""
-    """What the request is called in logs, errors and traces."""
+    """The ID of the request in logs, errors and traces."""
     span: Span | None = None
-    """What is told of it to a collector of traces, None when there is none."""
+    """Its span for the trace collector, or None without one."""
 
     @property
     def shown_path(self) -> str:
-        """The path for logs and traces: without the query, which may carry secrets, and with a kept stream's id cut short, which is one."""
+        """The path for logs and traces, without secrets: the query is left out, and the ID of a kept stream is shortened."""
         path = self.target.partition("?")[0].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         return _STREAM_ID.sub(r"\1", path) if path.startswith("/streams/") else path
 
     @property
     def mode(self) -> str:
-        """How it is answered, which may not be its route's mode: what must not be shared or kept goes as in mode direct."""
+        """The mode that answers it. It is direct, whatever the route says, if the answer must not be shared or kept."""
         if self.to_peer:
             return "resumable"
         return "direct" if isinstance(self.relay, Relay) else self.route.mode
 
     def refuse(self, status: int, reason: Reason) -> None:
-        """Takes note that the answer is an error of the gateway's own."""
+        """Record that the answer is the gateway's own error."""
         self.status, self.refused = status, reason
 
     def facts(self) -> dict[str, object]:
-        """Gives what a log line says of it: no query, no header, no body."""
+        """Return the fields of a log line. They contain no query, header field or body."""
         facts: dict[str, object] = {
             "route": self.route.path,
             "method": self.method,

@@ -17,7 +17,7 @@ from aiohttp.tracing import Trace
 from .tls_connector import TlsConnector
 from .upstream_protocol import UpstreamProtocol
 
-_DRAINED = "the upstream is down, and the gateway is shutting down; come back later"
+_DRAINED = "the upstream is down, and the gateway is shutting down; retry later"
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 0.5
 
 

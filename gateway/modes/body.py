@@ -246,7 +246,7 @@ class RequestBody:
 
     def _give_way(self) -> bool:
         budget = self._bodies.budget
-        detail = "the request bodies of {} passed {} bytes, which is the limit; come back later"
+        detail = "the request bodies of {} passed {} bytes, which is the limit; retry later"
         if budget.of(self._owner) > budget.limit_per_client:
             self.refusal = Refusal(429, "client-share", detail.format(self._owner, budget.limit_per_client))
         else:

@@ -15,87 +15,87 @@ from .trusted_proxies import TrustedProxies
 
 
 class Settings(ServiceSettings):
-    """What can be set for the whole gateway; what can be set per route stands in `gateway.policy.routes.Route`."""
+    """Settings of the whole gateway. Those of a route are in `gateway.policy.routes.Route`."""
 
     model_config = SettingsConfigDict(env_prefix="GATEWAY_")
-    others_variables: ClassVar[frozenset[str]] = frozenset(("GATEWAY_PYTHON",))  # the interpreter that benchmarks start the gateway with
+    others_variables: ClassVar[frozenset[str]] = frozenset(("GATEWAY_PYTHON",))  # the interpreter with which benchmarks start the gateway
 
     host: str = "127.0.0.1"
-    """Address to listen on for subscribers."""
+    """Address of the public port."""
     port: int = Field(8080, ge=0, le=65535)
-    """Port to listen on for subscribers; 0 takes a free one."""
+    """Public port, for clients. 0: a free one."""
     admin_host: str = "127.0.0.1"
-    """Address of the admin port: health and metrics. Keep it off the internet."""
+    """Address of the admin port: dashboard, health and metrics. Keep it off the internet."""
     admin_port: int = Field(8081, ge=0, le=65535)
-    """Port of the admin surface; 0 takes a free one."""
+    """Admin port. 0: a free one."""
     admin_hosts: str = ""
-    """Names by which the admin port may be asked, beside IP addresses, localhost and names without dots: host names between commas, also
-    `*.example.org`. Other names are refused, because their owners could read it with a page in your browser."""
+    """Host names accepted by the admin port, comma-separated, also `*.example.org`. IP addresses, localhost and names without dots are
+    always accepted. Other names get 421: a page at such a name could read the admin port in your browser (DNS rebinding)."""
     workers: int = Field(1, ge=1, le=1024)
-    """Processes that serve the public port, each on a core of its own, with its own upstream connections. Limits hold for all together."""
+    """Processes that serve the public port, about one per core. Each has its own upstream connections. Limits hold for all together."""
     worker_silence_seconds: float = Field(15.0, ge=0)
-    """With several workers: one whose event loop has done nothing for so long, which is stuck, is killed and started again. At least 1; 0:
-    never, for debuggers that stop a worker."""
+    """With several workers: a worker whose event loop is stuck for this time is killed and replaced. At least 1. 0: never, for debuggers
+    that stop a worker."""
     public_url: str | None = None
-    """Where browsers reach the public port, for the pages of the admin port: a URL. Not set: the page's own host, at GATEWAY_PORT."""
+    """URL at which browsers reach the public port, for the pages of the admin port. Not set: the page's own host, at GATEWAY_PORT."""
     services: str = ""
-    """Services beside the gateway that the dashboard shows: `name=URL`, separated by commas, of their status ports."""
+    """Other services on the dashboard: `name=URL` of their status ports, comma-separated."""
     upstream: str = "http://127.0.0.1:8000"
-    """Where requests go for which GATEWAY_CONFIG names no other upstream: an http or https URL; its path is kept as a prefix."""
+    """Upstream of routes that name none, and of all requests without GATEWAY_CONFIG: an http or https URL. Its path is kept as a prefix."""
     config: Path | None = None
-    """A TOML file with `[[routes]]`. Without one, everything goes to GATEWAY_UPSTREAM, in mode direct."""
+    """TOML file with `[[routes]]`. Without it, all requests go to GATEWAY_UPSTREAM, in mode direct."""
     data_dir: Path = Path("data/gateway")
-    """Where streams of resumable routes are kept, so that they outlive a restart. Without such a route nothing is written."""
+    """Directory of the store for streams of resumable routes. They survive a restart. Without such a route nothing is written."""
     drain_seconds: float = Field(10.0, ge=0)
-    """How long answers may still run after SIGTERM. Subscriptions (GET event streams) are told to come back and end at once."""
+    """Time for open answers to finish after SIGTERM. Subscriptions (GET event streams) get a `retry` time and end at once."""
     max_streams: int = Field(10_000, ge=1)
-    """Requests that may be open at once, event streams included; more are answered 503. The same holds for the streams that may outlive
-    their requests: shared streams and catch-ups."""
+    """Open requests, event streams included; beyond that: 503. Streams that may outlive their requests have a separate limit of the same
+    size: shared streams, catch-ups and running streams of resumable routes."""
     max_streams_per_client: int = Field(2_000, ge=1)
-    """Requests that one client may have open at once; more are answered 429. A client is whom a credential names, else an address, of IPv6
-    a /64."""
+    """Open requests per client; beyond that: 429. Streams that it opened and that may outlive their requests have the same limit. A client
+    is the subject of its credential, otherwise an address (IPv6: a /64)."""
     max_requests_per_second_per_client: int = Field(0, ge=0)
-    """Requests that one client may make a second, a second's worth of them at once; more are answered 429. 0: no limit."""
+    """Requests per second and client, with a burst of one second's worth; beyond that: 429. 0: no limit."""
     max_bytes_per_second_per_client: int = Field(0, ge=0)
-    """Bytes of answers that one client is sent a second, by all its streams together; then they wait where a block ends. 0: no limit."""
+    """Bytes per second sent to one client, all its answers together; beyond that, its streams pause at the end of a block. 0: no limit."""
     trusted_proxies: str = ""
-    """Proxies in front that are believed when they say who asked them (`Forwarded`, `X-Forwarded-*`): addresses and networks
-    (`10.0.0.0/8`) between commas. From anybody else these fields are dropped."""
+    """Proxies in front whose `Forwarded` and `X-Forwarded-*` fields are trusted: addresses and networks (`10.0.0.0/8`), comma-separated.
+    From other peers these fields are dropped."""
     max_request_body_bytes: int = Field(2**30, ge=0)
-    """Longest request body in bytes; longer ones are answered 413. Bodies are streamed, not kept."""
+    """Largest request body in bytes; beyond that: 413. Bodies are streamed, not kept."""
     max_history_bytes: int = Field(256 * 2**20, ge=1)
-    """What the histories of all shared streams, and connections that do not take what is written to them, may hold in bytes, all together;
-    those of the client that holds the most give way, the largest first."""
+    """Bytes in memory for all histories of shared streams and for unsent data of slow connections. Beyond that, the largest of the client
+    that holds the most give way."""
     max_kept_bytes: int = Field(64 * 2**20, ge=1)
-    """What streams of resumable routes may hold in memory, all together, in bytes. Those that have ended live on in the store."""
+    """Bytes in memory for all streams of resumable routes. Ended ones move to the store."""
     max_store_bytes: int = Field(4 * 2**30, ge=2**20)
-    """What streams of resumable routes may take of the disk, all together, in bytes, about. Those that have ended give way: first
-    those of the client that has the most, the oldest of them first."""
+    """Approximate bytes on disk for all streams of resumable routes. Beyond that, ended streams are dropped: those of the client that has
+    the most, oldest first."""
     max_held_body_bytes: int = Field(256 * 2**20, ge=1)
-    """What bodies of requests may hold in memory, all together, in bytes, until their upstreams have taken them; more are answered 503."""
+    """Bytes in memory for all request bodies until their upstreams have received them; beyond that: 503."""
     max_share_per_client: float = Field(0.5, gt=0, le=1)
-    """What one client may have of each limit in bytes (histories, kept streams, their store, bodies of requests), as a part of it. Beyond,
-    what it holds gives way. What clients use together, such as a shared stream, counts for none of them."""
+    """Share of each limit in bytes (histories, kept streams, their store, request bodies) that one client may use; beyond that, its own
+    memory gives way. What several clients use together, such as a shared stream, counts for none of them."""
     max_header_bytes: int = Field(16_384, ge=1024)
-    """Longest first line, and longest header field, in bytes, from either side; all fields together may have four times as many."""
+    """Longest first line and longest header field in bytes, of requests and answers. All fields together may have four times as many."""
     keepalive_seconds: float = Field(75.0, gt=0)
-    """How long a client connection may be idle before a request."""
+    """Idle time after which a client connection is closed."""
     head_seconds: float = Field(15.0, gt=0)
-    """How long the head of a request may take from its first byte; then it is answered 408."""
+    """Time limit for the head of a request, from its first byte; then 408."""
     upstream_keepalive_seconds: float = Field(4.0, ge=0)
-    """How long an idle upstream connection is kept for reuse. Below uvicorn's 5 s, so that a request never meets a closing connection."""
+    """Time for which an idle upstream connection is kept for reuse. Below uvicorn's 5 s, so that no request meets a closing connection."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least severe log line that is written; `debug` has a line when a stream opens, `info` one when it closes."""
+    """Lowest level that is logged. `debug` has a line when a stream opens, `info` one when it closes."""
 
     def share_of(self, limit: int) -> int:
-        """Return what one client may have of a limit."""
+        """Return one client's share of a limit."""
         return max(1, int(limit * self.max_share_per_client))
 
     @field_validator("worker_silence_seconds")
     @classmethod
     def _silence_is_longer_than_a_busy_moment(cls, seconds: float) -> float:
         if 0 < seconds < 1:
-            raise ValueError("must be 0 or at least 1: a busy worker may say nothing for a moment")
+            raise ValueError("must be 0 or at least 1, because a busy worker may be silent for a moment")
         return seconds
 
     @field_validator("trusted_proxies")

@@ -1,4 +1,4 @@
-"""The gateway as a whole: a public and an admin surface, one upstream session, and an orderly end."""
+"""The whole gateway: public and admin port, upstream sessions, and an orderly shutdown."""
 
 import asyncio
 import contextlib
@@ -62,7 +62,7 @@ _POLL_SECONDS = 0.02
 _STORE_POLL_SECONDS = 0.2
 _RETURN_AFTER_MS = 1000
 _RETURN_SPREAD_MS = 4000
-_RETURN_SPREAD_MS_PER_STREAM = 2  # ten thousand subscribers come back over twenty seconds
+_RETURN_SPREAD_MS_PER_STREAM = 2  # 10,000 subscribers reconnect over 20 s
 
 
 class Gateway:
@@ -85,17 +85,17 @@ class Gateway:
         self._metrics = metrics
         self.routing = routing
         self.reload = reload
-        """Reads the routes again; for a process that has no parent which does."""
+        """Reloads the routes, in a process without a parent that does so."""
 
     def figures(self) -> str:
-        """Gives what `/metrics` says, also when that is closed already."""
+        """Return the text of `/metrics`, even after the admin port is closed."""
         return generate_latest(self._metrics.registry).decode()
 
     async def drain(self) -> None:
-        """Stops accepting and ends what is open, within `drain_seconds`.
+        """Stop accepting and end all open requests, within `drain_seconds`.
 
-        Subscriptions are told when to come back and end at once, at a block boundary. Everything else, such as an answer to a POST that
-        will end by itself, may run on for most of the time. The rest of it is for slow clients to take what was written.
+        Subscriptions get a `retry` time and end at once, at a block boundary. Other answers, such as that to a POST, may run on for four
+        fifths of the time. The last fifth is for slow clients to receive what was written.
         """
         proxy = self._proxy
         proxy.drain()
@@ -103,7 +103,7 @@ class Gateway:
         log.info("draining", open=len(proxy.exchanges), seconds=grace)
         end = asyncio.get_running_loop().time() + grace
         await self._listeners.close()
-        await asyncio.sleep(_POLL_SECONDS)  # what was accepted last gets its answer
+        await asyncio.sleep(_POLL_SECONDS)  # requests on the last accepted connections get their answers
         spread = max(_RETURN_SPREAD_MS, len(proxy.exchanges) * _RETURN_SPREAD_MS_PER_STREAM)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(end - grace * _FLUSHING_PART):
@@ -139,10 +139,10 @@ async def run_gateway(
     peers: Peers | None = None,
     tracing: Tracing | None = None,
 ) -> AsyncIterator[Gateway]:
-    """Serves while the context is open; closes what `Gateway.drain` left when it ends.
+    """Serve while the context is open. At its end, close everything that `Gateway.drain` left open.
 
-    `open_admin` says where the admin surface is served, `counts` what other workers have open, `peers` which others there are. Raises
-    OSError when a port cannot be had.
+    `open_admin` creates the site of the admin port, `counts` are the open requests of all workers, `peers` the other workers.
+    Raises OSError if a port is not available.
     """
     peers = peers or Peers()
     metrics = Metrics()
@@ -158,7 +158,7 @@ async def run_gateway(
         sampler = Sampler(proxy, shared, metrics, timeline)
         status = web.Application() if peers.path else admin_application(AdminHosts.parse(settings.admin_hosts))
         add_status_routes(status, metrics.registry, lambda: "draining" if proxy.draining else None)
-        if not peers.path:  # those who have others have a parent, and that has the admin port
+        if not peers.path:  # with peers there is a parent, which has the admin port
             metrics.registry.register(reload)
             add_pages(status, settings.public_url, listeners.port)
             add_dashboard(status, sampler, settings.services)
@@ -189,7 +189,7 @@ async def _open_proxy(
     tracing: Tracing | None,
     descriptors: Descriptors,
 ) -> AsyncIterator[tuple[Proxy, Shared, Routing]]:
-    """Gives what answers requests, all of its modes open."""
+    """Open the proxy with all its modes."""
     wheel = TimerWheel(_TICK_SECONDS, _LARGEST_STRIDE)
     async with (
         open_session(
@@ -201,7 +201,9 @@ async def _open_proxy(
         contextlib.AsyncExitStack() as stack,
     ):
         if tracing is not None:
-            stack.push_async_callback(tracing.close, _FLUSH_SPANS_SECONDS)  # the last thing: whatever ends before has its span
+            stack.push_async_callback(
+                tracing.close, _FLUSH_SPANS_SECONDS
+            )  # closed last, so that all requests that end before have their spans
         bodies, histories = make_bodies(settings), make_histories(settings)
         direct = Direct(session, wheel, metrics, bodies)
         admission = make_admission(settings, counts, descriptors)
@@ -266,7 +268,7 @@ async def _open_resumable(
     open_streams: Budget,
     unsent: Budget,
 ) -> Resumable:
-    """Opens the store. Raises OSError when it cannot be had."""
+    """Open the store and mode resumable. Raises OSError if the store is not available."""
     store = await _open_store(peers.directory(settings.data_dir), settings, settings.drain_seconds if peers.path else 0)
     peers.open(settings, wheel, direct.bodies)
     stack.push_async_callback(peers.close)
@@ -285,7 +287,7 @@ async def _open_resumable(
 
 
 async def _open_store(directory: Path, settings: Settings, patience_seconds: float) -> SqliteStreamStore:
-    """Opens the store, which a worker that drains may still have while its successor starts."""
+    """Open the store. A draining worker may still have it locked while its successor starts: retry for `patience_seconds`."""
     until = asyncio.get_running_loop().time() + patience_seconds
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The public port: which route serves a request, and whether it may be opened."""
+"""The public port: find the route of a request, and admit or refuse it."""
 
 from functools import partial
 
@@ -33,11 +33,11 @@ from .heap import Heap
 
 _STREAMS = Route.model_validate(
     {"path": STREAMS_PATH, "upstream": "http://streams.invalid"}
-)  # until it is known which route a stream is of
+)  # stands in until the route of a kept stream is known
 
 
 class Proxy:
-    """Answers every request of the public port."""
+    """Answer every request on the public port."""
 
     def __init__(
         self,
@@ -62,43 +62,43 @@ class Proxy:
         self._max_body = max_request_body_bytes
         self._timeline = timeline
         self._door = door
-        self._log = structlog.get_logger().bind()  # bound once, because it writes a line for every stream
+        self._log = structlog.get_logger().bind()  # bound once, because it logs every stream
         self.exchanges: set[Exchange] = set()
-        """The open ones."""
+        """The open requests."""
         self._heap = Heap()
         self.tracing: Tracing | None = None
-        """What makes spans of requests, None when nobody asks for them."""
+        """Makes spans of requests, or None without a trace collector."""
         self.draining = False
-        """Whether new requests are refused, because the gateway shuts down."""
+        """Whether new requests are refused, because the gateway is shutting down."""
 
     def drain(self) -> None:
-        """Lets no new requests in, and lets go those that wait for an upstream which is down."""
+        """Refuse new requests, and answer those that wait for an upstream that is down."""
         self.draining = True
         self._shared.drain()
         self._direct.client.stop_waiting()
 
     @property
     def routes(self) -> RouteTable:
-        """Those that hold for requests that come now."""
+        """The current routes, for new requests."""
         return self._routes
 
     def serve_resumable(self, resumable: Resumable) -> None:
-        """Lets routes have the mode resumable from now on, and kept streams be asked for."""
+        """Enable mode resumable and requests for kept streams."""
         self._resumable = self._modes["resumable"] = resumable
 
     @property
     def kept(self) -> KeptStreams | None:
-        """The streams of resumable routes, None when there never was such a route."""
+        """The streams of resumable routes, or None if there never was such a route."""
         return self._resumable.streams if self._resumable is not None else None
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Is aiohttp's request handler; a leaving client cancels it."""
+        """Answer a request. aiohttp cancels the call when the client disconnects."""
         assert isinstance(request, Incoming)
         request.identify()
         exchange = await self._open(request)
         if not isinstance(exchange, Exchange):
             return exchange
-        counted_as = request.counted_as  # whatever becomes of the request meanwhile
+        counted_as = request.counted_as  # kept, because the request may change meanwhile
         exchange.counted_as = counted_as
         exchange.request_id, exchange.caller = request.request_id, request.caller
         if self.tracing is not None:
@@ -125,7 +125,7 @@ class Proxy:
                 self._close(exchange)
 
     async def _open(self, request: Incoming) -> Exchange | web.Response:
-        """Lets a request in; gives the answer when it is not, or when there is nothing more to do."""
+        """Admit a request. Return the answer if it is refused or already answered, as a preflight is."""
         authority, target = split_target(request.raw_path)
         path, _, _ = target.partition("?")
         client = request.client
@@ -133,16 +133,18 @@ class Proxy:
         route = self._place(path)
         fault = find_fault(request, authority)
         if authority:
-            request.set_field("Host", authority)  # whatever Host was (RFC 9112 section 3.2.2)
+            request.set_field("Host", authority)  # it replaces Host (RFC 9112 section 3.2.2)
         if fault is None and route is not None and route.cors is not None and request.apply_cors(route.cors, route.methods):
-            return web.Response(status=204, headers={"Server": "gateway"})  # so browsers ask, without credentials
+            return web.Response(status=204, headers={"Server": "gateway"})  # a preflight, which browsers send without credentials
         refusal = fault or self._refuse(request, route, path) or _refuse_query(route, target)
-        handed_over = comes_from_peer(request)  # counted and let in where it arrived
+        handed_over = comes_from_peer(request)  # counted and admitted by the worker that received it
         if refusal is None and route is not None:
             try:
                 target = await self._let_in(request, route, target)
             except Denied as denied:
-                refusal = None if handed_over else self._admission.too_soon(request.counted_as)  # who guesses, counts too
+                refusal = (
+                    None if handed_over else self._admission.too_soon(request.counted_as)
+                )  # guesses of credentials count toward the rate too
                 if refusal is None:
                     self._metrics.rejected(denied.refusal.reason, denied.refusal.status)
                     return denied.answer()
@@ -161,20 +163,20 @@ class Proxy:
                 headers["Retry-After"] = str(self._admission.retry_after_seconds(request.counted_as))
             response = problem(status, detail, headers, reason)
             if reason in ("malformed", "target"):
-                response.force_close()  # who knows where the next request begins
+                response.force_close()  # it is unknown where the next request begins
             return response
         return Exchange(route, request.method, target, client, wants_retry=takes_retry_ahead(request), handed_over=handed_over)
 
     def _overload(self, request: Incoming, route: Route | None) -> Refusal | None:
         refusal = self._admission.refusal(request.counted_as)
-        if refusal is None and route is not None and route.mode != "shared":  # which may need no connection of its own
+        if refusal is None and route is not None and route.mode != "shared":  # a shared stream may need no connection of its own
             refusal = self._descriptors.refuse_upstream()
         return refusal
 
     async def _let_in(self, request: Incoming, route: Route, target: str) -> str:
-        """Gives the target without credentials, after the request says who asks. Raises Denied."""
+        """Set the caller of the request, and return the target without credentials. Raises Denied if it is not authorized."""
         take_caller(request)
-        if comes_from_peer(request):  # which has looked at them
+        if comes_from_peer(request):  # authorized by the worker that received it
             return target
         target = await self._door.let_in(request, route, target)
         if route is _STREAMS:
@@ -186,15 +188,15 @@ class Proxy:
 
     def _refuse(self, request: web.BaseRequest, route: Route | None, path: str) -> Refusal | None:
         if self.draining:
-            return Refusal(503, "draining", "the gateway is shutting down; come back later")
+            return Refusal(503, "draining", "the gateway is shutting down; retry later")
         if not path.startswith("/"):
-            return Refusal(400, "target", f"the request target {path!r} is not a path")
+            return Refusal(400, "target", f"the request target must be a path that begins with /, got {path!r}")
         if request.body_exists and not is_utf8(request.raw_path):
-            return Refusal(400, "target", "with a body the request target must be UTF-8; send other bytes percent-encoded")
+            return Refusal(400, "target", "the target of a request with a body must be UTF-8; percent-encode other bytes")
         if route is None:
             prefixes = ", ".join(route.path for route in self._routes.routes)
             return Refusal(404, "no-route", f"no route for {path}; there are routes for {prefixes}")
-        if any(self._place(reading) is not route for reading in readings(path)):  # or it would get past what holds for that route
+        if any(self._place(reading) is not route for reading in readings(path)):  # otherwise it would bypass the rules of that route
             return Refusal(
                 400, "target", f"an upstream may take {path} for a path of another route; send it without dots, //, \\ or needless %xx"
             )

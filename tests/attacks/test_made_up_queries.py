@@ -115,7 +115,7 @@ async def test_streams_and_catch_ups_in_use_are_refused_beyond_the_limit(tmp_pat
             await client.ask("/topic?q=4")
             answer = await client.answer()
             assert (answer.head.status, answer.head.value("Retry-After")) == (429, "1")
-            assert b"holds 6 streams that outlive their requests and asks for 1 more, the limit is 6" in await answer.to_end()
+            assert b"holds 6 streams that outlive their requests and requests 1 more, the limit is 6" in await answer.to_end()
 
 
 async def test_stream_that_clients_share_counts_for_none_of_them(tmp_path: Path) -> None:

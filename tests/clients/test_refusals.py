@@ -89,7 +89,7 @@ async def test_sdk_shows_the_error_and_its_reason(
     ("settings", "status", "type", "code", "text"),
     [
         ({"max_streams_per_client": 1}, 429, "rate_limit_error", "client_streams", "close one first"),
-        ({"max_streams": 1}, 503, "overloaded_error", "overload", "come back later"),
+        ({"max_streams": 1}, 503, "overloaded_error", "overload", "retry later"),
         ({"max_request_body_bytes": 20}, 413, "request_too_large", "body", "the limit is 20"),
     ],
     ids=["429", "503", "413"],

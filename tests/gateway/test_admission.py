@@ -22,7 +22,7 @@ def test_further_request_is_refused_at_the_limit_and_admitted_when_one_has_left(
     admission = Admission(2, 2)
     admission.enter("a")
     admission.enter("b")
-    assert admission.refusal("c") == (503, "overload", "2 streams are open, the limit is 2; come back later")
+    assert admission.refusal("c") == (503, "overload", "2 streams are open, the limit is 2; retry later")
     admission.leave("a")
     assert admission.refusal("c") is None
 
@@ -54,7 +54,7 @@ def test_limits_hold_for_all_workers_together(share: Share) -> None:
     second.enter("b")
     third.enter("b")
     for admission in (first, second, third):
-        assert admission.refusal("c") == (503, "overload", "5 streams are open, the limit is 5; come back later")
+        assert admission.refusal("c") == (503, "overload", "5 streams are open, the limit is 5; retry later")
     first.leave("a")
     assert third.refusal("c") is None
     assert third.refusal("a") is None

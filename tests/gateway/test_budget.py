@@ -103,9 +103,9 @@ def test_refusal_says_which_limit_and_comes_only_when_nothing_gives_way() -> Non
     assert held.refusal("a", 2) is None
     assert gone == ["a 2"]
     Thing(held, "a", 2, gone=gone, stays=True)
-    assert held.refusal("a", 2) == (429, "client-share", "a holds 4 pieces and asks for 2 more, the limit is 4")
+    assert held.refusal("a", 2) == (429, "client-share", "a holds 4 pieces and requests 2 more, the limit is 4")
     Thing(held, "b", 4, gone=gone, stays=True)
-    assert held.refusal("c", 3) == (503, "overload", "8 pieces are held, 3 more are asked for, the limit is 10; come back later")
+    assert held.refusal("c", 3) == (503, "overload", "8 pieces are held, 3 more are requested, the limit is 10; retry later")
     assert held.refusal("c", 2) is None
     assert len(things) == 2
 
@@ -155,7 +155,7 @@ def test_limits_of_streams_hold_for_all_workers_together() -> None:
         held = [first.streams.open("a", 1), second.streams.open("a", 1), second.streams.open("a", 1)]
         assert first.refusal("a") is None, "requests are counted by themselves"
         refusal = first.streams.refusal("a")
-        assert refusal == (429, "client-streams", "a holds 3 streams that outlive their requests and asks for 1 more, the limit is 3")
+        assert refusal == (429, "client-streams", "a holds 3 streams that outlive their requests and requests 1 more, the limit is 3")
         held += [first.streams.open("b", 1), first.streams.open("b", 1)]
         assert second.streams.refusal("c") is not None
         held.pop().close()

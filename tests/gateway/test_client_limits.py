@@ -62,7 +62,7 @@ async def test_one_request_too_many_is_a_429_that_says_when_to_come_back(port: i
     assert refused.head.status == 429
     assert refused.head.value("Retry-After") == "1"
     assert refused.head.value("Access-Control-Allow-Origin") == APP
-    assert json.loads(body)["detail"] == f"127.0.0.2 may make {PER_SECOND} requests a second; come back in 1 s"
+    assert json.loads(body)["detail"] == f"127.0.0.2 may make {PER_SECOND} requests per second; retry in 1 s"
     assert (await ask(port, "127.0.0.3", "/", scene))[0].head.status == 200
     preflight, _ = await ask(port, "127.0.0.2", "/", origin, ("Access-Control-Request-Method", "GET"), method="OPTIONS")
     assert preflight.head.status == 204
@@ -100,7 +100,7 @@ async def test_holder_of_a_key_is_one_client_wherever_it_asks(port: int, stage: 
         served += 1
     assert served >= PER_SECOND
     assert answered[0].head.status == 429
-    assert json.loads(answered[1])["detail"].startswith("subject 'shop' may make 4 requests a second")
+    assert json.loads(answered[1])["detail"].startswith("subject 'shop' may make 4 requests per second")
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -113,11 +113,11 @@ async def test_who_comes_back_for_a_kept_stream_counts_as_the_holder_of_its_key_
         found += 1
     assert found >= PER_SECOND
     assert answered[0].head.status == 429
-    assert json.loads(answered[1])["detail"].startswith("subject 'office' may make 4 requests a second")
+    assert json.loads(answered[1])["detail"].startswith("subject 'office' may make 4 requests per second")
     assert (await ask(port, source, path))[0].head.status == 404
     while (answered := await ask(port, source, path, guess))[0].head.status == 404 and found < 200:
         found += 1
-    assert json.loads(answered[1])["detail"].startswith(f"{source} may make 4 requests a second"), "who guesses, counts too"
+    assert json.loads(answered[1])["detail"].startswith(f"{source} may make 4 requests per second"), "guesses of credentials count too"
 
 
 def script(asked: Asked) -> Script:

@@ -87,7 +87,7 @@ def test_workers_share_a_rate_and_rates_do_not_share_memory() -> None:
         for admission in (one, other, one):
             assert admission.refusal("a") is None
         refusal = other.refusal("a")
-        assert refusal == (429, "client-rate", "a may make 3 requests a second; come back in 1 s")
+        assert refusal == (429, "client-rate", "a may make 3 requests per second; retry in 1 s")
         assert other.retry_after_seconds("a") == 1
         assert other.refusal("b") is None
         rates = [each.rate(1, 5) for each in counts]

@@ -67,7 +67,7 @@ def make_room(memory: Budget, streams: Iterable[KeptStream], drop: _Drop, owner:
         return Refusal(429, "client-share", f"{detail}, the limit is {memory.limit_per_client}; come back when one has ended")
     if is_short():
         detail = f"kept streams hold {memory.amount} bytes of memory, and one of {size} is asked for"
-        return Refusal(503, "overload", f"{detail}, the limit is {memory.limit}; come back later")
+        return Refusal(503, "overload", f"{detail}, the limit is {memory.limit}; retry later")
     return None
 
 

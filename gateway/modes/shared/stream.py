@@ -26,7 +26,7 @@ from .origin import Origin
 
 log = structlog.get_logger()
 
-_DRAINING = "the upstream is down, and the gateway is shutting down; come back later"
+_DRAINING = "the upstream is down, and the gateway is shutting down; retry later"
 _LOST_BEFORE_ANY = "the upstream was lost before its first event, so what came meanwhile cannot be asked for"
 _ROUTE_CHANGED = "the upstream was lost, and its route has changed: come back to the new one"
 _LOST_WITHOUT_IDS = "the upstream was lost and its events have no IDs, so what came meanwhile cannot be asked for"
