@@ -69,7 +69,6 @@ def _open_log(settings: Settings) -> Coroutine[None, None, SqliteEventLog]:
     return SqliteEventLog.open(
         settings.log_dir,
         sync=settings.log_sync,
-        sync_interval_ms=settings.log_sync_interval_ms,
         retention=Retention(settings.retain_max_age_seconds, settings.retain_max_events, settings.retain_max_bytes),
         key_retention_seconds=settings.idempotency_seconds,
     )

@@ -55,7 +55,7 @@ class SqliteEventLog:
         directory: Path,
         *,
         sync: Literal["always", "interval"] = "always",
-        sync_interval_ms: int = 100,
+        sync_interval_ms: int = 1000,
         retention: Retention = Retention(),  # noqa: B008 - frozen
         key_retention_seconds: float = 86_400,
         upkeep_seconds: float = 1.0,

@@ -8,11 +8,12 @@ from typing import Annotated
 
 from fastapi import Depends, Query
 
-from ..settings import Settings
+from ..settings import LONGEST_INTERVAL_MS, Settings
 from ..web.last_event_id import read_last_event_id
 from ..web.problems import Problem
 from .pieces import Split
 
+_MOST_REPEATS = 10_000
 _EVENT_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
@@ -28,15 +29,14 @@ class Parameters:
 
 
 def read_parameters(settings: Settings) -> Callable[..., Awaitable[Parameters]]:
-    """Return the FastAPI dependency that reads query and headers within the limits of `settings`."""
+    """Return the FastAPI dependency that reads query and headers, with the defaults of `settings`."""
 
     async def parameters(
         last_event_id: Annotated[str, Depends(read_last_event_id(_RESUME))],
         interval_ms: Annotated[
-            int,
-            Query(ge=0, le=settings.max_interval_ms, description="Milliseconds between events; 0: as fast as you read."),
+            int, Query(ge=0, le=LONGEST_INTERVAL_MS, description="Milliseconds between events; 0: as fast as you read.")
         ] = settings.interval_ms,
-        repeat: Annotated[int, Query(ge=1, le=settings.max_repeat, description="How often the text is streamed.")] = 1,
+        repeat: Annotated[int, Query(ge=1, le=_MOST_REPEATS, description="How often the text is streamed.")] = 1,
         split: Annotated[Split, Query(description=_SPLIT)] = Split.GRAPHEME,
         ids: Annotated[bool, Query(description="Number the events `id: 1`, `id: 2`, … so that a client can resume.")] = False,
     ) -> Parameters:

@@ -20,8 +20,8 @@ def test_every_setting_is_documented() -> None:
 
 
 def test_default_interval_must_be_within_the_limit_of_queries() -> None:
-    with pytest.raises(ValidationError, match="PRODUCER_MAX_INTERVAL_MS allows 50"):
-        Settings(max_interval_ms=50)
+    with pytest.raises(ValidationError, match="less than or equal to 60000"):
+        Settings(interval_ms=60_001)
 
 
 def test_environment_is_read_and_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
