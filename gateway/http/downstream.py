@@ -1,4 +1,4 @@
-"""What aiohttp's server does not do by itself for a response that is streamed past it."""
+"""aiohttp's server protocol, extended for responses that are written past aiohttp."""
 
 import asyncio
 import socket
@@ -18,31 +18,31 @@ from .messages import Messages, head_too_large, refuse_head
 from .problems import problem
 
 _MOST_UNSENT_BYTES = 128 * 1024
-_MOST_GARBAGE_BYTES = 64 * 1024  # what may have been on its way when the client could not yet know that nothing more is read
+_MOST_GARBAGE_BYTES = 64 * 1024  # may be in flight before the client can notice that the gateway stopped reading
 _TCP_NOTSENT_LOWAT = 25  # of Linux; Python names it since 3.12
 
 
 class Writing(Protocol):
-    """Who writes to a transport past aiohttp."""
+    """A writer to a transport past aiohttp."""
 
     def pause(self) -> None:
-        """The transport's buffer is over its high-water mark."""
+        """Stop writing: the transport's buffer is over its high-water mark."""
 
     def resume(self) -> None:
-        """It has drained."""
+        """Write again: the buffer has drained."""
 
     def lost(self) -> None:
-        """The connection is gone."""
+        """Stop: the connection is lost."""
 
 
 class DownstreamProtocol(RequestHandler):
-    """aiohttp's server protocol, which tells whoever writes past aiohttp to pause, and for which a client that half-closes has left.
+    """aiohttp's server protocol, which pauses a writer past aiohttp, and treats a half-close as a disconnect.
 
-    An orderly leave and a half-close look the same, and waiting for the difference would keep the upstream request of a client that does
-    not read for ever. The head of a request may take `head_seconds` from its first byte and have about `max_head_bytes`; the connection's
-    first request may begin as late as one that follows another. `rejected` is told what is refused here.
+    An orderly disconnect and a half-close look the same. Waiting for the difference would keep the upstream request of a client that never
+    reads. The head of a request may take `head_seconds` from its first byte and have about `max_head_bytes`. The first request on a
+    connection may begin as late as a later one. `rejected` is called with each refusal made here.
 
-    Behind bytes that are not HTTP nothing is parsed or kept. If they come behind an open stream and go on, the connection is aborted.
+    After bytes that are not HTTP nothing is parsed or kept. If they follow an open stream and go on, the connection is aborted.
     """
 
     __slots__ = (
@@ -77,19 +77,19 @@ class DownstreamProtocol(RequestHandler):
         self._messages: Messages = Messages(max_head_bytes)  # type: ignore[assignment]  # has what is used of a deque
         self.writing: Writing | None = None
         self.count_body: Callable[[], None] | None = None
-        """Is called when more of a request's body may have come."""
+        """Called when more of a request's body may have arrived."""
         self.sent: list[Callable[[], None]] = []
-        """Are called when the answer that is being sent has left, or the connection is gone."""
+        """Called when the current answer has been sent, or the connection is lost."""
         self._head_seconds = head_seconds
         self._max_head_bytes = max_head_bytes
         self._rejected = rejected
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_has_begun = False
         self._progress = 0, 0  # requests, and bytes of the newest one's body
-        self._pending_bytes = 0  # that nothing has come of yet
+        self._pending_bytes = 0  # received without any parsed result yet
         self._newest_body: StreamReader | None = None
-        self._at_end_of_head = False  # whether nothing has come behind the newest request's head
-        self._garbage_bytes: int | None = None  # that came behind what is not HTTP; None while all was
+        self._at_end_of_head = False  # whether nothing has arrived after the newest request's head
+        self._garbage_bytes: int | None = None  # received after invalid HTTP; None while all is valid
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         refusal = self._full()
@@ -106,7 +106,7 @@ class DownstreamProtocol(RequestHandler):
         if self._garbage_bytes is not None:
             self._garbage_bytes += len(data)
             if self._garbage_bytes > _MOST_GARBAGE_BYTES and self.writing is not None and self.transport is not None:
-                self.transport.abort()  # without an open stream, the answer that says what was wrong ends the connection
+                self.transport.abort()  # without an open stream, the error answer ends the connection
             return
         if self._parser is None:
             self._parser = self._make_parser()
@@ -118,7 +118,7 @@ class DownstreamProtocol(RequestHandler):
         if self._messages:
             self._note_body(*self._messages[-1])
             self._at_end_of_head = self._newest_body is None and data.endswith(b"\r\n\r\n")
-        if self._awaits_head() and (self._head_has_begun or data.strip(b"\r\n")):  # an empty line may stand between two requests
+        if self._awaits_head() and (self._head_has_begun or data.strip(b"\r\n")):  # an empty line may separate two requests
             self._head_has_begun = True
             if self._head_timer is None:
                 self._head_timer = self._loop.call_later(self._head_seconds, self._cut_head)
@@ -129,7 +129,7 @@ class DownstreamProtocol(RequestHandler):
             self.count_body()
 
     def _is_between_requests(self) -> bool:
-        """Whether what comes now begins a request. aiohttp may still be busy with the end of the one before."""
+        """Whether the next bytes begin a request. aiohttp may still be busy with the end of the previous one."""
         return not self._pending_bytes and (self._newest_body is None or self._newest_body.is_eof())
 
     def _bound_pending(self, received: bytes) -> None:
@@ -150,7 +150,7 @@ class DownstreamProtocol(RequestHandler):
                 self._note_body(*self._messages[-1])
 
     def _make_parser(self) -> HttpRequestParser:
-        """Gives one like that which aiohttp has made for this connection."""
+        """Return a parser like the one that aiohttp made for this connection."""
         return HttpRequestParser(
             self,
             self._loop,
@@ -164,17 +164,17 @@ class DownstreamProtocol(RequestHandler):
         )
 
     def drop_parser(self) -> None:
-        """Forgets the parser, and with it the head that it has read, until something comes again; not if it is amid something."""
+        """Drop the parser and the head that it holds until more data arrives, unless a request is in progress."""
         if self._at_end_of_head and not self._messages and not self._upgraded and self.transport is not None:
             self._parser = None
 
     def _note_body(self, message: object, body: StreamReader) -> None:
-        """End a body whose bytes are not HTTP. aiohttp queues the error behind its request, which would wait for the rest for ever."""
+        """End a body whose bytes are not HTTP. aiohttp queues the error behind its request, which would wait forever for the rest."""
         if not isinstance(message, _ErrInfo):
             self._newest_body = body if body is not EMPTY_PAYLOAD else None
             return
         self._garbage_bytes = 0
-        message.exc.__traceback__ = None  # whose frames hold what was read
+        message.exc.__traceback__ = None  # its frames hold the received data
         if self._newest_body is not None and not self._newest_body.is_eof():
             error = web.RequestPayloadError(message.message)
             self._newest_body.set_exception(error)
@@ -183,7 +183,7 @@ class DownstreamProtocol(RequestHandler):
             self._lingering_time = 0.0  # there is no rest to wait for
 
     def _awaits_head(self) -> bool:
-        """Tells whether the next request has not come yet."""
+        """Whether the next request has not arrived yet."""
         waiter = self._waiter
         return not self._messages and not self._close and (not self._request_count if waiter is None else not waiter.done())
 
@@ -209,8 +209,8 @@ class DownstreamProtocol(RequestHandler):
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        """Is aiohttp's answer to what is no request, and to a defect of our own."""
-        super().handle_error(request, status, exc, message)  # logs it; raises ConnectionError when the answer has begun already
+        """Answer an invalid request, or an exception in the handler."""
+        super().handle_error(request, status, exc, message)  # logs it, or raises ConnectionError if the answer has begun
         refusal = explain(exc) if exc is not None else Refusal(status, "malformed", "the request could not be served")
         self._rejected(refusal.reason, refusal.status)
         response = problem(refusal.status, refusal.detail, code=refusal.reason)
@@ -220,7 +220,7 @@ class DownstreamProtocol(RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send the end of an answer, which is over when little of it is left unsent."""
+        """Send the end of an answer, and return when little of it is unsent."""
         finishing = super().finish_response(request, resp, start_time)
         try:
             return await send_end(self, finishing)
@@ -230,7 +230,7 @@ class DownstreamProtocol(RequestHandler):
     async def start(self) -> None:
         await super().start()
         if self.transport is not None and self.transport.is_closing():
-            Unsent(self.transport)  # it does not close before its client has read what was sent
+            Unsent(self.transport)  # the transport does not close before its client has read what was sent
 
     def _note_sent(self) -> None:
         for call in self.sent:
@@ -251,7 +251,7 @@ class DownstreamProtocol(RequestHandler):
         writing, self.writing = self.writing, None
         self._forget_head()
         if writing is not None:
-            writing.lost()  # now: before aiohttp's cancellation gets to the handler, uvloop would raise on a write
+            writing.lost()  # now: before aiohttp cancels the handler, a write would raise in uvloop
         super().connection_lost(exc)
         self._note_sent()
 
@@ -261,10 +261,10 @@ class DownstreamProtocol(RequestHandler):
 
 
 def occupy(request: web.BaseRequest) -> DownstreamProtocol:
-    """Gives the connection to whoever writes to it past aiohttp for a long time.
+    """Take a request's connection for writing past aiohttp for a long time, and return it.
 
-    aiohttp keeps a keep-alive timer also while a request is served, which wakes up and does nothing: half a KiB a connection. The kernel
-    would take megabytes for a client that does not read; now it says that the socket is full when 128 KiB are not sent yet.
+    It drops aiohttp's keep-alive timer, which does nothing during a request and takes half a KiB per connection. It limits unsent data in
+    the kernel to 128 KiB: for a client that does not read, the kernel would buffer megabytes.
     """
     protocol = request.protocol
     assert isinstance(protocol, DownstreamProtocol)
@@ -279,14 +279,14 @@ def occupy(request: web.BaseRequest) -> DownstreamProtocol:
 
 
 def release(request: web.BaseRequest) -> None:
-    """Ends what `occupy` began."""
+    """Return a connection taken with `occupy` to aiohttp."""
     protocol = request.protocol
     assert isinstance(protocol, DownstreamProtocol)
     protocol.writing = None
 
 
 def when_sent(request: web.BaseRequest, call: Callable[[], None]) -> None:
-    """Call this when the answer to a request, which is about to be returned, has left or its connection is gone."""
+    """Call `call` when the answer to a request has been sent, or its connection is lost. The answer must not be returned yet."""
     protocol = request.protocol
     if isinstance(protocol, DownstreamProtocol) and protocol.transport is not None:
         protocol.sent.append(call)
@@ -295,5 +295,5 @@ def when_sent(request: web.BaseRequest, call: Callable[[], None]) -> None:
 
 
 def comes_from_peer(request: web.BaseRequest) -> bool:
-    """Tells whether another worker of this gateway has handed the request over, on a Unix socket: then there is no address."""
+    """Whether another worker of this gateway handed the request off. It does so on a Unix socket, which has no address."""
     return request.remote == ""

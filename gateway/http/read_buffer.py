@@ -1,4 +1,4 @@
-"""Where upstream connections read into, and how much at once."""
+"""The read buffer of upstream connections, and the limit of each read."""
 
 import asyncio
 import os
@@ -6,41 +6,41 @@ from collections.abc import Callable
 from typing import Protocol
 
 SAMPLE_EVERY = 64
-"""One read in 64 is timed: reading the clock costs more than it tells."""
+"""One read in 64 is timed: reading the clock each time costs too much."""
 
 READ_BYTES = 64 * 1024
-"""One read brings at most this much. uvloop by itself reads 256 kB, up to 32 times in a row."""
+"""Most bytes of one read. By default uvloop reads 256 kB, up to 32 times in a row."""
 
-_TURN_BYTES = 2 * 1024 * 1024  # what all flat-out connections together may bring in one turn of the loop: some twenty milliseconds
+_TURN_BYTES = 2 * 1024 * 1024  # for all flat-out connections in one turn of the event loop: about 20 ms
 _LEAST_READ_BYTES = 16 * 1024
-_MOST_LAST_READS = 16  # 1 MiB: an answer that came before a write failed
+_MOST_LAST_READS = 16  # 1 MiB: an answer that arrived before a write failed
 
 
 class ReadBuffer:
-    """Where all connections of a session read into, one after the other.
+    """The memory that all connections of a session read into, one at a time.
 
-    The more connections are flat out, filling whatever they are offered, the less each may read in a turn of the event loop. So the
-    loop stays quick for the others, and for those who are just connecting.
+    A connection is flat out if its reads fill the offered memory. The more connections are, the less each may read per turn of the event
+    loop. So other connections, and new ones, do not wait long.
     """
 
     def __init__(self, note_latency: Callable[[float], object] | None = None) -> None:
         self.note_latency = note_latency
-        """Is called with the seconds that a timed read took, to the end of the write."""
+        """Called with the seconds of a timed read, to the end of the write."""
         self.until_sample = SAMPLE_EVERY
-        """How many reads it is until one is timed."""
+        """Number of reads until one is timed."""
         self.memory = memoryview(bytearray(READ_BYTES))
         self.share = READ_BYTES
-        """How many bytes one read may bring now."""
+        """Most bytes of one read at present."""
         self._flat_out = 0
 
     def count(self, change: int) -> None:
-        """Notes that a connection has begun (1) or ceased (-1) to fill what it is offered."""
+        """Count that a connection has become flat out (1) or no longer is (-1)."""
         self._flat_out += change
         self.share = max(_LEAST_READ_BYTES, min(READ_BYTES, _TURN_BYTES // max(1, self._flat_out)))
 
 
 class Owner(Protocol):
-    """The protocol that gets what was read: aiohttp's, with what `UpstreamProtocol` adds."""
+    """The protocol that receives the data: aiohttp's, with the additions of `UpstreamProtocol`."""
 
     fd: int
     flat_out: bool
@@ -48,16 +48,16 @@ class Owner(Protocol):
 
     @property
     def is_answering(self) -> bool:
-        """Whether an answer is awaited, or has not come to its end."""
+        """Whether an answer is awaited or incomplete."""
 
     def set_flat_out(self, flat_out: bool) -> None:
-        """Note whether the newest read filled what it was offered."""
+        """Set whether the newest read filled the offered memory."""
 
     def time_read(self, data: bytes, note_latency: Callable[[float], object] | None) -> None:
-        """Take what was read, and note how long that took."""
+        """Process received data, and report how long that took."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """As `asyncio.Protocol`; so are those that follow."""
+        """Do the same as in `asyncio.Protocol`, like the methods below."""
 
     def data_received(self, data: bytes) -> None: ...
 
@@ -71,9 +71,9 @@ class Owner(Protocol):
 
 
 class BoundedReads(asyncio.BufferedProtocol):
-    """What the transport of an UpstreamProtocol talks to: bounds its reads, passes on all else.
+    """The protocol between a transport and an UpstreamProtocol: it limits reads, and forwards all other calls.
 
-    It stands between because an event loop lets only those choose the buffer that are no `asyncio.Protocol`.
+    It is separate because only a `BufferedProtocol` may choose the buffer, and aiohttp's is an `asyncio.Protocol`.
     """
 
     __slots__ = ("_buffer", "_offered", "_owner")
@@ -115,10 +115,10 @@ class BoundedReads(asyncio.BufferedProtocol):
         self._owner.connection_lost(exc)
 
     def _read_rest(self) -> None:
-        """Read what the kernel still holds when the connection failed.
+        """Read data that the kernel still holds after the connection failed.
 
-        An upstream may answer a request before it has read all of it, and close. The write that fails then ends the connection for
-        the event loop, which reads no more; the socket is closed only after `connection_lost`.
+        An upstream may answer a request before it has read all of it, and close. The failing write then ends the connection for the event
+        loop, which does not read again. The socket is closed only after `connection_lost`.
         """
         owner = self._owner
         for _ in range(_MOST_LAST_READS):
@@ -126,12 +126,12 @@ class BoundedReads(asyncio.BufferedProtocol):
                 return
             try:
                 data = os.read(owner.fd, READ_BYTES)
-            except OSError:  # nothing is there, or the failure itself is told once more
+            except OSError:  # no data, or the same failure again
                 return
             if not data:
                 return
             self._take(data)
 
     def _take(self, data: bytes) -> None:
-        """Take what was read without the event loop."""
+        """Process data that was read without the event loop."""
         self._owner.data_received(data)

@@ -1,6 +1,6 @@
-"""Connections to upstreams, and how an answer's body is taken from them.
+"""Sessions for connections to upstreams, and the fast path for an answer's body.
 
-The caller has the documented way, reading `response.content`, for whatever `attach` refuses.
+Where `attach` refuses, the caller reads `response.content`, which is the documented way.
 """
 
 import asyncio
@@ -23,16 +23,16 @@ from .upstream_protocol import CLOSED_EARLY, UpstreamProtocol
 
 
 def attach(response: UpstreamAnswer, receiver: Receiver) -> bool:
-    """Sends the body of `response` to `receiver`, now and in the calls that read it.
+    """Send the body of `response` to `receiver`, now and in the calls that read it.
 
-    False when that cannot be, because the response is not aiohttp's usual arrangement: then the caller has to read it.
+    Return False if the response is not built as expected. Then the caller must read the body.
     """
     content = response.content
-    protocol = response._protocol  # `response.connection` is gone when the body has ended
+    protocol = response._protocol  # `response.connection` is None after the end of the body
     if not isinstance(protocol, UpstreamProtocol):
         return False
     lost = content.exception() or protocol.lost
-    if content.is_eof() or lost is not None or protocol.transport is None:  # it is over already
+    if content.is_eof() or lost is not None or protocol.transport is None:  # it has already ended
         received = take_buffer(content)
         if received:
             receiver.feed(received)
@@ -50,9 +50,9 @@ def attach(response: UpstreamAnswer, receiver: Receiver) -> bool:
 def open_session(
     *, keepalive_seconds: float, max_header_bytes: int, unix_path: str = "", note_latency: Callable[[float], object] | None = None
 ) -> aiohttp.ClientSession:
-    """Gives the client session of the gateway: no cookies, no decoding, no limit of connections, no time limits of its own.
+    """Return the gateway's client session: without cookies, decoding, a limit on connections, or default timeouts.
 
-    With `unix_path` it connects to that socket, whatever a URL says. `note_latency` is called with the seconds that a timed read took.
+    With `unix_path` it connects to that socket, whatever the URL. `note_latency` is called with the seconds of each timed read.
     """
     pooling: dict[str, Any] = {"keepalive_timeout": keepalive_seconds} if keepalive_seconds else {"force_close": True}
     make_protocol = _protocol_factory(ReadBuffer(note_latency), max_header_bytes)
@@ -73,7 +73,7 @@ def open_session(
 
 
 def open_following_session(*, max_header_bytes: int) -> aiohttp.ClientSession:
-    """Return the session that follows shared streams: one request per connection, and none is repeated at once."""
+    """Return the session for shared streams: one request per connection, without automatic retries."""
     return aiohttp.ClientSession(
         connector=TlsConnector(_protocol_factory(ReadBuffer(), max_header_bytes), force_close=True),
         middlewares=(send_once,),

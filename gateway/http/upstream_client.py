@@ -1,4 +1,4 @@
-"""Requests to upstreams without what a proxy does not need of aiohttp's client: cookies, redirects, defaults, tracing, a task per body.
+"""Requests to upstreams, without parts of aiohttp's client that a proxy does not need: cookies, redirects, defaults, a task per body.
 
 aiohttp connects, pools connections and parses; here is only what lies between. This leans on internals of aiohttp (what a connector
 wants of a request, and how its connections are handed a response's parser), which is why it stands alone in this module, is guarded by a
@@ -27,16 +27,16 @@ from .headers import head_bytes, max_head_bytes
 from .upstream_connector import UpstreamConnector
 from .upstream_protocol import BadHead, HeadTooLarge
 
-_PLAIN = re.compile(r"/[^\x00-\x20#\x7f]*")  # without blanks, controls and a fragment; beyond ASCII the bytes are sent as they came
-_WITHOUT_BODY = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))  # of others an empty one is announced (RFC 9110 section 8.6)
-_IDEMPOTENT = _WITHOUT_BODY | {"PUT", "DELETE"}  # asked again when a kept connection turns out to be closed (RFC 9112 section 9.3.1)
+_PLAIN = re.compile(r"/[^\x00-\x20#\x7f]*")  # without spaces, controls and a fragment; other bytes beyond ASCII are sent unchanged
+_WITHOUT_BODY = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))  # others announce an empty body (RFC 9110 section 8.6)
+_IDEMPOTENT = _WITHOUT_BODY | {"PUT", "DELETE"}  # retried if a reused connection turns out to be closed (RFC 9112 section 9.3.1)
 _LEAST_FINAL_STATUS = 200
 _CONTENT_LENGTH, _HOST = istr("Content-Length"), istr("Host")
 _NO_TIMER = TimerNoop()
 
 
 class Answer:
-    """What an upstream answers, its body still to come; has what the gateway uses of aiohttp's ClientResponse."""
+    """An upstream's answer, before its body. It has the part of aiohttp's ClientResponse that the gateway uses."""
 
     __slots__ = ("_connection", "_protocol", "content", "headers", "reason", "status")
 
@@ -53,14 +53,14 @@ class Answer:
         return f"<Answer {self.status} {'open' if self._connection is not None else 'over'}>"
 
     def close(self) -> None:
-        """Ends the connection unless the body has ended."""
+        """Close the connection, unless the body has ended."""
         connection, self._connection = self._connection, None
         if connection is not None:
             self.content.set_exception(aiohttp.ClientConnectionError("Connection closed"))
             connection.close()
 
     def _release(self) -> None:
-        """Lets the connection serve another request, unless it speaks another protocol now."""
+        """Return the connection to the pool, unless it was upgraded to another protocol."""
         if self._connection is not None and not self._protocol.upgraded:
             self._connection.release()
             self._connection = None
@@ -70,15 +70,15 @@ UpstreamAnswer = Answer | aiohttp.ClientResponse
 
 
 class _Destination(aiohttp.ClientRequest):
-    """Says where to connect to, and is never sent."""
+    """A request that only names the host to connect to. It is never sent."""
 
     @cached_property
-    def connection_key(self) -> ConnectionKey:  # made anew for each request otherwise
+    def connection_key(self) -> ConnectionKey:  # cached, because aiohttp computes it for each request
         return super().connection_key
 
 
 class _Place:
-    """What is the same for all requests to one upstream."""
+    """The values that all requests to one upstream share."""
 
     def __init__(self, upstream: str, tls: ssl.SSLContext | bool) -> None:
         url = URL(upstream, encoded=True)
@@ -89,19 +89,19 @@ class _Place:
 
 
 class UpstreamClient:
-    """Asks upstreams over the connections of `session`."""
+    """Sends requests to upstreams over the connections of `session`."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         assert session.connector is not None
         self._session = session
         self._connector = session.connector
-        self._places: dict[str, _Place] = {}  # by URL, as routes have it
+        self._places: dict[str, _Place] = {}  # by the URL in the route
 
     def __repr__(self) -> str:
         return f"<UpstreamClient upstreams={len(self._places)}>"
 
     def stop_waiting(self) -> None:
-        """Raise Drained in requests that wait for an upstream which is down."""
+        """Raise Drained in requests that wait for an upstream that is down."""
         if isinstance(self._connector, UpstreamConnector):
             self._connector.stop_waiting()
 
@@ -117,12 +117,12 @@ class UpstreamClient:
         on_connected: Callable[[], None] | None = None,
         tls: ssl.SSLContext | bool = True,
     ) -> UpstreamAnswer:
-        """Gives the answer when its head is here. `data` and `tls` are as aiohttp's `data` and `ssl`; `fields` may be changed, and are
-        sent as they are otherwise.
+        """Send a request, and return the answer when its head has arrived.
 
-        `on_connected` is called each time that a connection has been found for a body that is not streamed.
+        `data` and `tls` are as aiohttp's `data` and `ssl`. `fields` are sent unchanged, except that missing ones may be added to it.
+        `on_connected` is called for each connection found, if the body is not streamed.
 
-        Raises what aiohttp's client does, and ValueError for fields that cannot be sent.
+        Raises the exceptions of aiohttp's client, and ValueError for fields that cannot be sent.
         """
         if not isinstance(data, bytes | None) or not method.isalpha() or not _PLAIN.fullmatch(target) or self._session.closed:
             url = url_of(upstream, target)
@@ -130,7 +130,7 @@ class UpstreamClient:
             self._check_head(response.status, response.raw_headers, response)
             return response
         place = self._places.get(upstream)
-        if place is None or place.tls is not tls:  # another after a reload
+        if place is None or place.tls is not tls:  # changed by a reload
             place = self._places[upstream] = _Place(upstream, tls)
         wire = self._write(place, method, target, fields, data or b"")
         while (connection := await self._connector._get(place.destination.connection_key, [])) is not None:
@@ -149,12 +149,12 @@ class UpstreamClient:
         return await self._send(connection, place, method, wire, timeout)
 
     def _write(self, place: _Place, method: str, target: str, fields: CIMultiDict[str], data: bytes) -> bytes:
-        """Gives the request as it is sent."""
+        """Return the bytes of a request."""
         if _CONTENT_LENGTH not in fields and (data or method not in _WITHOUT_BODY):
             fields[_CONTENT_LENGTH] = str(len(data))
         if self._connector.force_close and "Connection" not in fields:
             fields["Connection"] = "close"
-        host = "" if _HOST in fields else f"\r\nHost: {place.host}"  # else a rule of the route names another
+        host = "" if _HOST in fields else f"\r\nHost: {place.host}"  # `fields` has one if a rule of the route sets it
         return f"{method} {place.prefix}{target} HTTP/1.1{host}".encode("utf-8", "surrogateescape") + _serialize_headers("", fields) + data
 
     async def _connect(self, place: _Place, timeout: aiohttp.ClientTimeout) -> Connection:
@@ -201,8 +201,10 @@ class UpstreamClient:
             raise
 
     def _check_head(self, status: int, raw_headers: Iterable[tuple[bytes, bytes]], answer: Connection | aiohttp.ClientResponse) -> None:
-        """Close the answer and raise HeadTooLarge when its head is, because the parser only counts fields, and BadHead for 101, which
-        was not asked for (RFC 9110 section 7.8), and for a status below 100."""
+        """Close the answer and raise HeadTooLarge if its head is too large, because the parser only counts fields.
+
+        Raises BadHead for a status below 200: for 101, which was not requested (RFC 9110 section 7.8), and for one below 100.
+        """
         max_bytes = max_head_bytes(self._session._max_field_size)
         if status < _LEAST_FINAL_STATUS:
             answer.close()

@@ -1,4 +1,4 @@
-"""Connections to upstreams: kept ones are checked before they are used again, and an upstream that is down is tried again.
+"""Connections to upstreams: idle ones are checked before reuse, and connecting to an upstream that is down is retried.
 
 This leans on internals of aiohttp (`_get`, `_conns`), which tests/gateway/test_upstream_connector.py guards.
 """
@@ -22,7 +22,7 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 0.5
 
 
 class Drained(aiohttp.ClientConnectionError):
-    """The gateway shuts down and waits no longer for an upstream that is down."""
+    """The gateway is shutting down, and no longer waits for an upstream that is down."""
 
 
 class _Outage:
@@ -33,16 +33,16 @@ class _Outage:
     def __init__(self, error: aiohttp.ClientConnectorError) -> None:
         self.attempting = asyncio.Lock()
         self.error = error
-        """What the newest attempt raised."""
+        """The exception of the newest attempt."""
         self.pause_seconds = _FIRST_PAUSE_SECONDS
         self.waiting = 0
 
 
 class UpstreamConnector(TlsConnector):
-    """Connects to upstreams over TCP and TLS.
+    """A connector to upstreams over TCP and TLS.
 
-    A connection that fails is tried again within `timeout.connect` seconds. Nothing of the request has been sent yet, so this holds for
-    every method. All requests to one upstream share the attempts. Each may take `timeout.sock_connect` seconds and resolves the host anew.
+    A failed connection is retried for `timeout.connect` seconds. This holds for every method, because nothing of the request has been sent
+    yet. All requests to one upstream share the attempts. Each may take `timeout.sock_connect` seconds, and resolves the host again.
     """
 
     def __init__(self, make_protocol: Callable[[], UpstreamProtocol], **options: Any) -> None:
@@ -52,16 +52,16 @@ class UpstreamConnector(TlsConnector):
         self._draining = False
 
     def stop_waiting(self) -> None:
-        """Raise Drained in every request that waits for an upstream, and in those that would wait from now on."""
+        """Raise Drained in every request that waits for an upstream, now or later."""
         self._draining = True
         for wait in self._waits:
             wait.reschedule(0.0)
 
     async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
-        """Return a kept connection unless something has arrived on it: its end, or bytes that nobody asked for (RFC 9112 section 9.2).
+        """Return an idle connection, unless its end or unsolicited bytes (RFC 9112 section 9.2) have arrived on it.
 
-        The one that was used last comes first. aiohttp takes them in turn, so a steady trickle of requests would keep as many
-        connections open as the busiest moment needed.
+        The one that was used last comes first. aiohttp uses them in turn, so a few requests per second would keep as many connections
+        open as the busiest moment needed.
         """
         while True:
             if kept := self._conns.get(key):
@@ -72,7 +72,7 @@ class UpstreamConnector(TlsConnector):
             connection.close()
 
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
-        """Return a connection. Raise what the newest attempt raised when none can be had in time, TimeoutError when it hung."""
+        """Return a connection. Raises the exception of the newest attempt if there is none in time, or TimeoutError if it hung."""
         key = req.connection_key
         end = self._loop.time() + (timeout.connect or 0.0)
         while True:
@@ -81,7 +81,7 @@ class UpstreamConnector(TlsConnector):
                 try:
                     return await self._attempt(req, traces, timeout)
                 except aiohttp.ClientSSLError:
-                    raise  # trying again does not mend a certificate
+                    raise  # a retry does not repair a certificate
                 except aiohttp.ClientConnectorError as error:
                     if self._loop.time() >= end:
                         raise
@@ -98,14 +98,14 @@ class UpstreamConnector(TlsConnector):
             raise
 
     def _forget_address(self, req: ClientRequest) -> None:
-        """Resolve the host anew next time: its address may have changed."""
+        """Resolve the host again next time: its address may have changed."""
         if req.url.raw_host is not None and req.url.port is not None:
             self.clear_dns_cache(req.url.raw_host, req.url.port)
 
     async def _wait(
         self, outage: _Outage, end: float, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
     ) -> Connection | None:
-        """Return a connection, or None when another request has reached the upstream."""
+        """Return a connection, or None if another request has reached the upstream."""
         if self._draining:
             raise Drained(_DRAINED)
         outage.waiting += 1
@@ -120,7 +120,7 @@ class UpstreamConnector(TlsConnector):
                 raise
             if self._draining:
                 raise Drained(_DRAINED) from None
-            raise type(outage.error)(req.connection_key, outage.error.os_error) from None  # an error of its own for each request
+            raise type(outage.error)(req.connection_key, outage.error.os_error) from None  # a separate exception for each request
         finally:
             self._waits.discard(wait)
             outage.waiting -= 1
@@ -133,7 +133,7 @@ class UpstreamConnector(TlsConnector):
             try:
                 connection = await self._attempt(req, traces, timeout)
             except aiohttp.ClientSSLError:
-                self._outages.pop(req.connection_key, None)  # the upstream is there
+                self._outages.pop(req.connection_key, None)  # the upstream is up
                 raise
             except aiohttp.ClientConnectorError as error:
                 outage.error = error

@@ -1,6 +1,6 @@
-"""The upstream side of the fast path: body bytes go from aiohttp's parser straight to a receiver, in the call that read them.
+"""The upstream side of the fast path: body bytes go from aiohttp's parser directly to a receiver, in the call that read them.
 
-aiohttp's client does connecting, pooling, the request and the response's head. From then on nobody awaits: `UpstreamProtocol` lets the
+aiohttp's client does connecting, pooling, the request and the response's head. From then on there is no await: `UpstreamProtocol` lets the
 parser undo the HTTP chunking of what one read brought, joins it, and hands it over. This leans on internals of aiohttp (the connector's
 protocol factory; that the parser calls the payload's `feed_data`, `feed_eof` and the chunk marks; when it pools a connection), which is
 why it stands alone in this module and is guarded by a test.
@@ -25,16 +25,16 @@ CLOSED_EARLY = "connection closed before the end of the response"
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
 _RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # struct linger
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
-_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # line ends apart, which the parser knows
-_FREE, _HEAD, _BODY = range(3)  # what an upstream is expected to send: nothing, a head, a body
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # except line ends, which the parser handles
+_FREE, _HEAD, _BODY = range(3)  # expected next from the upstream: nothing, a head, a body
 
 
 class BadHead(aiohttp.ClientError):
-    """The head of an answer cannot be passed on; the message says why."""
+    """The head of an answer cannot be forwarded; the message says why."""
 
 
 class HeadTooLarge(BadHead):
-    """The head of an answer passes a limit."""
+    """The head of an answer exceeds a limit."""
 
     def __init__(self, max_bytes: int, what: str = "the head of its answer") -> None:
         super().__init__(f"{what} passed {max_bytes} bytes, which is the limit")
@@ -43,11 +43,11 @@ class HeadTooLarge(BadHead):
 class UpstreamProtocol(ResponseHandler):
     """aiohttp's client protocol, which can bypass the stream reader.
 
-    It knows what its upstream may send. What comes unasked ends the connection before another request can take it for an answer
-    (RFC 9112 section 9.2), and a connection that is closed before its answer has ended is reset, so that the upstream notices.
+    It knows what its upstream may send. Unsolicited data ends the connection before another request can take it for an answer
+    (RFC 9112 section 9.2). A connection that is closed before its answer has ended is reset, so that the upstream notices.
     """
 
-    # The instance's dict is full: with more attributes it would no longer share its keys, and take four times the memory.
+    # Slots, because the instance's dict is full: with more attributes it would not share its keys, and take four times the memory.
     __slots__ = (
         "_expected",
         "_head_bytes",
@@ -66,7 +66,7 @@ class UpstreamProtocol(ResponseHandler):
         super().__init__(loop)
         self.read_buffer = buffer
         self._expected, self._head_bytes = _FREE, 0
-        self._head_end = b""  # the last bytes of a head that has not come to its end
+        self._head_end = b""  # the last bytes of an incomplete head
         self._max_head_bytes = max_head_bytes
         self.fd = -1
         self.flat_out = False
@@ -74,12 +74,12 @@ class UpstreamProtocol(ResponseHandler):
         self.body: list[bytes] = []
         self.body_ended = False
         self.lost: BaseException | None = None
-        """What broke the connection in the middle of an answer; None while it is open and when it was closed in order."""
+        """The error that broke the connection within an answer; None while it is open or after an orderly close."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         tcp = cast(asyncio.Transport, transport)
-        if tcp.get_protocol() is self:  # TLS bounds its reads itself
+        if tcp.get_protocol() is self:  # TLS limits its reads itself
             tcp.set_protocol(BoundedReads(self, self.read_buffer))
         sock = transport.get_extra_info("socket")
         if sock is None:
@@ -91,13 +91,13 @@ class UpstreamProtocol(ResponseHandler):
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def set_response_params(self, **params: Any) -> None:
-        """Expect the answer to a request that is about to be sent."""
+        """Expect the answer to the next request."""
         self._expected, self._head_bytes, self._head_end = _HEAD, 0, b""
         super().set_response_params(**params)
 
     @property
     def is_answering(self) -> bool:
-        """Whether an answer is awaited, or has not come to its end."""
+        """Whether an answer is awaited or incomplete."""
         return self._expected == _HEAD or (self._expected == _BODY and self._payload is not None and not self._payload.is_eof())
 
     def data_received(self, data: bytes) -> None:
@@ -123,7 +123,7 @@ class UpstreamProtocol(ResponseHandler):
         if self._expected == _HEAD:
             data = self._receive_head(data)
         if self._parser is None or self._upgraded:
-            super().data_received(data)  # an answer to a request that is still to be sent, or another protocol
+            super().data_received(data)  # data before the request is sent, or another protocol
         elif self._expected == _BODY and self._payload is not None:
             self._reschedule_timeout()
             self._parse_body(data)
@@ -133,7 +133,7 @@ class UpstreamProtocol(ResponseHandler):
             self._drop()
 
     def _receive_head(self, data: bytes) -> bytes:
-        """Parse heads by themselves, so that nothing behind one can spoil it; return what is behind the last one."""
+        """Parse heads separately, so that data after a head cannot invalidate it. Return the data after the last head."""
         while data and self._expected == _HEAD and self._exception is None and not self._upgraded:
             end = _END_OF_HEAD.search(self._head_end + data)
             size = end.end() - len(self._head_end) if end else len(data)
@@ -141,7 +141,7 @@ class UpstreamProtocol(ResponseHandler):
             if self._head_bytes > self._max_head_bytes:
                 self.set_exception(HeadTooLarge(self._max_head_bytes))
                 return b""
-            if _CONTROL.search(data, 0, size):  # the parser takes some, and a server writes none
+            if _CONTROL.search(data, 0, size):  # the parser accepts some, but no server sends them
                 self.set_exception(BadHead("its answer is not HTTP: its head has a control character"))
                 return b""
             self._head_end = b"" if end else (self._head_end + data)[-2:]
@@ -150,7 +150,7 @@ class UpstreamProtocol(ResponseHandler):
             data = data[size:]
             if len(self._buffer) > come and not 100 <= (head := self._buffer[-1][0][0]).code < 200:
                 self._expected = _BODY
-                # The body of a HEAD or a 204, which some upstreams send, may come when the next request is on its way.
+                # Some upstreams send a body with HEAD or 204. It may arrive after the next request is sent.
                 if self._skip_payload or (head.code == 204 and (head.chunked or head.headers.get("Content-Length", "0") != "0")):
                     self._should_close = True
         return data
@@ -159,28 +159,28 @@ class UpstreamProtocol(ResponseHandler):
         assert self._parser is not None
         try:
             messages, _, _ = self._parser.feed_data(data)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the bytes make no sense
+        except Exception as error:  # noqa: BLE001  # whatever the error, the data is invalid
             if self._payload is not None and not self._payload.is_eof() and self.receiver is None:
                 self._payload.set_exception(aiohttp.ClientPayloadError(f"its body is not HTTP: {error}"))
             self._drop()  # connection_lost tells the receiver
         else:
             if messages:
-                self._drop()  # an answer that nobody asked for
+                self._drop()  # an unsolicited answer
 
     def _bound_trailers(self, received: int) -> None:
-        """Abort the connection when trailers and chunk extensions, which the parser keeps, grow too large."""
+        """Abort the connection if trailers and chunk extensions, which the parser keeps, grow too large."""
         self._head_bytes += received
         if self._head_bytes > self._max_head_bytes:
             self._drop()
 
     def _end_answer(self) -> None:
-        """Expect nothing more, and end the connection if more has begun to come."""
+        """Expect nothing more, and close the connection if more has arrived."""
         self._expected = _FREE
         if self._parser is None:
             return
         try:
             begun = self._parser.feed_eof() is not None
-        except Exception:  # noqa: BLE001  # not even the beginning of an answer
+        except Exception:  # noqa: BLE001  # it is not even the beginning of an answer
             begun = True
         if begun:
             self._drop()
@@ -191,7 +191,7 @@ class UpstreamProtocol(ResponseHandler):
             self.transport.abort()
 
     def close(self) -> None:
-        """Close the connection; reset it if its answer has not ended, or if the upstream does not take what was sent."""
+        """Close the connection. Reset it if its answer is incomplete, or if part of the request is unsent."""
         transport = self.transport
         if transport is not None and (self.is_answering or transport.get_write_buffer_size()):
             sock = transport.get_extra_info("socket")
@@ -202,19 +202,19 @@ class UpstreamProtocol(ResponseHandler):
             super().close()
 
     def pause_reading(self) -> None:
-        """Stop reading, unless the connection has ended: what is left then is little, and nothing would ask for it again."""
+        """Pause reading, unless the connection is closing: little data is left then, and nothing would resume."""
         if self.transport is not None and not self.transport.is_closing():
             super().pause_reading()
 
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
-        """Note why no answer comes. A request that could not be sent to its end may have an answer: connection_lost looks for it."""
+        """Set why there is no answer. A request that was sent only in part may have one: connection_lost looks for it."""
         closing = self.transport is not None and self.transport.is_closing() and not self._connection_lost_called
         if closing and isinstance(exc, OSError) and self.is_answering:
             return
         super().set_exception(exc, *cause)
 
     def time_read(self, data: bytes, note_latency: Callable[[float], object] | None) -> None:
-        """Take what was read, and note for how many seconds the receiver wrote what the read completed."""
+        """Process received data, and report the seconds until the receiver wrote the blocks that it completed."""
         receiver = self.receiver
         if note_latency is None or receiver is None:
             self.data_received(data)
@@ -226,7 +226,7 @@ class UpstreamProtocol(ResponseHandler):
             note_latency(perf_counter() - began)
 
     def set_flat_out(self, flat_out: bool) -> None:
-        """Notes whether the newest read filled what it was offered."""
+        """Set whether the newest read filled the offered memory."""
         self.flat_out = flat_out
         self.read_buffer.count(1 if flat_out else -1)
 
@@ -248,7 +248,7 @@ class UpstreamProtocol(ResponseHandler):
             receiver.upstream_lost(f"connection lost: {exc}" if exc else CLOSED_EARLY)
 
     def attach(self, content: StreamReader, receiver: Receiver) -> None:
-        """Sends the rest of the response's body to `receiver`, starting with what has already come."""
+        """Send the rest of the response's body to `receiver`, starting with what has already arrived."""
         pending = take_buffer(content)
         content.__class__ = ReceivedBody
         self.receiver = receiver
@@ -258,13 +258,13 @@ class UpstreamProtocol(ResponseHandler):
             self.pause()
         if pending:
             receiver.feed(pending)
-        if self._reading_paused:  # the stream reader was full; its parser holds the rest of what was read
+        if self._reading_paused:  # the stream reader was full, and its parser holds the rest of the read
             self.resume_reading()
-            if receiver.paused and self.receiver is receiver:  # else the body has ended and the connection may serve another request
+            if receiver.paused and self.receiver is receiver:  # otherwise the body has ended, and the connection may serve another request
                 self.pause()
 
     def detach(self) -> None:
-        """Forgets the receiver. Unless the body has ended nothing more is read, and the response has to be closed."""
+        """Detach the receiver. Unless the body has ended, reading stops, and the caller must close the response."""
         self.receiver = None
         self.body.clear()
         if self.body_ended:
@@ -273,12 +273,12 @@ class UpstreamProtocol(ResponseHandler):
             self.pause()
 
     def pause(self) -> None:
-        """Lets the kernel's window slow the upstream down."""
+        """Stop reading, so that TCP's flow control slows the upstream down."""
         if self.transport is not None and not self.transport.is_closing():
             self.transport.pause_reading()
 
     def resume(self) -> None:
-        """Reads on."""
+        """Read again."""
         if self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
 
