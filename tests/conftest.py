@@ -1,11 +1,12 @@
-"""Tools that some machines lack: tests that need them are skipped with what to install, or fail with CI=true."""
+"""The kinds of tests, and tools that some machines lack: tests that need them are skipped with what to install, or fail with CI=true."""
 
 import functools
+import itertools
 import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.certificates import Authority
 from tests.install.interpreters import OLDEST, interpreters
+from tests.kit.kinds import KINDS, kind_of, may_have_units, watched
 
 DEVICE_BYTES = 16 * 1024 * 1024
 """The size of a device that a test fills."""
@@ -101,16 +103,23 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for tool, (description, _) in _NEEDS.items():
         config.addinivalue_line("markers", f"{tool}: {description}")
-    config.addinivalue_line("markers", "soak: runs for SOAK_SECONDS, long in `make soak`")
-    config.addinivalue_line("markers", "fuzz: runs for FUZZ_SECONDS, long in `make fuzz`")
+    for kind, description in KINDS.items():
+        config.addinivalue_line("markers", f"{kind}: {description}")
+    config.addinivalue_line("markers", "fuzz: feeds random bytes to what reads foreign ones")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave Rust to `make soak`, and run the longest files first: otherwise one process has them left when the others are done."""
-    if "SOAK_SECONDS" not in os.environ:
-        slow = [item for item in items if item.get_closest_marker("rust")]
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if item not in set(slow)]
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import folders without unit tests when only those are asked for."""
+    return True if config.option.markexpr == "unit" and not may_have_units(collection_path.name) else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with its kind, and run the longest files first: otherwise one process has them left when the others are done."""
+    for item in items:
+        kind = kind_of(item)
+        if item.get_closest_marker(kind) is None:
+            item.add_marker(kind)
     ranks = {name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: next((rank for name, rank in ranks.items() if item.nodeid.startswith(name)), len(ranks)))
 
@@ -135,6 +144,26 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if os.environ.get("CI") == "true":
                 pytest.fail(f"{reason} (CI=true allows no skips)", pytrace=False)
             pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """Fail a unit test that opens a socket or starts a process."""
+    if not item.get_closest_marker("unit"):
+        return (yield)
+    with watched() as seen:
+        yield
+    if seen:
+        pytest.fail(f"a unit test opens sockets or starts processes, mark it `process`: {', '.join(sorted(set(seen)))}", pytrace=False)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print how long the tests of each kind took; several processes (`-n 4`) share that."""
+    seconds = dict.fromkeys(KINDS, 0.0)
+    for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
+        for kind in KINDS.keys() & getattr(report, "keywords", {}).keys():
+            seconds[kind] += report.duration
+    terminalreporter.write_line("by kind: " + ", ".join(f"{kind} {spent:.0f} s" for kind, spent in seconds.items() if spent))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from gateway.access import key_sets
 from gateway.access.key_sets import KeySets, KeysUnavailable
 from tests.auth.issuer import Issuer, KeyUrl
 from tests.auth.signing import private_key, public_jwk
+from tests.stack import refusing
 
 
 @pytest.fixture
@@ -189,10 +190,10 @@ async def test_request_without_any_keys_fails_at_once_after_a_failed_fetch(sets:
 
 
 async def test_url_that_refuses_connections_is_logged(sets: KeySets, logged: list[dict[str, Any]]) -> None:
-    with pytest.raises(KeysUnavailable):
-        await sets.find("http://127.0.0.1:1/keys?tenant=s3cret", "ES256", "a")
+    with refusing() as url, pytest.raises(KeysUnavailable):
+        await sets.find(f"{url}/keys?tenant=s3cret", "ES256", "a")
     (line,) = logged
-    assert line["url"] == "http://127.0.0.1:1/keys"
+    assert line["url"] == f"{url}/keys"
     assert "s3cret" not in json.dumps(line)
 
 

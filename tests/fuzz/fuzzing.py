@@ -1,4 +1,4 @@
-"""Run one check on very many inputs: a few hundred in `make test`, for SECONDS_EACH in `make fuzz`."""
+"""Run one check on very many inputs: for SECONDS_EACH in `make fuzz`, a few hundred otherwise."""
 
 import logging
 import os

@@ -20,6 +20,8 @@ from producer.log.sqlite_schema import FILE
 from producer.log.sqlite_store import Store
 from tests.producer.sqlite_disk import Disk, disk, lottery
 
+pytestmark = pytest.mark.process  # waits seconds for the disk
+
 
 @dataclass(slots=True)
 class Progress:
