@@ -1,4 +1,4 @@
-"""The body of a request on its way up."""
+"""The body of a request, on its way to the upstream."""
 
 import asyncio
 import hashlib
@@ -16,15 +16,15 @@ from ..http.malformed import BAD_BODY
 from ..policy.refusal import Refusal
 
 _LEAST_BYTES = 256
-"""What a body must bring within its time limit: single bytes are no progress."""
-_SMALL_BYTES = 4096  # a body that is here and has no more is not counted: its request takes more, and requests are
-_PIECE_BYTES = 64 * 1024  # the connection reads on when less than this is left of what came
-_WHOLE_BYTES = 512 * 1024  # a body that is here and has more leaves in pieces
+"""Bytes that must arrive within the time limit: single bytes are no progress."""
+_SMALL_BYTES = 4096  # a complete body up to this size is not counted: its request takes more memory, and requests are limited
+_PIECE_BYTES = 64 * 1024  # the connection resumes reading when less than this is buffered
+_WHOLE_BYTES = 512 * 1024  # a complete body beyond this size is sent in pieces
 _CONTENT_LENGTH = istr("Content-Length")
 
 
 class Bodies:
-    """The bodies of all requests; `budget` counts the bytes of them that are in memory, each may have `max_bytes`."""
+    """The bodies of all requests. `budget` counts their bytes in memory. Each may have up to `max_bytes`."""
 
     def __init__(self, budget: Budget, max_bytes: int) -> None:
         self.budget = budget
@@ -34,18 +34,18 @@ class Bodies:
         return f"<Bodies {self.budget}>"
 
     def of(self, request: web.BaseRequest, exchange: Exchange, *, hashed: bool = False) -> "RequestBody":
-        """Return the body of a request, which another mode may have begun to read."""
+        """Return the body of a request. Another mode may have begun to read it."""
         if isinstance(request, Incoming) and request.received is not None:
             return request.received
         return RequestBody(request, self, exchange, hashed=hashed)
 
 
 class RequestBody:
-    """Streams a request's body, or reads it ahead, and says when the last of it was taken.
+    """A request's body, streamed to the upstream or read ahead.
 
-    What is here of more than 4 KiB counts for its client, what the connection has read ahead included, until the upstream has taken it
-    or answered. The client must send 256 bytes within the route's `body_timeout_seconds` while they are waited for, and the upstream must
-    take some within `first_byte_timeout_seconds`. With `hashed` it gets a digest.
+    A body of more than 4 KiB counts for its client, bytes buffered by the connection included, until the upstream has received it or
+    answered. While the gateway waits for the client, 256 bytes must arrive within the route's `body_timeout_seconds`. The upstream must
+    accept some within `first_byte_timeout_seconds`. With `hashed` it has a digest.
     """
 
     __slots__ = (
@@ -77,35 +77,35 @@ class RequestBody:
         self._timeout_seconds = self._seconds_left = exchange.route.body_timeout_seconds
         self._upstream_seconds = exchange.route.first_byte_timeout_seconds
         self._bytes_to_come = _LEAST_BYTES
-        self._read: deque[bytes] | None = None  # ahead, and not taken yet
-        self._here_bytes = 0  # of those, and of what is being taken
+        self._read: deque[bytes] | None = None  # read ahead, and not sent yet
+        self._here_bytes = 0  # of those, and of the chunk being sent
         self._hash = hashlib.sha256() if hashed else None
         self._holding: Holding | None = None
         self._waiting: asyncio.Timeout | None = None
         self._give_up: Callable[[], None] | None = None
         self._given = self._streams = False
         self.received_bytes = 0
-        """Bytes of it that were read, here or by an upstream."""
+        """Bytes read so far."""
         self.refusal: Refusal | None = None
-        """Why it was not taken to its end."""
+        """Why it was not received to its end."""
 
     def __repr__(self) -> str:
         return f"<RequestBody received={self.received_bytes} here={self._here_bytes}>"
 
     @property
     def digest(self) -> bytes:
-        """A digest of what was read; of all of it when it was read or taken to its end."""
+        """Digest of the bytes read so far: of the whole body once all of it is read."""
         return self._hash.digest() if self._hash is not None else b""
 
     def announce(self, fields: CIMultiDict[str]) -> None:
-        """Add its length to the fields of the upstream request if it is known by now."""
+        """Add its length to the fields of the upstream request, if it is known yet."""
         if self._content.is_eof():
             fields.setdefault(_CONTENT_LENGTH, str(self._content.total_bytes))
 
     async def read(self, most_bytes: int) -> bool:
-        """Read it ahead, and return whether all of it is here: not if there is a `refusal`, or if it has more than `most_bytes`.
+        """Read it ahead, and return whether it is complete. It is not if there is a `refusal`, or more than `most_bytes`.
 
-        A longer one has no digest, and goes on where reading it has stopped.
+        A longer body has no digest. `open` continues where reading stopped.
         """
         if not self._request.body_exists:
             return True
@@ -126,12 +126,12 @@ class RequestBody:
         return True
 
     def open(self, on_taken: Callable[[], None], give_up: Callable[[], None]) -> AsyncIterator[bytes] | bytes | None:
-        """Return what aiohttp's client takes as `data`: None without a body, bytes when it is here already, else a stream of chunks.
+        """Return `data` for aiohttp's client: None without a body, bytes if it is complete, otherwise a stream of chunks.
 
-        `on_taken` is called when the last of it was taken, and `give_up` when its upstream is not to be waited for any more: it takes
-        nothing, or the body gave way to others. A client that waits for `100 Continue` (RFC 9110 section 10.1.1) gets it now. Call
-        `answered` when the upstream has answered, and `end` when it has no more use for the body.
-        Raises ValueError when it was refused.
+        `on_taken` is called when all of it has been sent. `give_up` is called when its upstream accepts nothing in time, or the body gave
+        way to others. A client that waits for `100 Continue` (RFC 9110 section 10.1.1) gets it now. Call `answered` when the upstream has
+        answered, and `end` when the body is no longer needed.
+        Raises ValueError if it was refused.
         """
         self._raise_refusal()
         content = self._content
@@ -150,17 +150,17 @@ class RequestBody:
         return self._chunks(on_taken, give_up)
 
     def answered(self) -> None:
-        """Let go of what is here, because the upstream has answered. A stream of chunks that is being taken goes on until `end`."""
+        """Release the memory, because the upstream has answered. A stream of chunks that is being sent goes on until `end`."""
         if not self._streams:
             self.end()
 
     def close(self) -> None:
-        """Let go of what was read, unless `open` has given it away."""
+        """Release the memory, unless `open` has returned the body."""
         if not self._given:
             self.end()
 
     def end(self) -> None:
-        """Let go of what is here in any case: its upstream is asked no more. What takes its chunks may have died without a word."""
+        """Release the memory in any case: the upstream request is over. The reader of its chunks may have ended without closing it."""
         self._give_up = None
         if self._holding is None:
             return
@@ -187,7 +187,7 @@ class RequestBody:
             self._request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _count(self) -> None:
-        """Count what is here; the connection reads ahead while nothing is taken."""
+        """Count the bytes in memory, with those that the connection has buffered."""
         if self._holding is not None:
             self._holding.set(self._here_bytes + self._content.total_bytes - self.received_bytes)
 
@@ -222,13 +222,13 @@ class RequestBody:
                 chunk = await self._content.read(_PIECE_BYTES)
         except TimeoutError:
             self._raise_refusal()
-            detail = f"the body stalled: less than {_LEAST_BYTES} bytes of it came within {self._timeout_seconds:g} s"
+            detail = f"the body stalled: fewer than {_LEAST_BYTES} bytes arrived within {self._timeout_seconds:g} s"
             raise self._refuse(Refusal(408, "body", detail)) from None
         except web.RequestPayloadError:
             raise self._refuse(BAD_BODY) from None
         finally:
             self._waiting = None
-        self._seconds_left -= loop.time() - begun  # what an upstream that takes it slowly needs is not the client's fault
+        self._seconds_left -= loop.time() - begun  # time of a slow upstream does not count for the client
         self._bytes_to_come -= len(chunk)
         if self._bytes_to_come <= 0:
             self._seconds_left, self._bytes_to_come = self._timeout_seconds, _LEAST_BYTES
@@ -238,7 +238,7 @@ class RequestBody:
         self.received_bytes += len(chunk)
         self._here_bytes += len(chunk)
         if self.received_bytes > self._bodies.max_bytes:
-            raise self._refuse(Refusal(413, "body", f"the body passed {self._bodies.max_bytes} bytes, which is the limit"))
+            raise self._refuse(Refusal(413, "body", f"the body must have at most {self._bodies.max_bytes} bytes"))
         if self._hash is not None:
             self._hash.update(chunk)
         self._count()
@@ -246,7 +246,7 @@ class RequestBody:
 
     def _give_way(self) -> bool:
         budget = self._bodies.budget
-        detail = "the request bodies of {} passed {} bytes, which is the limit; retry later"
+        detail = "the request bodies of {} exceed the limit of {} bytes; retry later"
         if budget.of(self._owner) > budget.limit_per_client:
             self.refusal = Refusal(429, "client-share", detail.format(self._owner, budget.limit_per_client))
         else:

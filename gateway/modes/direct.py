@@ -50,23 +50,23 @@ _ACCEL_BUFFERING, _REQUEST_ID = istr("X-Accel-Buffering"), istr(REQUEST_ID)
 
 
 class Direct:
-    """Answers a request with what its upstream answers."""
+    """Forward a request to its upstream, and relay the answer."""
 
     def __init__(self, session: aiohttp.ClientSession, wheel: TimerWheel, metrics: Metrics, bodies: Bodies) -> None:
         self.client = UpstreamClient(session)
-        """What asks the upstreams; mode resumable asks with it too."""
+        """The client for upstreams, also for mode resumable."""
         self._wheel = wheel
         self._metrics = metrics
         self.bodies = bodies
-        """The bodies of all requests; mode resumable reads them too."""
+        """The bodies of all requests, also for mode resumable."""
         self._loop = asyncio.get_running_loop()
         self._log = structlog.get_logger().bind()
         self._tells_openings = self._log.is_enabled_for(logging.DEBUG)
         self.note_deletion: Callable[[Deletion], None] = lambda deletion: None
-        """Is told what an upstream has deleted, before the client is."""
+        """Called with each deletion by an upstream, before the client gets the answer."""
 
     async def answer(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
-        """Gives the response, sent except for its end. Cancelling it, as aiohttp does when the client leaves, ends the upstream request."""
+        """Return the response, sent except for its end. aiohttp cancels it when the client disconnects, which ends the upstream request."""
         route = exchange.route
         self._metrics.asked(route.path, request.method)
         span = ask_upstream(exchange)
@@ -97,7 +97,7 @@ class Direct:
             return await self.relay(request, upstream, exchange)
         except (TimeoutError, aiohttp.ClientError, ValueError) as error:
             if exchange.status:
-                raise  # upstream has answered, so this is something else
+                raise  # the upstream has answered, so this is another error
             if body is not None and body.refusal is not None:
                 exchange.refuse(body.refusal.status, body.refusal.reason)
                 return problem(body.refusal.status, body.refusal.detail, code=body.refusal.reason)
@@ -108,7 +108,7 @@ class Direct:
             answered(span, exchange)
 
     async def relay(self, request: web.BaseRequest, upstream: UpstreamAnswer, exchange: Exchange) -> web.StreamResponse:
-        """Gives the response for what an upstream has answered, sent except for its end, and closes the upstream's."""
+        """Return the response to an upstream's answer, sent except for its end, and close that answer."""
         try:
             exchange.status = upstream.status
             if request.method == "DELETE" and 200 <= upstream.status < 300:
@@ -123,7 +123,7 @@ class Direct:
         assert isinstance(writer, StreamWriter)
         if request.method == "HEAD" or upstream.status in (204, 304):
             return response
-        coded = exchange.event_stream and CONTENT_ENCODING in upstream.headers  # it may be much larger than what is here
+        coded = exchange.event_stream and CONTENT_ENCODING in upstream.headers  # decoded it may be much larger
         if upstream.content.is_eof() and not coded:
             return await self._relay_whole(request, response, writer, upstream, exchange)
         send_head(writer)
@@ -139,7 +139,7 @@ class Direct:
         try:
             await relay.ended()
         finally:
-            relay.end(LEFT)  # stands only when the wait was cancelled
+            relay.end(LEFT)  # no effect unless the wait was cancelled
             protocol.writing = None
             if throttle is not None:
                 throttle.close()
@@ -157,7 +157,7 @@ class Direct:
         upstream: UpstreamAnswer,
         exchange: Exchange,
     ) -> web.StreamResponse:
-        """Relays a body that came with its head, in one write with it."""
+        """Relay a body that arrived with its head, in one write with the head."""
         body = WholeBody()
         if exchange.allowance is not None:
             await exchange.allowance.wait()
@@ -178,7 +178,7 @@ class Direct:
     def _open_relay(
         self, sink: Sink, chunked: bool, upstream: UpstreamAnswer, exchange: Exchange, *, resumes: bool = False, whole: bool = False
     ) -> Relay:
-        """Opens what forwards the body; nobody waits for one that is here as a `whole`."""
+        """Open the relay of the body. A `whole` body has arrived, and needs no timers."""
         route = exchange.route
         framer = decoder = None
         heartbeat_ticks = 0
@@ -189,7 +189,9 @@ class Direct:
                 framer = Framer(route.max_block_bytes, keeps_mark=True)
                 heartbeat_ticks = 0 if whole else self._wheel.ticks(route.heartbeat_seconds)
             else:
-                log.warning("unknown content coding, the event stream passes as it is", **exchange.facts(), content_encoding=coding[:100])
+                log.warning(
+                    "unknown content coding; the event stream is forwarded unchanged", **exchange.facts(), content_encoding=coding[:100]
+                )
             if self._tells_openings:
                 self._log.debug("stream opened", **exchange.facts())
         relay = exchange.relay = Relay(
@@ -207,23 +209,23 @@ class Direct:
 
 
 def is_subscriber(request: web.BaseRequest) -> bool:
-    """Whether the client gives up for good at an error, as an EventSource does, and therefore waits for an upstream that is down."""
+    """Whether the client does not retry after an error, as EventSource, and so waits for an upstream that is down."""
     return request.method == "GET" and not request.body_exists and names_event_stream(request.headers)
 
 
 def _do_nothing() -> None:
-    """The time limit of a subscriber begins when it has a connection."""
+    """Do nothing: the time limit of a subscriber begins when it has a connection."""
 
 
 def request_fields(request: web.BaseRequest, route: Route, span: Span | None = None) -> CIMultiDict[str]:
-    """Gives the header fields of the upstream request, of whose trace `span` says more than the client did."""
+    """Return the header fields of the upstream request. Those of `span` replace the client's trace fields."""
     headers = request.headers
     fields = end_to_end(headers)
     host = fields.pop(_HOST, "")
-    fields.popall(_EXPECT, None)  # answered here
+    fields.popall(_EXPECT, None)  # the gateway answers it
     if names_event_stream(headers) or request.method not in ("GET", "HEAD"):
-        fields[_ACCEPT_ENCODING] = "identity"  # this may become an event stream, and a coded one cannot be cut at its blocks
-    if not comes_from_peer(request):  # which has announced it already
+        fields[_ACCEPT_ENCODING] = "identity"  # the answer may be an event stream, and blocks of a compressed one cannot be found
+    if not comes_from_peer(request):  # the other worker has added these fields
         announce_client(fields, client=plain_address(request.remote or "unknown"), scheme=request.scheme, host=host)
     if isinstance(request, Incoming):
         fields[_REQUEST_ID] = request.request_id
@@ -255,9 +257,9 @@ def _response_head(request: web.BaseRequest, upstream: UpstreamAnswer, exchange:
 
 
 def _may_end(exchange: Exchange, relay: Relay) -> bool:
-    """Write what is left to be sent, and return whether the response may end like a complete one.
+    """Write the end of the stream, and return whether the response may end like a complete one.
 
-    A cut stream may, behind an error event.
+    A cut stream may, after an error event.
     """
     if relay.verdict == CUT and relay.framed and exchange.route.on_upstream_loss == "error-event":
         relay.tell_error(ui_messages=exchange.ui_messages)
@@ -267,12 +269,12 @@ def _may_end(exchange: Exchange, relay: Relay) -> bool:
 
 
 async def _pump(upstream: UpstreamAnswer, relay: Relay, writer: StreamWriter) -> None:
-    """The way that always works: reads the body through aiohttp's stream reader."""
+    """Fallback: read the body through aiohttp's StreamReader."""
     try:
         async for chunk in upstream.content.iter_any():
             relay.feed(chunk)
             await writer.drain()
-            while relay.paused and not relay.verdict:  # there is more to decode
+            while relay.paused and not relay.verdict:  # it is still decoding
                 await asyncio.sleep(0)
                 await writer.drain()
         relay.upstream_ended()

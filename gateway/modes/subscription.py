@@ -1,4 +1,4 @@
-"""The downstream response of somebody who follows a fan-out."""
+"""The downstream response of a subscriber to a fan-out."""
 
 import random
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from ..streams.subscriber import Subscriber
 from ..streams.wheel import TimerWheel
 
 Begin = Callable[[Subscriber], None]
-"""Lets a subscriber begin at its place."""
+"""A function that adds a subscriber to its fan-out, at its cursor."""
 
 _EXPIRY_SPREAD = 0.1
 
@@ -29,11 +29,11 @@ _EXPIRY_SPREAD = 0.1
 async def send_stream(
     request: web.BaseRequest, exchange: Exchange, fields: CIMultiDict[str], begin: Begin, wheel: TimerWheel, unsent: Budget
 ) -> web.StreamResponse:
-    """Sends an event stream until it has ended, and gives its response, whose end is still to be written if it is complete.
+    """Send an event stream until it has ended, and return its response. The caller writes the end of a complete one.
 
-    What the connection does not take counts in the budget `unsent`.
+    Unsent data of a slow connection counts in the budget `unsent`.
 
-    Whoever calls this should hold neither `fields` nor `begin` while it waits: there may be ten thousand who do.
+    Callers should not keep references to `fields` or `begin` while they wait: there may be ten thousand of them.
     """
     response = ResponseHead(status=200, headers=fields)
     writer = await response.prepare(request)
@@ -66,7 +66,7 @@ async def send_stream(
     try:
         await subscriber.ended()
     finally:
-        subscriber.end(LEFT)  # stands only when the wait was cancelled
+        subscriber.end(LEFT)  # no effect unless the wait was cancelled
         release(request)
         if throttle is not None:
             throttle.close()

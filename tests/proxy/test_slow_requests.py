@@ -143,7 +143,7 @@ async def test_body_that_drips_is_refused_and_frees_its_upstream(
         await downstream.ask(path, "POST", [*scene.headers, framing])
         body = b"x" * 10_000 if framing[0] == "Content-Length" else chunk(b"x") * 2_000
         async with dripping(downstream, body):
-            assert "less than 256 bytes of it came within 0.4 s" in await problem(downstream, 408)
+            assert "fewer than 256 bytes arrived within 0.4 s" in await problem(downstream, 408)
             await scene.left()
     assert len(scene.requests) == 1
 

@@ -1,4 +1,4 @@
-"""What clients may hold by shared streams."""
+"""Limits on what clients hold by shared streams."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,14 @@ from ...policy.refusal import Refusal
 
 @dataclass(frozen=True, slots=True)
 class Budgets:
-    """The budgets of what a request for a shared stream may leave behind."""
+    """The budgets for resources that outlive a request for a shared stream."""
 
     streams: Budget
-    """Upstream requests: those of live streams, lingering ones too, and of catch-ups."""
+    """Upstream requests of live streams, lingering ones included, and of catch-ups."""
     histories: Budget
-    """Bytes: histories, and what is written to connections that do not take it."""
+    """Bytes of histories and of unsent data of slow connections."""
     descriptors: Descriptors
 
     def refusal(self, owner: str) -> Refusal | None:
-        """Return why a client may not open one more stream, None when it may."""
+        """Return why a client may not open another stream, or None."""
         return self.streams.refusal(owner) or self.histories.refusal(owner, 0) or self.descriptors.refuse_upstream()

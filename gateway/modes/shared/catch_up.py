@@ -1,4 +1,4 @@
-"""Asks the upstream for what a subscriber missed, until that meets the live stream."""
+"""Request missed events from the upstream, until they meet the live stream."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -20,12 +20,11 @@ _SKIPPED = "the upstream did not go on after that event"
 
 
 class CatchUp(Following):
-    """A second upstream request of a shared stream, which begins after event `asked` or where `target` says, for all that ask for it.
+    """A second upstream request of a shared stream, from event `asked` or the beginning in `target`, for all subscribers that need it.
 
-    When it and the live stream have an event in common, by its ID, it stops reading; each subscriber goes over to the live stream as soon
-    as it has had the last block of the catch-up. An upstream that cannot resume makes a gap: one that says so by its answer, one that
-    sends events without IDs, and one that takes no notice of the last event ID, which shows when the live stream has events before the
-    first one from here.
+    When it has an event ID in common with the live stream, it stops reading. Each subscriber moves to the live stream once it has received
+    the last block of the catch-up. An upstream that cannot resume causes a gap. It may say so by its answer, send events without IDs, or
+    ignore the last event ID. The last case shows when the live stream has events between `asked` and the first one here.
     """
 
     def __init__(
@@ -40,31 +39,31 @@ class CatchUp(Following):
         self.asked = asked
         self._target = target
         self.met = False
-        """Whether an event has been found that the live stream has as well."""
+        """Whether it has an event in common with the live stream."""
         self._live = live
         self._first_id = self._last_id = ""
         self._since = 0  # events after the one with the last ID
         self._newest_ends_with_lf = False
-        self._join_at: int | None = None  # where its end is in the live history
-        self._refused = ""  # why there will be no more from the upstream
-        self._skipped = False  # whether some had had the first event when it showed that the upstream had left out others
+        self._join_at: int | None = None  # cursor of its end in the live history
+        self._refused = ""  # why no more blocks are taken
+        self._skipped = False  # whether the upstream left out events before the first one, which was sent already
         super().__init__(open_source, target, asked, open_fan_out(self._moved), live.origin, place, for_subscribers_alone=True)
         if asked:
             self.fan_out.history.begins_after(asked)
         live.catch_ups.add(self)
 
     def fetches(self, target: str, asked: str) -> bool:
-        """Tells whether somebody who joins now gets all that such a request would bring."""
+        """Whether a new subscriber gets all blocks of a request for `target` after event `asked`."""
         return (self._target, self.asked) == (target, asked) and self.begin is not None
 
     @property
     def begin(self) -> int | None:
-        """The cursor of its first block, None when somebody who joins now would come too late for it."""
+        """The cursor of its first block, or None if it is too late to join."""
         return None if self._is_over() or self.fan_out.history.first else 0
 
     def find(self, id: str) -> int | None:
-        """Gives the cursor after event `id`, None when it is not here or somebody who joins now would come too late."""
-        if self._is_over() or not self.opening.done():  # whoever asked first waits for that, and all begin together
+        """Return the cursor after event `id`, or None if it is not here or it is too late to join."""
+        if self._is_over() or not self.opening.done():  # those that opened it wait for its opening, and all begin together
             return None
         return self.fan_out.history.find(id)
 
@@ -75,7 +74,7 @@ class CatchUp(Following):
 
     def take(self, block: bytes, event: Event | None, id: str | None) -> None:
         if self.met or self._refused:
-            return  # read before it was known
+            return  # read before it was met or refused
         if event is not None and not self._last_id and not event.id and id is None:
             self._refuse(_WITHOUT_IDS)
             return
@@ -93,11 +92,13 @@ class CatchUp(Following):
         self._since = 0
         history = self._live.fan_out.history
         cursor = history.find(id)
-        if cursor is not None and 2 * (cursor - history.first) >= history.end - history.first:  # not where it is about to be forgotten
+        if (
+            cursor is not None and 2 * (cursor - history.first) >= history.end - history.first
+        ):  # not in the older half, which is about to be dropped
             self._meet()
 
     def _left_out(self, id: str) -> bool:
-        """Tells whether the live stream shows that events between `asked` and `id` have not come here."""
+        """Whether the live stream shows that the upstream left out events between `asked` and `id`."""
         history = self._live.fan_out.history
         cursor = history.find(id)
         if not self.asked or cursor is None or cursor == history.first or history.find(self.asked) is not None:
@@ -109,7 +110,7 @@ class CatchUp(Following):
         self.stop()
 
     def meet(self, id: str) -> None:
-        """Takes note that the live stream has got event `id`."""
+        """Handle event `id` of the live stream."""
         if self.met:
             self._find_end()
         elif self.fan_out.history.find(id) is not None and id != self.asked:
@@ -122,7 +123,7 @@ class CatchUp(Following):
         self._find_end()
 
     def _find_end(self) -> None:
-        """Looks where the newest block that was read here is in the live history: it may not have come there yet."""
+        """Find the newest block of the catch-up in the live history. It may not have arrived there yet."""
         if self._join_at is not None:
             return
         history = self._live.fan_out.history
@@ -130,16 +131,16 @@ class CatchUp(Following):
         events = self._since
         while cursor is not None and events and cursor < history.end:
             cursor += 1
-            events -= has_data(history.block(cursor))  # of comments each connection may have its own
+            events -= has_data(history.block(cursor))  # comments may differ between connections
         if cursor is None or events:
             return
         if self._newest_ends_with_lf and cursor < history.end and history.block(cursor + 1) == b"\n":
-            cursor += 1  # the LF of a CRLF, which came by itself there and with its block here
+            cursor += 1  # the LF of a CRLF, a block of its own there and part of its block here
         self._join_at = cursor
         self._moved()
 
     def _moved(self) -> None:
-        """Lets those who have had everything from here go over to the live stream."""
+        """Move subscribers that have received every block here to the live stream."""
         if self._join_at is not None or self._refused:
             for subscriber in self.fan_out.at_end():
                 subscriber.leave_cohort()
@@ -150,7 +151,7 @@ class CatchUp(Following):
             self._close()
 
     def unused(self) -> None:
-        """End it if all who asked for it left before the upstream answered."""
+        """End it if all requests for it left before the upstream answered."""
         self._moved()
 
     def _hand_over(self, subscriber: Subscriber) -> None:

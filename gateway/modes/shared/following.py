@@ -1,4 +1,4 @@
-"""Follows one upstream for whoever subscribes to it."""
+"""Follow one upstream for its subscribers."""
 
 import asyncio
 import math
@@ -22,14 +22,14 @@ from .origin import FIRST_SECONDS, Origin
 from .pace import Pace, after_loss
 
 OpenSource = Callable[[str, str, Reconnection, Callable[[EventSource], None]], TracedSource]
-"""Makes an event source for a path with query, which goes on after an event ID (if it is not empty) at a pace and calls what it is given
-on each change."""
+"""Opens an event source for a path with query. It resumes after an event ID (if that is not empty), reconnects at a pace, and reports each
+change to a callback."""
 
 _LINE_ENDS = b"\r\n"
 _ID_FIELD = re.compile(rb"(?:\A|[\r\n])id:")
 
 _PASSING = (None, 502, 503, 504)
-"""The statuses of an upstream that is being started again, or of a proxy in front of it; None when nothing was answered."""
+"""Statuses of an upstream that restarts, or of a proxy in front of it. None: there was no answer."""
 _ORIGIN_DECIDES_SECONDS = 86_400.0
 
 Outcome = Literal["open", "finished", "refused", "unavailable", "late", "draining", "retired"]
@@ -37,23 +37,23 @@ Outcome = Literal["open", "finished", "refused", "unavailable", "late", "drainin
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What came of an attempt to follow an upstream that nobody has got a stream from."""
+    """The result of an attempt to open an upstream stream that has not been open yet."""
 
     outcome: Outcome
-    """An event stream; 204; an answer that is no event stream; no connection; no answer in time; the gateway shuts down; the route is
-    another by now."""
+    """In this order: an event stream; 204; another answer; no connection; no answer in time; the gateway is shutting down; the route has
+    changed."""
     reason: str = ""
     again_seconds: float = math.inf
-    """How long until the next attempt, if the upstream may be one that is just being started again."""
+    """Time until the next attempt, if the upstream may be restarting."""
 
 
 class Following:
-    """Follows an upstream and brings its blocks into a fan-out, until the upstream says that there will be no more.
+    """Follow an upstream and append its blocks to a fan-out, until the upstream ends the stream for good.
 
-    With `for_subscribers_alone` it reads no faster than they take.
+    With `for_subscribers_alone` it reads no faster than the subscribers receive.
 
-    While a subscriber waits, a stream that was lost is tried again after 0.1 to 0.25 s, and one that cannot be had takes its turn at
-    `origin`. The server's `retry` and back-off pace what no subscriber waits for, and streams that the upstream ends.
+    While a subscriber waits, a lost stream is reconnected after 0.1 to 0.25 s, and after a failed attempt it waits its turn at `origin`.
+    The server's `retry` and back-off pace streams without waiting subscribers, and streams that the upstream ends.
     """
 
     def __init__(
@@ -69,20 +69,20 @@ class Following:
     ) -> None:
         self.fan_out = fan_out
         self.place = place
-        """What it takes of the streams that may be open, until its upstream request has ended."""
+        """Its place in the budget of open streams, until its upstream request has ended."""
         self.origin = origin
         self.opening: asyncio.Future[Opening] = asyncio.get_running_loop().create_future()
-        """Is set in any case: once, but where another attempt is waited for another one takes its place."""
+        """The result of the first attempt. It is always set. If subscribers wait for another attempt, a new future replaces it."""
         self.down: Opening | None = None
-        """What came of the newest attempt, while none has brought a stream and another one is waited for."""
+        """The result of the newest attempt, while subscribers wait for another one and no stream has been open yet."""
         self.users = 0
-        """Requests that wait for it or use it."""
+        """Number of requests that wait for it or use it."""
         self._pace = Pace()
         self.source = open_source(target, last_event_id, self._pace, self._changed)
         self._for_subscribers_alone = for_subscribers_alone
         self._id = self.source.last_event_id
-        self._resuming = bool(self._id)  # whether what comes may be what has come already
-        self._openers = 0  # requests that wait for the opening, or were woken by it and have not begun
+        self._resuming = bool(self._id)  # whether the next events may be repeated ones
+        self._openers = 0  # requests that wait for the opening, or were woken by it and have not joined
         self._begun: asyncio.Future[None] | None = None
         self._task = asyncio.create_task(self._follow())
         self._task.add_done_callback(_report)
@@ -96,7 +96,7 @@ class Following:
         try:
             async for block, event in self.source.parsed_blocks():
                 if block.startswith(HEARTBEAT) and not (block := without_heartbeats(block)).strip(_LINE_ENDS):
-                    continue  # a heartbeat in a block of its own
+                    continue  # a block that is only a heartbeat
                 block = guard_mark(block)
                 id = self.source.last_event_id
                 changed = id if id != self._id and id else None
@@ -108,7 +108,7 @@ class Following:
                 if self._openers:
                     await self._openers_begun()
                 self.take(block, event, changed)
-                del block, event  # they may be large, and the next ones may be long in coming
+                del block, event  # they may be large, and the next ones may arrive much later
                 await self.fan_out.room(for_whom=self._for_subscribers_alone)
             verdict, reason = COMPLETE, ""
             self.origin.reached()
@@ -142,36 +142,36 @@ class Following:
 
     @property
     def last_event_id(self) -> str:
-        """The last event ID after the newest block that came."""
+        """The last event ID after the newest block."""
         return self._id
 
     @property
     def wanted(self) -> bool:
-        """Whether a subscriber waits for what comes."""
+        """Whether it has subscribers or waiting requests."""
         return bool(self.users or self.fan_out.subscribers)
 
     def used_by(self, owner: str) -> None:
-        """Count it for nobody from now on if it is another client's."""
+        """Count it for no client from now on, if another client opened it."""
         if owner != self.place.owner:
             self.place.give_to(NOBODY)
             self.fan_out.holding.give_to(NOBODY)
 
     def enter(self) -> None:
-        """Count a request that uses it, for whose sake an upstream that was lost is tried again soon."""
+        """Count a request that uses it. The first one speeds up the next attempt at a lost upstream."""
         self.users += 1
         if self.users == 1 and self.source.state == "connecting":
             self._hurry()
 
     def attempt_in(self, seconds: float) -> None:
-        """Try again after `seconds`."""
+        """Reconnect after `seconds`."""
         self.source.attempt_in(seconds)
 
     def pace_alone(self) -> None:
-        """Try again at the pace of the server's `retry`."""
+        """Reconnect at the pace of the server's `retry`."""
         self.source.attempt_in(self._pace.next_delay())
 
     def _hurry(self) -> None:
-        """Try again soon if a subscriber waits, unless the upstream has ended the stream or has said when to come back."""
+        """Reconnect soon if a subscriber waits, unless the upstream has ended the stream or sent `Retry-After`."""
         source = self.source
         if not self.wanted:
             return
@@ -182,19 +182,19 @@ class Following:
             self.origin.wait(self)
 
     def _repeats(self, block: bytes, event: Event | None, id: str | None) -> bool:
-        """Tells whether the upstream sends again what it has sent before: the event it was asked to go on after, or all it has."""
+        """Whether the upstream repeats a block: the event after which it was to resume, or its whole history."""
         if not block.lstrip(_LINE_ENDS):
-            return True  # the end of a block that has come already
+            return True  # the end of a block that has already arrived
         own = event.id if event is not None and event.id else id
         if own is None and event is None and _ID_FIELD.search(block):
-            own = self._id  # a block without data that says the same ID again
+            own = self._id  # a block without data that repeats the ID
         if not own:
             return False
         history = self.fan_out.history
         cursor = history.find(own)
         if cursor is not None and (
-            cursor == history.first  # it was there, but is not kept
-            or history.block(cursor).strip(_LINE_ENDS) == block.strip(_LINE_ENDS)  # the last LF may have come by itself, or not at all
+            cursor == history.first  # it was received, but is no longer kept
+            or history.block(cursor).strip(_LINE_ENDS) == block.strip(_LINE_ENDS)  # the last LF may have arrived separately, or not at all
         ):
             return True
         self._resuming = False
@@ -205,16 +205,16 @@ class Following:
             self.opening.set_result(opening)
 
     async def opened(self, route: Route) -> Opening:
-        """Wait for an attempt that brings a stream, or for the word that waiting is of no use.
+        """Wait for a successful attempt, or for a reason to stop waiting.
 
-        A caller that then begins without awaiting anything misses no block: the first one is held until all who waited have begun.
+        A caller that joins without awaiting anything misses no block: the first one is held until all waiting callers have joined.
         """
         if self.opening.done():
             return self.opening.result()
         loop = asyncio.get_running_loop()
         since = loop.time()
         down: Opening | None = None
-        self.users += 1  # or it might end for want of subscribers
+        self.users += 1  # otherwise it might end without subscribers
         self._openers += 1
         try:
             while True:
@@ -225,13 +225,13 @@ class Following:
                 if self.opening is awaited:
                     return opening
         except TimeoutError:
-            return down or Opening("late", "time-out waiting for the head of its answer")
+            return down or Opening("late", "timed out waiting for the head of its answer")
         finally:
             self.users -= 1
             loop.call_soon(self._opener_begun)
 
     def _opener_begun(self) -> None:
-        """Forget a request that has waited for the opening, in the turn after the one in which it could begin."""
+        """Stop counting a request that waited for the opening, one turn of the event loop after it could join."""
         self._openers -= 1
         if not self._openers and self._begun is not None and not self._begun.done():
             self._begun.set_result(None)
@@ -239,43 +239,43 @@ class Following:
             self.unused()
 
     async def _openers_begun(self) -> None:
-        """Return when all who waited for the opening follow the stream, because an upstream may send events with its head."""
+        """Wait until all requests that waited for the opening have joined, because an upstream may send events with its head."""
         while self._openers:
             self._begun = asyncio.get_running_loop().create_future()
             await self._begun
 
     def wait_on(self) -> None:
-        """Lets those who wait for the opening wait for that of the next attempt."""
+        """Make callers of `opened` wait for the next attempt."""
         self.down = self.opening.result()
         self.opening = asyncio.get_running_loop().create_future()
 
     def give_up(self, opening: Opening) -> None:
-        """Ends it, and lets those who wait for the opening know why."""
+        """End it, with `opening` as the reason for those that wait."""
         self._opened(opening)
         self.stop()
 
     def take(self, block: bytes, event: Event | None, id: str | None) -> None:
-        """Is given the next block."""
+        """Process the next block."""
         self.fan_out.append(block, id)
 
     def connected(self) -> None:
-        """Is told that a stream was opened."""
+        """React to an opened stream."""
 
     def lost(self) -> None:
-        """Is told that a stream or an attempt is over, and another will be made."""
+        """React to the end of a stream or an attempt that will be retried."""
 
     def ended(self, verdict: str, reason: str) -> None:
-        """Is told that there will be no more."""
+        """React to the final end."""
 
     def unused(self) -> None:
-        """Is told that no request waits for it or uses it any more."""
+        """React to the end of the last request that used it."""
 
     def stop(self) -> None:
-        """Ends it; `ended` is called when it has."""
+        """End it. `ended` is called afterwards."""
         self._task.cancel()
 
     async def stopped(self) -> None:
-        """Returns when it has ended."""
+        """Wait until it has ended."""
         await asyncio.wait((self._task,))
 
 

@@ -1,4 +1,4 @@
-"""How a subscriber begins to follow a stream."""
+"""Add subscribers to a stream."""
 
 from ...streams.fan_out import FanOut
 from ...streams.subscriber import Subscriber
@@ -6,7 +6,7 @@ from .stream import SharedStream
 
 
 def join(stream: SharedStream | None, fan_out: FanOut, cursor: int | None, subscriber: Subscriber) -> None:
-    """Let a subscriber begin at `cursor`, or with what comes next. `stream` is None if the upstream's own `retry` will come."""
+    """Add a subscriber at `cursor`, or at the next event. `stream` is None if the upstream's own `retry` follows."""
     if stream is not None:
         _tell_retry(stream, subscriber)
         if cursor is None and stream.last_event_id:  # the next event may have no ID of its own, and the client could not resume
@@ -15,12 +15,12 @@ def join(stream: SharedStream | None, fan_out: FanOut, cursor: int | None, subsc
 
 
 def join_behind_gap(stream: SharedStream, asked: str, reason: str, subscriber: Subscriber) -> None:
-    """Let a subscriber begin with a gap event."""
+    """Add a subscriber, beginning with a gap event."""
     _tell_retry(stream, subscriber)
     stream.tell_gap(subscriber, asked, reason)
 
 
 def _tell_retry(stream: SharedStream, subscriber: Subscriber) -> None:
-    """Tell a subscriber the `retry` that the upstream sent before the subscriber came."""
+    """Send a new subscriber the upstream's last `retry`."""
     if stream.source.reconnection_time is not None:
         subscriber.tell_retry_ahead(stream.source.reconnection_time)

@@ -12,14 +12,14 @@ FIRST_SECONDS = 0.25
 LONGEST_SECONDS = 2.0
 """The time between two attempts at a server that is down: it doubles from the one to the other."""
 
-_RELEASED = 4  # by each answer: a thousand streams come back in five steps, and a server that fails again is left alone
+_RELEASED = 4  # by each answer: 1,000 streams reconnect in five steps, and few bother a server that fails again
 _JITTER_SECONDS = 0.1
 
 
 class Origin:
-    """The streams of one server that wait for it. One of them at a time tries it for all, in turn.
+    """The streams that wait for one server. One at a time tries it for all, in turn.
 
-    The moment that any attempt gets an answer, streams that wait follow, each of which lets others follow.
+    Each attempt that gets an answer lets some waiting streams reconnect, and each of these lets others do so.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Origin:
         return f"<Origin waiting={len(self._waiting)} seconds={self._seconds}>"
 
     def wait(self, stream: "Following") -> None:
-        """Let a stream wait whose attempt has just failed."""
+        """Add a stream whose attempt has just failed."""
         now = asyncio.get_running_loop().time()
         self.leave(stream)
         self._waiting[stream] = now
@@ -40,17 +40,17 @@ class Origin:
             self._set_timer(max(self._due, now + FIRST_SECONDS))
 
     def leave(self, stream: "Following") -> None:
-        """Forget a stream that tries by itself or has ended."""
+        """Remove a stream that connects on its own or has ended."""
         self._waiting.pop(stream, None)
 
     def reached(self) -> None:
-        """Note that an attempt got an answer."""
+        """Release some streams: an attempt got an answer."""
         self._seconds = FIRST_SECONDS
         if not self._waiting:
             return
         now = asyncio.get_running_loop().time()
         for stream, failed_at in list(itertools.islice(self._waiting.items(), _RELEASED)):
-            if failed_at <= now - FIRST_SECONDS:  # else it fails although others get answers
+            if failed_at <= now - FIRST_SECONDS:  # otherwise it fails although others get answers
                 self.leave(stream)
                 stream.attempt_in(random.uniform(0, _JITTER_SECONDS))
         self._set_timer(min(self._due, now + FIRST_SECONDS))

@@ -1,4 +1,4 @@
-"""When a stream that was lost is tried again."""
+"""When to reconnect a stream that was lost."""
 
 import random
 
@@ -10,18 +10,18 @@ _AFTER_LOSS_SECONDS = (0.1, 0.25)
 
 
 class Pace(Reconnection):
-    """The pace of attempts that no subscriber waits for; of events only those that have not come before count as new."""
+    """The pace of attempts without waiting subscribers. Only events that have not arrived before count as progress."""
 
     def progressed(self) -> None:
-        """Do nothing: the event source cannot tell whether an event has come before."""
+        """Do nothing: the event source cannot tell whether an event is new."""
 
     def brought_news(self) -> None:
-        """Note that the stream brought an event that has not come before."""
+        """Record that a new event has arrived."""
         super().progressed()
 
 
 def after_loss(setbacks: int) -> float:
-    """Return when to try again after a stream was lost that had a subscriber, and before which there were setbacks."""
+    """Return the seconds until a lost stream with a subscriber is reconnected, after `setbacks` failures."""
     if not setbacks:
         return random.uniform(*_AFTER_LOSS_SECONDS)
     return min(FIRST_SECONDS * 2.0 ** min(setbacks - 1, 10), LONGEST_SECONDS) * random.uniform(0.8, 1)

@@ -1,4 +1,4 @@
-"""Mode shared: one upstream request for all that ask for the same."""
+"""Mode shared: one upstream request for all equal requests."""
 
 import asyncio
 from collections import defaultdict
@@ -37,14 +37,14 @@ from .stream import SharedStream
 log = structlog.get_logger()
 
 _Key = tuple[str, str, Identity]
-_OWN_FIELDS = ("Set-Cookie", "Content-Length", "Content-Encoding", "ETag", "Last-Modified", "Age", "Date")  # of one response, not of all
+_OWN_FIELDS = ("Set-Cookie", "Content-Length", "Content-Encoding", "ETag", "Last-Modified", "Age", "Date")  # of a single response
 
 
 class Shared:
-    """Answers a request with a stream that others may follow as well.
+    """Answer requests with streams that several clients follow.
 
-    A stream counts for the client that opens it until a client of another owner joins. It lingers only behind an event, and gives way to
-    others while it does.
+    A stream counts for the client that opens it until another client joins. After its last request it lingers, if it has had an event, and
+    gives way to other streams.
     """
 
     def __init__(
@@ -72,29 +72,31 @@ class Shared:
         return f"<Shared streams={len(self._streams)}>"
 
     def __len__(self) -> int:
-        """How many streams there are."""
+        """Return the number of streams."""
         return len(self._keys)
 
     @property
     def streams(self) -> set[SharedStream]:
-        """Those that can be joined."""
+        """The streams that can be joined."""
         return set(self._keys)
 
     @property
     def history_blocks(self) -> int:
-        """How many event blocks their histories hold."""
+        """Number of event blocks in all histories."""
         fan_outs = [fan_out for stream in self.streams for fan_out in (stream.fan_out, *(each.fan_out for each in stream.catch_ups))]
         return sum(fan_out.history.end - fan_out.history.first for fan_out in fan_outs)
 
     def forget(self, deletion: Deletion) -> None:
-        """Forgets the histories of streams that a DELETE has made stale."""
+        """Drop the histories of streams that a DELETE has made stale."""
         for stream in self.streams:
             if deletion.covers(stream.route.upstream + stream.target, stream.source.response_headers):
                 stream.forget()
 
     def retire(self) -> None:
-        """Ends streams that nobody can join any more, because their route is another now or gone: those that nobody follows at once, those
-        whose upstream is lost, and so that their subscribers come back, to the route as it is now. All others go on until then."""
+        """End streams whose route has changed or is gone: unused ones at once, and those whose upstream is lost.
+
+        Their subscribers reconnect, to the new route. All other streams go on until their upstream is lost.
+        """
         for stream in self.streams:
             if self._is_retired(stream.route):
                 self._end_unused(stream)
@@ -104,12 +106,12 @@ class Shared:
         return all(route.stream_kind != current.stream_kind for current in self._routes.routes)
 
     def drain(self) -> None:
-        """Lets nobody wait any more for an upstream that is down."""
+        """Answer requests that wait for an upstream that is down."""
         for stream in self.streams:
             stream.drain()
 
     async def close(self) -> None:
-        """Ends all streams."""
+        """End all streams."""
         streams = self.streams
         for stream in streams:
             stream.stop()
@@ -117,7 +119,7 @@ class Shared:
             await stream.stopped()
 
     async def answer(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
-        """Gives the response, sent except for its end. Cancelling it, as aiohttp does when the client leaves, lets the stream go on."""
+        """Return the response, sent except for its end. aiohttp cancels it when the client disconnects; the stream goes on."""
         identity = identify(request.method, request.headers, exchange.route)
         target = share_target(exchange.target, exchange.route)
         if identity is None or target is None:
@@ -138,7 +140,7 @@ class Shared:
                 rewrite_locations(fields, stream.route, request)
                 if exchange.span is not None and stream.source.span is not None:
                     exchange.span.link(stream.source.span)
-                del identity, key, target  # from here on it waits, ten thousand times perhaps: what it holds counts
+                del identity, key, target  # release memory: ten thousand requests may wait here
                 sending = send_stream(request, exchange, fields, begin, self._wheel, self._budgets.histories)
                 del begin, fields
                 return await sending
@@ -149,7 +151,7 @@ class Shared:
         return await self._without_stream(request, exchange, begin)
 
     async def _find_begin(self, stream: SharedStream, target: str, id: str, owner: str) -> Begin | Opening | Refusal:
-        """Return how a subscriber begins that asks for `target` and has seen event `id`, or why there is no stream for it."""
+        """Return how a subscriber with a request for `target` and the last event ID `id` begins, or why there is no stream for it."""
         opening = await stream.opened(stream.route)
         if opening.outcome != "open":
             return opening
@@ -170,19 +172,19 @@ class Shared:
                 passing = opening.again_seconds <= stream.route.wait_seconds
                 if opening.outcome == "finished" or (opening.outcome == "refused" and not id and not passing):
                     return opening
-                if opening.outcome == "refused" and catch_up.source.state == "closed":  # else it is asked again
+                if opening.outcome == "refused" and catch_up.source.state == "closed":  # otherwise it is retried
                     begun, begin = "gap", partial(join_behind_gap, stream, id, opening.reason)
                 elif (cursor := catch_up.begin) is None:
-                    continue  # it has gone on without us, look again
+                    continue  # too late to join: look again
                 else:
-                    begun, begin = "catch-up", partial(join, None, catch_up.fan_out, cursor)  # which brings upstream's `retry`
+                    begun, begin = "catch-up", partial(join, None, catch_up.fan_out, cursor)  # it brings the upstream's `retry`
             self._metrics.subscribed(stream.route.path, begun)
             return begin
 
     async def _without_stream(self, request: web.BaseRequest, exchange: Exchange, opening: Opening) -> web.StreamResponse:
-        """Answers when the upstream gave no event stream."""
+        """Answer a request whose upstream sent no event stream."""
         if opening.outcome == "refused":
-            return await self._direct.answer(request, exchange)  # which gives the client what the upstream answers to it
+            return await self._direct.answer(request, exchange)  # a request of its own: the client gets the upstream's answer to it
         if opening.outcome == "finished":
             exchange.status = 204
             return web.Response(status=204, headers={"Cache-Control": "no-store", "Server": "gateway"})
@@ -196,8 +198,8 @@ class Shared:
         route = exchange.route
         reason = advise(opening.reason)
         log.warning("no answer", **exchange.facts(), upstream=route.upstream, detail=reason)
-        told = f": {reason}" if reason.startswith("TLS: ") else ""  # others name its address, which is not for everybody
-        detail = f"the upstream of route {route.path} gave no event stream{told}"
+        told = f": {reason}" if reason.startswith("TLS: ") else ""  # other reasons name its address, which clients must not see
+        detail = f"the upstream of route {route.path} sent no event stream{told}"
         return problem(exchange.status, detail, code=exchange.refused or "")
 
     def _open(self, key: _Key, request: web.BaseRequest, exchange: Exchange) -> SharedStream:
@@ -225,7 +227,7 @@ class Shared:
         return stream
 
     def _share_with_any_origin(self, key: _Key, stream: SharedStream) -> None:
-        """Let pages of any origin join a stream if its upstream lets them."""
+        """Share a stream with pages of any origin, if its upstream allows any origin."""
         answered = stream.source.response_headers
         if answered.get("Access-Control-Allow-Origin") != "*" or "origin" in answered.get("Vary", "").lower():
             return
@@ -239,7 +241,7 @@ class Shared:
         stream.linger(None)
 
     def _leave(self, stream: SharedStream) -> None:
-        """Let a stream that nobody uses any more linger. One without event and ID, that is down or whose route has changed ends at once."""
+        """Make an unused stream linger. It ends at once if it is down, its route has changed, or it has no event and no ID."""
         stream.users -= 1
         if stream.users:
             return
@@ -264,13 +266,13 @@ class Shared:
 
 
 def _refuse(request: web.BaseRequest, exchange: Exchange, refusal: Refusal) -> web.Response:
-    """Return the answer to a request for which no stream may be opened. An event source only comes back if that looks like a stream."""
+    """Return the answer to a request for which no stream may be opened. EventSource reconnects only if that looks like a stream."""
     exchange.refuse(refusal.status, refusal.reason)
     return come_back_later() if names_event_stream(request.headers) else problem(refusal.status, refusal.detail, code=refusal.reason)
 
 
 def _for_any_origin(key: _Key) -> _Key:
-    """Return the key of a stream that its upstream gives to the pages of any origin. No request has it: no field has an empty name."""
+    """Return the key of a stream for pages of any origin. No request has this key, because no field name is empty."""
     path, target, identity = key
     return path, target, (*(field for field in identity if field[0] != "origin"), ("", "any origin"))
 

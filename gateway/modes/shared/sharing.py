@@ -1,4 +1,4 @@
-"""Who may share a stream with whom."""
+"""Decide which requests share a stream."""
 
 from collections.abc import Mapping
 from urllib.parse import unquote_plus
@@ -19,11 +19,11 @@ Identity = tuple[tuple[str, str], ...]
 
 
 def identify(method: str, headers: CIMultiDictProxy[str], route: Route) -> Identity | None:
-    """Return what a request for a shared route must agree in with another to share its stream; None if it must not be shared.
+    """Return the fields in which requests for a shared route must agree to share a stream, or None if the answer must not be shared.
 
-    Not shared are other methods than GET, clients that take no event stream, and credentials that the route says nothing about: what
-    one client's credentials open is not for another. `Origin` tells requests apart too, because an upstream's CORS fields depend on it;
-    not so where the route sets `Access-Control-Allow-Origin` itself or has a table `cors`.
+    Not shared are methods other than GET, clients that do not accept an event stream, and requests with credentials that the route does not
+    name: their answer is for one client only. `Origin` must agree too, because an upstream's CORS fields depend on it, unless the route
+    sets `Access-Control-Allow-Origin` itself or has a table `cors`.
     """
     if method != "GET" or "Range" in headers or not accepts_event_stream(headers):
         return None
@@ -36,9 +36,12 @@ def identify(method: str, headers: CIMultiDictProxy[str], route: Route) -> Ident
 
 
 def share_target(target: str, route: Route) -> str | None:
-    """Return the path and query of the stream that a request for `target` shares: without a last event ID, which says where a subscriber
-    begins, and without the route's `begin_parameters`; otherwise as it came. None if one of the route's `private_parameters` makes the
-    answer private, or if it is not UTF-8, which an event source cannot send."""
+    """Return the path and query of the stream that a request for `target` shares.
+
+    They are unchanged, except that the last event ID and the route's `begin_parameters` are left out: they only say where to begin.
+    Return None if one of the route's `private_parameters` makes the answer private, or if `target` is not UTF-8, which an event source
+    cannot send.
+    """
     if not is_utf8(target):
         return None
     path, mark, query = target.partition("?")
@@ -55,10 +58,10 @@ def share_target(target: str, route: Route) -> str | None:
 
 
 def begin_target(target: str, shared: str, id: str, headers: Mapping[str, str]) -> str:
-    """Return the path and query by which the upstream is asked for what follows event `id`, or for where the client begins without one.
+    """Return the path and query of the upstream request for the events after `id`, or for the client's own beginning without one.
 
-    `target` is what the client asked for, `shared` that of the stream. An ID of the query goes upstream in both ways: in the header, and
-    in the query for an upstream that only looks there. With an ID of its own header, a client's other `begin_parameters` do not count.
+    `target` is that of the client, `shared` that of the stream. An ID in the query goes upstream in the header and in the query, for
+    upstreams that only look there. With an ID in the header, the client's `begin_parameters` do not count.
     """
     if not id:
         return without_last_event_id(target)
@@ -66,7 +69,7 @@ def begin_target(target: str, shared: str, id: str, headers: Mapping[str, str]) 
 
 
 def request_fields(identity: Identity, route: Route, own: Mapping[str, str] | None = None) -> CIMultiDict[str]:
-    """Gives the header fields of the upstream request, `own` among them, beside those that every event source sends."""
+    """Return the header fields of the upstream request, with `own`, but without those that every event source sends."""
     fields = CIMultiDict(identity)
     fields.update(own or {})
     fields["Via"] = VIA

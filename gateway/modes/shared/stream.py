@@ -1,4 +1,4 @@
-"""One upstream stream with all that follow it."""
+"""One upstream stream with all its subscribers."""
 
 import asyncio
 import json
@@ -27,16 +27,16 @@ from .origin import Origin
 log = structlog.get_logger()
 
 _DRAINING = "the upstream is down, and the gateway is shutting down; retry later"
-_LOST_BEFORE_ANY = "the upstream was lost before its first event, so what came meanwhile cannot be asked for"
-_ROUTE_CHANGED = "the upstream was lost, and its route has changed: come back to the new one"
-_LOST_WITHOUT_IDS = "the upstream was lost and its events have no IDs, so what came meanwhile cannot be asked for"
+_LOST_BEFORE_ANY = "the upstream was lost before its first event, so missed events cannot be requested"
+_ROUTE_CHANGED = "the upstream was lost, and its route has changed; reconnect"
+_LOST_WITHOUT_IDS = "the upstream was lost and its events have no IDs, so missed events cannot be requested"
 
 
 class SharedStream(Following):
-    """The live stream of one URL, and the catch-ups of those who are further back than its history. `owner` is the client that opens it.
+    """The live stream of one URL, and catch-ups for subscribers that are further back than its history.
 
-    `opened` is called when the upstream has answered with an event stream for the first time, `reconnected` each time that it was lost
-    and is back, `done` when it has ended or refused; then nobody can join any more. `retired` tells whether its route is another by now.
+    `owner` is the client that opens it. `opened` is called at the upstream's first answer with an event stream, `reconnected` after each
+    loss, and `done` when it has ended or was refused. Then it cannot be joined any more. `retired` returns whether its route has changed.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class SharedStream(Following):
         self.slot = 0
         self._lingering: asyncio.TimerHandle | None = None
         self.has_begun = False
-        """Whether an event has come."""
+        """Whether an event has arrived."""
         self._wheel = wheel
         self._budgets = budgets
         self._open_source = open_source
@@ -83,7 +83,7 @@ class SharedStream(Following):
         wheel.add(self, wheel.now + self._expiry_ticks)
 
     def linger(self, end: asyncio.TimerHandle | None) -> None:
-        """Keep what will end it while no request uses it, None when one does, in place of what was kept before."""
+        """Set the timer that ends it while no request uses it, or None, and cancel the previous one."""
         if self._lingering is not None:
             self._lingering.cancel()
         self._lingering = end
@@ -104,7 +104,7 @@ class SharedStream(Following):
         return max(1, self._wheel.ticks(self.route.history_max_age_seconds / 8))
 
     def ring(self, now: int) -> int:
-        """Forgets what is too old."""
+        """Drop events that are too old. Return the tick of the next check."""
         self.fan_out.expire()
         return now + self._expiry_ticks
 
@@ -148,7 +148,7 @@ class SharedStream(Following):
         self.end_if_retired()
 
     def _wait_or_stop(self) -> None:
-        """Goes on trying if that may help those who wait for it; else they are told, and whoever comes next makes a new attempt."""
+        """Retry while subscribers may wait. Otherwise end: they get the error, and the next request makes a new attempt."""
         if self.opening.result().again_seconds > self.route.wait_seconds:
             self.stop()
             return
@@ -160,13 +160,13 @@ class SharedStream(Following):
         self.end_if_retired()
 
     def drain(self) -> None:
-        """Lets nobody wait any more for an upstream that is down, because the gateway shuts down."""
+        """Answer requests that wait for an upstream that is down, because the gateway is shutting down."""
         self._draining = True
         if self.down is not None:
             self.give_up(Opening("draining", _DRAINING))
 
     def end_if_retired(self) -> None:
-        """Ends it when its upstream is lost and its route is another by now: it might look for an upstream that never comes back."""
+        """End it if its upstream is lost and its route has changed: the old upstream may never return."""
         if self.down is not None and self._is_retired():
             self.give_up(Opening("retired", _ROUTE_CHANGED))
         if self._lost and self._is_retired():
@@ -184,7 +184,7 @@ class SharedStream(Following):
         self._done(self)
         self._wheel.remove(self)
         for catch_up in tuple(self.catch_ups):
-            _send_away(catch_up.fan_out, reason or "the stream has ended")  # they have not had everything
+            _send_away(catch_up.fan_out, reason or "the stream has ended")  # they have not received every event
             catch_up.stop()
         if verdict == CUT:
             _send_away(self.fan_out, reason)
@@ -192,13 +192,13 @@ class SharedStream(Following):
         self.fan_out.close()
 
     def forget(self) -> None:
-        """Forgets what came, because it was deleted: those who are live go on, and others have to ask the upstream."""
+        """Drop the history, because it was deleted. Live subscribers stay, and others must catch up from the upstream."""
         for fan_out in (self.fan_out, *(catch_up.fan_out for catch_up in self.catch_ups)):
-            fan_out.clear("what it has not had yet was deleted")
-        log.info("history forgotten, because of a DELETE", route=self.route.path, path=self.target.partition("?")[0])
+            fan_out.clear("its next events were deleted")
+        log.info("history dropped because of a DELETE", route=self.route.path, path=self.target.partition("?")[0])
 
     def find(self, id: str) -> tuple[FanOut, int] | None:
-        """Gives where what follows event `id` can be had at once; None when it cannot."""
+        """Return the fan-out and the cursor after event `id`, or None if no history has it."""
         if (cursor := self.fan_out.history.find(id)) is not None:
             return self.fan_out, cursor
         for catch_up in self.catch_ups:
@@ -207,18 +207,20 @@ class SharedStream(Following):
         return None
 
     def why_not(self, id: str) -> str:
-        """Says why the upstream need not even be asked for what follows event `id`; empty when it may have it."""
+        """Return why the upstream cannot have the events after `id`, or an empty string if it may."""
         if not id.isprintable():
-            return "it cannot be asked for in a header"
+            return "its ID cannot be sent in a header field"
         if self.route.ids == "assign":
-            return "the gateway gave this ID, and no longer keeps what followed it"
+            return "the gateway assigned this ID, and no longer keeps the events after it"
         if self._without_ids and self.has_begun:
             return "the upstream's events have no IDs"
         return ""
 
     def catch_up(self, target: str, id: str, owner: str) -> CatchUp | Refusal:
-        """Return the catch-up that asks the upstream for what follows event `id`, or for what `target` says if that is empty. It counts
-        for `owner`, or for nobody if clients of several owners use it. Return why not if the owner may open no more."""
+        """Return the catch-up for the events after `id`, or for the beginning in `target` if `id` is empty.
+
+        It counts for `owner`, or for no client if several use it. Return the refusal if the owner may not open another.
+        """
         for catch_up in self.catch_ups:
             if catch_up.fetches(target, id):
                 catch_up.used_by(owner)
@@ -230,7 +232,7 @@ class SharedStream(Following):
     def tell_gap(
         self, subscriber: Subscriber, asked: str, reason: str, first_retained: str | None = None, begin: int | None = None
     ) -> None:
-        """Tells a subscriber that what follows event `asked` cannot be had, and lets it go on: with all that is kept, or from `begin`."""
+        """Send a subscriber a gap event after event `asked`, and add it at the oldest kept block, or at `begin`."""
         history = self.fan_out.history
         self._mark(GAP, reason)
         if self.route.gap_events:
@@ -244,5 +246,5 @@ def _send_away(fan_out: FanOut, reason: str) -> None:
 
 
 def gap_block(asked: str, reason: str, first_retained: str | None = None) -> bytes:
-    """Gives the block that tells a subscriber that it may have missed something."""
+    """Return a gap event, for a subscriber that may have missed events."""
     return encode(json.dumps({"asked": asked or None, "first_retained": first_retained, "reason": reason}), type="gap")
