@@ -5,7 +5,7 @@ from typing import Any
 from eventstream import encode
 
 from ..settings import Settings
-from ..web.problems import describe_problem
+from ..web.problems import describe_problems
 from ..web.responses import EVENT_SCHEMA, EVENT_STREAM
 from .pieces import Split, split_text
 
@@ -20,9 +20,7 @@ Errors are `application/problem+json` (RFC 9457). This page loads its scripts fr
 same content without them."""
 
 
-TOO_LARGE: dict[int | str, dict[str, Any]] = {
-    413: describe_problem("The body has too many bytes; `got` and `allowed` say how many.", title="Content Too Large", status=413)
-}
+TOO_LARGE = describe_problems({413: "The body has too many bytes; `got` and `allowed` say how many."})
 """The OpenAPI text of the answer that only routes with a body have."""
 
 
@@ -36,9 +34,11 @@ def describe_streams(settings: Settings) -> dict[int | str, dict[str, Any]]:
             "content": {EVENT_STREAM: {"itemSchema": EVENT_SCHEMA, "example": example}},
         },
         204: {"description": "Your Last-Event-ID is that of the last event: nothing is left, and an `EventSource` stops."},
-        400: describe_problem("Last-Event-ID is not an id of this stream.", title="Bad Request", status=400),
-        422: describe_problem(
-            "A parameter or the body is not allowed; `errors` names each field.", title="Unprocessable Content", status=422
+        **describe_problems(
+            {
+                400: "Last-Event-ID is not an id of this stream.",
+                422: "A parameter or the body is not allowed; `errors` names each field.",
+                503: "The producer is stopping.",
+            }
         ),
-        503: describe_problem("The producer is stopping.", title="Service Unavailable", status=503),
     }

@@ -11,7 +11,6 @@ from fastapi.responses import Response
 from ..settings import Settings
 from ..web.drain import Drain
 from ..web.meters import Meters
-from ..web.problems import Problem
 from ..web.responses import EVENT_STREAM, STREAM_HEADERS, PlainEventStream, respond_by_sse_starlette
 from .descriptions import TOO_LARGE, describe_streams
 from .parameters import Parameters, read_event_number, read_parameters
@@ -50,9 +49,7 @@ class StreamOpener:
 
     def open(self, request: Request, text: str, parameters: Parameters, sender: _Sender) -> Response:
         """Return the response; 204 when the client has all events. Raises Problem: 400 for an unknown Last-Event-ID, 503 during a drain."""
-        if self._delivery.drain.begun:
-            detail = "the producer is stopping; retry in a few seconds"
-            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
+        self._delivery.drain.refuse()
         stream = TextStream(split_text(text, parameters.split), parameters.repeat, self._retry_ms, parameters.ids)
         after = read_event_number(parameters.last_event_id, stream.last) if parameters.ids else 0
         if after == stream.last:

@@ -1,70 +1,55 @@
-"""The description of topics in `/docs`: arguments for the routes."""
+"""The description of topics in `/docs`: arguments for the routes, and their answers."""
 
 from typing import Any
 
+from pydantic import BaseModel
+
 from eventstream import encode
 
-from ..web.problems import describe_problem
+from ..web.problems import describe_problems
 from ..web.responses import EVENT_SCHEMA, EVENT_STREAM
 from .event_bodies import LONGEST_RETRY_MS, LONGEST_TYPE
 from .names import LONGEST_NAME, MOST_PATTERNS, MOST_SEGMENTS
 
 _ID = "k3v9x0q2m7-42"
 
-_STOPPING = {503: describe_problem("The producer is stopping, or the event log failed.", title="Service Unavailable", status=503)}
-_NOWHERE = {404: describe_problem("There is no such path: the topic contains a slash or a line end.", title="Not Found", status=404)}
-_WRONG = {
-    422: describe_problem(
-        "The topic, a parameter, a header or the body is not allowed; `errors` says where. Only the events in `stored` were stored.",
-        title="Unprocessable Content",
-        status=422,
-    )
+_UNREADABLE = {
+    422: "The topic, a parameter, a header or the body is not allowed; `errors` says where. Only the events in `stored` were stored.",
+    503: "The producer is stopping, or the event log failed.",
 }
-_KEYS = {
-    401: describe_problem("The bearer key is missing, and the producer requires one.", title="Unauthorized", status=401),
-    403: describe_problem("The bearer key is not one of the producer's.", title="Forbidden", status=403),
-}
+_NOWHERE = {404: "There is no such path: the topic contains a slash or a line end."}
+_KEYS = {401: "The bearer key is missing, and the producer requires one.", 403: "The bearer key is not one of the producer's."}
 
-_AUTHORIZATION = {
-    "name": "Authorization",
-    "in": "header",
-    "required": False,
-    "schema": {"type": "string"},
-    "description": "`Bearer KEY` with one of `PRODUCER_PUBLISH_KEYS`, if there are any.",
-}
 
-_IDEMPOTENCY_KEY = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "required": False,
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-    "description": "Makes the request idempotent: when it is repeated with the same body, the first answer is returned with status 200.",
-}
+def _parameter(name: str, place: str, description: str, **schema: object) -> dict[str, Any]:
+    return {"name": name, "in": place, "required": place == "path", "schema": {"type": "string", **schema}, "description": description}
 
+
+_AUTHORIZATION = _parameter("Authorization", "header", "`Bearer KEY` with one of `PRODUCER_PUBLISH_KEYS`, if there are any.")
+_IDEMPOTENCY_KEY = _parameter(
+    "Idempotency-Key",
+    "header",
+    "Makes the request idempotent: when it is repeated with the same body, the first answer is returned with status 200.",
+    minLength=1,
+    maxLength=255,
+)
 _SEGMENT = "([A-Za-z0-9_~-]|%[0-9A-Fa-f]{2})+"
-
-_TOPIC = {
-    "name": "topic",
-    "in": "path",
-    "required": True,
-    "schema": {
-        "type": "string",
-        "minLength": 1,
-        "maxLength": LONGEST_NAME,
-        "pattern": rf"^{_SEGMENT}(\.{_SEGMENT}){{0,{MOST_SEGMENTS - 1}}}$",
-    },
-    "description": f"Up to {MOST_SEGMENTS} segments between dots, of letters, digits, `-`, `_`, `~` and `%XX`.",
-}
-
-_PATTERN = _TOPIC | {
-    "schema": {
-        "type": "string",
-        "minLength": 1,
-        "maxLength": LONGEST_NAME,
-        "pattern": rf"^(({_SEGMENT}|\*)\.){{0,{MOST_SEGMENTS - 1}}}({_SEGMENT}|\*|>)$",
-    },
-    "description": "A topic, or a pattern: `*` matches any one segment, `>` at the end one or more (`orders.*`, `orders.>`).",
-}
+_TOPIC = _parameter(
+    "topic",
+    "path",
+    f"Up to {MOST_SEGMENTS} segments between dots, of letters, digits, `-`, `_`, `~` and `%XX`.",
+    minLength=1,
+    maxLength=LONGEST_NAME,
+    pattern=rf"^{_SEGMENT}(\.{_SEGMENT}){{0,{MOST_SEGMENTS - 1}}}$",
+)
+_PATTERN = _parameter(
+    "topic",
+    "path",
+    "A topic, or a pattern: `*` matches any one segment, `>` at the end one or more (`orders.*`, `orders.>`).",
+    minLength=1,
+    maxLength=LONGEST_NAME,
+    pattern=rf"^(({_SEGMENT}|\*)\.){{0,{MOST_SEGMENTS - 1}}}({_SEGMENT}|\*|>)$",
+)
 
 _EVENT_SCHEMA = {
     "type": "object",
@@ -92,21 +77,46 @@ _BODY = {
     },
 }
 
-_PUBLISHED = {
-    "application/json": {
-        "schema": {
-            "type": "object",
-            "properties": {
-                "id": {"type": "string", "description": "The id, for one event."},
-                "count": {"type": "integer", "description": "The number, for several events."},
-                "first_id": {"type": "string"},
-                "last_id": {"type": "string"},
-                "ids": {"type": "array", "items": {"type": "string"}, "description": "If all were stored in one batch."},
-            },
-        },
-        "example": {"id": _ID},
-    }
-}
+
+class PublishedEvent(BaseModel):
+    id: str
+
+
+class PublishedEvents(BaseModel, use_attribute_docstrings=True):
+    count: int
+    first_id: str
+    last_id: str
+    ids: list[str] = []
+    """Missing unless all were stored in one batch."""
+
+
+class DroppedTopic(BaseModel):
+    topic: str
+    dropped: int
+
+
+class StoredEvent(BaseModel):
+    id: str
+    topic: str
+    type: str | None
+    data: str
+    retry: int | None
+
+
+class ListedTopic(BaseModel):
+    topic: str
+    count: int
+    first_id: str | None
+    last_id: str | None
+    bytes: int
+    subscribers: int
+
+
+class TopicPage(BaseModel, use_attribute_docstrings=True):
+    topics: list[ListedTopic]
+    next: str | None
+    """The URL of the next page."""
+
 
 PUBLISH: dict[str, Any] = {
     "summary": "Publish one event, or several",
@@ -117,21 +127,25 @@ PUBLISH: dict[str, Any] = {
     ),
     "status_code": 201,
     "responses": {
-        200: {"description": "The same was published before with this Idempotency-Key; nothing was stored.", "content": _PUBLISHED},
+        200: {
+            "description": "The same was published before with this Idempotency-Key; nothing was stored.",
+            "model": PublishedEvent | PublishedEvents,
+        },
         201: {
             "description": "The events are stored.",
-            "content": _PUBLISHED,
+            "model": PublishedEvent | PublishedEvents,
             "headers": {"Location": {"schema": {"type": "string"}, "description": "The URL of the event, for one event."}},
         },
-        413: describe_problem(
-            "An event, a batch or the body is too large; see `got` and `allowed`.", title="Content Too Large", status=413
+        **describe_problems(
+            {
+                413: "An event, a batch or the body is too large; see `got` and `allowed`.",
+                415: "The media type of the body is not accepted.",
+                507: "There is no space left; nothing was stored.",
+                **_NOWHERE,
+                **_KEYS,
+                **_UNREADABLE,
+            }
         ),
-        415: describe_problem("The media type of the body is not accepted.", title="Unsupported Media Type", status=415),
-        507: describe_problem("There is no space left; nothing was stored.", title="Insufficient Storage", status=507),
-        **_NOWHERE,
-        **_WRONG,
-        **_KEYS,
-        **_STOPPING,
     },
     "openapi_extra": {"parameters": [_TOPIC, _IDEMPOTENCY_KEY, _AUTHORIZATION], "requestBody": _BODY},
 }
@@ -139,17 +153,8 @@ PUBLISH: dict[str, Any] = {
 DROP: dict[str, Any] = {
     "summary": "Drop a topic with all its events",
     "description": "Subscribers that had not received all of its events get a `gap` event.",
-    "responses": {
-        200: {
-            "description": "The number of dropped events.",
-            "content": {"application/json": {"example": {"topic": "orders.eu", "dropped": 42}}},
-        },
-        404: describe_problem("There is no such topic.", title="Not Found", status=404),
-        507: describe_problem("There is no space left to record that.", title="Insufficient Storage", status=507),
-        **_WRONG,
-        **_KEYS,
-        **_STOPPING,
-    },
+    "response_description": "The number of dropped events.",
+    "responses": describe_problems({404: "There is no such topic.", 507: "There is no space left to record that.", **_KEYS, **_UNREADABLE}),
     "openapi_extra": {"parameters": [_TOPIC, _AUTHORIZATION]},
 }
 
@@ -169,14 +174,13 @@ _STREAM = {
         },
     },
     204: {"description": "With `follow=false`: no event comes after your Last-Event-ID, and an `EventSource` stops."},
-    **_WRONG,
-    **_STOPPING,
+    **describe_problems(_UNREADABLE),
 }
 
 SUBSCRIBE: dict[str, Any] = {
     "summary": "Subscribe to a topic, or to all that match a pattern",
     "description": "Starts at Last-Event-ID, `last_event_id`, `from` or `since`, in this order of precedence; by default with new events.",
-    "responses": _STREAM | _NOWHERE,
+    "responses": _STREAM | describe_problems(_NOWHERE),
     "openapi_extra": {"parameters": [_PATTERN]},
 }
 
@@ -188,36 +192,15 @@ SUBSCRIBE_SEVERAL: dict[str, Any] = {
 
 EVENT: dict[str, Any] = {
     "summary": "Look at one event",
-    "responses": {
-        200: {
-            "description": "The event.",
-            "content": {
-                "application/json": {"example": {"id": _ID, "topic": "orders.eu", "type": "order", "data": '{"number":7}', "retry": None}}
-            },
-        },
-        404: describe_problem("The topic never had an event of this id.", title="Not Found", status=404),
-        410: describe_problem("The event is no longer retained.", title="Gone", status=410),
-        **_WRONG,
-        **_STOPPING,
-    },
+    "response_description": "The event.",
+    "responses": describe_problems(
+        {404: "The topic never had an event of this id.", 410: "The event is no longer retained.", **_UNREADABLE}
+    ),
     "openapi_extra": {"parameters": [_TOPIC]},
 }
 
 LIST: dict[str, Any] = {
     "summary": "List the topics that have events",
-    "responses": {
-        200: {
-            "description": "A page of topics; `next` is the URL of the next page, or null.",
-            "content": {
-                "application/json": {
-                    "example": {
-                        "topics": [{"topic": "orders.eu", "count": 1, "first_id": _ID, "last_id": _ID, "bytes": 61, "subscribers": 2}],
-                        "next": "/topics?after=orders.eu&limit=1",
-                    }
-                }
-            },
-        },
-        **_WRONG,
-        **_STOPPING,
-    },
+    "response_description": "A page of topics.",
+    "responses": describe_problems(_UNREADABLE),
 }

@@ -10,9 +10,9 @@ from starlette.requests import ClientDisconnect
 from ..log.event_ids import format_event_id
 from ..log.event_log import Appended, EventLog, LogError
 from ..web.drain import Drain
-from ..web.problems import Problem, describe_value
+from ..web.problems import Problem, describe_value, refuse_field
 from ..web.publish_keys import PublishKeys
-from .descriptions import DROP, PUBLISH
+from .descriptions import DROP, PUBLISH, DroppedTopic
 from .event_bodies import Limits, RefusedEvent, decode_json, encode_array, encode_event, encode_text
 from .feeds import Feeds
 from .paths import EVENTS_PATH, SEVERAL_TOPICS, TOPIC_PATH, read_topic
@@ -42,7 +42,7 @@ class PublishRoutes:
     def add_to(self, router: APIRouter) -> None:
         """Add `POST /topics/{topic}/events` and `DELETE /topics/{topic}`."""
         router.add_api_route(EVENTS_PATH, self.publish, methods=["POST"], response_class=Response, **PUBLISH)
-        router.add_api_route(TOPIC_PATH, self.drop, methods=["DELETE"], response_class=JSONResponse, **DROP)
+        router.add_api_route(TOPIC_PATH, self.drop, methods=["DELETE"], **DROP)
 
     async def publish(self, request: Request) -> Response:
         """Store one event or several, and answer when they are durable. Raises Problem."""
@@ -67,7 +67,7 @@ class PublishRoutes:
             raise error.problem() from None
         return self._answer_one(topic, await self._publisher.publish(topic, [block], key))
 
-    async def drop(self, request: Request) -> Response:
+    async def drop(self, request: Request, response: Response) -> DroppedTopic:
         """Remove a topic with all its events. Raises Problem."""
         self._admit(request)
         topic = read_topic(request, TOPIC_PATH)
@@ -80,13 +80,12 @@ class PublishRoutes:
             raise self._publisher.fail(error) from None
         finally:
             self._feeds.forget(topic)
-        return JSONResponse({"topic": topic, "dropped": dropped}, headers={"Cache-Group-Invalidation": SEVERAL_TOPICS})
+        response.headers["Cache-Group-Invalidation"] = SEVERAL_TOPICS
+        return DroppedTopic(topic=topic, dropped=dropped)
 
     def _admit(self, request: Request) -> None:
         self._keys.check(request.headers.get("authorization"))
-        if self._drain.begun:
-            detail = "the producer is stopping; retry in a few seconds"
-            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
+        self._drain.refuse()
 
     def _answer_one(self, topic: str, appended: Appended) -> Response:
         event_id = format_event_id(self._log.epoch, appended.first)
@@ -102,9 +101,7 @@ class PublishRoutes:
 def _read_key(request: Request) -> str | None:
     key = request.headers.get("idempotency-key")
     if key is not None and not _KEY.fullmatch(key):
-        detail = "must have 1 to 255 printable ASCII characters"
-        found = {"in": "header", "field": "Idempotency-Key", "detail": detail, "got": describe_value(key)}
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"Idempotency-Key: {detail}", errors=[found])
+        raise refuse_field("header", "Idempotency-Key", "must have 1 to 255 printable ASCII characters", got=describe_value(key))
     return key
 
 

@@ -11,7 +11,7 @@ import structlog
 from ..log.event_ids import format_event_id
 from ..log.event_log import Appended, EventLog, IdempotencyKey, KeyReused, LogError, LogFull
 from ..web.meters import Meters
-from ..web.problems import Problem
+from ..web.problems import Problem, refuse_field
 from .event_bodies import Limits, RefusedEvent, decode_json, encode_event, split_lines
 
 _log = structlog.get_logger()
@@ -66,9 +66,8 @@ class Publisher:
         try:
             appended = await self._log.append(topic, blocks, key)
         except KeyReused:
-            detail = "Idempotency-Key: this key was used before with another body; send the same body, or a new key"
-            found = {"in": "header", "field": "Idempotency-Key", "detail": "was used before with another body"}
-            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=[found]) from None
+            detail = "was used before with another body; send the same body, or a new key"
+            raise refuse_field("header", "Idempotency-Key", detail) from None
         except LogError as error:
             raise self.fail(error) from None
         self._count(appended, blocks, time.perf_counter() - began)

@@ -3,11 +3,11 @@
 from functools import partial
 from heapq import nsmallest
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from eventstream import Parser
 
@@ -15,7 +15,7 @@ from ..log.event_ids import format_event_id, parse_event_id
 from ..log.event_log import EventLog, LogError, Topic
 from ..web.problems import Problem, describe_value
 from ..web.responses import EVENT_STREAM, STREAM_HEADERS, respond_by_sse_starlette
-from .descriptions import EVENT, LIST, SUBSCRIBE, SUBSCRIBE_SEVERAL
+from .descriptions import EVENT, LIST, SUBSCRIBE, SUBSCRIBE_SEVERAL, ListedTopic, StoredEvent, TopicPage
 from .names import Patterns
 from .paths import EVENT_PATH, EVENTS_PATH, SEVERAL_TOPICS, TOPICS_PATH, read_segment, read_topic
 from .subscription import Subscriptions
@@ -46,8 +46,8 @@ class SubscribeRoutes:
         ):
             router.add_api_route(path, endpoint, methods=["GET"], response_class=Response, **description)
             router.add_api_route(path, endpoint, methods=["HEAD"], response_class=Response, include_in_schema=False)
-        router.add_api_route(EVENT_PATH, self.show_event, methods=["GET"], response_class=JSONResponse, **EVENT)
-        router.add_api_route(TOPICS_PATH, self.list_topics, methods=["GET"], response_class=JSONResponse, **LIST)
+        router.add_api_route(EVENT_PATH, self.show_event, methods=["GET"], **EVENT)
+        router.add_api_route(TOPICS_PATH, self.list_topics, methods=["GET"], **LIST)
 
     async def subscribe(self, request: Request, asked: Annotated[Asked, Depends(read_asked)]) -> Response:
         """Stream the events of the topics that the path's pattern matches."""
@@ -63,7 +63,7 @@ class SubscribeRoutes:
         """Stream the events of all topics that one of the patterns matches."""
         return await self._open(request, read_patterns(topic or [], "query"), asked, "GET /events")
 
-    async def show_event(self, request: Request, event_id: str) -> Response:
+    async def show_event(self, request: Request, event_id: str) -> StoredEvent:
         """Return one event as JSON. Raises Problem: 404 when the topic never had this id, 410 when the event is gone."""
         topic = read_topic(request, EVENT_PATH)
         found = parse_event_id(event_id)
@@ -82,13 +82,13 @@ class SubscribeRoutes:
             raise Problem(HTTPStatus.NOT_FOUND, f"topic {topic} has no event {event_id}")
         [event] = Parser().feed(stored.block)
         event_type = event.type if b"\nevent: " in stored.block else None
-        return JSONResponse({"id": event_id, "topic": topic, "type": event_type, "data": event.data, "retry": event.retry})
+        return StoredEvent(id=event_id, topic=topic, type=event_type, data=event.data, retry=event.retry)
 
     async def list_topics(
         self,
         after: Annotated[str, Query(description="Start after the topic of this name.")] = "",
         limit: Annotated[int, Query(ge=1, le=_MOST_LISTED, description="The largest number of topics.")] = 100,
-    ) -> Response:
+    ) -> TopicPage:
         """Return a page of the topics that have events, sorted by name, with the URL of the next page."""
         names = nsmallest(limit + 1, (topic.name for topic in self._log.topics.values() if topic.count and topic.name > after))
         try:
@@ -96,23 +96,21 @@ class SubscribeRoutes:
         except LogError as error:
             raise _cannot_read(error) from None
         following = f"{TOPICS_PATH}?{urlencode({'after': names[limit - 1], 'limit': limit})}" if len(names) > limit else None
-        return JSONResponse({"topics": topics, "next": following})
+        return TopicPage(topics=topics, next=following)
 
-    async def _describe(self, topic: Topic) -> dict[str, Any]:
+    async def _describe(self, topic: Topic) -> ListedTopic:
         first = await self._log.first([topic.name])
-        return {
-            "topic": topic.name,
-            "count": topic.count,
-            "first_id": format_event_id(self._log.epoch, first) if first else None,
-            "last_id": format_event_id(self._log.epoch, topic.last) if topic.last else None,
-            "bytes": topic.bytes,
-            "subscribers": self._subscriptions.feeds.subscribers(topic.name),
-        }
+        return ListedTopic(
+            topic=topic.name,
+            count=topic.count,
+            first_id=format_event_id(self._log.epoch, first) if first else None,
+            last_id=format_event_id(self._log.epoch, topic.last) if topic.last else None,
+            bytes=topic.bytes,
+            subscribers=self._subscriptions.feeds.subscribers(topic.name),
+        )
 
     async def _open(self, request: Request, patterns: Patterns, asked: Asked, route: str) -> Response:
-        if self._subscriptions.drain.begun:
-            detail = "the producer is stopping; retry in a few seconds"
-            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
+        self._subscriptions.drain.refuse()
         try:
             wish = await make_wish(self._log, patterns, asked)
             if not asked.follow and asked.last_event_id and not await self._subscriptions.has_anything(wish):

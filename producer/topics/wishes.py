@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Annotated, Literal
 
 from fastapi import Depends, Query
@@ -11,7 +10,7 @@ from fastapi import Depends, Query
 from ..log.event_ids import format_event_id
 from ..log.event_log import EventLog
 from ..web.last_event_id import read_last_event_id
-from ..web.problems import Problem, describe_value
+from ..web.problems import Problem, describe_value, refuse_field
 from .cursor import Start, start_after_id
 from .moments import parse_moment
 from .names import Patterns, TopicError
@@ -48,9 +47,7 @@ async def read_asked(
 ) -> Asked:
     """Read query and headers, as a FastAPI dependency. Raises Problem (422)."""
     if from_ and since:
-        detail = "since: cannot be combined with from=start; send one of them"
-        found = {"in": "query", "field": "since", "detail": "cannot be combined with from=start", "got": describe_value(since)}
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=[found])
+        raise refuse_field("query", "since", "cannot be combined with from=start; send one of them", got=describe_value(since))
     return Asked(last_event_id, from_ == "start", since, limit, follow, gap)
 
 
@@ -66,8 +63,7 @@ def read_patterns(texts: Sequence[str], place: str) -> Patterns:
 
 def refuse_topic(error: TopicError, text: str, place: str) -> Problem:
     """Return the answer to an invalid name or pattern."""
-    found = {"in": place, "field": "topic", "detail": str(error), "got": describe_value(text)}
-    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"topic: {error}", errors=[found])
+    return refuse_field(place, "topic", str(error), got=describe_value(text))
 
 
 async def make_wish(log: EventLog, patterns: Patterns, asked: Asked) -> Wish:
@@ -86,8 +82,7 @@ async def _find_start(log: EventLog, asked: Asked) -> Start:
     try:
         moment = parse_moment(asked.since, time.time_ns() // 1_000_000)
     except (ValueError, OverflowError) as error:
-        found = {"in": "query", "field": "since", "detail": str(error), "got": describe_value(asked.since)}
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"since: {error}", errors=[found]) from None
+        raise refuse_field("query", "since", str(error), got=describe_value(asked.since)) from None
     before, first = await log.offset_before(moment), await log.first()
     # The log does not know the times of removed events, so before the first retained one the reader gets a gap, if any are missing.
     return Start(before if first and before >= first else 0, asked.since)

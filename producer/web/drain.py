@@ -3,8 +3,11 @@
 import asyncio
 import random
 from collections.abc import Callable
+from http import HTTPStatus
 
 from eventstream import encode_retry
+
+from .problems import Problem
 
 
 class Drain:
@@ -27,6 +30,12 @@ class Drain:
             self._event.set()
             for begin in self._watchers:
                 begin()
+
+    def refuse(self) -> None:
+        """Raise Problem (503) if the drain has begun."""
+        if self.begun:
+            detail = "the producer is stopping; retry in a few seconds"
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
 
     def watch(self, begin: Callable[[], None]) -> None:
         """Call `begin` when the drain begins."""

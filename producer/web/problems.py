@@ -15,6 +15,7 @@ from service.request_ids import REQUEST_ID, current_request_id
 
 PROBLEM_JSON = "application/problem+json"
 
+_MEMBERS = ["type", "title", "status", "detail", "request_id"]
 _LONGEST_ECHO = 100  # characters of a wrong value that are repeated to the client: enough to recognize it
 
 
@@ -34,12 +35,21 @@ def answer_with_problems(app: FastAPI, routers: Sequence[APIRouter]) -> None:
     app.add_exception_handler(Exception, _answer_failure)
 
 
-def describe_problem(description: str, **example: object) -> dict[str, Any]:
-    """Return the OpenAPI text of a problem answer."""
-    properties = {"type": {"type": "string"}, "title": {"type": "string"}, "status": {"type": "integer"}, "detail": {"type": "string"}}
-    properties["request_id"] = {"type": "string"}
-    schema = {"type": "object", "required": [*properties], "properties": properties}
-    return {"description": description, "content": {PROBLEM_JSON: {"schema": schema, "example": {"type": "about:blank", **example}}}}
+def describe_problems(descriptions: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI text of problem answers, by status."""
+    members = {name: {"type": "integer" if name == "status" else "string"} for name in _MEMBERS}
+    schema = {"type": "object", "required": _MEMBERS, "properties": members}
+    described: dict[int | str, dict[str, Any]] = {}
+    for status, text in descriptions.items():
+        example = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
+        described[status] = {"description": text, "content": {PROBLEM_JSON: {"schema": schema, "example": example}}}
+    return described
+
+
+def refuse_field(place: str, field: str, detail: str, **facts: object) -> Problem:
+    """Return the answer to one invalid field, 422. `place` is `path`, `query` or `header`."""
+    errors = [{"in": place, "field": field, "detail": detail, **facts}]
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{field}: {detail}", errors=errors)
 
 
 def nothing_at(path: object) -> str:
