@@ -14,7 +14,7 @@ import uvloop
 
 from eventstream.encoder import encode
 from producer.log.sqlite_log import SqliteEventLog
-from producer.log.sqlite_schema import FILE, SCHEMA, connect
+from producer.log.sqlite_schema import FILE, FORMAT, SCHEMA
 
 from .tables import table
 
@@ -112,7 +112,7 @@ async def _make(directory: Path, count: int) -> None:
     """Fill an empty log by SQL alone, because appending that many events would take longer than all measurements."""
     async with await SqliteEventLog.open(directory) as log:
         epoch = log.epoch
-    with contextlib.closing(connect(directory / FILE)) as connection:
+    with contextlib.closing(FORMAT.connect(directory / FILE)) as connection:
         for pragma in ("journal_mode = DELETE", "synchronous = OFF", "cache_size = -262144"):
             connection.execute(f"PRAGMA {pragma}").fetchone()
         connection.execute("BEGIN")

@@ -1,6 +1,5 @@
 """The durable log: it takes lines and writes segments. Lines that it reports as durable survive a power cut."""
 
-import fcntl
 import os
 import time
 from collections import deque
@@ -10,6 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from service.storage.lock import is_locked, lock
 
 from .record import decode
 from .recovery import Recovered, recover
@@ -22,7 +23,6 @@ _LONGEST_UNSYNCED_BYTES = 4 * 1024 * 1024  # unsynced lines are kept in memory t
 SYNC_SECONDS = 1.0
 """Time between syncs, if not every flush syncs."""
 _LOCK = "consumer.lock"
-_LOCK_ATTEMPTS = 5  # `is_owned` holds the lock for a moment, which must not keep a consumer from starting
 
 
 class LogInUse(Exception):
@@ -56,7 +56,10 @@ class EventLog:
         self.directory = directory
         self._rotation = rotation
         directory.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(directory)
+        try:
+            self._lock = lock(directory / _LOCK, mode=0o640)
+        except BlockingIOError:
+            raise LogInUse(directory) from None
         try:
             self.recovered: Recovered = recover(directory, source, window)
             self._unwritten: deque[bytes] = deque()
@@ -187,20 +190,6 @@ class EventLog:
             sync_directory(self.directory)
 
 
-def _lock(directory: Path) -> int:
-    handle = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    for attempts_left in reversed(range(_LOCK_ATTEMPTS)):
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            if not attempts_left:
-                os.close(handle)
-                raise LogInUse(directory) from None
-        time.sleep(0.1)
-    return handle
-
-
 def _first_received(path: Path) -> float:
     """Return the Unix time of the first line of a non-empty segment, or the file's own time if that line cannot be read."""
     with path.open("rb") as file:
@@ -218,14 +207,4 @@ def is_log(directory: Path) -> bool:
 
 def is_owned(directory: Path) -> bool:
     """Whether a consumer is writing the log in `directory` now."""
-    try:
-        handle = os.open(directory / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
+    return is_locked(directory / _LOCK)

@@ -4,11 +4,12 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .event_log import LogError, is_whole_block
-from .sqlite_schema import FILE, check_schema, explain, recognise
+from .sqlite_schema import FILE, FORMAT
 
 _REDRAW_SECONDS = 0.2
 _MOST_PROBLEMS = 100
@@ -65,25 +66,21 @@ class LogAudit:
 
     def _steps(self) -> Iterator[str]:
         try:
-            recognise(self.path)
+            FORMAT.recognise(self.path)
             connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=10)
         except (LogError, OSError, sqlite3.Error) as error:
             yield str(error)
             return
         try:
-            connection.execute("BEGIN")
-            check_schema(connection, self.path)
-            for (line,) in connection.execute(f"PRAGMA integrity_check({_MOST_PROBLEMS})"):
-                yield "" if line == "ok" else f"{self.path.name}: {line}"
-            yield from self._check_events(connection)
-            yield from self._check_topics(connection)
-            yield from self._check_keys(connection)
-        except sqlite3.Error as error:
-            yield str(explain(error, self.path))
+            with closing(connection), FORMAT.transaction(connection, self.path, begin="BEGIN"):
+                FORMAT.check_schema(connection, self.path)
+                for (line,) in connection.execute(f"PRAGMA integrity_check({_MOST_PROBLEMS})"):
+                    yield "" if line == "ok" else f"{self.path.name}: {line}"
+                yield from self._check_events(connection)
+                yield from self._check_topics(connection)
+                yield from self._check_keys(connection)
         except LogError as error:
             yield str(error)
-        finally:
-            connection.close()
 
     def _check_events(self, connection: sqlite3.Connection) -> Iterator[str]:
         [self.epoch] = connection.execute("SELECT epoch FROM state").fetchone()

@@ -1,15 +1,12 @@
 """Group commit: the appends of many publishers in one transaction, each of them all or nothing."""
 
 import json
-import sqlite3
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from .event_log import Appended, IdempotencyKey, KeyReused, LogError, Stored
 from .sqlite_store import AHEAD, Committed, Row, Store
-
-_ROWS_AT_ONCE = 256
 
 
 @dataclass(slots=True)
@@ -50,7 +47,7 @@ class Group:
             self._find_keys()
             for entry in self._entries:
                 self._add(entry)
-            self._write(store.connection)
+            self._write()
             if reserve:
                 store.connection.execute("UPDATE state SET reserved = ?", (self._next - 1 + AHEAD,))
         if reserve:
@@ -98,14 +95,15 @@ class Group:
             self._known[row.id, entry.key.name] = (entry.key.fingerprint, first, last)
             self._key_values += (row.id, entry.key.name, entry.key.fingerprint, first, last, self._time_ms)
 
-    def _write(self, connection: sqlite3.Connection) -> None:
-        _insert(connection, "INSERT INTO events", 4, self._event_values)
-        write_rows(connection, self._rows.values())
+    def _write(self) -> None:
+        insert = self._store.file.insert
+        insert("INSERT INTO events", 4, self._event_values)
+        write_rows(self._store, self._rows.values())
         # An expired key is replaced; the new row gets a new number, so that the numbers stay in the order of time.
-        _insert(connection, "INSERT OR REPLACE INTO keys (topic, name, fingerprint, first, last, time_ms)", 6, self._key_values)
+        insert("INSERT OR REPLACE INTO keys (topic, name, fingerprint, first, last, time_ms)", 6, self._key_values)
 
 
-def write_rows(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
+def write_rows(store: Store, rows: Iterable[Row]) -> None:
     """Write the rows of topics."""
     values: list[object] = []
     for row in rows:
@@ -113,19 +111,7 @@ def write_rows(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
     update = " ON CONFLICT (id) DO UPDATE SET " + ", ".join(
         f"{name} = excluded.{name}" for name in ("count", "bytes", "last", "gone_through")
     )
-    _insert(connection, "INSERT INTO topics", 6, values, update)
-
-
-def _insert(connection: sqlite3.Connection, statement: str, columns: int, values: list[object], conflict: str = "") -> None:
-    """Insert many rows with few statements: each releases the interpreter's lock, and a busy event loop is slow to return it.
-    Powers of two keep the number of prepared statements small."""
-    done, total = 0, len(values) // columns
-    row = "(" + ", ".join("?" * columns) + ")"
-    while done < total:
-        count = min(_ROWS_AT_ONCE, 1 << (total - done).bit_length() - 1)
-        some = values if count == total else values[done * columns : (done + count) * columns]
-        connection.execute(f"{statement} VALUES {', '.join([row] * count)}{conflict}", some)
-        done += count
+    store.file.insert("INSERT INTO topics", 6, values, update)
 
 
 def _repeat(entry: Entry, key: IdempotencyKey, fingerprint: bytes, first: int, last: int) -> Appended | KeyReused:

@@ -3,14 +3,14 @@
 import json
 import sqlite3
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import accumulate, compress, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 from .event_log import Batch, Stored
-from .sqlite_schema import connect, explain
+from .sqlite_schema import FORMAT
 
 MERGED_TOPICS = 64
 """The number of topics up to which events are merged from the index; for more, they are picked from a run of the log."""
@@ -52,27 +52,16 @@ class Reader:
         self._names = names
         self._state: object = None
         self._known: dict[frozenset[str], _Known] = {}
-        try:
-            self._connection = connect(path)
+        with FORMAT.errors(path):
+            self._connection = FORMAT.connect(path)
             self._connection.execute("PRAGMA query_only = ON")
             self._connection.execute("PRAGMA cache_size = -8192")
-        except sqlite3.Error as error:
-            raise explain(error, path) from error
 
     def close(self) -> None:
         self._connection.close()
 
-    @contextmanager
-    def _snapshot(self) -> Iterator[sqlite3.Connection]:
-        connection = self._connection
-        try:
-            connection.execute("BEGIN")
-            yield connection
-        except sqlite3.Error as error:
-            raise explain(error, self._path) from error
-        finally:
-            if connection.in_transaction:
-                connection.execute("COMMIT")
+    def _snapshot(self) -> AbstractContextManager[sqlite3.Connection]:
+        return FORMAT.transaction(self._connection, self._path, begin="BEGIN")
 
     def read(self, after: int, upto: int, topics: Collection[str] | None, max_events: int, max_bytes: int) -> Batch:
         """Implement EventLog.read."""

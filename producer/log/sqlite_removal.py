@@ -1,13 +1,11 @@
 """Remove from the embedded event log, a bounded number of rows at a time."""
 
-import sqlite3
 import time
 from dataclasses import replace
 
 from .retention import Retention
 from .sqlite_group import write_rows
-from .sqlite_schema import explain
-from .sqlite_store import RESERVE_BYTES, Committed, Row, Store
+from .sqlite_store import Committed, Row, Store
 
 STEP_ROWS = 2000
 STEP_BYTES = 2 * 1024 * 1024
@@ -28,7 +26,7 @@ def drop(store: Store, name: str) -> Committed:
     with store.transaction(durable=True):
         store.connection.execute("DELETE FROM topics WHERE id = ?", (row.id,))
         store.connection.execute("INSERT INTO dropped VALUES (?)", (row.id,))
-        write_rows(store.connection, [fresh])
+        write_rows(store, [fresh])
         store.names[fresh.id] = name
         store.connection.execute("UPDATE state SET gone_through = max(gone_through, ?)", (gone,))
     store.next_id += 1
@@ -88,7 +86,7 @@ class _Oldest:
         store = self._store
         with store.transaction(durable=False):  # events that a power failure brings back are trimmed again
             store.connection.execute("DELETE FROM events WHERE offset <= ?", (self.through,))
-            write_rows(store.connection, self._rows.values())
+            write_rows(store, self._rows.values())
             store.connection.execute("UPDATE state SET gone_through = max(gone_through, ?), gone_ms = ?", (self.through, self._gone_ms))
         store.gone_through = max(store.gone_through, self.through)
         store.gone_ms = self._gone_ms
@@ -107,7 +105,7 @@ def sweep(store: Store, *, key_seconds: float) -> Committed | None:
         _sweep_dropped(store, store.dropped[0])
     elif len(store.rows) > MOST_EMPTY_TOPICS and (committed := _forget_topics(store)):
         return committed
-    elif not (_sweep_keys(store, key_seconds) or _give_back_pages(store)):
+    elif not (_sweep_keys(store, key_seconds) or store.file.give_back(STEP_PAGES)):
         return None
     return Committed(store.next - 1)
 
@@ -165,20 +163,4 @@ def _sweep_keys(store: Store, key_seconds: float) -> bool:
         some = "SELECT number FROM (SELECT number, time_ms FROM keys ORDER BY number LIMIT ?3) WHERE time_ms < ?1 OR number <= ?2"
         expired = f"DELETE FROM keys WHERE number IN ({some})"  # noqa: S608  # a constant
         store.connection.execute(expired, (oldest_ms, last - MOST_KEYS, STEP_ROWS))
-    return True
-
-
-def _give_back_pages(store: Store) -> bool:
-    """Shrink the file when more than a quarter of it is unused or the device is nearly full; else new events will reuse the pages."""
-    [unused] = store.connection.execute("PRAGMA freelist_count").fetchone()
-    [pages] = store.connection.execute("PRAGMA page_count").fetchone()
-    short = store.room() < RESERVE_BYTES // 4
-    if unused < (STEP_PAGES if short else max(64 * STEP_PAGES, pages // 4)):
-        return False
-    try:
-        store.connection.executescript(f"PRAGMA incremental_vacuum({STEP_PAGES})")  # `execute` would stop after one page
-    except sqlite3.Error as error:
-        raise explain(error, store.path) from error
-    if short:
-        store.checkpoint()  # frees the pages on the device
     return True

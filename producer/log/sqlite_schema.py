@@ -2,17 +2,15 @@
 
 import secrets
 import string
+from collections.abc import Sequence
 from pathlib import Path
 
-from service.sqlite_file import SqliteFile
+from service.storage.file_format import FileFormat
 
-from .event_log import LogDamaged, LogError, LogFull
+from .event_log import LogDamaged, LogError, LogFull, LogInUse
 
 FILE = "events.sqlite3"
-APPLICATION_ID = 0x53534C47
-"""A number in the file's header that marks it as ours."""
-VERSION = 1
-"""The format version in the file's header; it grows when older programs can no longer read the file."""
+LOCK = "producer.lock"
 
 SCHEMA = {
     "state": """CREATE TABLE state (
@@ -54,9 +52,10 @@ SCHEMA = {
 """`dropped` has the ids of topics whose events and keys are still being removed; their names have a new id, or none."""
 
 
-def find_or_create(path: Path) -> None:
-    """Recognize the log, or create an empty one atomically. Raises LogError, OSError."""
-    _KIND.find_or_create(path, [("INSERT INTO state VALUES (?, '', 0, 1, 0, 0, 0)", (_token(),))])
+def first_rows() -> Sequence[tuple[str, Sequence[object]]]:
+    """Return the statement that makes a new file an empty log, with its values."""
+    epoch = "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(12))
+    return [("INSERT INTO state VALUES (?, '', 0, 1, 0, 0, 0)", (epoch,))]
 
 
 def damaged(path: Path, what: str) -> LogError:
@@ -71,19 +70,21 @@ def _full(path: Path) -> LogError:
     return LogFull(f"{path}: no space left on the device; free some, or lower the retention")
 
 
-def _token() -> str:
-    return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(12))
+def _in_use(directory: Path) -> LogError:
+    return LogInUse(f"{directory}: another producer has this log open; stop it or set another PRODUCER_LOG_DIR")
 
 
-_KIND: SqliteFile[LogError] = SqliteFile(
+FORMAT: FileFormat[LogError] = FileFormat(
+    file=FILE,
+    lock=LOCK,
     what="an event log",
-    application_id=APPLICATION_ID,
-    version=VERSION,
+    application_id=0x53534C47,
+    version=1,
     schema=SCHEMA,
     damaged=damaged,
     too_new=LogDamaged,
+    in_use=_in_use,
     full=_full,
     failed=LogError,
     cached_statements=256,
 )
-connect, recognise, check_schema, explain, begin = _KIND.connect, _KIND.recognise, _KIND.check_schema, _KIND.explain, _KIND.transaction

@@ -1,37 +1,29 @@
 """The writing half of the embedded event log: its state, its transactions, opening and closing."""
 
 import contextlib
-import fcntl
 import os
-import sqlite3
 import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from service.sqlite_file import BUSY_SECONDS, room_bytes
+from service.storage.database import Database
 
-from .event_log import LogError, LogFull, LogInUse, Stored
-from .sqlite_schema import FILE, begin, check_schema, connect, damaged, explain, find_or_create
+from .event_log import LogError, LogFull, Stored
+from .sqlite_schema import FORMAT, damaged, first_rows
 
-LOCK = "producer.lock"
 AHEAD = 1_000_000
 """The number of offsets that are reserved durably ahead of use, and the most that the log skips after a power failure."""
-
-RESERVE_BYTES = 16 * 1024 * 1024
-"""Space on the device that appends leave free (on a small device, a sixteenth), for removals and checkpoints."""
 
 _ROOM_SECONDS = 0.1
 _RETIRED_IDS = 1000
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_CHECKPOINT_PAGES = 2000
-_CHECKPOINT_WAIT_MS = 200
+_CHECKPOINT_WAIT_SECONDS = 0.2  # publishers wait too
 _LARGEST_WAL_BYTES = 64 * 1024 * 1024
 _CHECKPOINT_PAUSE_SECONDS = 30.0
 """The pause after a checkpoint that a reader blocked, because publishers wait for each one. It does not depend on the size: when the
 reader has finished, SQLite overwrites the write-ahead log from its beginning, and the file keeps its size."""
-_LOCK_ATTEMPTS = 5  # `is_owned` holds the lock for a moment, which must not keep a producer from starting
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,51 +57,39 @@ class Store:
     Its attributes show the last committed transaction; writers update them after the commit.
     """
 
-    connection: sqlite3.Connection
-
     def __init__(self, directory: Path, *, always: bool) -> None:
         """Open the log, and create it if missing; `always`: every append is synced. Raises LogInUse, LogError, OSError."""
-        directory.mkdir(0o700, parents=True, exist_ok=True)
-        self.path = directory / FILE
         self.always = always
         self.unsynced = False
         """Whether a power failure may lose a committed transaction."""
-        self._lock = _lock(directory)
+        self.file = Database(
+            FORMAT,
+            directory,
+            wal_bytes=_LARGEST_WAL_BYTES,
+            pragmas=("synchronous = FULL", "cache_size = -16384"),
+            first=first_rows(),
+            checkpoint_wait_seconds=_CHECKPOINT_WAIT_SECONDS,
+        )
+        self.path, self.connection = self.file.path, self.file.connection
+        self._full = True
         self._retired: deque[int] = deque()
         self._room = 0
         self._room_known_until = 0.0
-        self._wal = -1
+        self._look_at_wal_at = 0.0
         try:
-            find_or_create(self.path)
-            self.connection = connect(self.path)
+            with self.file.errors():
+                self._load()
+                self._begin()
+                self._wal = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)
+        except (TypeError, ValueError) as error:
+            self.file.close()
+            raise damaged(self.path, f"its tables are inconsistent ({error})") from error
         except BaseException:
-            os.close(self._lock)
-            raise
-        try:
-            self._open()
-        except BaseException:
-            self._let_go()
+            self.file.close()
             raise
 
     def __repr__(self) -> str:
         return f"<Store {self.path} next={self.next} topics={len(self.rows)} count={self.count}>"
-
-    def _open(self) -> None:
-        try:
-            self.connection.execute("PRAGMA synchronous = FULL")
-            self._full = True
-            self.connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}").fetchone()
-            self.connection.execute("PRAGMA cache_size = -16384")
-            self.connection.execute("PRAGMA secure_delete = OFF").fetchone()  # some systems overwrite removed data by default
-            check_schema(self.connection, self.path)
-            self._load()
-            self._begin()
-        except sqlite3.Error as error:
-            raise explain(error, self.path) from error
-        except (TypeError, ValueError) as error:
-            raise damaged(self.path, f"its tables are inconsistent ({error})") from error
-        self._wal = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)
-        self._look_at_wal_at = 0.0
 
     def _load(self) -> None:
         [state] = self.connection.execute("SELECT * FROM state").fetchall()
@@ -152,12 +132,10 @@ class Store:
     def transaction(self, *, durable: bool) -> Iterator[None]:
         """Commit at the end, or roll back on an error. Raises LogError."""
         if durable != self._full:
-            try:
+            with self.file.errors():
                 self.connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            except sqlite3.Error as error:
-                raise explain(error, self.path) from error
             self._full = durable
-        with begin(self.connection, self.path):
+        with self.file.transaction():
             yield
         self.unsynced = not durable
 
@@ -167,21 +145,14 @@ class Store:
         self._room -= size
         if self._room >= 0 and time.monotonic() < self._room_known_until:
             return
-        self._room = self.room() - size
+        self._room = self.file.room() - size
         if self._room < 0 and time.monotonic() >= self._room_known_until:
             with contextlib.suppress(LogError):
-                self.checkpoint()
-            self._room = self.room() - size
+                self.file.checkpoint()
+            self._room = self.file.room() - size
         self._room_known_until = time.monotonic() + _ROOM_SECONDS
         if self._room < 0:
             raise LogFull(f"{self.path}: no space left on the device but for a reserve; free some, or lower the retention")
-
-    def room(self) -> int:
-        """Return the bytes that may still be written beside the reserve. Raises LogError."""
-        try:
-            return room_bytes(self.path, self.connection, RESERVE_BYTES)
-        except sqlite3.Error as error:
-            raise explain(error, self.path) from error
 
     def retire(self, id: int) -> None:
         """Forget the name of an id that no event has any more, after a delay: a slow reader may be about to look it up."""
@@ -195,7 +166,7 @@ class Store:
             os.fsync(self._wal)
         except OSError as error:
             # After a failed fsync the kernel may have dropped the pages, and the next fsync proves nothing. A checkpoint copies them.
-            if not self.checkpoint():
+            if not self.file.checkpoint():
                 raise LogError(f"{self.path}: cannot sync: {error}") from error
         self.unsynced = False
 
@@ -204,19 +175,8 @@ class Store:
         if time.monotonic() < self._look_at_wal_at:
             return
         self._look_at_wal_at = time.monotonic() + _ROOM_SECONDS
-        if os.fstat(self._wal).st_size >= _LARGEST_WAL_BYTES and not self.checkpoint():
+        if os.fstat(self._wal).st_size >= self.file.wal_bytes and not self.file.checkpoint():
             self._look_at_wal_at = time.monotonic() + _CHECKPOINT_PAUSE_SECONDS
-
-    def checkpoint(self) -> bool:
-        """Move the write-ahead log into the file and empty it, unless a reader blocks that. Raises LogError."""
-        try:
-            self.connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_WAIT_MS}")  # publishers wait too
-            [(busy, _, _)] = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        except sqlite3.Error as error:
-            raise explain(error, self.path) from error
-        finally:
-            self.connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
-        return not busy
 
     def close(self) -> None:
         """Make everything durable and release the directory. Raises LogError."""
@@ -227,13 +187,8 @@ class Store:
             except LogError:  # no space to mark it as closed: the next start takes this for a crash
                 self.sync()
         finally:
-            self._let_go()
-
-    def _let_go(self) -> None:
-        self.connection.close()
-        for handle in (self._wal, self._lock):
-            if handle >= 0:
-                os.close(handle)
+            os.close(self._wal)
+            self.file.close()
 
 
 def _read_boot_id() -> str:
@@ -241,17 +196,3 @@ def _read_boot_id() -> str:
         return _BOOT_ID.read_text().strip()
     except OSError:
         return f"unknown since {time.time_ns()}"  # so that every crash counts as a power failure
-
-
-def _lock(directory: Path) -> int:
-    handle = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    for attempts_left in reversed(range(_LOCK_ATTEMPTS)):
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            if not attempts_left:
-                os.close(handle)
-                raise LogInUse(f"{directory}: another producer has this log open; stop it or set another PRODUCER_LOG_DIR") from None
-        time.sleep(0.1)
-    return handle

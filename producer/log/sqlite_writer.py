@@ -87,11 +87,11 @@ class Writer:
 
     def _run(self, call: Callable[[Store], Committed | None]) -> Committed | None:
         try:
-            if self._store.room() >= 0:
+            if self._store.file.room() >= 0:
                 return call(self._store)
         except LogFull:
             pass
-        self._store.checkpoint()  # the write-ahead log may be what fills the device, and removals must work there
+        self._store.file.checkpoint()  # the write-ahead log may be what fills the device, and removals must work there
         return call(self._store)
 
     def _next(self) -> _Append | _Task | None:

@@ -13,6 +13,7 @@ from producer.log.event_log import Appended, KeyReused, LogFull
 from producer.log.retention import Retention, upkeep
 from producer.log.sqlite_log import SqliteEventLog
 from producer.log.sqlite_schema import FILE
+from service.storage import database
 from tests.producer.event_log_contract import blocks, key, read_all
 
 GUARD_SECONDS = 120
@@ -173,6 +174,7 @@ async def test_empty_topics_beyond_a_limit_are_forgotten_and_any_topic_may_then_
 
 async def test_dropped_events_leave_the_file_step_by_step_and_it_shrinks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_removal, "STEP_PAGES", 8)
+    monkeypatch.setattr(database, "SPARE_BYTES", 2_000_000)
     async with await SqliteEventLog.open(tmp_path, upkeep_seconds=10_000) as log:
         for number in range(30):
             await log.append("large", blocks(*["x" * 1000] * 200))

@@ -18,8 +18,8 @@ import pytest
 from producer.log import sqlite_store
 from producer.log.event_log import Appended, LogDamaged, LogInUse, Stored
 from producer.log.sqlite_log import SqliteEventLog
-from producer.log.sqlite_schema import FILE
-from producer.log.sqlite_store import AHEAD, LOCK
+from producer.log.sqlite_schema import FILE, LOCK
+from producer.log.sqlite_store import AHEAD
 from tests.producer.event_log_contract import blocks, key, read_all
 from tests.stack import REPOSITORY
 

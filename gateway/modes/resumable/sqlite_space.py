@@ -1,13 +1,12 @@
 """What kept streams take of the disk, by owner, and which of them give way; all removal goes in small steps."""
 
 import json
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 
-from .sqlite_file import PAGE_BYTES, RESERVE_BYTES, StreamFile, explain
+from .sqlite_file import StreamFile
 from .store import CUT
 
 TOMBSTONE_SECONDS = 86_400.0
@@ -15,12 +14,10 @@ MOST_TOMBSTONES = 100_000
 """How many streams without blocks are known at most, whatever their age; about 20 MB. Fewer in a small store."""
 STEP_STREAMS = 500
 STEP_BYTES = 2 * 1024 * 1024
-STEP_PAGES = 256
 SMALL_CHANGE_BYTES = 1024
 """What a stream takes in the file besides its blocks and the long parts of its head, about."""
 GAVE_WAY = "it gave way, because the store was full"
 
-_SPARE_PAGES = 4096
 _BYTES_PER_TOMBSTONE = 4096  # of the limit, so that streams without blocks take a twentieth of it at most
 _SPARE_PART = 64  # of the limit: what is made free at once beyond what is needed
 
@@ -143,15 +140,13 @@ class Space:
         """Return so many of the first rows that they have `most_bytes`, at least one if there are any."""
         due: list[_Row] = []
         size = 0
-        try:
-            with closing(self._file.connection.execute(f"{_ENDED}{which} LIMIT {STEP_STREAMS}", given)) as cursor:
-                for row in cursor:
-                    due.append(row)
-                    size += row[2]
-                    if size >= most_bytes:
-                        break
-        except sqlite3.Error as error:
-            raise explain(error, self._file.path) from error
+        rows = f"{_ENDED}{which} LIMIT {STEP_STREAMS}"
+        with self._file.errors(), closing(self._file.connection.execute(rows, given)) as cursor:
+            for row in cursor:
+                due.append(row)
+                size += row[2]
+                if size >= most_bytes:
+                    break
         return due
 
     def _bury(self, due: Sequence[_Row], now: float, reason: str | None = None, ending: tuple[object, ...] = ()) -> None:
@@ -167,7 +162,7 @@ class Space:
             for statement in _BURY:
                 connection.execute(statement, given)
             rows = [(*each, *_NOTHING) for each in ids]  # made anew: rows that get shorter in their place leave their pages half empty
-            self._file.insert("streams", len(rows[0]), [*chain.from_iterable(rows)])
+            self._file.insert("INSERT INTO streams", len(rows[0]), [*chain.from_iterable(rows)])
         for _, owner, size in due:
             self.change(owner, -size)
         self._tombstones += len(due)
@@ -184,22 +179,6 @@ class Space:
                 connection.execute("DELETE FROM streams WHERE number IN (SELECT value FROM json_each(?))", (these,))
         self._tombstones -= len(due)
         return len(due)
-
-    def shrink(self) -> bool:
-        """Give some of the file back when more than a quarter of it is unused, when it is larger than it may be, or when the device is
-        nearly full, else new blocks will fill it; return whether it did. Raises StoreError."""
-        short = self._file.room() < RESERVE_BYTES // 4
-        size, unused = self._file.pages()
-        few = short or size > self._file.most_bytes
-        if unused < (STEP_PAGES if few else max(_SPARE_PAGES, size // PAGE_BYTES // 4)) * PAGE_BYTES:
-            return False
-        try:
-            self._file.connection.executescript(f"PRAGMA incremental_vacuum({STEP_PAGES})")  # `execute` would stop behind one page
-        except sqlite3.Error as error:
-            raise explain(error, self._file.path) from error
-        if few:
-            self._file.checkpoint()  # only now the device has them
-        return True
 
 
 def weight(target: bytes, key: bytes, fields: str) -> int:

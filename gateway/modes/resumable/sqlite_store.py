@@ -13,12 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from .sqlite_file import connect, explain
+from .sqlite_file import FORMAT
 from .sqlite_reader import find_event, find_key, load, look_up
 from .sqlite_writer import Append, Change, Create, Finish, StreamWriter
 from .store import EXPIRED, RUNNING, StoredStream, StoreError, StreamHead
 
 _READERS = 2
+_STEP_PAGES = 256
 _SHRINK_SECONDS = 0.5  # whoever calls `expire` has other upkeep to do
 
 T = TypeVar("T")
@@ -146,7 +147,7 @@ class SqliteStreamStore:
         """See StreamStore.expire. When there is nothing to do, it gives some of what is unused back to the device, for half a second."""
         dealt_with: int = await self._submit(lambda writer: writer.space.expire(now))
         until = time.monotonic() + _SHRINK_SECONDS
-        while not dealt_with and time.monotonic() < until and await self._submit(lambda writer: writer.space.shrink()):
+        while not dealt_with and time.monotonic() < until and await self._submit(_give_back):
             pass
         return dealt_with
 
@@ -213,15 +214,9 @@ class SqliteStreamStore:
         def run() -> T:
             connection = self._readers.pop()  # as many as threads
             try:
-                connection.execute("BEGIN")
-                found = call(connection)
-                connection.execute("COMMIT")
-                return found
-            except sqlite3.Error as error:
-                raise explain(error, self._path) from error
+                with FORMAT.transaction(connection, self._path, begin="BEGIN"):
+                    return call(connection)
             finally:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
                 self._readers.append(connection)
 
         return await asyncio.get_running_loop().run_in_executor(self._reading, run)
@@ -230,12 +225,15 @@ class SqliteStreamStore:
 def _open(open_writer: Callable[[], StreamWriter]) -> tuple[StreamWriter, list[sqlite3.Connection]]:
     writer = open_writer()
     try:
-        return writer, [connect(writer.file.path) for _ in range(_READERS)]
-    except BaseException as error:
+        with writer.file.errors():
+            return writer, [FORMAT.connect(writer.file.path) for _ in range(_READERS)]
+    except BaseException:
         writer.file.close()
-        if isinstance(error, sqlite3.Error):
-            raise explain(error, writer.file.path) from error
         raise
+
+
+def _give_back(writer: StreamWriter) -> bool:
+    return writer.file.give_back(_STEP_PAGES, most_bytes=writer.file.most_bytes)
 
 
 def _work(writer: StreamWriter, jobs: Sequence[_Job]) -> list[object]:

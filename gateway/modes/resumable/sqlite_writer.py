@@ -225,9 +225,9 @@ class _Group:
 
     def insert(self) -> None:
         """Writes what was taken."""
-        self._file.insert("streams", 12, self._streams)
+        self._file.insert("INSERT INTO streams", 12, self._streams)
         self._file.insert_parts(self._parts)
-        self._file.insert("endings", 9, self._endings)
+        self._file.insert("INSERT INTO endings", 9, self._endings)
 
 
 def _size_of(head: StreamHead) -> int:

@@ -1,4 +1,4 @@
-"""A SQLite file that one service owns: created atomically, recognized by its header, and checked against its schema."""
+"""The format of a SQLite file: created atomically, recognized by its header, and checked against its schema."""
 
 import contextlib
 import os
@@ -18,9 +18,13 @@ E = TypeVar("E", bound=Exception)
 
 
 @dataclass(frozen=True, slots=True)
-class SqliteFile(Generic[E]):
+class FileFormat(Generic[E]):
     """One kind of file, and the errors that its service raises for it. Every method may block on the disk."""
 
+    file: str
+    """The name of the file in its directory."""
+    lock: str
+    """The name of the file that locks the directory."""
     what: str
     """What users call it, such as `an event log`."""
     application_id: int
@@ -32,6 +36,8 @@ class SqliteFile(Generic[E]):
     damaged: Callable[[Path, str], E]
     """The error for a file that cannot be used, with the reason; it says what to do."""
     too_new: Callable[[str], E]
+    in_use: Callable[[Path], E]
+    """The error for a directory that another process has locked."""
     full: Callable[[Path], E]
     """The error for a full device."""
     failed: Callable[[str], E]
@@ -70,8 +76,7 @@ class SqliteFile(Generic[E]):
         for leftover in path.parent.glob(fresh.name + "*"):
             leftover.unlink()
         fresh.touch(_MODE)
-        connection = self.connect(fresh)
-        try:
+        with contextlib.closing(self.connect(fresh)) as connection, self.errors(path):
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("BEGIN")
             for statement in self.schema.values():
@@ -82,10 +87,6 @@ class SqliteFile(Generic[E]):
             connection.execute(f"PRAGMA user_version = {self.version}")
             connection.execute("COMMIT")
             connection.execute("PRAGMA journal_mode = WAL").fetchone()
-        except sqlite3.Error as error:
-            raise self.explain(error, path) from error
-        finally:
-            connection.close()
         sync(fresh)
         fresh.rename(path)
         sync(path.parent)
@@ -129,18 +130,27 @@ class SqliteFile(Generic[E]):
             raise self.damaged(path, f"{different[0]!r} differs from this program's schema")
 
     @contextlib.contextmanager
-    def transaction(self, connection: sqlite3.Connection, path: Path) -> Iterator[sqlite3.Connection]:
-        """Commit at the end, or roll back on an error. Raises the service's errors."""
+    def transaction(self, connection: sqlite3.Connection, path: Path, *, begin: str = "BEGIN IMMEDIATE") -> Iterator[sqlite3.Connection]:
+        """Commit at the end, or roll back on an error. With `BEGIN`, all statements read the same snapshot. Raises the service's errors."""
+        with self.errors(path):
+            connection.execute(begin)
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def errors(self, path: Path) -> Iterator[None]:
+        """Raise the service's errors in place of those of SQLite and of the system."""
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            yield connection
-            connection.execute("COMMIT")
-        except BaseException as error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error):
-                raise self.explain(error, path) from error
-            raise
+            yield
+        except sqlite3.Error as error:
+            raise self.explain(error, path) from error
+        except OSError as error:
+            raise self.failed(f"{path}: {error}") from error
 
     def explain(self, error: sqlite3.Error, path: Path) -> E:
         """Return the service's error for an error of SQLite."""
@@ -156,17 +166,6 @@ def free_bytes(path: Path) -> int:
     """Return the free bytes on the device of a file, for this process."""
     device = os.statvfs(path.parent)
     return device.f_bavail * device.f_frsize
-
-
-def room_bytes(path: Path, connection: sqlite3.Connection, most_reserve_bytes: int) -> int:
-    """Return how many bytes may still be written to a file beside a reserve, which is at most a sixteenth of the device.
-
-    The growth of the file by its next checkpoint counts as written. Raises OSError, sqlite3.Error.
-    """
-    device = os.statvfs(path.parent)
-    [(pages,), (page_size,)] = (connection.execute(f"PRAGMA {fact}").fetchone() for fact in ("page_count", "page_size"))
-    unwritten: int = max(0, pages * page_size - path.stat().st_size)
-    return device.f_bavail * device.f_frsize - unwritten - min(most_reserve_bytes, device.f_blocks * device.f_frsize // 16)
 
 
 def sync(path: Path) -> None:
