@@ -16,6 +16,7 @@ from .sqlite_schema import FORMAT, damaged, first_rows
 AHEAD = 1_000_000
 """The number of offsets that are reserved durably ahead of use, and the most that the log skips after a power failure."""
 
+_COMMIT_BYTES = 64 * 1024  # pages that each transaction writes beside the events
 _ROOM_SECONDS = 0.1
 _RETIRED_IDS = 1000
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -141,7 +142,7 @@ class Store:
 
     def check_room(self, size: int) -> None:
         """Raise LogFull if the device has no space for `size` bytes of events beside the reserve. The device is asked only now and then."""
-        size *= 2  # once in the write-ahead log, once in the file
+        size = 2 * size + _COMMIT_BYTES  # the events are written to the write-ahead log, and then to the file
         self._room -= size
         if self._room >= 0 and time.monotonic() < self._room_known_until:
             return
