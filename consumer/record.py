@@ -4,7 +4,9 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import PlainValidator, TypeAdapter, ValidationError
 
 GAP_FACTS = ("asked", "first_retained", "after", "before", "missed", "reason")
 """The facts of a gap, as far as it has them: the first two are those of the producer's topics, the next three our own."""
@@ -29,8 +31,14 @@ class Position:
         """Parse `<epoch>-<number>`. Raises RecordError."""
         epoch, dash, number = text.rpartition("-")
         if not (dash and epoch and number.isascii() and number.isdigit() and len(number) <= 18):
-            raise RecordError(f"position {text[:80]!r} is not <epoch>-<number>")
+            raise RecordError(f"must be <epoch>-<number>, got {text[:80]!r}")
         return cls(epoch, int(number))
+
+
+def _read_position(value: object) -> Position:
+    if not isinstance(value, str):
+        raise RecordError("must be a string")
+    return Position.parse(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +51,7 @@ class Record:
     id: str | None
     """The event's own ID; None when its block had none."""
     type: str
-    position: Position
+    position: Annotated[Position, PlainValidator(_read_position)]
     data: str | None = None
     gap: dict[str, Any] | None = None
     last_event_id: str | None = None
@@ -79,41 +87,20 @@ class Record:
         return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
+_RECORD = TypeAdapter(Record)
+
+
 def decode(line: bytes) -> Record:
     """Return the record of a line. Raises RecordError."""
     try:
-        fields = json.loads(line.decode())
-        if b"\\u" in line:
-            json.dumps(fields, ensure_ascii=False).encode()  # fails for a lone surrogate, which the consumer never writes
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"not JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise RecordError("not a JSON object")
-    gap, data = fields.get("gap"), fields.get("data")
-    if not (isinstance(gap, dict) if data is None else isinstance(data, str) and gap is None):
-        raise RecordError("must have either a string `data` or an object `gap`")
-    return Record(
-        received_at=_text(fields, "received_at"),
-        source=_text(fields, "source"),
-        id=_text_or_none(fields, "id"),
-        type=_text(fields, "type"),
-        position=Position.parse(_text(fields, "position")),
-        data=data,
-        gap=gap,
-        last_event_id=_text_or_none(fields, "last_event_id"),
-        repeat=fields.get("repeat") is True,
-    )
-
-
-def _text(fields: dict[str, Any], name: str) -> str:
-    value = fields.get(name)
-    if not isinstance(value, str):
-        raise RecordError(f"`{name}` is missing or not a string")
-    return value
-
-
-def _text_or_none(fields: dict[str, Any], name: str) -> str | None:
-    return None if fields.get(name) is None else _text(fields, name)
+        record = _RECORD.validate_json(line, strict=True)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        place = "".join(f"{part}: " for part in problem["loc"])
+        raise RecordError(place + problem["msg"].removeprefix("Value error, ")) from error
+    if (record.data is None) == (record.gap is None):
+        raise RecordError("must have either `data` or `gap`")
+    return record
 
 
 Clock = Callable[[], datetime]

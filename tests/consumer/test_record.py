@@ -13,6 +13,11 @@ from tests.consumer.consuming import record
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 
+def line_with(**fields: object) -> bytes:
+    """Return a record's line in which these fields have other values."""
+    return json.dumps(json.loads(record(1).encode()) | fields).encode()
+
+
 @given(
     st.builds(
         Record,
@@ -68,27 +73,29 @@ def test_characters_beyond_ascii_are_readable_in_the_line() -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b"", "not JSON"),
-        (b'{"received_at": "t"', "not JSON"),
-        (b"\xff", "not JSON"),
-        (b"\0\0\0", "not JSON"),
-        (b"[" * 100_000, "not JSON"),
-        (b'{"data": "\\ud800", "received_at": "t", "source": "s", "type": "m", "position": "e-1"}', "not JSON: .*surrogates not allowed"),
-        (b'{"data": "\xed\xa0\x80", "received_at": "t", "source": "s", "type": "m", "position": "e-1"}', "not JSON: 'utf-8' codec"),
-        (record(1).encode().decode().encode("utf-16"), "not JSON: 'utf-8' codec"),
-        (b"[]", "not a JSON object"),
-        (b"{}", "must have either a string `data` or an object `gap`"),
-        (b'{"data": 1}', "must have either a string"),
-        (b'{"data": "", "gap": {}}', "must have either a string"),
-        (b'{"data": ""}', "`received_at` is missing"),
-        (b'{"data": "", "received_at": "t", "source": "s", "type": "m", "position": "e-1", "id": 1}', "`id` is missing or not a string"),
-        (b'{"data": "", "received_at": "t", "source": "s", "type": "m", "position": "e-x"}', "position 'e-x'"),
-        (b'{"data": "", "received_at": "t", "source": "s", "type": "m", "position": "-1"}', "position '-1'"),
-        (b'{"data": "", "received_at": "t", "source": "s", "type": "m", "position": "e"}', "position 'e'"),
+        (b"", "Invalid JSON"),
+        (b'{"received_at": "t"', "Invalid JSON"),
+        (b"\xff", "Invalid JSON"),
+        (b"\0\0\0", "Invalid JSON"),
+        (b"[" * 100_000, "Invalid JSON"),
+        (b'{"data": "\\ud800"}', "Invalid JSON"),
+        (b'{"data": "\xed\xa0\x80"}', "Invalid JSON: invalid unicode"),
+        (record(1).encode().decode().encode("utf-16"), "Invalid JSON"),
+        (b"[]", "Input should be an object"),
+        (b"{}", "received_at: Field required"),
+        (line_with(data=1), "data: Input should be a valid string"),
+        (line_with(data=None), "must have either `data` or `gap`"),
+        (line_with(gap={}), "must have either `data` or `gap`"),
+        (line_with(id=1), "id: Input should be a valid string"),
+        (line_with(repeat="yes"), "repeat: Input should be a valid boolean"),
+        (line_with(position=1), "position: must be a string"),
+        (line_with(position="e-x"), "position: must be <epoch>-<number>, got 'e-x'"),
+        (line_with(position="-1"), "position: must be <epoch>-<number>, got '-1'"),
+        (line_with(position="e"), "position: must be <epoch>-<number>, got 'e'"),
     ],
 )
 def test_invalid_record_is_refused_with_the_reason(line: bytes, reason: str) -> None:
-    with pytest.raises(RecordError, match=reason.replace("`", ".")):
+    with pytest.raises(RecordError, match=reason):
         decode(line)
 
 
