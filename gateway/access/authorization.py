@@ -13,7 +13,6 @@ from aiohttp import web
 
 from ..http.incoming import Incoming
 from ..http.problems import problem
-from ..modes.resumable.store import StreamHead
 from ..policy.auth_table import Auth
 from ..policy.caller import Caller
 from ..policy.grants import GrantError, Grants
@@ -77,17 +76,19 @@ class Door:
         _forget_subject(request, self._routes.subject_fields(route))
         return await self._admit(request, route, target) if route.auth is not None else target
 
-    async def let_in_to_stream(self, request: Incoming, exchange: Exchange, head: StreamHead) -> None:
+    async def let_in_to_stream(self, request: Incoming, exchange: Exchange, route_path: str, opened_by: tuple[str, str]) -> None:
         """Authorize the resumption of a kept stream by its route's current rules: the permission that opened a stream also resumes it.
+
+        `opened_by` are method and target of the request that opened it.
 
         Raises Denied if it is not authorized.
         """
-        route = next((each for each in self._routes.routes if each.path == head.route), None)
+        route = next((each for each in self._routes.routes if each.path == route_path), None)
         if route is None:
             if _guard(exchange.route) is not None:
                 raise Denied(403, "forbidden", "the stream's route is gone, and its permissions with it")
             return
-        exchange.target = await self._admit(request, route, exchange.target, (head.method, head.target))
+        exchange.target = await self._admit(request, route, exchange.target, opened_by)
         exchange.caller = request.caller
         if request.caller is not None and request.caller.expires_at and not exchange.handed_over:
             end_at_expiry(exchange, request.caller.expires_at)

@@ -4,10 +4,8 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from ..policy.refusal import Reason, Refusal
+from ..streams.holding import NOBODY
 from .by_weight import ByWeight
-
-NOBODY = ""
-"""The owner of resources that several clients use together, such as a shared stream."""
 
 _SLACK = 256  # free an extra 1/256 of a limit, otherwise each event at the limit costs a search
 

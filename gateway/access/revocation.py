@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from ..modes.resumable.kept_streams import STREAMS_PATH
+from ..policy.paths import STREAMS_PATH
 from ..policy.route_table import RouteTable
 from ..policy.routes import Route
 from .exchange import Exchange

@@ -1,7 +1,7 @@
 """A request on the public port: aiohttp's request, with what the gateway finds out before a mode answers it."""
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy, istr
@@ -13,9 +13,6 @@ from ..policy.cors import ORIGIN, Cors, is_preflight
 from ..policy.trusted_proxies import CHAIN_FIELDS, FORWARDING_FIELDS, TrustedProxies, client_network, plain_address
 from .messages import NO_FIELDS, Head
 from .problems import ProblemAnswer
-
-if TYPE_CHECKING:
-    from ..modes.body import RequestBody
 
 _CONNECTION, _REQUEST_ID = istr("Connection"), istr(REQUEST_ID)
 
@@ -31,7 +28,7 @@ class Incoming(web.BaseRequest):
     """Fields that replace those of the same name in the answer. An empty value removes the field; `Vary` is extended."""
     caller: Caller | None = None
     """The authenticated caller, on a route that authenticates."""
-    received: "RequestBody | None" = None
+    received: object | None = None
     """The body, if one mode has begun to read it before another answers."""
     counted_for: str = ""
     """Owner for whom another worker counted a handed-off request, empty if it came from a client."""

@@ -35,7 +35,7 @@ class Bodies:
 
     def of(self, request: web.BaseRequest, exchange: Exchange, *, hashed: bool = False) -> "RequestBody":
         """Return the body of a request. Another mode may have begun to read it."""
-        if isinstance(request, Incoming) and request.received is not None:
+        if isinstance(request, Incoming) and isinstance(request.received, RequestBody):
             return request.received
         return RequestBody(request, self, exchange, hashed=hashed)
 

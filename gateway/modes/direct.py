@@ -28,7 +28,6 @@ from ..http.problems import problem
 from ..http.response import ResponseHead, WholeBody, send_head
 from ..http.upstream import attach
 from ..http.upstream_client import UpstreamAnswer, UpstreamClient
-from ..observe.metrics import Metrics
 from ..policy.deletion import Deletion
 from ..policy.last_event_id import read_last_event_id
 from ..policy.routes import Route
@@ -39,6 +38,7 @@ from ..streams.relay import COMPLETE, CUT, LEFT, Relay
 from ..streams.wheel import TimerWheel
 from .body import Bodies
 from .failures import failed
+from .observer import Observer
 from .spans import answered, ask_upstream
 
 log = structlog.get_logger()
@@ -52,11 +52,11 @@ _ACCEL_BUFFERING, _REQUEST_ID = istr("X-Accel-Buffering"), istr(REQUEST_ID)
 class Direct:
     """Forward a request to its upstream, and relay the answer."""
 
-    def __init__(self, session: aiohttp.ClientSession, wheel: TimerWheel, metrics: Metrics, bodies: Bodies) -> None:
+    def __init__(self, session: aiohttp.ClientSession, wheel: TimerWheel, observer: Observer, bodies: Bodies) -> None:
         self.client = UpstreamClient(session)
         """The client for upstreams, also for mode resumable."""
         self._wheel = wheel
-        self._metrics = metrics
+        self._observer = observer
         self.bodies = bodies
         """The bodies of all requests, also for mode resumable."""
         self._loop = asyncio.get_running_loop()
@@ -68,7 +68,7 @@ class Direct:
     async def answer(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
         """Return the response, sent except for its end. aiohttp cancels it when the client disconnects, which ends the upstream request."""
         route = exchange.route
-        self._metrics.asked(route.path, request.method)
+        self._observer.requested(route.path, request.method)
         span = ask_upstream(exchange)
         body = self.bodies.of(request, exchange) if request.body_exists else None
         try:

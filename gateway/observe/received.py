@@ -3,17 +3,8 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
-
-class Source(Protocol):
-    """A reader of event blocks from one upstream."""
-
-    @property
-    def blocks_received(self) -> int: ...
-
-    @property
-    def bytes_received(self) -> int: ...
+from ..modes.observer import Reader
 
 
 @dataclass(slots=True)
@@ -29,16 +20,16 @@ class Received:
 
     def __init__(self) -> None:
         self._ended: defaultdict[str, Count] = defaultdict(Count)
-        self._open: dict[Source, str] = {}
+        self._open: dict[Reader, str] = {}
 
     def __repr__(self) -> str:
         return f"<Received open={len(self._open)}>"
 
-    def open(self, source: Source, route: str) -> None:
+    def open(self, source: Reader, route: str) -> None:
         """Count a source from now on."""
         self._open[source] = route
 
-    def close(self, source: Source) -> None:
+    def close(self, source: Reader) -> None:
         """Keep a source's totals. No effect if the source is not open."""
         route = self._open.pop(source, None)
         if route is not None:

@@ -20,12 +20,6 @@ _MOST_READ_CHARS = 4096
 _WORD_WITH_QUERY = re.compile(r"(?<!\S)([^\s?#]*)[?#]\S+")  # anchored at the start of a word, so that matching takes linear time
 _STREAM_ID = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{24}\b")
 
-LOST = "lost"
-"""A shared stream's upstream was lost; the gateway reconnects."""
-BACK = "back"
-"""The upstream was reconnected."""
-GAP = "gap"
-"""Subscribers got a gap event: they may have missed events."""
 WORKER = "worker"
 """A worker ended."""
 RELOADED = "reloaded"
@@ -41,7 +35,7 @@ class Mark:
     at: float
     """Unix time."""
     kind: str
-    """One of the constants above, or the verdict of an event stream that ended badly."""
+    """One of the constants above, of `modes.observer`, or the verdict of an event stream that ended badly."""
     route: str
     path: str
     detail: str

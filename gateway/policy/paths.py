@@ -6,6 +6,9 @@ from urllib.parse import unquote, unquote_to_bytes
 
 from .target import readings
 
+STREAMS_PATH = "/streams/"
+"""Where a kept stream is found by its ID. Without one, other workers of the gateway ask there."""
+
 _ODD = re.compile(r"[%\\;]|//|/\.")
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _WRONG_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")

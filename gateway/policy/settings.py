@@ -9,8 +9,8 @@ from pydantic_settings import SettingsConfigDict
 
 from service.settings import ServiceSettings
 
-from ..observe.dashboard.services import parse_services
 from .admin_hosts import AdminHosts
+from .services import parse_services
 from .trusted_proxies import TrustedProxies
 
 

@@ -37,14 +37,16 @@ from ..modes.shared.shared_mode import Shared
 from ..observe.dashboard.process import add_dashboard, add_sample
 from ..observe.dashboard.snapshot import Sampler
 from ..observe.metrics import Metrics
+from ..observe.recorder import Recorder
 from ..observe.timeline import Timeline
-from ..policy.admin_hosts import AdminHosts, admin_application
+from ..policy.admin_hosts import AdminHosts
 from ..policy.deletion import Deletion
 from ..policy.route_table import RouteTable
 from ..policy.settings import Settings
 from ..policy.trusted_proxies import TrustedProxies
 from ..streams.relay import DRAINED
 from ..streams.wheel import TimerWheel
+from .admin_guard import admin_application
 from .limits import make_admission, make_bodies, make_histories
 from .pages import add_pages
 from .proxy import Proxy
@@ -205,11 +207,12 @@ async def _open_proxy(
                 tracing.close, _FLUSH_SPANS_SECONDS
             )  # closed last, so that all requests that end before have their spans
         bodies, histories = make_bodies(settings), make_histories(settings)
-        direct = Direct(session, wheel, metrics, bodies)
+        recorder = Recorder(metrics, timeline)
+        direct = Direct(session, wheel, recorder, bodies)
         admission = make_admission(settings, counts, descriptors)
         descriptors.count(count_upstream(session))
         descriptors.count(count_upstream(following), admission.streams.free)
-        shared = Shared(following, wheel, Budgets(admission.streams, histories, descriptors), direct, metrics, timeline, routes)
+        shared = Shared(following, wheel, Budgets(admission.streams, histories, descriptors), direct, recorder, routes)
         stack.push_async_callback(shared.close)
 
         def forget(deletion: Deletion) -> None:
@@ -228,7 +231,7 @@ async def _open_proxy(
         metrics.count_open(lambda: admission.open)
         metrics.streams.watch(lambda: proxy.exchanges)
         open_resumable = partial(
-            _open_resumable, stack, settings, routes, direct, wheel, metrics, peers, door, admission.streams, histories
+            _open_resumable, stack, settings, routes, direct, wheel, metrics, recorder, peers, door, admission.streams, histories
         )
         routing = Routing(routes, wheel, shared, proxy, open_resumable)
         key_sets.fetch(routes.key_urls())
@@ -263,6 +266,7 @@ async def _open_resumable(
     direct: Direct,
     wheel: TimerWheel,
     metrics: Metrics,
+    recorder: Recorder,
     peers: Peers,
     door: Door,
     open_streams: Budget,
@@ -279,11 +283,11 @@ async def _open_resumable(
         max_bytes_per_client=settings.share_of(settings.max_kept_bytes),
         open_streams=open_streams,
         routes=routes.route_of,
-        received=metrics.received,
+        observer=recorder,
     )
     await stack.enter_async_context(streams.upkeep())
     metrics.watch_kept(lambda: streams.running, lambda: streams.memory.amount)
-    return Resumable(direct, streams, routes, wheel, metrics, peers, door, unsent)
+    return Resumable(direct, streams, routes, wheel, recorder, peers, door, unsent)
 
 
 async def _open_store(directory: Path, settings: Settings, patience_seconds: float) -> SqliteStreamStore:

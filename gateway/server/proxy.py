@@ -18,13 +18,14 @@ from ..http.incoming import Incoming
 from ..http.malformed import find_fault
 from ..http.problems import come_back_later, problem
 from ..modes.direct import Direct
-from ..modes.resumable.kept_streams import STREAMS_PATH, KeptStreams
+from ..modes.resumable.kept_streams import KeptStreams
 from ..modes.resumable.peers import take_caller
 from ..modes.resumable.resumable_mode import Resumable
 from ..modes.shared.shared_mode import Shared
 from ..modes.spans import finish, serve
 from ..observe.metrics import Metrics
 from ..observe.timeline import Timeline
+from ..policy.paths import STREAMS_PATH
 from ..policy.refusal import Refusal
 from ..policy.route_table import RouteTable
 from ..policy.routes import Route

@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
-from ..access.budget import NOBODY, Budget
 from .cohorts import Cohorts
 from .history import READ_BYTES, UNLIMITED, History, Limits
+from .holding import NOBODY, Budget
 from .subscriber import BEHIND, Subscriber
 from .wheel import TimerWheel
 

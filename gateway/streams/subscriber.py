@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from eventstream import encode_retry
 
-from ..access.budget import Budget, Holding
 from .ahead import place_ahead
 from .error_event import error_block
 from .flow import Connection
 from .heartbeats import Shown
+from .holding import Budget, Holding
 from .relay import LEFT
 from .wheel import TimerWheel
 

@@ -8,7 +8,8 @@ import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from gateway.policy.admin_hosts import AdminHosts, admin_application
+from gateway.policy.admin_hosts import AdminHosts
+from gateway.server.admin_guard import admin_application
 from tests.stack import REPOSITORY
 
 NAMES = AdminHosts.parse("gateway.example.org, *.inside.example.com")

@@ -4,7 +4,8 @@ import tempfile
 from collections.abc import Callable
 
 from gateway.access.admission import Admission, OpenCounts
-from gateway.access.budget import NOBODY, Budget, Holding
+from gateway.access.budget import Budget, Holding
+from gateway.streams.holding import NOBODY
 
 
 class Thing:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from gateway.observe.dashboard.services import FIGURES, Services, parse_services
+from gateway.observe.dashboard.services import FIGURES, Services
+from gateway.policy.services import parse_services
 from gateway.policy.settings import Settings
 from tests.documentation import DOCUMENTATION
 from tests.scripted_upstream import Asked, Script, ScriptedUpstream, Silence

@@ -7,7 +7,8 @@ import pytest
 
 from gateway.access.exchange import Exchange
 from gateway.http.response import WholeBody
-from gateway.observe.timeline import BACK, GAP, LOST, Timeline, shown_path, without_secrets
+from gateway.modes.observer import BACK, GAP, LOST
+from gateway.observe.timeline import Timeline, shown_path, without_secrets
 from gateway.policy.routes import Route
 from gateway.streams.relay import COMPLETE, CUT, LEFT, Relay
 from gateway.streams.wheel import TimerWheel

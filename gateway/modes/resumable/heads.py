@@ -13,14 +13,12 @@ from ...http.headers import apply_rules, end_to_end
 from ...http.incoming import Incoming
 from ...http.upstream_client import UpstreamAnswer
 from ...policy.last_event_id import without_last_event_id
+from ...policy.paths import STREAMS_PATH
 from ...policy.routes import Route
 from ...policy.trusted_proxies import client_network
 from .store import StreamHead
 
 _OWNER_BYTES = 8
-
-STREAMS_PATH = "/streams/"
-"""Where a stream is found by its id; without one, other workers of the gateway ask there."""
 
 
 def head_of(request: web.BaseRequest, exchange: Exchange, id: str) -> StreamHead:

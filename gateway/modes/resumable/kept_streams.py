@@ -13,13 +13,12 @@ from eventstream.decoding import is_readable
 from ...access.budget import Budget
 from ...http.headers import content_encoding, is_event_stream
 from ...http.upstream_client import UpstreamAnswer
-from ...observe.received import Received
 from ...policy.refusal import Refusal
 from ...policy.routes import Route
 from ...streams.sealed import SealedBlocks
 from ...streams.wheel import TimerWheel
+from ..observer import Observer
 from ..spans import end_answered
-from .heads import STREAMS_PATH as STREAMS_PATH
 from .heads import kept_fields
 from .kept_stream import KeptStream
 from .loading import Found, Loading
@@ -51,7 +50,7 @@ class KeptStreams:
         max_bytes_per_client: int,
         open_streams: Budget,
         routes: Callable[[str], Route],
-        received: Received | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._wanted = asyncio.Event()
         self.memory = Budget(max_bytes, max_bytes_per_client, unit="bytes of kept streams", passed=self._wanted.set)
@@ -60,7 +59,7 @@ class KeptStreams:
         self._storing = Storing(store)
         self._wheel = wheel
         self._routes = routes
-        self._received = received or Received()
+        self._observer = observer or Observer()
         self._streams: dict[str, KeptStream] = {}
         self._keys: dict[_KeyOf, Opening] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -132,7 +131,7 @@ class KeptStreams:
             stream = KeptStream(replace(opening.head, fields=tuple(fields.items())), route, self._wheel, self.memory)
             stream.request_id, stream.span, stream.awaited = opening.request_id, opening.span, not opening.left
             self._streams[opening.head.id] = stream
-            self._received.open(stream, route.path)
+            self._observer.began_reading(stream, route.path)
             opening.answer.set_result(stream)
         except BaseException:
             upstream.close()
@@ -142,7 +141,7 @@ class KeptStreams:
         finally:
             upstream.close()
             stream.stop(CUT, "the gateway stopped while it ran")
-            self._received.close(stream)
+            self._observer.ended_reading(stream)
             self._ended.add(stream)
             self._wanted.set()
 

@@ -18,14 +18,14 @@ from ...http.downstream import comes_from_peer
 from ...http.incoming import Incoming
 from ...http.upstream import open_session
 from ...http.upstream_client import UpstreamAnswer
-from ...observe.metrics import Metrics
 from ...policy.caller import Caller
 from ...policy.deletion import Deletion
+from ...policy.paths import STREAMS_PATH
 from ...policy.settings import Settings
 from ...streams.wheel import TimerWheel
 from ..body import Bodies
 from ..direct import Direct
-from .kept_streams import STREAMS_PATH
+from ..observer import Observer
 from .store import StreamHead
 
 log = structlog.get_logger()
@@ -81,7 +81,7 @@ class Peers:
                     keepalive_seconds=settings.upstream_keepalive_seconds, max_header_bytes=settings.max_header_bytes, unix_path=path
                 )
                 self._sessions.append(session)
-                self._directs[number] = _OtherWorker(session, wheel, Metrics(), bodies)  # counted where it arrived
+                self._directs[number] = _OtherWorker(session, wheel, Observer(), bodies)  # counted where it arrived
 
     async def close(self) -> None:
         """Closes the connections to the others."""

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 
-from ...access.budget import NOBODY, Budget
+from ...access.budget import Budget
 from ...access.by_weight import ByWeight
 from ...policy.refusal import Refusal
+from ...streams.holding import NOBODY
 from .kept_stream import KeptStream
 from .store import RUNNING, TOO_LARGE
 from .storing import is_settled

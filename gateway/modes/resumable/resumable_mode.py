@@ -16,8 +16,8 @@ from ...http.downstream import comes_from_peer
 from ...http.incoming import Incoming
 from ...http.locations import rewrite_locations
 from ...http.problems import problem
-from ...observe.metrics import Metrics
 from ...policy.last_event_id import read_last_event_id
+from ...policy.paths import STREAMS_PATH
 from ...policy.refusal import Reason, Refusal
 from ...policy.route_table import RouteTable
 from ...streams.stamping import read_stamp
@@ -26,13 +26,14 @@ from ...streams.wheel import TimerWheel
 from ..body import RequestBody
 from ..direct import Direct, is_subscriber, request_fields
 from ..failures import failed
+from ..observer import Observer
 from ..spans import ask_upstream
 from ..subscription import send_stream
 from .answers import METHODS, AnyStream, no_content, nothing_more, origin_fields, preflight_fields, state_fields
 from .asking import ask_for_stream, note_unkept
 from .heads import credentials_of, head_of
 from .kept_stream import KeptStream
-from .kept_streams import STREAMS_PATH, KeptStreams
+from .kept_streams import KeptStreams
 from .opening import Opening
 from .peers import Peers, read_question, tell_peer
 from .store import STOPPED, UNFINISHED, StoredStream, StreamHead
@@ -47,7 +48,7 @@ class Resumable:
         streams: KeptStreams,
         routes: RouteTable,
         wheel: TimerWheel,
-        metrics: Metrics,
+        observer: Observer,
         peers: Peers,
         door: Door,
         unsent: Budget,
@@ -56,7 +57,7 @@ class Resumable:
         self._streams = streams
         self._routes = routes
         self._wheel = wheel
-        self._metrics = metrics
+        self._observer = observer
         self._peers = peers
         self._door = door
         self._unsent = unsent
@@ -153,7 +154,7 @@ class Resumable:
         if request.method == "OPTIONS":
             return no_content(exchange, found, preflight_fields(found))
         try:
-            await self._door.let_in_to_stream(request, exchange, found.head)
+            await self._door.let_in_to_stream(request, exchange, found.head.route, (found.head.method, found.head.target))
         except Denied as denied:
             exchange.refuse(denied.refusal.status, denied.refusal.reason)
             return denied.answer(origin_fields(found))
@@ -197,7 +198,7 @@ class Resumable:
         body.announce(fields)
         timeout = route.subscriber_timeout if is_subscriber(request) else route.timeout
 
-        self._metrics.asked(route.path, request.method)
+        self._observer.requested(route.path, request.method)
         ask = partial(ask_for_stream, self._direct.client, exchange, body, fields, timeout)
         opening = self._streams.open(head, route, ask, exchange.counted_as)
         opening.request_id, opening.span = exchange.request_id, span
@@ -232,7 +233,7 @@ class Resumable:
 
     async def _join(self, request: Incoming, exchange: Exchange, stream: KeptStream, head: StreamHead) -> web.StreamResponse:
         """Go on with a stream that the same request has opened before."""
-        assert request.received is not None
+        assert isinstance(request.received, RequestBody)
         request.received.close()
         if stream.head.credentials not in (b"", head.credentials):
             return self._refuse(exchange, 403, "forbidden", "the stream needs the credentials that it was opened with", stream)
@@ -261,7 +262,7 @@ class Resumable:
     async def _follow(
         self, request: web.BaseRequest, exchange: Exchange, stream: KeptStream, cursor: int, cookies: Iterable[str] = ()
     ) -> web.StreamResponse:
-        self._metrics.subscribed(stream.head.route, "history" if cursor or stream.viewers or stream.ended_at else "live")
+        self._observer.subscribed(stream.head.route, "history" if cursor or stream.viewers or stream.ended_at else "live")
         try:
             fields = CIMultiDict([*stream.head.fields, *(("Set-Cookie", cookie) for cookie in cookies)])
             rewrite_locations(fields, stream.route, request)

@@ -12,10 +12,11 @@ from eventstream.client import EventSource
 from eventstream.reconnection import Reconnection
 from service.traced_source import TracedSource
 
-from ...access.budget import NOBODY, Holding
+from ...access.budget import Holding
 from ...policy.routes import Route
 from ...streams.fan_out import FanOut
 from ...streams.heartbeats import without_heartbeats
+from ...streams.holding import NOBODY
 from ...streams.relay import COMPLETE, CUT
 from ...streams.stamping import guard_mark
 from .origin import FIRST_SECONDS, Origin

@@ -16,8 +16,6 @@ from ...http.headers import apply_rules, end_to_end
 from ...http.locations import rewrite_locations
 from ...http.problems import come_back_later, problem
 from ...http.upstream_errors import advise
-from ...observe.metrics import Metrics
-from ...observe.timeline import Timeline
 from ...policy.deletion import Deletion
 from ...policy.last_event_id import read_last_event_id
 from ...policy.refusal import Refusal
@@ -25,6 +23,7 @@ from ...policy.route_table import RouteTable
 from ...policy.routes import Route
 from ...streams.wheel import TimerWheel
 from ..direct import Direct
+from ..observer import Observer
 from ..subscription import Begin, send_stream
 from .budgets import Budgets
 from .following import Opening
@@ -53,16 +52,14 @@ class Shared:
         wheel: TimerWheel,
         budgets: Budgets,
         direct: Direct,
-        metrics: Metrics,
-        timeline: Timeline,
+        observer: Observer,
         routes: RouteTable,
     ) -> None:
         self._session = session
         self._wheel = wheel
         self._budgets = budgets
         self._direct = direct
-        self._metrics = metrics
-        self._timeline = timeline
+        self._observer = observer
         self._routes = routes
         self._streams: dict[_Key, SharedStream] = {}
         self._keys: dict[SharedStream, list[_Key]] = {}
@@ -178,7 +175,7 @@ class Shared:
                     continue  # too late to join: look again
                 else:
                     begun, begin = "catch-up", partial(join, None, catch_up.fan_out, cursor)  # it brings the upstream's `retry`
-            self._metrics.subscribed(stream.route.path, begun)
+            self._observer.subscribed(stream.route.path, begun)
             return begin
 
     async def _without_stream(self, request: web.BaseRequest, exchange: Exchange, opening: Opening) -> web.StreamResponse:
@@ -204,9 +201,7 @@ class Shared:
 
     def _open(self, key: _Key, request: web.BaseRequest, exchange: Exchange) -> SharedStream:
         route = exchange.route
-        sources = Sources(self._session, self._metrics, route, key[2], request, exchange.span)
-
-        reconnected = partial(self._metrics.reconnected, route.path)
+        sources = Sources(self._session, self._observer, route, key[2], request, exchange.span)
         stream = SharedStream(
             route,
             key[1],
@@ -218,9 +213,7 @@ class Shared:
             opened=partial(self._share_with_any_origin, key),
             done=self._forget,
             retired=partial(self._is_retired, route),
-            reconnected=reconnected,
-            timeline=self._timeline,
-            note_latency=self._metrics.latency.note,
+            observer=self._observer,
         )
         self._streams[key] = stream
         self._keys[stream] = [key]

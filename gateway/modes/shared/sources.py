@@ -11,9 +11,9 @@ from eventstream.reconnection import Reconnection
 from service.traced_source import TracedSource
 from service.tracing import TRACE_FIELDS, Span
 
-from ...observe.metrics import Metrics
 from ...policy.routes import Route
 from ...policy.target import url_of
+from ..observer import Observer
 from .sharing import Identity, request_fields
 
 
@@ -26,14 +26,14 @@ class Sources:
     def __init__(
         self,
         session: aiohttp.ClientSession,
-        metrics: Metrics,
+        observer: Observer,
         route: Route,
         identity: Identity,
         request: web.BaseRequest,
         span: Span | None,
     ) -> None:
         self._session = session
-        self._metrics = metrics
+        self._observer = observer
         self._route = route
         self._identity = identity
         self._tracing = span.tracing if span is not None else None
@@ -63,12 +63,12 @@ class Sources:
             on_change=partial(self._note, on_change),
         )
         self._opener, self._first_fields = None, {}
-        self._metrics.received.open(source, route.path)
+        self._observer.began_reading(source, route.path)
         return source
 
     def _note(self, on_change: Callable[[EventSource], None], source: EventSource) -> None:
         if source.state == "open":
-            self._metrics.asked(self._route.path, "GET")
+            self._observer.requested(self._route.path, "GET")
         elif source.state == "closed":
-            self._metrics.received.close(source)
+            self._observer.ended_reading(source)
         on_change(source)

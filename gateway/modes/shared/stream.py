@@ -10,7 +10,6 @@ import structlog
 
 from eventstream import Event, encode
 
-from ...observe.timeline import BACK, GAP, LOST, Timeline
 from ...policy.refusal import Refusal
 from ...policy.routes import Route
 from ...streams.fan_out import FanOut
@@ -19,6 +18,7 @@ from ...streams.relay import CUT
 from ...streams.stamping import stamp
 from ...streams.subscriber import Subscriber
 from ...streams.wheel import TimerWheel
+from ..observer import BACK, GAP, LOST, Observer
 from .budgets import Budgets
 from .catch_up import CatchUp
 from .following import Following, Opening, OpenSource
@@ -52,9 +52,7 @@ class SharedStream(Following):
         opened: Callable[["SharedStream"], None],
         done: Callable[["SharedStream"], None],
         retired: Callable[[], bool],
-        reconnected: Callable[[], None],
-        timeline: Timeline,
-        note_latency: Callable[[float], object],
+        observer: Observer,
     ) -> None:
         self.route = route
         self.target = target
@@ -69,9 +67,7 @@ class SharedStream(Following):
         self._opened_first = opened
         self._done = done
         self._is_retired = retired
-        self._reconnected = reconnected
-        self._timeline = timeline
-        self._note_latency = note_latency
+        self._observer = observer
         self._epoch = secrets.token_hex(4)
         self._without_ids = True  # so far
         self._lost = False
@@ -96,7 +92,7 @@ class SharedStream(Following):
             owner=owner,
             heartbeat_ticks=self._wheel.ticks(self.route.heartbeat_seconds),
             moved=moved,
-            note_latency=self._note_latency,
+            note_latency=self._observer.note_latency,
         )
 
     @property
@@ -129,7 +125,7 @@ class SharedStream(Following):
             self._opened_first(self)
             return
         self._lost = False
-        self._reconnected()
+        self._observer.reconnected(self.route.path)
         self._mark(BACK, "")
         log.info("upstream is back", **self._upstream_facts(), last_event_id=self.source.last_event_id[:100])
         if self._without_ids and self.route.gap_events:
@@ -178,7 +174,7 @@ class SharedStream(Following):
         return {"route": self.route.path, "request_id": self.source.request_id}
 
     def _mark(self, kind: str, reason: str) -> None:
-        self._timeline.mark(kind, self.route.path, self.target, reason)
+        self._observer.note_incident(kind, self.route.path, self.target, reason)
 
     def ended(self, verdict: str, reason: str) -> None:
         self._done(self)

@@ -4,8 +4,9 @@ from typing import Any
 
 from aiohttp import web
 
+from ...policy.services import parse_services
 from .events import Dashboard, add_events
-from .services import Services, parse_services
+from .services import Services
 from .snapshot import Sampler
 from .snapshot_total import total
 from .tail import Tails, add_tails

@@ -15,8 +15,6 @@ _ASK_SECONDS = 2.0
 _ANSWER_SECONDS = 1.5
 _MOST_BYTES = 2**20
 _MOST_FIGURES = 3
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
-_URL = re.compile(r"https?://[^\s;,/?#@]+(/[^\s;,?#]*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +37,6 @@ FIGURES = (
     Figure("process_resident_memory_bytes", "memory", "bytes"),
 )
 """Metrics in order of preference; a card shows the first that fit."""
-
-
-def parse_services(text: str) -> dict[str, str]:
-    """Parse `name=URL,name=URL`. Raises ValueError if an entry is wrong or a name is repeated."""
-    services: dict[str, str] = {}
-    for entry in filter(None, (part.strip() for part in text.split(","))):
-        name, equals, url = entry.partition("=")
-        if not equals or not _NAME.fullmatch(name) or not _URL.fullmatch(url):
-            allowed = "name=URL: a name of letters a to z, digits and -, and an http or https URL without query or credentials"
-            raise ValueError(f"services must be a comma-separated list of {allowed}; got {re.sub('//[^/@]*@', '//***@', entry)!r}")
-        if name in services:
-            raise ValueError(f"service names must be unique, got {name!r} twice")
-        services[name] = url.rstrip("/")
-    return services
 
 
 class Services:

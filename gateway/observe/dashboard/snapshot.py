@@ -10,15 +10,16 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ...access.exchange import Exchange
 from ...modes.resumable.kept_stream import KeptStream
+from ...modes.resumable.kept_streams import KeptStreams
 from ...modes.resumable.store import COMPLETE, RUNNING
 from ...modes.shared.shared_mode import Shared
 from ...modes.shared.stream import SharedStream
+from ...policy.route_table import RouteTable
 from ...policy.routes import Route
-from ...server.proxy import Proxy
 from ...streams.fan_out import FanOut
 from ...streams.relay import Relay
 from ..metrics import Metrics
@@ -33,6 +34,19 @@ _FRESH_SECONDS = 5.0
 
 Stream = Exchange | SharedStream | KeptStream
 """A stream of any mode. An exchange is a stream if it has its own upstream."""
+
+
+class Requests(Protocol):
+    """What is served: requests, routes and kept streams."""
+
+    draining: bool
+    exchanges: set[Exchange]
+
+    @property
+    def routes(self) -> RouteTable: ...
+
+    @property
+    def kept(self) -> KeptStreams | None: ...
 
 
 @dataclass(slots=True)
@@ -53,7 +67,7 @@ class _Sums:
 class Sampler:
     """Sample on request, and remember the last sample for 5 s, to calculate rates. Costs nothing between samples."""
 
-    def __init__(self, proxy: Proxy, shared: Shared, metrics: Metrics, timeline: Timeline) -> None:
+    def __init__(self, proxy: Requests, shared: Shared, metrics: Metrics, timeline: Timeline) -> None:
         self._proxy = proxy
         self._shared = shared
         self._metrics = metrics

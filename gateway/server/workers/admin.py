@@ -12,8 +12,9 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from ...http.problems import problem
-from ...policy.admin_hosts import AdminHosts, admin_application
+from ...policy.admin_hosts import AdminHosts
 from ...policy.settings import Settings
+from ..admin_guard import admin_application
 from ..pages import add_pages
 from ..reload import Reload, add_reload
 from .dashboard import add_dashboard_of_workers

@@ -11,9 +11,10 @@ from aiohttp import web
 from ...http.problems import problem
 from ...observe.dashboard.events import FIELDS, WRITE_SECONDS, Dashboard, add_events
 from ...observe.dashboard.process import SAMPLE_PATH
-from ...observe.dashboard.services import Services, parse_services
+from ...observe.dashboard.services import Services
 from ...observe.dashboard.snapshot_total import total
 from ...observe.dashboard.tail import TAIL_PATH
+from ...policy.services import parse_services
 from .process import Crew, Worker
 
 
