@@ -9,7 +9,6 @@ from pydantic import ValidationError
 
 from .cors import Cors
 from .errors import describe
-from .key_source import KeySource
 from .routes import Route, is_below
 
 

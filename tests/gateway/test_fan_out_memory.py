@@ -37,7 +37,7 @@ async def test_closed_fan_out_no_longer_counts() -> None:
     await settle()
     assert memory.amount == 100_000
     audience.fan_out.close()
-    assert memory.amount == 0
+    assert memory.amount == audience.fan_out.history.cost == 0
     append_all(audience.fan_out, blocks_of(100, 1000))
     await settle()
     assert memory.amount == 0

@@ -280,8 +280,8 @@ class KeptStream:
             subscriber.send_away(BEHIND, "the gateway needed the memory")
 
     def close(self) -> None:
-        """Lets go of its memory."""
-        self.fan_out.close()
+        """Count its memory no longer. A request that has found it may still read from it."""
+        self.fan_out.holding.close()
 
 
 async def _pump(upstream: UpstreamAnswer, relay: Relay) -> None:

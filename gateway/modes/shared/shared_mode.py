@@ -238,7 +238,9 @@ class Shared:
         stream.users -= 1
         if stream.users:
             return
-        if stream.down is not None or not (stream.has_begun or stream.last_event_id) or self._is_retired(stream.route):
+        stream.unused()
+        is_of_use = not stream.is_over and stream.down is None and (stream.has_begun or stream.last_event_id)
+        if not is_of_use or self._is_retired(stream.route):
             self._end_unused(stream)
             return
         stream.place.give_way = partial(self._end_unused, stream)

@@ -59,6 +59,8 @@ class SharedStream(Following):
         self.catch_ups: set[CatchUp] = set()
         self.slot = 0
         self._lingering: asyncio.TimerHandle | None = None
+        self.is_over = False
+        """Whether the upstream has ended."""
         self.has_begun = False
         """Whether an event has arrived."""
         self._wheel = wheel
@@ -185,7 +187,13 @@ class SharedStream(Following):
         if verdict == CUT:
             _send_away(self.fan_out, reason)
         self.fan_out.finish(verdict, reason)
-        self.fan_out.close()
+        self.is_over = True
+        self.unused()
+
+    def unused(self) -> None:
+        """Free the history if the upstream has ended: until then, and while a request uses it, it counts."""
+        if self.is_over and not self.users:
+            self.fan_out.close()
 
     def forget(self) -> None:
         """Drop the history, because it was deleted. Live subscribers stay, and others must catch up from the upstream."""
