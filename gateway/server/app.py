@@ -6,7 +6,6 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from pathlib import Path
 
 import structlog
 from aiohttp import web
@@ -17,7 +16,6 @@ from service.tracing import Tracing
 
 from ..access.admission import OpenCounts
 from ..access.authorization import Door
-from ..access.budget import Budget
 from ..access.descriptors import Descriptors, count_upstream, limit_of_process
 from ..access.exchange import Exchange
 from ..access.key_sets import KeySets
@@ -27,11 +25,7 @@ from ..http.incoming import Incoming
 from ..http.malformed import OneLine
 from ..http.upstream import open_following_session, open_session
 from ..modes.direct import Direct
-from ..modes.resumable.kept_streams import KeptStreams
 from ..modes.resumable.peers import Peers
-from ..modes.resumable.resumable_mode import Resumable
-from ..modes.resumable.sqlite_store import SqliteStreamStore
-from ..modes.resumable.store import StoreError, StoreInUse
 from ..modes.shared.budgets import Budgets
 from ..modes.shared.shared_mode import Shared
 from ..observe.dashboard.process import add_dashboard, add_sample
@@ -48,6 +42,7 @@ from ..streams.relay import DRAINED
 from ..streams.wheel import TimerWheel
 from .admin_guard import admin_application
 from .limits import make_admission, make_bodies, make_histories
+from .open_resumable import open_resumable
 from .pages import add_pages
 from .proxy import Proxy
 from .reload import Reload, add_reload
@@ -61,7 +56,6 @@ _LARGEST_STRIDE = 1024  # of the wheel, in ticks
 _FLUSHING_PART = 0.2
 _FLUSH_SPANS_SECONDS = 1.0  # after the drain
 _POLL_SECONDS = 0.02
-_STORE_POLL_SECONDS = 0.2
 _RETURN_AFTER_MS = 1000
 _RETURN_SPREAD_MS = 4000
 _RETURN_SPREAD_MS_PER_STREAM = 2  # 10,000 subscribers reconnect over 20 s
@@ -230,10 +224,10 @@ async def _open_proxy(
         proxy.tracing = tracing
         metrics.count_open(lambda: admission.open)
         metrics.streams.watch(lambda: proxy.exchanges)
-        open_resumable = partial(
-            _open_resumable, stack, settings, routes, direct, wheel, metrics, recorder, peers, door, admission.streams, histories
+        open_later = partial(
+            open_resumable, stack, settings, routes, direct, wheel, metrics, recorder, peers, door, admission.streams, histories
         )
-        routing = Routing(routes, wheel, shared, proxy, open_resumable)
+        routing = Routing(routes, wheel, shared, proxy, open_later)
         key_sets.fetch(routes.key_urls())
         await routing.prepare(routes)
         routing.put(routes)
@@ -257,48 +251,3 @@ def _make_server(settings: Settings, proxy: Proxy, metrics: Metrics, descriptors
     )
     descriptors.count(server.count_connections, server.close_idle)
     return server
-
-
-async def _open_resumable(
-    stack: contextlib.AsyncExitStack,
-    settings: Settings,
-    routes: RouteTable,
-    direct: Direct,
-    wheel: TimerWheel,
-    metrics: Metrics,
-    recorder: Recorder,
-    peers: Peers,
-    door: Door,
-    open_streams: Budget,
-    unsent: Budget,
-) -> Resumable:
-    """Open the store and mode resumable. Raises OSError if the store is not available."""
-    store = await _open_store(peers.directory(settings.data_dir), settings, settings.drain_seconds if peers.path else 0)
-    peers.open(settings, wheel, direct.bodies)
-    stack.push_async_callback(peers.close)
-    streams = KeptStreams(
-        store,
-        wheel,
-        max_bytes=settings.max_kept_bytes,
-        max_bytes_per_client=settings.share_of(settings.max_kept_bytes),
-        open_streams=open_streams,
-        routes=routes.route_of,
-        observer=recorder,
-    )
-    await stack.enter_async_context(streams.upkeep())
-    metrics.watch_kept(lambda: streams.running, lambda: streams.memory.amount)
-    return Resumable(direct, streams, routes, wheel, recorder, peers, door, unsent)
-
-
-async def _open_store(directory: Path, settings: Settings, patience_seconds: float) -> SqliteStreamStore:
-    """Open the store. A draining worker may still have it locked while its successor starts: retry for `patience_seconds`."""
-    until = asyncio.get_running_loop().time() + patience_seconds
-    while True:
-        try:
-            return await SqliteStreamStore.open(
-                directory, most_bytes=settings.max_store_bytes, share_per_owner=settings.max_share_per_client
-            )
-        except StoreError as error:
-            if not isinstance(error, StoreInUse) or asyncio.get_running_loop().time() >= until:
-                raise OSError(str(error)) from error
-        await asyncio.sleep(_STORE_POLL_SECONDS)

@@ -1,0 +1,66 @@
+"""Open mode resumable: its store, and the kept streams that are in it."""
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+from ..access.authorization import Door
+from ..access.budget import Budget
+from ..modes.direct import Direct
+from ..modes.resumable.kept_streams import KeptStreams
+from ..modes.resumable.peers import Peers
+from ..modes.resumable.resumable_mode import Resumable
+from ..modes.resumable.sqlite_store import SqliteStreamStore
+from ..modes.resumable.store import StoreError, StoreInUse
+from ..observe.metrics import Metrics
+from ..observe.recorder import Recorder
+from ..policy.route_table import RouteTable
+from ..policy.settings import Settings
+from ..streams.wheel import TimerWheel
+
+_STORE_POLL_SECONDS = 0.2
+
+
+async def open_resumable(
+    stack: contextlib.AsyncExitStack,
+    settings: Settings,
+    routes: RouteTable,
+    direct: Direct,
+    wheel: TimerWheel,
+    metrics: Metrics,
+    recorder: Recorder,
+    peers: Peers,
+    door: Door,
+    open_streams: Budget,
+    unsent: Budget,
+) -> Resumable:
+    """Open the store and mode resumable. Raises OSError if the store is not available."""
+    store = await _open_store(peers.directory(settings.data_dir), settings, settings.drain_seconds if peers.path else 0)
+    peers.open(settings, wheel, direct.bodies)
+    stack.push_async_callback(peers.close)
+    streams = KeptStreams(
+        store,
+        wheel,
+        max_bytes=settings.max_kept_bytes,
+        max_bytes_per_client=settings.share_of(settings.max_kept_bytes),
+        open_streams=open_streams,
+        routes=routes.route_of,
+        observer=recorder,
+    )
+    await stack.enter_async_context(streams.upkeep())
+    metrics.watch_kept(lambda: streams.running, lambda: streams.memory.amount)
+    return Resumable(direct, streams, routes, wheel, recorder, peers, door, unsent)
+
+
+async def _open_store(directory: Path, settings: Settings, patience_seconds: float) -> SqliteStreamStore:
+    """Open the store. A draining worker may still have it locked while its successor starts: retry for `patience_seconds`."""
+    until = asyncio.get_running_loop().time() + patience_seconds
+    while True:
+        try:
+            return await SqliteStreamStore.open(
+                directory, most_bytes=settings.max_store_bytes, share_per_owner=settings.max_share_per_client
+            )
+        except StoreError as error:
+            if not isinstance(error, StoreInUse) or asyncio.get_running_loop().time() >= until:
+                raise OSError(str(error)) from error
+        await asyncio.sleep(_STORE_POLL_SECONDS)
