@@ -35,8 +35,8 @@ _LOST_WITHOUT_IDS = "the upstream was lost and its events have no IDs, so missed
 class SharedStream(Following):
     """The live stream of one URL, and catch-ups for subscribers that are further back than its history.
 
-    `owner` is the client that opens it. `opened` is called at the upstream's first answer with an event stream, `reconnected` after each
-    loss, and `done` when it has ended or was refused. Then it cannot be joined any more. `retired` returns whether its route has changed.
+    `owner` is the client that opens it. `opened` is called at the upstream's first answer with an event stream, and `done` when it
+    has ended or was refused. Then it cannot be joined any more. `retired` returns whether its route has changed.
     """
 
     def __init__(
