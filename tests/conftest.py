@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
-from tests.certificates import Authority
 from tests.install.interpreters import OLDEST, interpreters
+from tests.kit.certificates import Authority
 from tests.kit.kinds import KINDS, kind_of, may_have_units, watched
 
 DEVICE_BYTES = 16 * 1024 * 1024
@@ -163,7 +163,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
         for kind in KINDS.keys() & getattr(report, "keywords", {}).keys():
             seconds[kind] += report.duration
-    terminalreporter.write_line("by kind: " + ", ".join(f"{kind} {spent:.0f} s" for kind, spent in seconds.items() if spent))
+    if any(seconds.values()):
+        terminalreporter.write_line("by kind: " + ", ".join(f"{kind} {spent:.0f} s" for kind, spent in seconds.items() if spent))
 
 
 @pytest.fixture

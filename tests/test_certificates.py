@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.certificates import Authority, Certificate
+from tests.kit.certificates import Authority, Certificate
 
 
 async def shake_hands(server: Certificate, client: ssl.SSLContext, *, client_authority: Path | None = None) -> bytes:

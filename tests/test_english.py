@@ -5,7 +5,7 @@ import subprocess
 import tomllib
 from collections.abc import Iterator
 
-from tests.stack import REPOSITORY
+from tests.kit.stack import REPOSITORY
 
 WRONG = {
     "begin with a verb in the imperative": re.compile(r'^ *"{1,3}(Gives|Tells|Takes note|Says|Lets)\b'),

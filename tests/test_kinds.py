@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.kit.kinds import KINDS, opens, watched
-from tests.scripted_upstream import ScriptedUpstream, chunk
+from tests.kit.upstream import ScriptedUpstream, chunk
 
 
 def test_each_test_has_exactly_one_kind(request: pytest.FixtureRequest) -> None:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.stack import REPOSITORY, clean_environment
+from tests.kit.stack import REPOSITORY, clean_environment
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -19,8 +19,8 @@ from gateway.policy.routes import Route
 from producer.app import create_app
 from producer.settings import Settings as ProducerSettings
 from service.settings import ServiceSettings, setting_names
-from tests.documentation import DOCUMENTATION
-from tests.stack import REPOSITORY
+from tests.kit.documentation import DOCUMENTATION
+from tests.kit.stack import REPOSITORY
 
 SERVICES = ("producer", "gateway", "consumer")
 PACKAGES = ("eventstream", "service", *SERVICES)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.proxy.downstream import AT_ONCE_SECONDS, Downstream, End
-from tests.scripted_upstream import Act, ScriptedUpstream, swallow
-from tests.shared.gateway import running
+from tests.kit.downstream import AT_ONCE_SECONDS, Downstream, End
+from tests.kit.routed_gateway import running
+from tests.kit.upstream import Act, ScriptedUpstream, swallow
 
 CHUNKED = b"Host: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 REFUSED = {404: b"POST /elsewhere HTTP/1.1\r\n", 405: b"TRACE /plain HTTP/1.1\r\n", 400: b"POST /plain#x HTTP/1.1\r\n"}

@@ -10,9 +10,9 @@ import pytest
 import pytest_asyncio
 import zstandard
 
-from tests.proxy.downstream import GUARD_SECONDS, Downstream
-from tests.scripted_upstream import LAST_CHUNK, Asked, Script, ScriptedUpstream, chunk
-from tests.shared.gateway import Gateway, running
+from tests.kit.downstream import GUARD_SECONDS, Downstream
+from tests.kit.routed_gateway import Gateway, running
+from tests.kit.upstream import LAST_CHUNK, Asked, Script, ScriptedUpstream, chunk
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -6,9 +6,9 @@ import itertools
 import json
 from pathlib import Path
 
-from tests.gateway.running import GatewayProcess, meter, start_gateway
-from tests.proxy.downstream import Downstream, End
-from tests.scripted_upstream import EVENT_STREAM_HEAD, Asked, Script, ScriptedUpstream, Silence, chunk
+from tests.kit.downstream import Downstream, End
+from tests.kit.gateway_process import GatewayProcess, meter, start_gateway
+from tests.kit.upstream import EVENT_STREAM_HEAD, Asked, Script, ScriptedUpstream, Silence, chunk
 
 DESCRIPTORS = 256
 EVENT = b"id: 1\ndata: 1\n\n"

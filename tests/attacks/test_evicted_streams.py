@@ -6,9 +6,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import TypeVar
 
-from tests.proxy.downstream import Downstream, End
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Script, ScriptedUpstream, chunk
-from tests.shared.gateway import Gateway, running
+from tests.kit.downstream import Downstream, End
+from tests.kit.routed_gateway import Gateway, running
+from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Script, ScriptedUpstream, chunk
 
 T = TypeVar("T")
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.proxy.downstream import Downstream
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Script, ScriptedUpstream, Silence, chunk
-from tests.shared.gateway import Gateway, running
+from tests.kit.downstream import Downstream
+from tests.kit.routed_gateway import Gateway, running
+from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Script, ScriptedUpstream, Silence, chunk
 
 MEGABYTE = 2**20
 STORE_BYTES = 16 * MEGABYTE

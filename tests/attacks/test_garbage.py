@@ -5,9 +5,9 @@ import asyncio
 import psutil
 import pytest
 
-from tests.gateway.running import GUARD_SECONDS, start_gateway
-from tests.proxy.downstream import Downstream
-from tests.scripted_upstream import EVENT_STREAM_HEAD, ScriptedUpstream, Silence, chunk
+from tests.kit.downstream import Downstream
+from tests.kit.gateway_process import GUARD_SECONDS, start_gateway
+from tests.kit.upstream import EVENT_STREAM_HEAD, ScriptedUpstream, Silence, chunk
 
 EVENT = b"data: 1\n\n"
 CONNECTIONS, SENT_BYTES = 10, 4 * 1024 * 1024

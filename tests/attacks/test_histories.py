@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.proxy.downstream import Downstream
-from tests.scripted_upstream import EVENT_STREAM_HEAD, Asked, Script, ScriptedUpstream, Silence, chunk
-from tests.shared.gateway import running, shared
+from tests.kit.downstream import Downstream
+from tests.kit.routed_gateway import running, shared
+from tests.kit.upstream import EVENT_STREAM_HEAD, Asked, Script, ScriptedUpstream, Silence, chunk
 
 EVENTS = b"id: 1\ndata: a\n\nid: 2\ndata: b\n\n"
 

@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 from pathlib import Path
 
-from tests.proxy.downstream import Answer, Downstream, End
-from tests.scripted_upstream import EVENT_STREAM_HEAD, Act, Asked, Flood, Script, ScriptedUpstream, Silence, chunk
-from tests.shared.gateway import Gateway, running, shared
+from tests.kit.downstream import Answer, Downstream, End
+from tests.kit.routed_gateway import Gateway, running, shared
+from tests.kit.upstream import EVENT_STREAM_HEAD, Act, Asked, Flood, Script, ScriptedUpstream, Silence, chunk
 
 MEGABYTE = 1_000_000
 LIMIT = 16 * 2**20

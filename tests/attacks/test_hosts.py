@@ -6,7 +6,7 @@ import json
 import pytest
 
 from producer.settings import Settings
-from tests.producer.serving import GUARD_SECONDS, serve
+from tests.kit.producer import GUARD_SECONDS, serve
 
 GOOD = {
     "name": b"Host: producer\r\n",

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.proxy.downstream import Downstream
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Script, ScriptedUpstream, chunk
-from tests.shared.gateway import Gateway, running
+from tests.kit.downstream import Downstream
+from tests.kit.routed_gateway import Gateway, running
+from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Script, ScriptedUpstream, chunk
 
 KEY = ("Idempotency-Key", "k-1")
 BODY = b'{"ask": "something"}'

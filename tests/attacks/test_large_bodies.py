@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.proxy.downstream import GUARD_SECONDS, Answer, Downstream
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Act, Asked, Disconnect, Script, ScriptedUpstream, chunk, swallow
-from tests.shared.gateway import Gateway, running
+from tests.kit.downstream import GUARD_SECONDS, Answer, Downstream
+from tests.kit.routed_gateway import Gateway, running
+from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Act, Asked, Disconnect, Script, ScriptedUpstream, chunk, swallow
 
 CONNECTIONS = 60
 MEBIBYTES = 1024 * 1024

@@ -13,12 +13,12 @@ import pytest
 from gateway.policy.last_event_id import PARAMETERS
 from gateway.policy.routes import Route
 from producer.settings import Settings
-from tests.gateway.serving import serving
-from tests.producer.serving import serve
-from tests.proxy.downstream import Answer, Downstream
-from tests.scripted_upstream import EVENT_STREAM_HEAD, Asked, Script, ScriptedUpstream, Silence, chunk
-from tests.shared.gateway import Gateway, running, shared
-from tests.stack import REPOSITORY
+from tests.kit.downstream import Answer, Downstream
+from tests.kit.gateway import serving
+from tests.kit.producer import serve
+from tests.kit.routed_gateway import Gateway, running, shared
+from tests.kit.stack import REPOSITORY
+from tests.kit.upstream import EVENT_STREAM_HEAD, Asked, Script, ScriptedUpstream, Silence, chunk
 
 EVENT, EARLIER = b"id: 1\ndata: 1\n\n", b"id: 0\ndata: 0\n\n"
 FOREVER_SECONDS = 3600

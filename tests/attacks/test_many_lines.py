@@ -8,10 +8,10 @@ import pytest
 import pytest_asyncio
 
 from eventstream import DEFAULT_MAX_BLOCK_LINES
-from tests.consumer.consuming import consuming
-from tests.proxy.downstream import Downstream
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Script, ScriptedUpstream, Silence, chunk
-from tests.shared.gateway import Gateway, running
+from tests.kit.consumer import consuming
+from tests.kit.downstream import Downstream
+from tests.kit.routed_gateway import Gateway, running
+from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Script, ScriptedUpstream, Silence, chunk
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from tests.proxy.downstream import Downstream
-from tests.scripted_upstream import EVENT_STREAM_HEAD, Asked, Script, ScriptedUpstream, Silence
-from tests.shared.gateway import running, shared
+from tests.kit.downstream import Downstream
+from tests.kit.routed_gateway import running, shared
+from tests.kit.upstream import EVENT_STREAM_HEAD, Asked, Script, ScriptedUpstream, Silence
 
 PAGE = "https://page.example"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.proxy.downstream import AT_ONCE_SECONDS, Downstream, End
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Pause, Script, ScriptedUpstream, Silence, chunk
-from tests.shared.gateway import Gateway, running
+from tests.kit.downstream import AT_ONCE_SECONDS, Downstream, End
+from tests.kit.routed_gateway import Gateway, running
+from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Pause, Script, ScriptedUpstream, Silence, chunk
 
 MOST_STREAMS, MOST_PER_CLIENT = 8, 3
 KEPT_BYTES = 2 * 1024 * 1024

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.proxy.downstream import Downstream
-from tests.scripted_upstream import EVENT_STREAM_HEAD, Asked, Script, ScriptedUpstream, chunk
-from tests.shared.gateway import running, shared
+from tests.kit.downstream import Downstream
+from tests.kit.routed_gateway import running, shared
+from tests.kit.upstream import EVENT_STREAM_HEAD, Asked, Script, ScriptedUpstream, chunk
 
 SECRET = ("X-Secret", "s3cret")
 EVENT = b"data: 1\n\n"

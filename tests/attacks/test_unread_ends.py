@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.proxy.downstream import Downstream
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Script, ScriptedUpstream, chunk
-from tests.shared.gateway import running
+from tests.kit.downstream import Downstream
+from tests.kit.routed_gateway import running
+from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Script, ScriptedUpstream, chunk
 
 GUARD_SECONDS = 60.0
 STRANGER = "127.0.0.2"

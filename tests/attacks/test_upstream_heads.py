@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.proxy.downstream import Downstream
-from tests.scripted_upstream import ScriptedUpstream
-from tests.shared.gateway import running
+from tests.kit.downstream import Downstream
+from tests.kit.routed_gateway import running
+from tests.kit.upstream import ScriptedUpstream
 
 MODES = {"direct": "GET", "shared": "GET", "resumable": "POST"}
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 9\r\n%b\r\ndata: x\n\n"

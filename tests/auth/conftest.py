@@ -15,9 +15,9 @@ from gateway.access import key_sets
 from gateway.policy.secrets import digest_of
 from tests.auth.issuer import Issuer
 from tests.auth.signing import SECRET, public_pem
-from tests.proxy.downstream import Answer, Downstream, Fields, Head
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Script, ScriptedUpstream, Silence, chunk
-from tests.stack import ServiceProcess, free_ports
+from tests.kit.downstream import Answer, Downstream, Fields, Head
+from tests.kit.stack import ServiceProcess, free_ports
+from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Script, ScriptedUpstream, Silence, chunk
 
 QUICK_FETCHES = {
     f"{key_sets.__name__}.{name}": seconds for name, seconds in (("REFETCH_SECONDS", 0.1), ("MAX_AGE_SECONDS", 0.2), ("TIMEOUT_SECONDS", 1))

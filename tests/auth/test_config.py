@@ -16,7 +16,7 @@ from gateway.policy.routes import Route
 from gateway.server.hash_key import hash_key
 from tests.auth.conftest import table
 from tests.auth.signing import SECRET, private_key, public_pem
-from tests.documentation import DOCUMENTATION
+from tests.kit.documentation import DOCUMENTATION
 
 PLANTED = "planted-s3cret-0123456789-abcdefghij"
 DIGEST = hashlib.sha256(PLANTED.encode()).hexdigest()

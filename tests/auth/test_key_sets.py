@@ -14,7 +14,7 @@ from gateway.access import key_sets
 from gateway.access.key_sets import KeySets, KeysUnavailable
 from tests.auth.issuer import Issuer, KeyUrl
 from tests.auth.signing import private_key, public_jwk
-from tests.stack import refusing
+from tests.kit.stack import refusing
 
 
 @pytest.fixture

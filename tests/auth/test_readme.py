@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.documentation import DOCUMENTATION
-from tests.stack import ServiceProcess, free_ports
+from tests.kit.documentation import DOCUMENTATION
+from tests.kit.stack import ServiceProcess, free_ports
 
 SECTION = DOCUMENTATION.partition("## Who may listen\n")[2].partition("\n## ")[0]
 

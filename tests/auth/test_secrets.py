@@ -7,7 +7,7 @@ import pytest
 
 from tests.auth.conftest import FILE_KEY, NEWS_KEY, SHOP_KEY, World
 from tests.auth.signing import OTHER_SECRET, SECRET, bearer, hs_token
-from tests.proxy.downstream import Downstream
+from tests.kit.downstream import Downstream
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.auth.conftest import World
 from tests.auth.signing import bearer, hs_token
-from tests.proxy.downstream import Downstream, End, Fields
+from tests.kit.downstream import Downstream, End, Fields
 from tests.resumable.answers import stream_of, unstamped
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

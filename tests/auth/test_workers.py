@@ -16,9 +16,9 @@ from gateway.policy.secrets import digest_of
 from tests.auth.conftest import World, started
 from tests.auth.issuer import Issuer
 from tests.auth.signing import bearer, hs_token
-from tests.proxy.downstream import Downstream, End, connected
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Script, ScriptedUpstream, Silence, chunk
-from tests.stack import wait_until
+from tests.kit.downstream import Downstream, End, connected
+from tests.kit.stack import wait_until
+from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Script, ScriptedUpstream, Silence, chunk
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

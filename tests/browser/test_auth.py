@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page
 from tests.auth.signing import SECRET, hs_token
 from tests.browser.page_server import serve, serve_pages
 from tests.browser.pages import launch
-from tests.stack import ServiceProcess, free_ports
+from tests.kit.stack import ServiceProcess, free_ports
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 

@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Page
 from tests.browser.npm import fetch_event_source
 from tests.browser.page_server import serve_pages
 from tests.browser.pages import launch
-from tests.stack import DEMO_TEXT, SentCount, Stack, run_stack
+from tests.kit.stack import DEMO_TEXT, SentCount, Stack, run_stack
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 

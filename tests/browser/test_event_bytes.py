@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page
 
 from tests.browser.page_server import serve
 from tests.browser.pages import SHOWN_MS, launch
-from tests.stack import ServiceProcess, free_ports
+from tests.kit.stack import ServiceProcess, free_ports
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 

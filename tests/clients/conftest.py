@@ -7,7 +7,7 @@ import pytest_asyncio
 
 from tests.clients.line import Line
 from tests.clients.provider import Provider
-from tests.shared.gateway import Gateway, Route, running
+from tests.kit.routed_gateway import Gateway, Route, running
 
 MODES = ("direct", "resumable")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Disconnect, Script, ScriptedUpstream, Step, chunk
+from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Disconnect, Script, ScriptedUpstream, Step, chunk
 
 TOKENS = ("Der", " Strom", " reißt", ",\n\n", "data:", " 世", "界", " 🌊", "\r\n", "id: 7\n", "bleibt", " ganz", ".")
 INPUT_TOKENS = 11

@@ -6,7 +6,7 @@ from tests.clients.conftest import MODES
 from tests.clients.line import Line
 from tests.clients.provider import Provider
 from tests.clients.sdks import CLIENTS, Talk, whole
-from tests.scripted_upstream import chunk
+from tests.kit.upstream import chunk
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.parametrize("client", CLIENTS)]
 

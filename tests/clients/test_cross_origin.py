@@ -11,7 +11,7 @@ from tests.browser.npm import fetch_event_source
 from tests.browser.page_server import serve_pages
 from tests.clients.chat_page import CHAT_PAGE, chat_page, ends, launch
 from tests.clients.line import Line
-from tests.stack import SentCount, Stack, run_stack
+from tests.kit.stack import SentCount, Stack, run_stack
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),

@@ -10,7 +10,7 @@ from tests.clients.conftest import MODES
 from tests.clients.line import Line
 from tests.clients.programs import Outcome, build_go, install_npm, run
 from tests.clients.provider import KEY, Model, Provider
-from tests.scripted_upstream import Disconnect
+from tests.kit.upstream import Disconnect
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(400)]
 

@@ -12,8 +12,8 @@ from tests.clients.conftest import MODES
 from tests.clients.line import GUARD_SECONDS, Line
 from tests.clients.provider import KEY, Provider
 from tests.clients.sdks import CLIENTS, LOST, PROMPT, Talk, whole
-from tests.scripted_upstream import Pause, Silence
-from tests.shared.gateway import running
+from tests.kit.routed_gateway import running
+from tests.kit.upstream import Pause, Silence
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

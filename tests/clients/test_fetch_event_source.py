@@ -11,8 +11,8 @@ from tests.browser.page_server import serve_pages
 from tests.clients.chat_page import CHAT_PAGE, chat_page, ends, launch, shows
 from tests.clients.line import Line
 from tests.clients.provider import KEY, Provider
-from tests.scripted_upstream import Pause
-from tests.shared.gateway import Route, running
+from tests.kit.routed_gateway import Route, running
+from tests.kit.upstream import Pause
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),

@@ -15,7 +15,7 @@ from mcp_types.version import LATEST_HANDSHAKE_VERSION, LATEST_MODERN_VERSION
 
 from tests.clients.line import GUARD_SECONDS, Line
 from tests.clients.mcp_server import SlowServer, serve
-from tests.shared.gateway import running
+from tests.kit.routed_gateway import running
 
 PRIMING = b"data: \r\n"
 """The first block of a resumable answer: an ID without data."""

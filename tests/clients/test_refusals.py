@@ -13,10 +13,10 @@ import pytest
 from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 
-from tests.gateway.serving import GUARD_SECONDS, serving
-from tests.proxy.downstream import Downstream
-from tests.scripted_upstream import ScriptedUpstream, Silence
-from tests.stack import refusing
+from tests.kit.downstream import Downstream
+from tests.kit.gateway import GUARD_SECONDS, serving
+from tests.kit.stack import refusing
+from tests.kit.upstream import ScriptedUpstream, Silence
 
 PROMPT: Any = [{"role": "user", "content": "Was macht der Strom?"}]
 CHAT = (

@@ -5,7 +5,7 @@ import pytest
 from tests.clients.line import Line
 from tests.clients.provider import Provider
 from tests.clients.sdks import CLIENTS, LOST, Talk, whole
-from tests.scripted_upstream import Pause
+from tests.kit.upstream import Pause
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.parametrize("client", CLIENTS)]
 

@@ -8,8 +8,8 @@ from eventstream import Parser
 from tests.browser.page_server import serve_pages
 from tests.browser.pages import TOPIC_PAGE, launch, publish, received, subscribe, wait_for_event
 from tests.compose.project import DEVELOPMENT_KEY, Project
-from tests.publishing import Publisher
-from tests.stack import clean_environment, wait_until
+from tests.kit.publishing import Publisher
+from tests.kit.stack import clean_environment, wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.browser, pytest.mark.curl, pytest.mark.timeout(600)]
 

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from tests.compose.project import DEVELOPMENT_KEY, SERVICES, Project, run_project
-from tests.publishing import Publisher, assert_log_has_each_event_once
-from tests.stack import DEMO_TEXT, REPOSITORY, clean_environment, wait_until
+from tests.kit.publishing import Publisher, assert_log_has_each_event_once
+from tests.kit.stack import DEMO_TEXT, REPOSITORY, clean_environment, wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 

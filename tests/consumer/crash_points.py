@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from consumer.audit import Audit
 from consumer.log import EventLog, Rotation
 from consumer.upkeep import Retention, compress_closed, remove_old
-from tests.consumer.consuming import SOURCE, lines_of, read_lines, record
+from tests.kit.consumer import SOURCE, lines_of, read_lines, record
 
 EVENTS = 9
 CALLS = ("open", "write", "fsync", "rename", "unlink", "truncate", "utime")

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from consumer.intake import Intake
 from consumer.recovery import Recovered, Seen
 from eventstream import Event
-from tests.consumer.consuming import record
+from tests.kit.consumer import record
 
 
 class Talk:

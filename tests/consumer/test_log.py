@@ -14,7 +14,7 @@ import pytest
 from consumer.log import EventLog, LogInUse, Rotation, is_owned
 from consumer.recovery import lines_backwards, recover
 from consumer.segment import Segment, compress, list_segments
-from tests.consumer.consuming import REPOSITORY, SOURCE, assert_clean, lines_of, read_lines, record, segment
+from tests.kit.consumer import REPOSITORY, SOURCE, assert_clean, lines_of, read_lines, record, segment
 
 
 def open_log(directory: Path, *, max_bytes: int = 10**6, max_age_seconds: float = 10**10, sync_seconds: float = 0) -> EventLog:

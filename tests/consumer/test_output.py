@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from consumer import output as output_module
 from consumer.output import Output
-from tests.consumer.consuming import eventually
+from tests.kit.consumer import eventually
 
 LINE = b"x" * 9_999 + b"\n"
 

@@ -16,7 +16,8 @@ import pytest
 
 from consumer.segment import list_segments
 from tests.conftest import DEVICE_BYTES
-from tests.consumer.consuming import (
+from tests.consumer.replaying import Manner, Replay, event_data, replaying
+from tests.kit.consumer import (
     GUARD_SECONDS,
     QUICK,
     ConsumerProcess,
@@ -27,9 +28,8 @@ from tests.consumer.consuming import (
     read_log,
     segment,
 )
-from tests.consumer.replaying import Manner, Replay, event_data, replaying
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Disconnect, Flood, ScriptedUpstream, Silence, chunk
-from tests.stack import QUICK_START, REPOSITORY, clean_environment, refusing, service_command
+from tests.kit.stack import QUICK_START, REPOSITORY, clean_environment, refusing, service_command
+from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Disconnect, Flood, ScriptedUpstream, Silence, chunk
 
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
 NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"

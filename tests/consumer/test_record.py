@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.record import Position, Record, RecordError, decode, write_time
-from tests.consumer.consuming import record
+from tests.kit.consumer import record
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 

@@ -15,9 +15,9 @@ from consumer.record import decode
 from consumer.segment import list_segments
 from consumer.tail import read_tail
 from consumer.upkeep import compress_closed
-from tests.consumer.consuming import GUARD_SECONDS, SOURCE, consuming, eventually, lines_of, record, run_command, segment
 from tests.consumer.replaying import Replay, replaying
-from tests.stack import REPOSITORY, clean_environment
+from tests.kit.consumer import GUARD_SECONDS, SOURCE, consuming, eventually, lines_of, record, run_command, segment
+from tests.kit.stack import REPOSITORY, clean_environment
 
 
 @pytest.fixture(params=["plain", "compressed"])

@@ -9,7 +9,7 @@ import pytest
 
 from consumer.segment import Segment, SegmentUnreadable, compress, list_segments
 from consumer.upkeep import Retention, Upkeep, compress_closed, remove_old
-from tests.consumer.consuming import eventually, lines_of, read_lines, segment
+from tests.kit.consumer import eventually, lines_of, read_lines, segment
 
 NOW = 1_000_000.0
 

@@ -18,8 +18,8 @@ from consumer.record import Position, Record
 from consumer.segment import list_segments
 from consumer.upkeep import compress_closed
 from consumer.verify import verify
-from tests.consumer.consuming import SOURCE, lines_of, record, run_command, segment
-from tests.stack import REPOSITORY, clean_environment
+from tests.kit.consumer import SOURCE, lines_of, record, run_command, segment
+from tests.kit.stack import REPOSITORY, clean_environment
 
 Capture = pytest.CaptureFixture[str]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
-from tests.stack import free_ports
+from tests.kit.stack import free_ports
 
 START_SECONDS = 20.0
 

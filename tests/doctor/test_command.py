@@ -11,8 +11,8 @@ import pytest
 
 from gateway.doctor.command import doctor
 from tests.doctor.consulting import consult
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Act, Asked, Disconnect, Flood, Script, ScriptedUpstream, Silence, chunk
-from tests.stack import REPOSITORY, clean_environment, free_ports
+from tests.kit.stack import REPOSITORY, clean_environment, free_ports
+from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Act, Asked, Disconnect, Flood, Script, ScriptedUpstream, Silence, chunk
 
 HEAD = EVENT_STREAM_HEAD.replace(b"\r\n\r\n", b"\r\nCache-Control: no-cache\r\nConnection: close\r\n\r\n")
 EVENTS = b"retry: 2000\nid: 1\ndata: one\n\n", b"id: 2\ndata: two\n\n", b"id: 3\ndata: three\n\n"

@@ -22,7 +22,7 @@ from gateway.doctor.report import Report, Section
 from tests.doctor.proxies import PROGRAMS, naive
 from tests.doctor.source import Source
 from tests.doctor.traces import by_check
-from tests.gateway.serving import serving
+from tests.kit.gateway import serving
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 

@@ -9,7 +9,7 @@ import pytest
 from tests.doctor.consulting import consult
 from tests.doctor.proxies import nginx
 from tests.doctor.source import Source
-from tests.stack import REPOSITORY
+from tests.kit.stack import REPOSITORY
 
 WRITTEN_URL = "http://localhost/live"
 [(COMMAND, PRINTED)] = re.findall(

@@ -10,7 +10,7 @@ import pytest
 
 from tests.doctor.proxies import caddy_with_tls
 from tests.doctor.source import Source
-from tests.stack import REPOSITORY, clean_environment
+from tests.kit.stack import REPOSITORY, clean_environment
 
 
 async def consult_process(url: str, seconds: int, **environ: str) -> tuple[int | None, bytes, bytes]:

@@ -9,7 +9,7 @@ import httpx_sse
 import pytest
 import requests
 
-from tests.stack import DEMO_TEXT, SentCount, Stack, clean_environment, run_stack
+from tests.kit.stack import DEMO_TEXT, SentCount, Stack, clean_environment, run_stack
 
 pytestmark = pytest.mark.timeout(300)
 

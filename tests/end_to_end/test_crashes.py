@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.publishing import Publisher, assert_log_has_each_event_once
-from tests.stack import ALL_TOPICS, DEMO_TEXT, QUICK_START, REPOSITORY, Stack, clean_environment, run_stack, wait_until
+from tests.kit.publishing import Publisher, assert_log_has_each_event_once
+from tests.kit.stack import ALL_TOPICS, DEMO_TEXT, QUICK_START, REPOSITORY, Stack, clean_environment, run_stack, wait_until
 
 pytestmark = pytest.mark.timeout(300)
 

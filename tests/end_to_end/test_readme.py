@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.stack import REPOSITORY, Stack, clean_environment, run_stack
+from tests.kit.stack import REPOSITORY, Stack, clean_environment, run_stack
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.curl]
 

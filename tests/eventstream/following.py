@@ -7,7 +7,7 @@ from typing import Any
 
 from eventstream import Reconnection
 from eventstream.client import EventSource
-from tests.scripted_upstream import EVENT_STREAM_HEAD, Asked, Script, ScriptedUpstream, chunk
+from tests.kit.upstream import EVENT_STREAM_HEAD, Asked, Script, ScriptedUpstream, chunk
 
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
 

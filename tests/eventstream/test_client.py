@@ -14,7 +14,7 @@ import zstandard
 from eventstream import BlockTooLarge, ConnectionFailed, DecodedTooLarge, Event, Reconnection
 from eventstream.client import EventSource
 from tests.eventstream.following import NO_CONTENT, answer, asked_ids, at_once, following, patient, stream, until
-from tests.scripted_upstream import (
+from tests.kit.upstream import (
     EVENT_STREAM_HEAD,
     LAST_CHUNK,
     Act,

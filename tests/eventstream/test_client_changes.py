@@ -7,7 +7,7 @@ import pytest
 from eventstream import BlockTooLarge, ConnectionFailed, Event
 from eventstream.client import EventSource
 from tests.eventstream.following import NO_CONTENT, answer, asked_ids, following, patient, stream
-from tests.scripted_upstream import LAST_CHUNK, Disconnect, Silence, chunk
+from tests.kit.upstream import LAST_CHUNK, Disconnect, Silence, chunk
 
 Change = tuple[str, int | None, bool]
 

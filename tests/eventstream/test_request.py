@@ -13,7 +13,7 @@ from eventstream import ConnectionFailed
 from eventstream.client import EventSource
 from eventstream.request import StreamRequest, Unavailable, describe
 from tests.eventstream.following import NO_CONTENT, answer, following, patient, stream, until
-from tests.scripted_upstream import Disconnect, ScriptedUpstream, Silence
+from tests.kit.upstream import Disconnect, ScriptedUpstream, Silence
 
 
 def typed(content_type: str) -> bytes:

@@ -11,8 +11,8 @@ import uvloop
 
 from eventstream.client import EventSource
 from eventstream.tls import describe_tls
-from tests.blocking_upstream import BlockingUpstream, Connection
-from tests.certificates import Authority
+from tests.kit.blocking_upstream import BlockingUpstream, Connection
+from tests.kit.certificates import Authority
 
 GUARD_SECONDS = 30.0
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"

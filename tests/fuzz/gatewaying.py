@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar, cast
 import structlog
 import uvloop
 
-from tests.gateway.serving import serving
+from tests.kit.gateway import serving
 
 GUARD_SECONDS = 20.0
 T = TypeVar("T")

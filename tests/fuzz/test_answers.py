@@ -12,7 +12,7 @@ from tests.eventstream.reference import PLACES, cut_at
 from tests.fuzz.fuzzing import TARGET, fuzz, joined, mutated
 from tests.fuzz.gatewaying import Connection, Rig, Upstream, running
 from tests.fuzz.http_model import Incomplete, Malformed, Message, read_request, read_response
-from tests.proxy.downstream import Answer, Downstream, End
+from tests.kit.downstream import Answer, Downstream, End
 
 pytestmark = TARGET
 

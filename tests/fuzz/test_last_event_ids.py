@@ -11,8 +11,8 @@ from eventstream import Event, Framer, Parser
 from producer.settings import Settings
 from tests.fuzz.fuzzing import TARGET, fuzz, mutated
 from tests.fuzz.gatewaying import Rig, running
-from tests.producer.serving import serve
-from tests.proxy.downstream import Downstream
+from tests.kit.downstream import Downstream
+from tests.kit.producer import serve
 
 pytestmark = TARGET
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from producer.settings import Settings
 from tests.fuzz.fuzzing import TARGET, fuzz, joined, mutated
 from tests.fuzz.gatewaying import running
-from tests.producer.serving import Producer, serve
-from tests.proxy.downstream import Downstream
+from tests.kit.downstream import Downstream
+from tests.kit.producer import Producer, serve
 
 pytestmark = TARGET
 

@@ -13,7 +13,7 @@ from tests.eventstream.reference import PLACES, cut_at
 from tests.fuzz.fuzzing import TARGET, fuzz, joined, mutated
 from tests.fuzz.gatewaying import Connection, Rig, Upstream, running
 from tests.fuzz.http_model import Incomplete, Malformed, Message, read_request
-from tests.proxy.downstream import Answer, Downstream, End, FramingError
+from tests.kit.downstream import Answer, Downstream, End, FramingError
 
 pytestmark = TARGET
 

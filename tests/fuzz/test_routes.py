@@ -13,7 +13,7 @@ from gateway.policy.cors import Cors
 from gateway.policy.route_table import RouteError, RouteTable, read_routes
 from gateway.policy.routes import Route
 from tests.fuzz.fuzzing import TARGET, fuzz, joined, mutated
-from tests.stack import REPOSITORY
+from tests.kit.stack import REPOSITORY
 
 pytestmark = TARGET
 

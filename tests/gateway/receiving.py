@@ -9,7 +9,7 @@ import aiohttp
 from gateway.http.receiver import Source
 from gateway.http.upstream import attach, open_session
 from gateway.http.upstream_client import UpstreamAnswer
-from tests.scripted_upstream import ScriptedUpstream, Step
+from tests.kit.upstream import ScriptedUpstream, Step
 
 GUARD_SECONDS = 30.0
 BROKEN = "attach() refuses a plain response: aiohttp's internals have moved, gateway/http/upstream.py has to follow"

@@ -10,7 +10,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from gateway.policy.admin_hosts import AdminHosts
 from gateway.server.admin_guard import admin_application
-from tests.stack import REPOSITORY
+from tests.kit.stack import REPOSITORY
 
 NAMES = AdminHosts.parse("gateway.example.org, *.inside.example.com")
 

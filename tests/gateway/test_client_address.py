@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.policy.trusted_proxies import TrustedProxies, client_network, plain_address
-from tests.gateway.serving import serving
-from tests.proxy.downstream import Downstream
-from tests.proxy.stage import Stage
-from tests.scripted_upstream import Asked
+from tests.kit.downstream import Downstream
+from tests.kit.gateway import serving
+from tests.kit.stage import Stage
+from tests.kit.upstream import Asked
 
 PROXY = "10.0.0.1"
 TRUSTED = TrustedProxies.parse("10.0.0.0/8, fd00::/8,192.0.2.99")

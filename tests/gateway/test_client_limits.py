@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.gateway.serving import serving
-from tests.gateway.working import crew
-from tests.proxy.downstream import Answer, Downstream
-from tests.proxy.stage import Stage
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Script, ScriptedUpstream, chunk
+from tests.kit.downstream import Answer, Downstream
+from tests.kit.gateway import serving
+from tests.kit.stage import Stage
+from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Script, ScriptedUpstream, chunk
+from tests.kit.workers import crew
 
 PER_SECOND = 4
 APP, OTHER = "https://app.example", "https://other.example"

@@ -15,11 +15,11 @@ from gateway.modes.shared.sharing import identify
 from gateway.policy.cors import Cors
 from gateway.policy.route_table import RouteError, RouteTable, read_routes
 from gateway.policy.routes import Route
-from tests.documentation import DOCUMENTATION
-from tests.gateway.serving import serving
-from tests.proxy.downstream import Answer, Downstream
-from tests.proxy.stage import Scene, Stage
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Silence, chunk
+from tests.kit.documentation import DOCUMENTATION
+from tests.kit.downstream import Answer, Downstream
+from tests.kit.gateway import serving
+from tests.kit.stage import Scene, Stage
+from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Silence, chunk
 
 APP, OTHER, STRANGER = "https://app.example", "https://other.example", "https://stranger.example"
 TABLE = {"origins": [APP, OTHER, "https://*.sub.example:8443"], "credentials": True, "max_age_seconds": 60}

@@ -14,10 +14,10 @@ from aiohttp import web
 from eventstream import Parser
 from gateway.observe.dashboard.events import Dashboard, add_events
 from gateway.observe.dashboard.services import Services
-from tests.gateway.looking import GUARD_SECONDS, Admin, Looker, admin, only
-from tests.proxy.downstream import Downstream
-from tests.reload.reloading import reloading, route
-from tests.scripted_upstream import EVENT_STREAM_HEAD, Asked, Disconnect, Pause, Script, ScriptedUpstream, Silence, chunk
+from tests.kit.dashboard import GUARD_SECONDS, Admin, Looker, admin, only
+from tests.kit.downstream import Downstream
+from tests.kit.reloading import reloading, route
+from tests.kit.upstream import EVENT_STREAM_HEAD, Asked, Disconnect, Pause, Script, ScriptedUpstream, Silence, chunk
 
 SECRET = "s3cr3t"
 

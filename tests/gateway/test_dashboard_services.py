@@ -10,9 +10,9 @@ import pytest
 from gateway.observe.dashboard.services import FIGURES, Services
 from gateway.policy.services import parse_services
 from gateway.policy.settings import Settings
-from tests.documentation import DOCUMENTATION
-from tests.scripted_upstream import Asked, Script, ScriptedUpstream, Silence
-from tests.stack import refusing
+from tests.kit.documentation import DOCUMENTATION
+from tests.kit.stack import refusing
+from tests.kit.upstream import Asked, Script, ScriptedUpstream, Silence
 
 GUARD_SECONDS = 30.0
 METRICS = b"""# TYPE producer_streams_open gauge

@@ -7,9 +7,9 @@ from typing import Any
 
 import aiohttp
 
-from tests.gateway.looking import Admin, Looker
-from tests.gateway.working import EVENT, Crew, crew, subscribed
-from tests.scripted_upstream import EVENT_STREAM_HEAD, Asked, Pause, Script, ScriptedUpstream, Silence, chunk
+from tests.kit.dashboard import Admin, Looker
+from tests.kit.upstream import EVENT_STREAM_HEAD, Asked, Pause, Script, ScriptedUpstream, Silence, chunk
+from tests.kit.workers import EVENT, Crew, crew, subscribed
 
 
 @asynccontextmanager

@@ -25,7 +25,7 @@ from gateway.policy.routes import Route
 from gateway.streams.subscriber import BEHIND, Subscriber
 from gateway.streams.wheel import TimerWheel
 from tests.gateway.scripted_transport import ScriptedTransport, until
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Pause, ScriptedUpstream, Silence, Step, chunk
+from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Pause, ScriptedUpstream, Silence, Step, chunk
 
 EVENT = b"data: x\n\n"
 KILOBYTES = 1024

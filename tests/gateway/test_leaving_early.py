@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.gateway.running import GUARD_SECONDS, start_gateway
-from tests.scripted_upstream import EVENT_STREAM_HEAD, ScriptedUpstream, Silence, chunk
+from tests.kit.gateway_process import GUARD_SECONDS, start_gateway
+from tests.kit.upstream import EVENT_STREAM_HEAD, ScriptedUpstream, Silence, chunk
 
 
 @pytest.mark.parametrize("mode", ["direct", "shared"])

@@ -16,7 +16,7 @@ from gateway.streams.wheel import TimerWheel
 from service.loop_lag import LoopLag
 from tests.gateway.scripted_transport import Audience, settle
 from tests.gateway.test_upstream import read
-from tests.scripted_upstream import EVENT_STREAM_HEAD, ScriptedUpstream, Silence, chunk
+from tests.kit.upstream import EVENT_STREAM_HEAD, ScriptedUpstream, Silence, chunk
 
 GUARD_SECONDS = 30.0
 DIRECT = Route.model_validate({"path": "/", "upstream": "http://u"})

@@ -4,7 +4,7 @@ import asyncio
 import signal
 import socket
 
-from tests.gateway.running import run, start_gateway
+from tests.kit.gateway_process import run, start_gateway
 
 
 async def test_sigint_ends_it_with_status_0() -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from gateway.policy.route_table import RouteError, RouteTable, read_routes, single_route
 from gateway.policy.routes import Route
-from tests.certificates import Authority
-from tests.gateway.running import run, start_refused
+from tests.kit.certificates import Authority
+from tests.kit.gateway_process import run, start_refused
 
 UPSTREAM = 'upstream = "http://127.0.0.1:8000"'
 

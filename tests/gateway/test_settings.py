@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from gateway.__main__ import main
 from gateway.policy.settings import Settings
 from service.settings import SettingsError, describe_settings, read_settings
-from tests.gateway.running import start_refused
+from tests.kit.gateway_process import start_refused
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from gateway.modes.resumable.sqlite_file import FILE, LOCK
 from gateway.modes.resumable.sqlite_store import SqliteStreamStore
 from gateway.modes.resumable.store import COMPLETE, StoreError
 from tests.gateway.stream_store_contract import NOW, block, head, keep, load
-from tests.stack import REPOSITORY
+from tests.kit.stack import REPOSITORY
 
 GUARD_SECONDS = 30
 

@@ -7,8 +7,8 @@ import tracemalloc
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.gateway.looking import Admin, admin
-from tests.scripted_upstream import EVENT_STREAM_HEAD, ScriptedUpstream, Silence
+from tests.kit.dashboard import Admin, admin
+from tests.kit.upstream import EVENT_STREAM_HEAD, ScriptedUpstream, Silence
 
 GUARD_SECONDS = 60.0
 SUBSCRIBERS = 100

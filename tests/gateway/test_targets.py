@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway.serving import GUARD_SECONDS, serving
-from tests.proxy.downstream import Answer, Downstream
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, ScriptedUpstream, Silence, chunk
+from tests.kit.downstream import Answer, Downstream
+from tests.kit.gateway import GUARD_SECONDS, serving
+from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, ScriptedUpstream, Silence, chunk
 
 TARGETS = [
     b'/{x}"|^`\\<>[]/y?q={x}"|^`\\<>[]',

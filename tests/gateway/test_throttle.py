@@ -17,10 +17,10 @@ from gateway.access.throttle import Allowance, Throttle
 from gateway.streams.relay import COMPLETE, LEFT, Relay
 from gateway.streams.subscriber import Subscriber
 from tests.gateway.scripted_transport import GUARD_SECONDS, Audience, ScriptedTransport, append_all, blocks_of, settle, until
-from tests.gateway.serving import serving
-from tests.proxy.downstream import Answer, Downstream, End
-from tests.proxy.stage import Stage
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, chunk
+from tests.kit.downstream import Answer, Downstream, End
+from tests.kit.gateway import serving
+from tests.kit.stage import Stage
+from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, chunk
 
 RATE = 100_000
 BURST = RATE // 2

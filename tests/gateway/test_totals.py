@@ -4,7 +4,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.observe.totals import Totals
-from tests.gateway.running import meter
+from tests.kit.gateway_process import meter
 
 
 def exposed(registry: CollectorRegistry) -> str:

@@ -13,7 +13,7 @@ from gateway.streams.relay import Relay
 from gateway.streams.wheel import TimerWheel
 from tests.gateway.receiving import BROKEN, GUARD_SECONDS, Recorder, attached, response_to, settle
 from tests.gateway.subscribing import connected
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Disconnect, Flood, Pause, ScriptedUpstream, Silence, Step, chunk
+from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Disconnect, Flood, Pause, ScriptedUpstream, Silence, Step, chunk
 
 LENGTH_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n"
 CLOSE_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"

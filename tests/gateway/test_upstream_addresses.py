@@ -7,8 +7,8 @@ import httpx
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from tests.gateway.serving import GUARD_SECONDS, serving
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, ScriptedUpstream, chunk
+from tests.kit.gateway import GUARD_SECONDS, serving
+from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, ScriptedUpstream, chunk
 
 RETRY_SECONDS = 8.0
 """Less than the 10 s for which addresses are remembered."""

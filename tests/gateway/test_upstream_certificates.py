@@ -11,10 +11,10 @@ import pytest
 
 from gateway.policy.route_changes import RouteChanges
 from gateway.policy.route_table import RouteError, RouteTable, routes_of
-from tests.blocking_upstream import BlockingUpstream, Connection
-from tests.certificates import Authority, Certificate
-from tests.gateway.running import GatewayProcess, start_gateway
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Script, ScriptedUpstream, chunk
+from tests.kit.blocking_upstream import BlockingUpstream, Connection
+from tests.kit.certificates import Authority, Certificate
+from tests.kit.gateway_process import GatewayProcess, start_gateway
+from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Script, ScriptedUpstream, chunk
 
 HTTPS = "https://127.0.0.1:9"
 
@@ -224,7 +224,7 @@ async def test_reload_takes_files_that_were_renewed(tmp_path: Path) -> None:
 
 
 async def test_ssl_cert_file_is_what_the_process_trusts(tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.gateway.running.QUICK_START", {"SSL_CERT_FILE": str(authority.file)})
+    monkeypatch.setattr("tests.kit.gateway_process.QUICK_START", {"SSL_CERT_FILE": str(authority.file)})
     async with ScriptedUpstream(one_event, tls=authority.issue("upstream").server_context()) as upstream:
         settings = {"CONFIG": config(tmp_path / "routes.toml", upstream.url), "DATA_DIR": str(tmp_path / "data")}
         async with start_gateway(**settings) as gateway:

@@ -12,7 +12,7 @@ from gateway.http.upstream_client import Answer, UpstreamAnswer, UpstreamClient
 from gateway.http.upstream_protocol import BadHead
 from gateway.policy.target import url_of
 from tests.gateway.receiving import GUARD_SECONDS, Recorder, attached
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Disconnect, Pause, ScriptedUpstream, Silence, chunk
+from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Disconnect, Pause, ScriptedUpstream, Silence, chunk
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=GUARD_SECONDS)

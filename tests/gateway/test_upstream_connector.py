@@ -12,8 +12,8 @@ from gateway.http.upstream import open_session
 from gateway.http.upstream_client import UpstreamAnswer, UpstreamClient
 from gateway.http.upstream_connector import Drained, UpstreamConnector
 from tests.gateway.receiving import GUARD_SECONDS
-from tests.scripted_upstream import Act, Disconnect, Pause, Script, ScriptedUpstream
-from tests.stack import free_ports, refusing
+from tests.kit.stack import free_ports, refusing
+from tests.kit.upstream import Act, Disconnect, Pause, Script, ScriptedUpstream
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 PATIENT = aiohttp.ClientTimeout(total=None, connect=GUARD_SECONDS, sock_connect=GUARD_SECONDS)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.proxy.downstream import Answer, Downstream, End, Fields
-from tests.reload.reloading import Reloading, reloading, route
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, ScriptedUpstream, Silence, chunk
-from tests.stack import free_ports, refusing
+from tests.kit.downstream import Answer, Downstream, End, Fields
+from tests.kit.reloading import Reloading, reloading, route
+from tests.kit.stack import free_ports, refusing
+from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, ScriptedUpstream, Silence, chunk
 
 GUARD_SECONDS = 30.0
 SUBSCRIBER = [("Accept", "text/event-stream")]

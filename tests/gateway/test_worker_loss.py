@@ -7,10 +7,10 @@ import signal
 from pathlib import Path
 
 from gateway.server.workers.pulse import BEATS, Pulse
-from tests.gateway.running import GUARD_SECONDS, START_SECONDS
-from tests.gateway.working import Crew, children_of, crew, default_script, ended, starting, subscribed
-from tests.proxy.downstream import Answer, Downstream, End, connected
-from tests.scripted_upstream import EVENT_STREAM_HEAD, Act, Asked, Script, ScriptedUpstream, chunk
+from tests.kit.downstream import Answer, Downstream, End, connected
+from tests.kit.gateway_process import GUARD_SECONDS, START_SECONDS
+from tests.kit.upstream import EVENT_STREAM_HEAD, Act, Asked, Script, ScriptedUpstream, chunk
+from tests.kit.workers import Crew, children_of, crew, default_script, ended, starting, subscribed
 
 NUMBER = re.compile(rb"data: (\d+)\n\n")
 RETRY = re.compile(rb"retry: ?(\d+)\n")

@@ -12,11 +12,11 @@ import httpx
 import pytest
 
 from gateway.server.workers.listeners import bind_listeners, close_listeners
-from tests.gateway.running import GUARD_SECONDS, meter, run, start_refused
-from tests.gateway.working import EVENT, children_of, crew, default_script, ended, starting, subscribed, until_ended
-from tests.proxy.downstream import Downstream, End, connected
-from tests.scripted_upstream import EVENT_STREAM_HEAD, Asked, Script, ScriptedUpstream, Silence, chunk
-from tests.stack import EXIT_SECONDS
+from tests.kit.downstream import Downstream, End, connected
+from tests.kit.gateway_process import GUARD_SECONDS, meter, run, start_refused
+from tests.kit.stack import EXIT_SECONDS
+from tests.kit.upstream import EVENT_STREAM_HEAD, Asked, Script, ScriptedUpstream, Silence, chunk
+from tests.kit.workers import EVENT, children_of, crew, default_script, ended, starting, subscribed, until_ended
 
 DRAIN_SECONDS = 3
 RETRY = re.compile(rb"retry: ?(\d+)\n")

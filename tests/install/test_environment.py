@@ -15,7 +15,7 @@ import pytest
 
 from tests.install.interpreters import OLDEST, interpreters
 from tests.install.local_index import NEWER, lock_lines, real_uv, requirements_of, served, stand_in
-from tests.stack import REPOSITORY, clean_environment
+from tests.kit.stack import REPOSITORY, clean_environment
 
 pytestmark = [pytest.mark.make, pytest.mark.python311, pytest.mark.timeout(300)]
 

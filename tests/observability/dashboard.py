@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from tests.stack import REPOSITORY
+from tests.kit.stack import REPOSITORY
 
 METRICS = REPOSITORY / "deploy/metrics"
 

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from service.version import VERSION
+from tests.kit.stack import REPOSITORY
 from tests.observability.dashboard import METRICS, alerts, expressions, named, panels
-from tests.stack import REPOSITORY
 from tests.test_repository import SERVICES, metrics
 
 

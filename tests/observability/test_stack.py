@@ -12,9 +12,9 @@ import httpx
 import pytest
 import yaml
 
+from tests.kit.stack import Stack, free_ports, run_stack, wait_until
 from tests.observability.collector import Told, collecting
 from tests.observability.dashboard import METRICS, alerts, expressions
-from tests.stack import Stack, free_ports, run_stack, wait_until
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.prometheus]
 

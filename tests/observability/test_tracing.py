@@ -16,11 +16,11 @@ import structlog
 from eventstream import Reconnection
 from service.traced_source import TracedSource
 from service.tracing import Tracing, TracingError, open_tracing, tracing_or_exit
-from tests.gateway.running import start_gateway
-from tests.gateway.serving import serving
+from tests.kit.gateway import serving
+from tests.kit.gateway_process import start_gateway
+from tests.kit.stack import REPOSITORY, free_ports
+from tests.kit.upstream import EVENT_STREAM_HEAD, Disconnect, ScriptedUpstream, Silence, chunk
 from tests.observability.collector import Collector, Told, collecting
-from tests.scripted_upstream import EVENT_STREAM_HEAD, Disconnect, ScriptedUpstream, Silence, chunk
-from tests.stack import REPOSITORY, free_ports
 
 GUARD_SECONDS = 30.0
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -7,7 +7,7 @@ import httpx
 
 from eventstream import Event
 from producer.settings import Settings
-from tests.producer.serving import Producer, events_of
+from tests.kit.producer import Producer, events_of
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 TEXT = {"Content-Type": "text/plain"}

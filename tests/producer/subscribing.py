@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from eventstream import Event, Framer, Parser
-from tests.producer.serving import GUARD_SECONDS, Producer
+from tests.kit.producer import GUARD_SECONDS, Producer
 
 
 class Subscriber:

@@ -12,8 +12,8 @@ import pytest
 from producer.log.check import check
 from producer.log.sqlite_log import SqliteEventLog
 from producer.log.sqlite_schema import FILE
+from tests.kit.stack import REPOSITORY
 from tests.producer.event_log_contract import blocks, key
-from tests.stack import REPOSITORY
 
 
 async def write(directory: Path) -> None:

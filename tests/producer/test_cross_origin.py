@@ -3,7 +3,7 @@ from pydantic import ValidationError
 
 from producer.settings import Settings
 from producer.web.origins import parse_origins
-from tests.producer.serving import serve
+from tests.kit.producer import serve
 
 PAGE = "http://127.0.0.1:5500"
 

@@ -12,7 +12,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from producer.app import create_app
 from producer.settings import Settings
-from tests.stack import ServiceProcess, free_ports
+from tests.kit.stack import ServiceProcess, free_ports
 
 load_all_checks()
 

@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from producer.app import create_app
 from producer.settings import Settings
-from tests.producer.serving import Producer, serve
+from tests.kit.producer import Producer, serve
 
 SETTINGS = Settings(interval_ms=0, max_message_chars=10)
 AS_JSON = {"Content-Type": "application/json"}

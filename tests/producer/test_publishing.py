@@ -10,8 +10,8 @@ import pytest_asyncio
 
 from eventstream import Event
 from producer.settings import Settings
+from tests.kit.producer import GUARD_SECONDS, Producer, serve
 from tests.producer.publishing import NDJSON, SMALL, post, problem_of, stored, topic_of
-from tests.producer.serving import GUARD_SECONDS, Producer, serve
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -9,8 +9,8 @@ from pydantic import SecretStr
 from producer.log.event_log import LogFull
 from producer.settings import Settings
 from producer.topics.event_bodies import MOST_LINES
+from tests.kit.producer import Producer, serve
 from tests.producer.publishing import NDJSON, SMALL, TEXT, post, problem_of, stored, topic_of
-from tests.producer.serving import Producer, serve
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

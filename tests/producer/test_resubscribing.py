@@ -21,8 +21,8 @@ from producer.log.retention import Retention
 from producer.settings import Settings
 from producer.topics import feeds
 from producer.topics.names import Patterns
+from tests.kit.producer import GUARD_SECONDS, Producer, serve
 from tests.producer.publishing import post
-from tests.producer.serving import GUARD_SECONDS, Producer, serve
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "6"))
 SEED = int(os.environ.get("SOAK_SEED", "3"))

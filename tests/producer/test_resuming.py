@@ -5,7 +5,7 @@ import pytest
 import pytest_asyncio
 
 from producer.settings import Settings
-from tests.producer.serving import Producer, events_of, serve
+from tests.kit.producer import Producer, events_of, serve
 
 FAST = Settings(interval_ms=0, text="streams")
 NUMBERED = {"ids": "true", "repeat": "2"}

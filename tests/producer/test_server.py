@@ -4,7 +4,7 @@ import socket
 import pytest
 
 from producer.settings import Settings
-from tests.producer.serving import GUARD_SECONDS, serve
+from tests.kit.producer import GUARD_SECONDS, serve
 
 LAST_CHUNK = b"\r\n0\r\n\r\n"
 

@@ -20,8 +20,8 @@ from producer.log.event_log import Appended, LogDamaged, LogInUse, Stored
 from producer.log.sqlite_log import SqliteEventLog
 from producer.log.sqlite_schema import FILE, LOCK
 from producer.log.sqlite_store import AHEAD
+from tests.kit.stack import REPOSITORY
 from tests.producer.event_log_contract import blocks, key, read_all
-from tests.stack import REPOSITORY
 
 
 async def write(directory: Path, count: int = 3) -> None:

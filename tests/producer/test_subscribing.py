@@ -10,8 +10,8 @@ import pytest
 from eventstream import Event
 from producer.log.retention import Retention
 from producer.settings import Settings
+from tests.kit.producer import Producer, serve
 from tests.producer.publishing import post, problem_of, stored
-from tests.producer.serving import Producer, serve
 from tests.producer.subscribing import subscribe
 
 PATH = "/topics/a/events"

@@ -14,11 +14,11 @@ from functools import partial
 import pytest
 import pytest_asyncio
 
-from tests.certificates import Authority
-from tests.proxy.downstream import Answer, Downstream, Fields
-from tests.proxy.stage import Scene, Stage
+from tests.kit.certificates import Authority
+from tests.kit.downstream import Answer, Downstream, Fields
+from tests.kit.stack import refusing
+from tests.kit.stage import Scene, Stage
 from tests.proxy.subject import TEMPLATE, Route, Subject, running
-from tests.stack import refusing
 
 SMALL_BLOCK_BYTES = 1000
 IDLE_SECONDS = 1.5

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.stack import QUICK_START, START_SECONDS, free_ports
+from tests.kit.stack import QUICK_START, START_SECONDS, free_ports
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = os.environ.get("PROXY_UNDER_TEST", "")

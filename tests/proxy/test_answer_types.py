@@ -5,11 +5,11 @@ import zlib
 
 import pytest
 
+from tests.kit.downstream import End
+from tests.kit.upstream import Disconnect, Pause, chunk
 from tests.proxy.conftest import Converse
-from tests.proxy.downstream import End
 from tests.proxy.streams import HEAD, LAST_CHUNK
 from tests.proxy.subject import Subject
-from tests.scripted_upstream import Disconnect, Pause, chunk
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

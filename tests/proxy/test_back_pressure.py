@@ -8,13 +8,13 @@ from functools import partial
 
 import pytest
 
+from tests.kit.downstream import GUARD_SECONDS, End
+from tests.kit.stage import Stage
+from tests.kit.upstream import Act, Flood, Pause, chunk
 from tests.proxy.concurrently import all_hold
 from tests.proxy.conftest import IDLE_SECONDS, Converse
-from tests.proxy.downstream import GUARD_SECONDS, End
-from tests.proxy.stage import Stage
 from tests.proxy.streams import HEAD, LAST_CHUNK, numbered_blocks
 from tests.proxy.subject import Subject
-from tests.scripted_upstream import Act, Flood, Pause, chunk
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -9,10 +9,10 @@ import brotli
 import pytest
 import zstandard
 
+from tests.kit.downstream import Answer, End
+from tests.kit.upstream import Disconnect, Pause, chunk
 from tests.proxy.conftest import Converse
-from tests.proxy.downstream import Answer, End
 from tests.proxy.streams import LAST_CHUNK
-from tests.scripted_upstream import Disconnect, Pause, chunk
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
+from tests.kit.downstream import Downstream, End, FramingError, connected
+from tests.kit.stage import FIELD, Scene, Stage
+from tests.kit.upstream import Disconnect, Pause, chunk
 from tests.proxy.conftest import Converse
-from tests.proxy.downstream import Downstream, End, FramingError, connected
-from tests.proxy.stage import FIELD, Scene, Stage
 from tests.proxy.streams import HEAD, LAST_CHUNK
 from tests.proxy.subject import Subject
-from tests.scripted_upstream import Disconnect, Pause, chunk
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.proxy.downstream import AT_ONCE_SECONDS, Downstream, End, connected
-from tests.proxy.stage import Stage
+from tests.kit.downstream import AT_ONCE_SECONDS, Downstream, End, connected
+from tests.kit.stack import EXIT_SECONDS
+from tests.kit.stage import Stage
+from tests.kit.upstream import Flood, Pause, Silence, chunk
 from tests.proxy.streams import HEAD
 from tests.proxy.subject import Subject, running
-from tests.scripted_upstream import Flood, Pause, Silence, chunk
-from tests.stack import EXIT_SECONDS
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("gateway")]
 

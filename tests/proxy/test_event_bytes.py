@@ -4,11 +4,11 @@ import random
 
 import pytest
 
+from tests.kit.downstream import End
+from tests.kit.upstream import Disconnect, Pause, Silence, Step, chunk
 from tests.proxy.concurrently import all_hold
 from tests.proxy.conftest import Converse
-from tests.proxy.downstream import End
 from tests.proxy.streams import HEAD, LAST_CHUNK, THREE_EVENTS, numbered_blocks, whole_blocks
-from tests.scripted_upstream import Disconnect, Pause, Silence, Step, chunk
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from tests.kit.downstream import End, Head
+from tests.kit.upstream import Asked, chunk
 from tests.proxy.conftest import Converse
-from tests.proxy.downstream import End, Head
 from tests.proxy.streams import HEAD, LAST_CHUNK
-from tests.scripted_upstream import Asked, chunk
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

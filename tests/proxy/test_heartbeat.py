@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.kit.downstream import End
+from tests.kit.upstream import Act, Pause, Script, chunk
 from tests.proxy.concurrently import all_hold
 from tests.proxy.conftest import Converse
-from tests.proxy.downstream import End
 from tests.proxy.streams import HEAD, LAST_CHUNK, THREE_EVENTS, whole_blocks
-from tests.scripted_upstream import Act, Pause, Script, chunk
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("gateway")]
 

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
+from tests.kit.downstream import Downstream
+from tests.kit.upstream import Pause, Script, Silence, chunk
 from tests.proxy.concurrently import all_hold
 from tests.proxy.conftest import Converse
-from tests.proxy.downstream import Downstream
 from tests.proxy.streams import HEAD
-from tests.scripted_upstream import Pause, Script, Silence, chunk
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

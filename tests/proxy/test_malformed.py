@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from tests.proxy.downstream import Answer, Downstream, End
-from tests.proxy.stage import Scene, Stage
+from tests.kit.downstream import Answer, Downstream, End
+from tests.kit.stage import Scene, Stage
+from tests.kit.upstream import Act, chunk, swallow
 from tests.proxy.subject import Subject
-from tests.scripted_upstream import Act, chunk, swallow
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("gateway")]
 

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
+from tests.kit.downstream import End
+from tests.kit.upstream import Act, Disconnect, Pause, chunk
 from tests.proxy.conftest import Converse
-from tests.proxy.downstream import End
 from tests.proxy.streams import HEAD, LAST_CHUNK
-from tests.scripted_upstream import Act, Disconnect, Pause, chunk
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -18,10 +18,10 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from tests.blocking_upstream import BlockingUpstream, Connection
-from tests.certificates import Authority
+from tests.kit.blocking_upstream import BlockingUpstream, Connection
+from tests.kit.certificates import Authority
+from tests.kit.downstream import AT_ONCE_SECONDS, GUARD_SECONDS, Answer, Downstream, End
 from tests.proxy.concurrently import all_hold
-from tests.proxy.downstream import AT_ONCE_SECONDS, GUARD_SECONDS, Answer, Downstream, End
 from tests.proxy.subject import Route, Subject, running
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("gateway")]

@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
+from tests.kit.downstream import Answer, Downstream, End
+from tests.kit.stage import Stage
+from tests.kit.upstream import Disconnect, Pause, Silence, chunk
 from tests.proxy.conftest import Converse
-from tests.proxy.downstream import Answer, Downstream, End
-from tests.proxy.stage import Stage
 from tests.proxy.streams import HEAD, LAST_CHUNK
 from tests.proxy.subject import Route, Subject, running
-from tests.scripted_upstream import Disconnect, Pause, Silence, chunk
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("gateway")]
 

@@ -8,8 +8,8 @@ import pytest_asyncio
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.proxy.downstream import Downstream, FramingError
-from tests.proxy.stage import Stage
+from tests.kit.downstream import Downstream, FramingError
+from tests.kit.stage import Stage
 from tests.proxy.subject import Subject, running
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("gateway")]

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.proxy.downstream import Downstream, End
-from tests.proxy.stage import Stage
+from tests.kit.downstream import Downstream, End
+from tests.kit.stage import Stage
+from tests.kit.upstream import Act, chunk, swallow
 from tests.proxy.subject import Subject, running
-from tests.scripted_upstream import Act, chunk, swallow
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("gateway")]
 

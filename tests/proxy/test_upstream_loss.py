@@ -5,11 +5,11 @@ from functools import partial
 
 import pytest
 
+from tests.kit.downstream import End
+from tests.kit.upstream import Disconnect, Pause, Silence, chunk
 from tests.proxy.concurrently import all_hold
 from tests.proxy.conftest import SMALL_BLOCK_BYTES, Converse
-from tests.proxy.downstream import End
 from tests.proxy.streams import HEAD, LAST_CHUNK, THREE_EVENTS, dechunked, whole_blocks
-from tests.scripted_upstream import Disconnect, Pause, Silence, chunk
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.builds import built
+from tests.kit.builds import built
 
 _HERE = Path(__file__).parent
 _PACKAGES_OF = "2026-11-28"

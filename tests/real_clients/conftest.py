@@ -7,8 +7,8 @@ import pytest_asyncio
 
 from tests.clients.line import Line
 from tests.clients.provider import Provider
+from tests.kit.routed_gateway import Gateway, running
 from tests.real_clients.source import Source
-from tests.shared.gateway import Gateway, running
 
 MODES = ("direct", "resumable")
 HEARTBEAT_SECONDS = 0.1

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from tests.scripted_upstream import Asked, Script, ScriptedUpstream, chunk
+from tests.kit.upstream import Asked, Script, ScriptedUpstream, chunk
 
 Play = Script | Callable[[Asked], Script]
 

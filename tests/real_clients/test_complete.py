@@ -5,11 +5,11 @@ import asyncio
 import pytest
 
 from tests.clients.line import Line
+from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, chunk
 from tests.real_clients.clients import EVENT_SOURCES, Client, each
 from tests.real_clients.running import run
 from tests.real_clients.source import Source, event
 from tests.real_clients.test_returning import ASKED
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, chunk
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.routed_gateway import running, shared
+from tests.kit.upstream import EVENT_STREAM_HEAD, Pause
 from tests.real_clients.clients import EVENT_SOURCES, MARKS
 from tests.real_clients.running import run
 from tests.real_clients.source import Source, event
-from tests.scripted_upstream import EVENT_STREAM_HEAD, Pause
-from tests.shared.gateway import running, shared
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -3,10 +3,10 @@
 import pytest
 
 from tests.clients.line import Line
+from tests.kit.upstream import EVENT_STREAM_HEAD, Pause
 from tests.real_clients.clients import EVENT_SOURCES, Client, each
 from tests.real_clients.running import run
 from tests.real_clients.source import Source, event
-from tests.scripted_upstream import EVENT_STREAM_HEAD, Pause
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -8,9 +8,9 @@ import pytest_asyncio
 
 from tests.clients.line import Line
 from tests.clients.mcp_server import SlowServer, serve
+from tests.kit.routed_gateway import running
 from tests.real_clients.clients import Client
 from tests.real_clients.running import Run, run
-from tests.shared.gateway import running
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.npm]
 

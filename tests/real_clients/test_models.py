@@ -6,10 +6,10 @@ import pytest
 
 from tests.clients.line import Line
 from tests.clients.provider import KEY, Provider
+from tests.kit.upstream import Disconnect, Pause
 from tests.real_clients.clients import MODELS, Client, each
 from tests.real_clients.conftest import MODES
 from tests.real_clients.running import run
-from tests.scripted_upstream import Disconnect, Pause
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

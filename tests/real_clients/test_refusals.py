@@ -10,12 +10,12 @@ import pytest_asyncio
 
 from tests.clients.line import Line
 from tests.clients.provider import Provider
+from tests.kit.routed_gateway import running
+from tests.kit.upstream import EVENT_STREAM_HEAD, Pause
 from tests.real_clients.clients import MODELS, Client, each
 from tests.real_clients.running import run
 from tests.real_clients.source import Source, event
 from tests.real_clients.test_models import asking
-from tests.scripted_upstream import EVENT_STREAM_HEAD, Pause
-from tests.shared.gateway import running
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session")]
 

@@ -7,11 +7,11 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from tests.certificates import Authority
+from tests.kit.certificates import Authority
+from tests.kit.routed_gateway import Route, running
+from tests.kit.stack import free_ports
 from tests.real_servers.asking import GUARD_SECONDS, MODES, Topic
 from tests.real_servers.servers import KINDS, SCHEMES, Kind, Server, names
-from tests.shared.gateway import Route, running
-from tests.stack import free_ports
 
 
 @pytest.fixture(scope="session")

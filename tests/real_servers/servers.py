@@ -21,9 +21,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.builds import built
-from tests.certificates import Certificate
-from tests.stack import START_SECONDS, clean_environment, wait_until
+from tests.kit.builds import built
+from tests.kit.certificates import Certificate
+from tests.kit.stack import START_SECONDS, clean_environment, wait_until
 
 SOURCES = Path(__file__).parent
 

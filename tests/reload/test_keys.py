@@ -4,10 +4,10 @@ from pathlib import Path
 
 from gateway.policy.secrets import digest_of
 from tests.auth.signing import bearer, hs_token
-from tests.proxy.downstream import Downstream, End
-from tests.reload.reloading import reloading, resumable, route, shared
+from tests.kit.downstream import Downstream, End
+from tests.kit.reloading import reloading, resumable, route, shared
+from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Pause, ScriptedUpstream, Silence, chunk
 from tests.resumable.answers import event, events, sent, stream_of, unstamped
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Pause, ScriptedUpstream, Silence, chunk
 from tests.shared.subscribing import Subscriber
 from tests.shared.upstream import Topic, Upstream
 

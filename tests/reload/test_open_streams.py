@@ -3,10 +3,10 @@
 import asyncio
 from pathlib import Path
 
-from tests.proxy.downstream import End
-from tests.reload.reloading import GUARD_SECONDS, Reloading, reloading, resumable, route, shared
+from tests.kit.downstream import End
+from tests.kit.reloading import GUARD_SECONDS, Reloading, reloading, resumable, route, shared
+from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Pause, ScriptedUpstream, Silence, chunk
 from tests.resumable.answers import event, events, sent, stream_of, unstamped
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Pause, ScriptedUpstream, Silence, chunk
 from tests.shared.subscribing import Subscriber
 from tests.shared.upstream import Topic, Upstream
 

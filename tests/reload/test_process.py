@@ -10,11 +10,11 @@ import aiohttp
 import httpx
 import pytest
 
-from tests.gateway.looking import Admin
-from tests.gateway.running import START_SECONDS, GatewayProcess, environment, start_gateway, start_refused
-from tests.gateway.working import Crew, subscribed
-from tests.reload.reloading import resumable, route
-from tests.scripted_upstream import EVENT_STREAM_HEAD, Asked, Script, ScriptedUpstream, Silence, chunk
+from tests.kit.dashboard import Admin
+from tests.kit.gateway_process import START_SECONDS, GatewayProcess, environment, start_gateway, start_refused
+from tests.kit.reloading import resumable, route
+from tests.kit.upstream import EVENT_STREAM_HEAD, Asked, Script, ScriptedUpstream, Silence, chunk
+from tests.kit.workers import Crew, subscribed
 
 NOWHERE = "http://127.0.0.1:9"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from gateway.policy.route_table import RouteError
-from tests.reload.reloading import reloading, resumable, route, shared
-from tests.scripted_upstream import ScriptedUpstream
+from tests.kit.reloading import reloading, resumable, route, shared
+from tests.kit.upstream import ScriptedUpstream
 from tests.shared.subscribing import Subscriber
 from tests.shared.upstream import Topic, Upstream
 

@@ -2,8 +2,8 @@
 
 import re
 
-from tests.proxy.downstream import Answer
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, chunk
+from tests.kit.downstream import Answer
+from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, chunk
 
 HEAD = EVENT_STREAM_HEAD
 END = LAST_CHUNK

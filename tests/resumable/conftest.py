@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.certificates import Authority
-from tests.proxy.downstream import Answer, Downstream, Fields
-from tests.proxy.stage import Scene, Stage
+from tests.kit.certificates import Authority
+from tests.kit.downstream import Answer, Downstream, Fields
+from tests.kit.stage import Scene, Stage
 from tests.proxy.subject import Route, Subject, running
 
 BODY = b'{"message": "hello"}'

@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.proxy.downstream import End
+from tests.kit.downstream import End
+from tests.kit.upstream import chunk
 from tests.resumable.answers import END, HEAD, event, unstamped
 from tests.resumable.conftest import Play, StartPlay
-from tests.scripted_upstream import chunk
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -12,11 +12,11 @@ from collections import Counter
 import pytest
 
 from eventstream import Framer, Parser, split_blocks
-from tests.proxy.downstream import End
-from tests.proxy.stage import Scene
+from tests.kit.downstream import End
+from tests.kit.stage import Scene
+from tests.kit.upstream import Act, chunk
 from tests.resumable.answers import END, HEAD, stream_of, unstamped
 from tests.resumable.conftest import Play
-from tests.scripted_upstream import Act, chunk
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "5"))
 SEED = int(os.environ.get("SOAK_SEED", random.SystemRandom().randrange(2**32)))

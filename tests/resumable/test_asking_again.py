@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from tests.proxy.downstream import End
-from tests.proxy.stage import Scene
+from tests.kit.downstream import End
+from tests.kit.stage import Scene
+from tests.kit.upstream import Disconnect, Flood, Pause, Silence
 from tests.resumable.answers import END, HEAD, event, events, sent, stream_of, unstamped
 from tests.resumable.conftest import BODY, Play, StartPlay
-from tests.scripted_upstream import Disconnect, Flood, Pause, Silence
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.proxy.downstream import Head
+from tests.kit.downstream import Head
 from tests.resumable.answers import END, last_id, sent, stream_of
 from tests.resumable.conftest import BODY, Play
 

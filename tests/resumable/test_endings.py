@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.proxy.downstream import End
+from tests.kit.downstream import End
+from tests.kit.upstream import Disconnect, Flood, Pause, Silence, chunk
 from tests.resumable.answers import END, HEAD, event, events, last_id, sent, stream_of, unstamped
 from tests.resumable.conftest import BODY, BOTH_SCHEMES, Play
-from tests.scripted_upstream import Disconnect, Flood, Pause, Silence, chunk
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), BOTH_SCHEMES]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.proxy.downstream import End
+from tests.kit.downstream import End
+from tests.kit.upstream import Pause, Silence, chunk
 from tests.resumable.answers import END, HEAD, event, events, last_id, sent, stream_of, unstamped
 from tests.resumable.conftest import BODY, Play, StartPlay
-from tests.scripted_upstream import Pause, Silence, chunk
 
 KILOBYTES = 1024
 FIGURES = ("stream-state", "stream-blocks", "stream-bytes")

@@ -4,10 +4,10 @@ import zlib
 
 import pytest
 
-from tests.proxy.downstream import End
+from tests.kit.downstream import End
+from tests.kit.upstream import Disconnect, Pause, chunk
 from tests.resumable.answers import END, HEAD, event, events, last_id, sent, stamped, stream_of, unstamped
 from tests.resumable.conftest import BOTH_SCHEMES, Play, StartPlay
-from tests.scripted_upstream import Disconnect, Pause, chunk
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 
 import pytest
 
-from tests.proxy.downstream import Answer, End
+from tests.kit.downstream import Answer, End
+from tests.kit.upstream import Disconnect, Pause, chunk
 from tests.resumable.answers import END, HEAD, stream_of
 from tests.resumable.conftest import BODY, Play, StartPlay
-from tests.scripted_upstream import Disconnect, Pause, chunk
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 
-from tests.proxy.downstream import Answer
+from tests.kit.downstream import Answer
+from tests.kit.upstream import Pause
 from tests.resumable.answers import END, HEAD, event, events, last_id, sent, stream_of, unstamped
 from tests.resumable.conftest import Play, StartPlay
-from tests.scripted_upstream import Pause
 
 WORKERS = 3
 TRIES = 12

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from tests.proxy.downstream import FramingError
-from tests.shared.gateway import Gateway
+from tests.kit.downstream import FramingError
+from tests.kit.routed_gateway import Gateway
 from tests.shared.proof import Proof
 from tests.shared.subscribing import Subscriber
 from tests.shared.upstream import DEATHS, Topic, Upstream

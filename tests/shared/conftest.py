@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 
-from tests.certificates import Authority
-from tests.shared.gateway import Gateway, Route, running, shared
+from tests.kit.certificates import Authority
+from tests.kit.routed_gateway import Gateway, Route, running, shared
 from tests.shared.subscribing import Subscriber, joined
 from tests.shared.upstream import Topic, Upstream
 

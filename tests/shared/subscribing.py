@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from tests.proxy.downstream import Answer, Downstream, End
+from tests.kit.downstream import Answer, Downstream, End
 from tests.shared.reception import Reception
 
 GUARD_SECONDS = 30.0

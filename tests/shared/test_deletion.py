@@ -8,10 +8,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from producer.settings import Settings
-from tests.gateway.running import start_gateway
-from tests.producer.serving import Producer, serve
-from tests.proxy.downstream import Answer, Downstream
-from tests.stack import REPOSITORY
+from tests.kit.downstream import Answer, Downstream
+from tests.kit.gateway_process import start_gateway
+from tests.kit.producer import Producer, serve
+from tests.kit.stack import REPOSITORY
 
 ACCEPT = ("Accept", "text/event-stream")
 JSON = ("Content-Type", "application/json")

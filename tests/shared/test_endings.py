@@ -5,11 +5,11 @@ import json
 
 import pytest
 
-from tests.proxy.downstream import End
+from tests.kit.downstream import End
+from tests.kit.stack import EXIT_SECONDS
 from tests.shared.conftest import LIMIT_SECONDS, Stage, StartStage
 from tests.shared.event_log import PLAIN, Style
 from tests.shared.upstream import Topic
-from tests.stack import EXIT_SECONDS
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

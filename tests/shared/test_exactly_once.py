@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.routed_gateway import running, shared
 from tests.shared.chaos import Chaos, Client
 from tests.shared.event_log import WILD, WITHOUT_IDS
-from tests.shared.gateway import running, shared
 from tests.shared.proof import Proof
 from tests.shared.upstream import Resume, Topic, Upstream, cut_at_random
 

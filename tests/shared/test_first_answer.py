@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.proxy.downstream import Downstream, End
+from tests.kit.downstream import Downstream, End
 from tests.shared.conftest import Stage, StartStage
 from tests.shared.subscribing import ACCEPT, Subscriber
 from tests.shared.upstream import Topic

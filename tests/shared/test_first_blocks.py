@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.proxy.downstream import Downstream
-from tests.scripted_upstream import EVENT_STREAM_HEAD, Disconnect, ScriptedUpstream, Silence, chunk
+from tests.kit.downstream import Downstream
+from tests.kit.routed_gateway import running, shared
+from tests.kit.upstream import EVENT_STREAM_HEAD, Disconnect, ScriptedUpstream, Silence, chunk
 from tests.shared.conftest import Stage
-from tests.shared.gateway import running, shared
 from tests.shared.subscribing import ACCEPT, Subscriber
 from tests.shared.upstream import Topic
 

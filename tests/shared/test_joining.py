@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.proxy.downstream import End
+from tests.kit.downstream import End
 from tests.shared.conftest import Stage
 from tests.shared.event_log import LINE_ENDS, WILD, WITHOUT_IDS, Style
 from tests.shared.proof import Proof

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripted_upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Pause, Script, ScriptedUpstream, Silence, chunk
+from tests.kit.routed_gateway import running, shared
+from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Pause, Script, ScriptedUpstream, Silence, chunk
 from tests.shared.conftest import Stage, StartStage
-from tests.shared.gateway import running, shared
 from tests.shared.subscribing import GUARD_SECONDS, Subscriber
 from tests.shared.upstream import Topic, Upstream
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.proxy.downstream import Downstream
+from tests.kit.downstream import Downstream
 from tests.shared.conftest import Stage
 from tests.shared.subscribing import GUARD_SECONDS, Fields
 from tests.shared.upstream import Topic

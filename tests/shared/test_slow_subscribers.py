@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from tests.proxy.downstream import End
+from tests.kit.downstream import End
 from tests.shared.conftest import Stage, StartStage
 from tests.shared.event_log import Style
 from tests.shared.proof import Proof

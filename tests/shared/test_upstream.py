@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from tests.proxy.downstream import End
+from tests.kit.downstream import End
 from tests.shared.event_log import WILD
 from tests.shared.proof import Proof
 from tests.shared.subscribing import Subscriber

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from eventstream import Parser
-from tests.proxy.downstream import End
+from tests.kit.downstream import End
 from tests.shared.conftest import BOTH_SCHEMES, Stage
 from tests.shared.event_log import LINE_ENDS, WITHOUT_IDS, Style
 from tests.shared.proof import Proof

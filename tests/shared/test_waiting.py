@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.proxy.downstream import End
-from tests.reload.reloading import Reloading, reloading, shared
+from tests.kit.downstream import End
+from tests.kit.reloading import Reloading, reloading, shared
 from tests.shared.conftest import Stage
 from tests.shared.subscribing import GUARD_SECONDS, Subscriber
 from tests.shared.upstream import Topic, Upstream

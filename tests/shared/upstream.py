@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Self
 
-from tests.certificates import Authority
-from tests.scripted_upstream import LAST_CHUNK, Act, Asked, Disconnect, Script, ScriptedUpstream, chunk
+from tests.kit.certificates import Authority
+from tests.kit.stack import free_ports
+from tests.kit.upstream import LAST_CHUNK, Act, Asked, Disconnect, Script, ScriptedUpstream, chunk
 from tests.shared.event_log import PLAIN, EventLog, Style
-from tests.stack import free_ports
 
 Resume = Literal["exact", "inclusive", "ignored", "404", "409"]
 Death = Literal["reset", "close", "complete"]

@@ -26,9 +26,9 @@ import pytest
 from eventstream import Framer, Parser
 from eventstream.client import EventSource
 from tests.auth.signing import SECRET, hs_token
+from tests.kit.stack import REPOSITORY, Stack, clean_environment, run_stack, wait_until
 from tests.soak.subscriber import Sequence
 from tests.soak.test_topics import Publishing
-from tests.stack import REPOSITORY, Stack, clean_environment, run_stack, wait_until
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "5"))
 SEED = int(os.environ.get("SOAK_SEED", random.randrange(2**32)))

@@ -19,8 +19,8 @@ import psutil
 import pytest
 
 from eventstream import Framer, Parser
+from tests.kit.stack import REPOSITORY, ServiceProcess, clean_environment, free_ports
 from tests.soak.subscriber import Sequence, follow, offset
-from tests.stack import REPOSITORY, ServiceProcess, clean_environment, free_ports
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "10"))
 SEED = int(os.environ.get("SOAK_SEED", random.randrange(2**32)))

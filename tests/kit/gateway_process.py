@@ -17,7 +17,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.__main__ import main
-from tests.stack import QUICK_START, START_SECONDS
+from tests.kit.stack import QUICK_START, START_SECONDS
 
 GUARD_SECONDS = 30.0
 

@@ -5,9 +5,9 @@ import ssl
 from types import TracebackType
 from typing import Self
 
-from tests.certificates import Authority
-from tests.proxy.downstream import AT_ONCE_SECONDS, GUARD_SECONDS
-from tests.scripted_upstream import Asked, Script, ScriptedUpstream
+from tests.kit.certificates import Authority
+from tests.kit.downstream import AT_ONCE_SECONDS, GUARD_SECONDS
+from tests.kit.upstream import Asked, Script, ScriptedUpstream
 
 FIELD = "X-Scene"
 """Names the script for a request; as an end-to-end header field it passes any proxy."""

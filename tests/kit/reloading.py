@@ -15,7 +15,7 @@ from gateway.policy.route_table import read_routes
 from gateway.policy.settings import Settings
 from gateway.server.app import Gateway, run_gateway
 from gateway.server.workers.listeners import Listeners, bind_listeners, close_listeners, port_of
-from tests.proxy.downstream import Answer, Downstream, Fields
+from tests.kit.downstream import Answer, Downstream, Fields
 
 GUARD_SECONDS = 30.0
 

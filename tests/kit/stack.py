@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 T = TypeVar("T")
 DEMO_TEXT = "七夕情人节即将来临,我们为您准备了精美的鲜花和美味的蛋糕"
 ALL_TOPICS = "/topics/%3E/events?from=start"

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.stack import ServiceProcess, free_ports
+from tests.kit.stack import ServiceProcess, free_ports
 
 Route = dict[str, Any]
 

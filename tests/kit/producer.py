@@ -21,7 +21,7 @@ from producer.log.sqlite_log import SqliteEventLog
 from producer.settings import Settings
 from producer.web.drain import Drain
 from producer.web.server import Server
-from tests.stack import QUICK_START
+from tests.kit.stack import QUICK_START
 
 GUARD_SECONDS = 120.0
 """The limit of any wait; only a defect reaches it."""

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 import httpx
 import psutil
 
-from tests.gateway.running import GUARD_SECONDS, START_SECONDS, GatewayProcess, environment, meter, start_gateway
-from tests.proxy.downstream import Answer, Downstream
-from tests.scripted_upstream import EVENT_STREAM_HEAD, Asked, Script, ScriptedUpstream, Silence, chunk
+from tests.kit.downstream import Answer, Downstream
+from tests.kit.gateway_process import GUARD_SECONDS, START_SECONDS, GatewayProcess, environment, meter, start_gateway
+from tests.kit.upstream import EVENT_STREAM_HEAD, Asked, Script, ScriptedUpstream, Silence, chunk
 
 EVENT = b"data: 1\n\n"
 

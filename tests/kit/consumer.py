@@ -16,7 +16,7 @@ import httpx
 from consumer.audit import Audit
 from consumer.record import Position, Record
 from consumer.segment import list_segments
-from tests.stack import QUICK_START, REPOSITORY, clean_environment, service_command
+from tests.kit.stack import QUICK_START, REPOSITORY, clean_environment, service_command
 
 T = TypeVar("T")
 GUARD_SECONDS = 120.0  # only a hang reaches it: beside three other processes a test of 3 s took 30 s
