@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self, TypeVar
+from typing import Literal, Self
+
+from service.storage.async_file import AsyncFile, open_with_readers
 
 from .event_log import Appended, Batch, IdempotencyKey, LogError, Stored, Topic, is_whole_block
 from .retention import Retention, upkeep
@@ -19,10 +19,8 @@ from .sqlite_writer import Outcome, Writer
 
 _READERS = 3
 
-T = TypeVar("T")
 
-
-class SqliteEventLog:
+class SqliteEventLog(AsyncFile[Reader]):
     """An EventLog in a directory of its own. `open` and `close` it in the same event loop, or use it with `async with`."""
 
     def __init__(
@@ -36,17 +34,14 @@ class SqliteEventLog:
         upkeep_seconds: float,
     ) -> None:
         """Take over an opened store and its readers; use `open` instead."""
+        super().__init__(store.path, readers, failed=LogError)
         self.epoch = store.epoch
         self.last = store.next - 1
         self.topics = {row.name: Topic(row.name, row.count, row.bytes, row.last, row.gone_through) for row in store.rows.values()}
-        self._path = store.path
         self._retention = retention
         self._key_seconds = key_retention_seconds
         self._announce: list[Callable[[Sequence[Stored]], None]] = []
         self._writer = Writer(store, self._deliver, sync_seconds=sync_interval_ms / 1000, key_seconds=key_retention_seconds)
-        self._readers = deque(readers)
-        self._threads = ThreadPoolExecutor(len(readers), "event-log-reader")
-        self._closing: asyncio.Task[None] | None = None
         self._upkeep = asyncio.create_task(upkeep((self.sweep, self.trim), pause_seconds=upkeep_seconds))
 
     @classmethod
@@ -65,13 +60,9 @@ class SqliteEventLog:
         `sync` says when an append is acknowledged. `always`: when it is on the disk. `interval`: when the kernel has it, which a crash of
         the process cannot undo; a power failure takes back unsynced events, those of at most `sync_interval_ms`.
         """
-        opening = asyncio.create_task(asyncio.to_thread(_open_files, directory, always=sync == "always"))
-        try:
-            store, readers = await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            store, readers = await opening
-            _close_files(store, readers)
-            raise
+        store, readers = await open_with_readers(
+            partial(Store, directory, always=sync == "always"), lambda store: Reader(store.path, store.names), _READERS
+        )
         return cls(
             store,
             readers,
@@ -83,12 +74,6 @@ class SqliteEventLog:
 
     def __repr__(self) -> str:
         return f"<SqliteEventLog {self._path} epoch={self.epoch} last={self.last} topics={len(self.topics)}>"
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await self.close()
 
     def watch(self, announce: Callable[[Sequence[Stored]], None]) -> None:
         """Implement EventLog.watch."""
@@ -135,43 +120,19 @@ class SqliteEventLog:
         self._check_open()
         return await self._writer.run(lambda store: sweep(store, key_seconds=self._key_seconds)) is not None
 
-    async def close(self) -> None:
-        """Implement EventLog.close."""
-        if self._closing is None:
-            self._closing = asyncio.create_task(self._close())
-        await asyncio.shield(self._closing)
-
     async def _close(self) -> None:
         self._upkeep.cancel()
         try:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._upkeep
         finally:
-            await asyncio.to_thread(self._threads.shutdown)
-            for reader in self._readers:
-                reader.close()
+            await self._close_readers()
             await self._writer.close()  # closing the last connection moves the write-ahead log into the file
-
-    async def _read(self, call: Callable[[Reader], T]) -> T:
-        self._check_open()
-
-        def run() -> T:
-            reader = self._readers.pop()  # as many as threads
-            try:
-                return call(reader)
-            finally:
-                self._readers.append(reader)
-
-        return await asyncio.get_running_loop().run_in_executor(self._threads, run)
 
     async def _remove(self, call: Callable[[Store], Committed]) -> int:
         self._check_open()
         committed: Committed = await self._writer.run(call)
         return committed.removed
-
-    def _check_open(self) -> None:
-        if self._closing is not None:
-            raise LogError(f"{self._path}: the log is closed")
 
     def _deliver(self, committed: Committed | None, outcomes: Sequence[Outcome]) -> None:
         """Take over the committed state, announce the events, and then resolve the waiters."""
@@ -200,20 +161,3 @@ class SqliteEventLog:
                 except Exception as error:  # noqa: BLE001 - publishers must not wait for ever because a watcher failed
                     context = {"message": f"{announce!r} failed to watch the event log", "exception": error}
                     asyncio.get_running_loop().call_exception_handler(context)
-
-
-def _open_files(directory: Path, *, always: bool) -> tuple[Store, list[Reader]]:
-    store = Store(directory, always=always)
-    readers: list[Reader] = []
-    try:
-        readers += (Reader(store.path, store.names) for _ in range(_READERS))
-    except LogError:
-        _close_files(store, readers)
-        raise
-    return store, readers
-
-
-def _close_files(store: Store, readers: Sequence[Reader]) -> None:
-    for reader in readers:
-        reader.close()
-    store.close()

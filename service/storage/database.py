@@ -69,6 +69,11 @@ class Database(Generic[E]):
         """Raise the service's errors in place of SQLite's."""
         return self._format.errors(self.path)
 
+    def connect(self) -> sqlite3.Connection:
+        """Open another connection, for one thread at a time. Raises the service's errors."""
+        with self.errors():
+            return self._format.connect(self.path)
+
     def transaction(self) -> AbstractContextManager[sqlite3.Connection]:
         """Commit at the end, or roll back on an error. Raises the service's errors."""
         return self._format.transaction(self.connection, self.path)

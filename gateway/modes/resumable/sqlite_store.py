@@ -4,14 +4,14 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeVar
+
+from service.storage.async_file import AsyncFile, open_with_readers
 
 from .sqlite_file import FORMAT
 from .sqlite_reader import find_event, find_key, load, look_up
@@ -39,7 +39,7 @@ class _Job:
         return () if callable(self.work) else self.work if isinstance(self.work, Sequence) else (self.work,)
 
 
-class SqliteStreamStore:
+class SqliteStreamStore(AsyncFile[sqlite3.Connection]):
     """A StreamStore in a directory; `open` it, and `close` it in the same event loop, or use it with `async with`.
 
     Nothing is kept in memory of streams that have ended.
@@ -49,19 +49,16 @@ class SqliteStreamStore:
         self, writer: StreamWriter, readers: Sequence[sqlite3.Connection], *, group_seconds: float, clock: Callable[[], float]
     ) -> None:
         """Takes over what is open; use `open`."""
+        super().__init__(writer.file.path, readers, failed=StoreError)
         self._writer = writer
-        self._path = writer.file.path
         self._group_seconds = group_seconds
         self._clock = clock
         self._jobs: list[_Job] = []
         self._wanted = asyncio.Event()
-        self._closing = asyncio.Event()
+        self._stopping = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "stream-store-writer")
-        self._readers = deque(readers)
-        self._reading = ThreadPoolExecutor(len(readers), "stream-store-reader")
         self._loading = asyncio.Lock()
         self._work = asyncio.create_task(self._write())
-        self._close: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(
@@ -85,23 +82,11 @@ class SqliteStreamStore:
         open_writer = partial(
             StreamWriter, directory, retain_seconds=retain_seconds, clock=clock, most_bytes=most_bytes, share_per_owner=share_per_owner
         )
-        opening = asyncio.create_task(asyncio.to_thread(_open, open_writer))
-        try:
-            writer, readers = await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            with contextlib.suppress(StoreError):
-                (await opening)[0].file.close()
-            raise
+        writer, readers = await open_with_readers(open_writer, lambda writer: writer.file.connect(), _READERS)
         return cls(writer, readers, group_seconds=group_seconds, clock=clock)
 
     def __repr__(self) -> str:
         return f"<SqliteStreamStore {self._path} running={len(self._writer.running)} waiting={len(self._jobs)}>"
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await self.close()
 
     async def create(self, head: StreamHead) -> None:
         """See StreamStore.create."""
@@ -128,20 +113,20 @@ class SqliteStreamStore:
 
     async def look_up(self, id: str) -> StoredStream | None:
         """See StreamStore.look_up."""
-        return await self._read(lambda connection: look_up(connection, id))
+        return await self._query(lambda connection: look_up(connection, id))
 
     async def load(self, id: str, take: Callable[[bytes], object]) -> StoredStream | None:
         """See StreamStore.load. One stream at a time is loaded, so that the other thread is there for short questions."""
         async with self._loading:
-            return await self._read(lambda connection: load(connection, self._path, id, take))
+            return await self._query(lambda connection: load(connection, self._path, id, take))
 
     async def find_key(self, route: str, credentials: bytes, key: str) -> str | None:
         """See StreamStore.find_key."""
-        return await self._read(lambda connection: find_key(connection, route, credentials, key))
+        return await self._query(lambda connection: find_key(connection, route, credentials, key))
 
     async def find_event(self, head: StreamHead, event_id: str) -> str | None:
         """See StreamStore.find_event."""
-        return await self._read(lambda connection: find_event(connection, head, event_id))
+        return await self._query(lambda connection: find_event(connection, head, event_id))
 
     async def expire(self, now: float) -> int:
         """See StreamStore.expire. When there is nothing to do, it gives some of what is unused back to the device, for half a second."""
@@ -151,25 +136,13 @@ class SqliteStreamStore:
             pass
         return dealt_with
 
-    async def close(self) -> None:
-        """See StreamStore.close."""
-        if self._close is None:
-            self._close = asyncio.create_task(self._let_go())
-        await asyncio.shield(self._close)
-
-    async def _let_go(self) -> None:
-        self._closing.set()
+    async def _close(self) -> None:
+        self._stopping.set()
         self._wanted.set()
         await self._work
-        await asyncio.to_thread(self._reading.shutdown)
-        for reader in self._readers:
-            reader.close()
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._writer.file.close)
+        await self._close_readers()
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._writer.close)
         await asyncio.to_thread(self._thread.shutdown)
-
-    def _check_open(self) -> None:
-        if self._close is not None:
-            raise StoreError(f"{self._path}: the store is closed")
 
     def _submit(self, work: _Work) -> "asyncio.Future[Any]":
         self._check_open()
@@ -181,15 +154,15 @@ class SqliteStreamStore:
     async def _write(self) -> None:
         """Makes one group of all that has come, then waits a little for the next one to grow."""
         loop = asyncio.get_running_loop()
-        while self._jobs or not self._closing.is_set():
+        while self._jobs or not self._stopping.is_set():
             await self._wanted.wait()
             jobs, self._jobs = self._jobs, []
-            if not self._closing.is_set():
+            if not self._stopping.is_set():
                 self._wanted.clear()
             self._deliver(jobs, await loop.run_in_executor(self._thread, _work, self._writer, jobs))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._group_seconds):
-                    await self._closing.wait()
+                    await self._stopping.wait()
 
     def _deliver(self, jobs: Sequence[_Job], outcomes: Sequence[object]) -> None:
         refused: dict[str, Exception] = {}
@@ -208,28 +181,12 @@ class SqliteStreamStore:
             refused |= {change.id: error for change in job.changes}
             _tell(job, [error] * len(job.changes) if isinstance(job.work, Sequence) else error)
 
-    async def _read(self, call: Callable[[sqlite3.Connection], T]) -> T:
-        self._check_open()
+    async def _query(self, call: Callable[[sqlite3.Connection], T]) -> T:
+        def in_snapshot(connection: sqlite3.Connection) -> T:
+            with FORMAT.transaction(connection, self._path, begin="BEGIN"):
+                return call(connection)
 
-        def run() -> T:
-            connection = self._readers.pop()  # as many as threads
-            try:
-                with FORMAT.transaction(connection, self._path, begin="BEGIN"):
-                    return call(connection)
-            finally:
-                self._readers.append(connection)
-
-        return await asyncio.get_running_loop().run_in_executor(self._reading, run)
-
-
-def _open(open_writer: Callable[[], StreamWriter]) -> tuple[StreamWriter, list[sqlite3.Connection]]:
-    writer = open_writer()
-    try:
-        with writer.file.errors():
-            return writer, [FORMAT.connect(writer.file.path) for _ in range(_READERS)]
-    except BaseException:
-        writer.file.close()
-        raise
+        return await self._read(in_snapshot)
 
 
 def _give_back(writer: StreamWriter) -> bool:

@@ -78,6 +78,10 @@ class StreamWriter:
     def __repr__(self) -> str:
         return f"<StreamWriter {self.file.path} running={len(self.running)} {self.space}>"
 
+    def close(self) -> None:
+        """Close the file, and release the directory."""
+        self.file.close()
+
     def write(self, changes: Sequence[Change]) -> list[StoreError | None]:
         """Makes changes in their order, in one transaction, or in several when they are many megabytes; gives for each None, or why neither
         it nor what follows of its stream was made. Raises StoreError when none was made."""
