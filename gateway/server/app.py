@@ -42,12 +42,12 @@ from ..streams.relay import DRAINED
 from ..streams.wheel import TimerWheel
 from .admin_guard import admin_application
 from .limits import make_admission, make_bodies, make_histories
+from .listeners import Listeners
 from .open_resumable import open_resumable
 from .pages import add_pages
 from .proxy import Proxy
 from .reload import Reload, add_reload
 from .routing import Routing
-from .workers.listeners import Listeners
 
 log = structlog.get_logger()
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from eventstream import encode_retry
 
@@ -14,10 +14,6 @@ from .holding import Budget, Holding
 from .relay import LEFT
 from .wheel import TimerWheel
 
-if TYPE_CHECKING:
-    from .cohort import Cohort
-    from .fan_out import FanOut
-
 BEHIND = "behind"
 """The subscriber was so slow that the history no longer has its next block."""
 EXPIRED = "expired"
@@ -27,10 +23,37 @@ Kind = tuple[bool, Shown, bytes]
 """What subscribers must have in common to get the same bytes: whether they get HTTP chunks, what their clients have received so far, and
 which line is to be placed before their next block with data."""
 
+_Line = bytes  # `Group` has an attribute of that name
 _FOR_MEMORY = "it was too slow, and the gateway needed the memory"
 _USUAL_UNSENT_BYTES = 128 * 1024  # a transport's high-water mark and one write of blocks of usual size
 RETURN_AFTER_MS = 1000
 RETURN_SPREAD_MS = 4000
+
+
+class Group(Protocol):
+    """Subscribers with the same cursor, which get the same bytes."""
+
+    cursor: int
+    bytes: int
+    heartbeats: int
+    shown: Shown
+    ahead: _Line
+
+    def __len__(self) -> int: ...
+
+    def add(self, subscriber: "Subscriber") -> None: ...
+
+    def remove(self, subscriber: "Subscriber") -> None: ...
+
+
+class Feed(Protocol):
+    """Feeds subscribers from one history."""
+
+    def paused(self, subscriber: "Subscriber") -> None: ...
+
+    def resumed(self, subscriber: "Subscriber") -> None: ...
+
+    def leave(self, subscriber: "Subscriber") -> None: ...
 
 
 class Subscriber:
@@ -95,8 +118,8 @@ class Subscriber:
         """What its client has received so far, while it is in no cohort."""
         self.ahead = b""
         """An `id:` line to place before its next block with data, while it is in no cohort."""
-        self.fan_out: FanOut | None = None
-        self.cohort: Cohort | None = None
+        self.fan_out: Feed | None = None
+        self.cohort: Group | None = None
         self.cursor = 0
         """Its cursor, while it is in no cohort."""
         self.paused = False
@@ -137,7 +160,7 @@ class Subscriber:
         """Heartbeats written."""
         return self._heartbeats + (self.cohort.heartbeats if self.cohort is not None else 0)
 
-    def enter(self, cohort: "Cohort") -> None:
+    def enter(self, cohort: Group) -> None:
         """Join a cohort with the same cursor."""
         self._blocks -= cohort.cursor
         self._bytes -= cohort.bytes

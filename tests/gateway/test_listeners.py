@@ -9,8 +9,8 @@ import pytest
 import uvloop
 from aiohttp import web
 
-from gateway.server.workers import listeners as listeners_module
-from gateway.server.workers.listeners import Listeners, bind_listeners, close_listeners, url_of
+from gateway.server import listeners as listeners_module
+from gateway.server.listeners import Listeners, bind_listeners, close_listeners, url_of
 
 GUARD_SECONDS = 30.0
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.server.workers.listeners import bind_listeners, close_listeners
+from gateway.server.listeners import bind_listeners, close_listeners
 from tests.kit.downstream import Downstream, End, connected
 from tests.kit.gateway_process import GUARD_SECONDS, meter, run, start_refused
 from tests.kit.stack import EXIT_SECONDS

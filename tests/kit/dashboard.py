@@ -15,7 +15,7 @@ from gateway.policy.route_table import RouteTable
 from gateway.policy.routes import Route
 from gateway.policy.settings import Settings
 from gateway.server.app import run_gateway
-from gateway.server.workers.listeners import Listeners, bind_listeners, close_listeners, port_of
+from gateway.server.listeners import Listeners, bind_listeners, close_listeners, port_of
 
 GUARD_SECONDS = 30.0
 

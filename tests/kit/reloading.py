@@ -14,7 +14,7 @@ from aiohttp import web
 from gateway.policy.route_table import read_routes
 from gateway.policy.settings import Settings
 from gateway.server.app import Gateway, run_gateway
-from gateway.server.workers.listeners import Listeners, bind_listeners, close_listeners, port_of
+from gateway.server.listeners import Listeners, bind_listeners, close_listeners, port_of
 from tests.kit.downstream import Answer, Downstream, Fields
 
 GUARD_SECONDS = 30.0

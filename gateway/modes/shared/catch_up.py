@@ -1,7 +1,7 @@
 """Request missed events from the upstream, until they meet the live stream."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from eventstream import Event
 
@@ -11,12 +11,23 @@ from ...streams.relay import COMPLETE
 from ...streams.stamping import has_data
 from ...streams.subscriber import Subscriber
 from .following import Following, OpenSource
-
-if TYPE_CHECKING:
-    from .stream import SharedStream
+from .origin import Origin
 
 _WITHOUT_IDS = "the upstream's events have no IDs"
 _SKIPPED = "the upstream did not go on after that event"
+
+
+class Live(Protocol):
+    """The live stream that a catch-up meets."""
+
+    fan_out: FanOut
+    origin: Origin
+    catch_ups: set["CatchUp"]
+
+    def tell_gap(
+        self, subscriber: Subscriber, asked: str, reason: str, first_retained: str | None = None, begin: int | None = None
+    ) -> None:
+        """Tell a subscriber what it misses, and let it go on from `begin`, by default with all that is kept."""
 
 
 class CatchUp(Following):
@@ -29,7 +40,7 @@ class CatchUp(Following):
 
     def __init__(
         self,
-        live: "SharedStream",
+        live: Live,
         target: str,
         asked: str,
         open_source: OpenSource,

@@ -3,10 +3,7 @@
 import asyncio
 import itertools
 import random
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .following import Following
+from typing import Protocol
 
 FIRST_SECONDS = 0.25
 LONGEST_SECONDS = 2.0
@@ -16,6 +13,20 @@ _RELEASED = 4  # by each answer: 1,000 streams reconnect in five steps, and few 
 _JITTER_SECONDS = 0.1
 
 
+class Waiting(Protocol):
+    """A stream that waits for its upstream."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether a subscriber waits for what comes."""
+
+    def attempt_in(self, seconds: float) -> None:
+        """Try again after `seconds`."""
+
+    def pace_alone(self) -> None:
+        """Try again at the pace of the server's `retry`."""
+
+
 class Origin:
     """The streams that wait for one server. One at a time tries it for all, in turn.
 
@@ -23,7 +34,7 @@ class Origin:
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[Following, float] = {}  # the time of its failure, oldest first
+        self._waiting: dict[Waiting, float] = {}  # the time of its failure, oldest first
         self._seconds = FIRST_SECONDS
         self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -31,7 +42,7 @@ class Origin:
     def __repr__(self) -> str:
         return f"<Origin waiting={len(self._waiting)} seconds={self._seconds}>"
 
-    def wait(self, stream: "Following") -> None:
+    def wait(self, stream: Waiting) -> None:
         """Add a stream whose attempt has just failed."""
         now = asyncio.get_running_loop().time()
         self.leave(stream)
@@ -39,7 +50,7 @@ class Origin:
         if self._timer is None:
             self._set_timer(max(self._due, now + FIRST_SECONDS))
 
-    def leave(self, stream: "Following") -> None:
+    def leave(self, stream: Waiting) -> None:
         """Remove a stream that connects on its own or has ended."""
         self._waiting.pop(stream, None)
 

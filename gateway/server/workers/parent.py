@@ -22,10 +22,10 @@ from ...observe.timeline import WORKER, Timeline
 from ...observe.totals import Totals
 from ...policy.route_table import RouteTable
 from ...policy.settings import Settings
+from ..listeners import Addresses, bind_listeners, close_listeners, port_of, url_of
 from ..reload import Reload
 from .admin import serve_admin
 from .channel import Channel, Place
-from .listeners import Addresses, bind_listeners, close_listeners, port_of, url_of
 from .orders import Orders, replace_in_all
 from .process import Worker
 from .pulse import BEATS

@@ -23,8 +23,8 @@ from ...policy.deletion import Deletion
 from ...policy.route_table import RouteTable, routes_of
 from ...policy.settings import Settings
 from ..app import Gateway, run_gateway
+from ..listeners import BACKLOG, Listeners, bind_listeners, url_of
 from .channel import Channel, Place
-from .listeners import BACKLOG, Listeners, bind_listeners, url_of
 from .orders import Obedience
 from .pulse import beat
 from .running import listening_facts, run, stop_at_signal
