@@ -27,8 +27,6 @@ from .upkeep import Retention
 from .verify import verify
 from .worker import Worker, WorkerOptions
 
-_FLUSH_SPANS_SECONDS = 1.0  # after the drain
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line. Return the exit status: 0 done, 1 a log with problems or in use, 2 wrong usage."""
@@ -111,7 +109,7 @@ async def _run(settings: ConsumerSettings, output: Output, tracing: Tracing | No
     finally:
         await runner.cleanup()
         if tracing is not None:
-            await tracing.close(_FLUSH_SPANS_SECONDS)
+            await tracing.close()
 
 
 def _options(settings: ConsumerSettings) -> WorkerOptions:

@@ -4,13 +4,12 @@ import time
 from collections.abc import Iterator
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from service.loop_lag import LAG_BUCKETS, LoopLag
+from service.process_metrics import add_process_metrics
 from service.status import add_status_routes
-from service.version import VERSION
 
 from .worker import Worker
 
@@ -30,14 +29,7 @@ class WorkerMetrics(Collector):
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        build = Gauge("consumer_build_info", "1 for the running release.", ["version"], registry=self.registry)
-        build.labels(VERSION).set(1)
-        self.loop_lag = LoopLag(
-            Histogram("consumer_loop_lag_seconds", "Delay of the event loop.", buckets=LAG_BUCKETS, registry=self.registry)
-        )
-        worst = Gauge("consumer_loop_lag_worst_seconds", "The longest delay of the last 15 to 30 seconds.", registry=self.registry)
-        worst.set_function(lambda: self.loop_lag.worst_seconds)
+        self.loop_lag = add_process_metrics("consumer", self.registry)
         write = Histogram(
             "consumer_write_seconds",
             "Time until a group of lines, written as one, was durable.",

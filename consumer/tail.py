@@ -9,8 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from service.progress import Progress
+
 from .log import is_log
-from .progress import Progress
 from .recovery import lines_backwards
 from .segment import Segment, SegmentUnreadable, list_segments
 

@@ -4,9 +4,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from service.progress import Progress
+
 from .audit import Audit
 from .log import is_log
-from .progress import Progress
 from .segment import Segment, list_segments
 
 

@@ -35,10 +35,6 @@ _GARBAGE_THRESHOLDS = (10_000, 20, 50)
 the time while 3,000 streams are opened."""
 
 
-_FLUSH_SPANS_SECONDS = 1.0
-"""The time to send the last spans to a collector, after the drain."""
-
-
 def main() -> None:
     """Run the producer. The exit status is 0 after a drain, 2 for invalid settings, 3 when it cannot listen or open its event log."""
     asked = parse_arguments(_parser(), Settings)
@@ -99,7 +95,7 @@ async def _serve(settings: Settings, tracing: Tracing | None) -> None:
             if demo is not None:
                 await demo
             if tracing is not None:
-                await tracing.close(_FLUSH_SPANS_SECONDS)
+                await tracing.close()
 
 
 def _exit(_number: int, _frame: FrameType | None) -> None:

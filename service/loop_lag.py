@@ -10,9 +10,6 @@ from prometheus_client import Histogram
 _INTERVAL_SECONDS = 0.1
 _WINDOW_SECONDS = 15.0  # as often as Prometheus scrapes, so that it misses no peak
 
-LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-"""The buckets of the histogram, in seconds."""
-
 
 class LoopLag:
     """Measure the event loop's lag: the delay of a timer that is due ten times a second.

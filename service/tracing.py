@@ -29,6 +29,7 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _PROTOCOL = "http/protobuf"
 _QUIET_SECONDS = 60.0
+_FLUSH_SECONDS = 1.0  # after a drain
 _GIVEN_UP_SECONDS = 10.0
 _POLL_SECONDS = 0.01
 
@@ -115,7 +116,7 @@ class Tracing:
     def _start(self, name: str, kind: object, parent: "Context", attributes: Attributes) -> Span:
         return Span(self, self._tracer.start_span(name, parent, kind, attributes))  # type: ignore[arg-type]
 
-    async def close(self, within_seconds: float) -> None:
+    async def close(self, within_seconds: float = _FLUSH_SECONDS) -> None:
         """Send the remaining spans. Stop waiting after `within_seconds`, or as soon as the collector answers with an error."""
         sending = threading.Thread(target=self._processor.shutdown, name="last-spans", daemon=True)
         sending.start()

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from prometheus_client import CollectorRegistry
 
 from bench.servers import ALLOCATOR, Place, gateway
 from gateway.policy.routes import Route
 from producer.app import create_app
 from producer.settings import Settings as ProducerSettings
+from service.process_metrics import add_process_metrics
 from service.settings import ServiceSettings, setting_names
 from tests.kit.documentation import DOCUMENTATION
 from tests.kit.stack import REPOSITORY
@@ -42,7 +44,9 @@ def variables(service: str) -> set[str]:
 
 def metrics(service: str) -> set[str]:
     """Return the names under which the service's metrics are exposed."""
-    names = set()
+    registry = CollectorRegistry()
+    add_process_metrics(service, registry)
+    names = {family.name for family in registry.collect() if family.name.startswith(f"{service}_")}
     for module in (REPOSITORY / service).rglob("*.py"):
         for node in ast.walk(ast.parse(module.read_text())):
             match node:

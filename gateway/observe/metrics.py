@@ -3,10 +3,9 @@
 import asyncio
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from service.loop_lag import LAG_BUCKETS, LoopLag
-from service.version import VERSION
+from service.process_metrics import add_process_metrics
 
 from ..access.exchange import Exchange
 from ..policy.refusal import Reason
@@ -24,9 +23,6 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        build = Gauge("gateway_build_info", "1 for the running release.", ["version"], registry=self.registry)
-        build.labels(VERSION).set(1)
         self.received = Received()
         """Blocks and bytes received from the upstreams of shared and kept streams."""
         self.streams = OpenStreams(self.received)
@@ -39,13 +35,7 @@ class Metrics:
                 registry=self.registry,
             )
         )
-        self.loop_lag = LoopLag(
-            Histogram("gateway_loop_lag_seconds", "Delay of the event loop.", buckets=LAG_BUCKETS, registry=self.registry)
-        )
-        worst = Gauge(
-            "gateway_loop_lag_worst_seconds", "Greatest delay of the event loop in the last 15 to 30 seconds.", registry=self.registry
-        )
-        worst.set_function(lambda: self.loop_lag.worst_seconds)
+        self.loop_lag = add_process_metrics("gateway", self.registry)
         tasks = Gauge("gateway_tasks", "Tasks of the event loop; steady growth means a leak.", registry=self.registry)
         tasks.set_function(lambda: len(asyncio.all_tasks()))
         self._children: dict[tuple[object, ...], Counter] = {}

@@ -54,7 +54,6 @@ log = structlog.get_logger()
 _TICK_SECONDS = 0.001
 _LARGEST_STRIDE = 1024  # of the wheel, in ticks
 _FLUSHING_PART = 0.2
-_FLUSH_SPANS_SECONDS = 1.0  # after the drain
 _POLL_SECONDS = 0.02
 _RETURN_AFTER_MS = 1000
 _RETURN_SPREAD_MS = 4000
@@ -197,9 +196,7 @@ async def _open_proxy(
         contextlib.AsyncExitStack() as stack,
     ):
         if tracing is not None:
-            stack.push_async_callback(
-                tracing.close, _FLUSH_SPANS_SECONDS
-            )  # closed last, so that all requests that end before have their spans
+            stack.push_async_callback(tracing.close)  # closed last, so that all requests that end before have their spans
         bodies, histories = make_bodies(settings), make_histories(settings)
         recorder = Recorder(metrics, timeline)
         direct = Direct(session, wheel, recorder, bodies)

@@ -2,16 +2,16 @@
 
 import sqlite3
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from service.progress import Progress
+
 from .event_log import LogError, is_whole_block
 from .sqlite_schema import FILE, FORMAT
 
-_REDRAW_SECONDS = 0.2
 _MOST_PROBLEMS = 100
 
 
@@ -27,12 +27,13 @@ def check(directory: Path) -> int:
         sys.stderr.write(f"{directory}: not an event log ({FILE} is missing)\n")
         return 2
     audit = LogAudit(path)
-    progress = _Progress(lambda: f"{audit.events} events, {audit.problems} problems")
+    progress = Progress()
     for problem in audit.check():
         if problem:
             progress.clear()
             sys.stdout.write(f"{problem}\n")
-        progress.show()
+        if progress.due:
+            progress.show(f"{audit.events} events, {audit.problems} problems")
     progress.clear()
     sys.stdout.write("".join(f"{line}\n" for line in _summary(audit)))
     return 1 if audit.problems else 0
@@ -135,26 +136,6 @@ class LogAudit:
         sql = f"SELECT name, first, last FROM keys WHERE first > last OR last > ? OR topic NOT IN ({topics})"  # noqa: S608  # a constant
         for name, first, last in connection.execute(sql, (newest,)):
             yield f"idempotency key {name!r}: it refers to the events {first} to {last}, which never existed"
-
-
-class _Progress:
-    """A progress line on the terminal; nothing when standard error is not a terminal."""
-
-    def __init__(self, tell: Callable[[], str]) -> None:
-        self._tell = tell
-        self._enabled = sys.stderr.isatty()
-        self._shown_at = 0.0
-
-    def show(self) -> None:
-        if self._enabled and time.monotonic() - self._shown_at >= _REDRAW_SECONDS:
-            sys.stderr.write(f"\r\x1b[K{self._tell()}")
-            sys.stderr.flush()
-            self._shown_at = time.monotonic()
-
-    def clear(self) -> None:
-        if self._enabled:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
 
 
 def _summary(audit: LogAudit) -> Iterator[str]:

@@ -4,11 +4,10 @@ import time
 from typing import Literal
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from service.loop_lag import LAG_BUCKETS, LoopLag
+from service.process_metrics import add_process_metrics
 from service.tracing import current_span
-from service.version import VERSION
 
 Reason = Literal["completed", "left", "stalled", "drained", "failed"]
 """Why a stream ended: all was sent, the client left (or was disconnected), it was disconnected because it did not read, the process
@@ -22,15 +21,8 @@ class Meters:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        build = Gauge("producer_build_info", "1 for the running release.", ["version"], registry=self.registry)
-        build.labels(VERSION).set(1)
         self.requests = Counter("producer_requests", "Requests answered, by status.", ["method", "status"], registry=self.registry)
-        self.loop_lag = LoopLag(
-            Histogram("producer_loop_lag_seconds", "Delay of the event loop.", buckets=LAG_BUCKETS, registry=self.registry)
-        )
-        worst = Gauge("producer_loop_lag_worst_seconds", "The longest delay of the last 15 to 30 seconds.", registry=self.registry)
-        worst.set_function(lambda: self.loop_lag.worst_seconds)
+        self.loop_lag = add_process_metrics("producer", self.registry)
         self.open = Gauge("producer_streams_open", "Streams open now.", ["route"], registry=self.registry)
         self.ended = Counter("producer_streams_ended", "Streams ended, by reason.", ["route", "reason"], registry=self.registry)
         self.events = Counter("producer_events_sent", "Events handed to the transport.", ["route"], registry=self.registry)
