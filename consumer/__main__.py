@@ -14,7 +14,7 @@ import uvloop
 from aiohttp import web
 
 from service.logs import configure_logs
-from service.settings import SettingsError, parse_arguments, settings_or_exit
+from service.settings import parse_arguments, settings_or_exit
 from service.tracing import Tracing, tracing_or_exit
 
 from .app import WorkerMetrics, create_app
@@ -33,13 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parse_arguments(_parser(), ConsumerSettings, arguments)
     if asked.command is not None:
         return _read_log(asked)
-    settings = settings_or_exit(ConsumerSettings)
-    try:
-        settings.check()
-    except SettingsError as error:
-        print(f"consumer: {error}", file=sys.stderr)
-        return 2
-    return _consume(settings)
+    return _consume(settings_or_exit(ConsumerSettings))
 
 
 def _read_log(asked: argparse.Namespace) -> int:

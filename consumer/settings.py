@@ -3,14 +3,14 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from eventstream.client import EventSource
-from service.settings import ServiceSettings, SettingsError
+from service.settings import ServiceSettings
 
 from .source import strip_secrets
 
@@ -73,8 +73,8 @@ class ConsumerSettings(ServiceSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The lowest level that is logged."""
 
-    def check(self) -> None:
-        """Raise SettingsError for settings that are invalid together; the messages show no secrets."""
+    @model_validator(mode="after")
+    def _source_can_be_requested(self) -> Self:
         try:
             parts = urlsplit(self.source_url)
             usable = parts.scheme.lower() in ("http", "https") and bool(parts.hostname)
@@ -82,21 +82,22 @@ class ConsumerSettings(ServiceSettings):
             usable = False
         if not usable:
             shown = strip_secrets(self.source_url)
-            raise SettingsError(f"CONSUMER_SOURCE_URL must be an absolute http or https URL, got {shown!r}")
+            raise ValueError(f"CONSUMER_SOURCE_URL must be an absolute http or https URL, got {shown!r}")
         headers = self.headers()
         try:
             EventSource(self.source_url, headers=headers)
         except ValueError as error:
             reason = str(error).partition(":")[0]  # after the colon comes the value
-            raise SettingsError(f"CONSUMER_SOURCE_URL or CONSUMER_SOURCE_HEADERS: {reason}") from None
+            raise ValueError(f"CONSUMER_SOURCE_URL or CONSUMER_SOURCE_HEADERS: {reason}") from None
+        return self
 
     def headers(self) -> dict[str, str]:
-        """Return `source_headers` parsed. Raises SettingsError without showing the value."""
+        """Return `source_headers` parsed. Raises ValueError without showing the value."""
         text = "" if self.source_headers is None else self.source_headers.get_secret_value()
         try:
             headers = json.loads(text) if text else {}
         except ValueError:
             headers = None
         if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
-            raise SettingsError('CONSUMER_SOURCE_HEADERS must be a JSON object of strings, for example {"Authorization": "Bearer ..."}')
+            raise ValueError('CONSUMER_SOURCE_HEADERS must be a JSON object of strings, for example {"Authorization": "Bearer ..."}')
         return headers

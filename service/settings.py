@@ -61,7 +61,8 @@ def read_settings(settings: type[S], environ: Mapping[str, str] = os.environ) ->
             name = prefix + "_".join(str(part) for part in problem["loc"]).upper()
             shown = "" if hidden.intersection(problem["loc"]) else f"={problem['input']!r}"
             name += "_FILE" if secrets.keys() & set(problem["loc"]) else ""
-            lines.append(f"{name}{shown}: {problem['msg']}" if problem["loc"] else problem["msg"])
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{name}{shown}: {message}" if problem["loc"] else message)
         raise SettingsError("\n".join(lines)) from error
 
 

@@ -1,14 +1,13 @@
 """The table `[routes.auth]`: authentication of a route's clients."""
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from .keys import SECRET_KEYS, ApiKey, GrantTable, StrictTable, exactly_one, read_at
+from .keys import ApiKey, StrictTable, exactly_one, read_at
 from .secrets import read_file, read_public_key, read_variable
 from .tokens import PUBLIC_ALGORITHMS, SECRET_ALGORITHMS, PublicKey, TokenRules, algorithms_of
 
@@ -30,9 +29,7 @@ _KEYS_OF_KINDS = {
         "grants_claim",
     ),
 }
-_TOKEN_KEYS = ("secret_env", "secret_file", "public_key_file", "jwks_url")
-_NEVER_SHOWN = {*_TOKEN_KEYS, *SECRET_KEYS}  # an operator may have put the secret itself there
-_SECRET_NAMES = re.compile(r"(?i)secret|password|passphrase|token|(^|_)key$|private|hmac|^key")
+TOKEN_KEYS = ("secret_env", "secret_file", "public_key_file", "jwks_url")
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PARAMETER = re.compile(r"[A-Za-z0-9._~-]+")
 _ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[^\s/?#@:\[\]A-Z]+)(:[0-9]{1,5})?")
@@ -135,7 +132,7 @@ class Auth(StrictTable):
 
     def _read_key(self) -> None:
         allowed: tuple[str, ...]
-        match exactly_one(self, _TOKEN_KEYS):
+        match exactly_one(self, TOKEN_KEYS):
             case "public_key_file":
                 key = read_at("public_key_file", lambda: read_public_key(self.public_key_file))
                 allowed = default = algorithms_of(key)
@@ -170,26 +167,6 @@ def _check_secret(name: str, secret: bytes, algorithms: Iterable[str]) -> None:
         least = _LEAST_BYTES.get(algorithm, 0)
         if len(secret) < least:
             raise ValueError(f"{name}: {algorithm} needs a secret of at least {least} bytes, got {len(secret)}")
-
-
-def describe_auth(problem: Mapping[str, Any]) -> str:
-    """Return the message for one of pydantic's errors in a table, without values that may be secrets."""
-    loc = [str(part) for part in problem["loc"]]
-    key, name = ".".join(loc), loc[-1]
-    if problem["type"] == "extra_forbidden":
-        if _SECRET_NAMES.search(name):
-            return f"{key}: do not put secrets into this file; name an environment variable or a file with " + (
-                "key_env or key_file" if "keys" in loc else "secret_env or secret_file"
-            )
-        table = GrantTable if "grants" in loc[:-1] else ApiKey if "keys" in loc[:-1] else Auth
-        nearest = difflib.get_close_matches(name, table.model_fields, n=1, cutoff=0)[0]
-        return f"unknown key {key!r}, the nearest is {nearest!r}; allowed are {', '.join(table.model_fields)}"
-    if problem["type"] == "missing":
-        return f"key {key!r} is missing"
-    got = problem["input"]
-    shown = "" if name in _NEVER_SHOWN or not isinstance(got, str | int | float) else f" = {got!r}"
-    message = problem["msg"].removeprefix("Value error, ").replace("valid tuple", "array").replace("valid dictionary", "table")
-    return f"{key}{shown}: {message}"
 
 
 def conflict_with_route(auth: Auth | None, mode: str, share_by: Iterable[str]) -> str:
