@@ -129,48 +129,47 @@ class Proxy:
         """Admit a request. Return the answer if it is refused or already answered, as a preflight is."""
         authority, target = split_target(request.raw_path)
         path, _, _ = target.partition("?")
-        client = request.client
-        streams = self._resumable if path.startswith(STREAMS_PATH) else None
         route = self._place(path)
         fault = find_fault(request, authority)
         if authority:
             request.set_field("Host", authority)  # it replaces Host (RFC 9112 section 3.2.2)
         if fault is None and route is not None and route.cors is not None and request.apply_cors(route.cors, route.methods):
             return web.Response(status=204, headers={"Server": "gateway"})  # a preflight, which browsers send without credentials
-        refusal = fault or self._refuse(request, route, path) or _refuse_query(route, target)
-        handed_over = comes_from_peer(request)  # counted and admitted by the worker that received it
-        if refusal is None and route is not None:
-            try:
-                target = await self._let_in(request, route, target)
-            except Denied as denied:
-                refusal = (
-                    None if handed_over else self._admission.too_soon(request.counted_as)
-                )  # guesses of credentials count toward the rate too
-                if refusal is None:
-                    self._metrics.rejected(denied.refusal.reason, denied.refusal.status)
-                    return denied.answer()
-        overload = None if refusal or handed_over else self._overload(request, route)
-        if overload is not None and route is not None and route.mode == "shared" and names_event_stream(request.headers):
-            self._metrics.rejected(overload.reason, overload.status)
-            return come_back_later()
-        refusal = refusal or overload
+        refusal = fault or self._first_refusal(request, route, target)
         if refusal is not None or route is None:
-            status, reason, detail = refusal or Refusal(404, "no-route", "")
-            self._metrics.rejected(reason, status)
-            if streams is not None and (cors := self._routes.cors_of_streams(request.headers.get("Origin", ""))) is not None:
-                request.apply_cors(cors, ())
-            headers = {"Allow": ", ".join(route.methods)} if route is not None and status == 405 else {}
-            if reason == "client-rate":
-                headers["Retry-After"] = str(self._admission.retry_after_seconds(request.counted_as))
-            response = problem(status, detail, headers, reason)
-            if reason in ("malformed", "target"):
-                response.force_close()  # it is unknown where the next request begins
-            return response
-        return Exchange(route, request.method, target, client, wants_retry=takes_retry_ahead(request), handed_over=handed_over)
+            return self._refuse(request, route, path, refusal or Refusal(404, "no-route", ""))
+        handed_over = comes_from_peer(request)  # counted and admitted by the worker that received it
+        try:
+            target = await self._let_in(request, route, target)
+        except Denied as denied:  # guesses of credentials count toward the rate too
+            if not handed_over and (too_soon := self._admission.too_soon(request.counted_as)) is not None:
+                return self._refuse(request, route, path, too_soon)
+            self._metrics.rejected(denied.refusal.reason, denied.refusal.status)
+            return denied.answer()
+        if not handed_over and (overload := self._overload(request, route)) is not None:
+            if route.mode == "shared" and names_event_stream(request.headers):
+                self._metrics.rejected(overload.reason, overload.status)
+                return come_back_later()
+            return self._refuse(request, route, path, overload)
+        wants_retry = takes_retry_ahead(request)
+        return Exchange(route, request.method, target, request.client, wants_retry=wants_retry, handed_over=handed_over)
 
-    def _overload(self, request: Incoming, route: Route | None) -> Refusal | None:
+    def _refuse(self, request: Incoming, route: Route | None, path: str, refusal: Refusal) -> web.Response:
+        status, reason, detail = refusal
+        self._metrics.rejected(reason, status)
+        if self._is_stream(path) and (cors := self._routes.cors_of_streams(request.headers.get("Origin", ""))) is not None:
+            request.apply_cors(cors, ())
+        headers = {"Allow": ", ".join(route.methods)} if route is not None and status == 405 else {}
+        if reason == "client-rate":
+            headers["Retry-After"] = str(self._admission.retry_after_seconds(request.counted_as))
+        response = problem(status, detail, headers, reason)
+        if reason in ("malformed", "target"):
+            response.force_close()  # it is unknown where the next request begins
+        return response
+
+    def _overload(self, request: Incoming, route: Route) -> Refusal | None:
         refusal = self._admission.refusal(request.counted_as)
-        if refusal is None and route is not None and route.mode != "shared":  # a shared stream may need no connection of its own
+        if refusal is None and route.mode != "shared":  # a shared stream may need no connection of its own
             refusal = self._descriptors.refuse_upstream()
         return refusal
 
@@ -184,12 +183,17 @@ class Proxy:
             await self._door.recognize(request, target)
         return target
 
-    def _place(self, path: str) -> Route | None:
-        return _STREAMS if self._resumable is not None and path.startswith(STREAMS_PATH) else self._routes.find(path)
+    def _is_stream(self, path: str) -> bool:
+        return self._resumable is not None and path.startswith(STREAMS_PATH)
 
-    def _refuse(self, request: web.BaseRequest, route: Route | None, path: str) -> Refusal | None:
+    def _place(self, path: str) -> Route | None:
+        return _STREAMS if self._is_stream(path) else self._routes.find(path)
+
+    def _first_refusal(self, request: web.BaseRequest, route: Route | None, target: str) -> Refusal | None:
+        """Return the refusal of the first rule that the request breaks, None without one."""
         if self.draining:
             return Refusal(503, "draining", "the gateway is shutting down; retry later")
+        path, _, query = target.partition("?")
         if not path.startswith("/"):
             return Refusal(400, "target", f"the request target must be a path that begins with /, got {path!r}")
         if request.body_exists and not is_utf8(request.raw_path):
@@ -201,8 +205,9 @@ class Proxy:
             return Refusal(
                 400, "target", f"an upstream may take {path} for a path of another route; send it without dots, //, \\ or needless %xx"
             )
-        if request.method in ("CONNECT", "TRACE") or (route.methods and request.method not in route.methods):
-            return Refusal(405, "method", f"{request.method} is not allowed for {path}")
+        return _refuse_method(request, route, path) or self._refuse_length(request) or _refuse_query(route, query)
+
+    def _refuse_length(self, request: web.BaseRequest) -> Refusal | None:
         length = request.content_length
         if length is not None and length > self._max_body:
             return Refusal(413, "body", f"the body has {length} bytes, the limit is {self._max_body}")
@@ -215,8 +220,14 @@ class Proxy:
             self._log.info("stream closed", **exchange.facts())
 
 
-def _refuse_query(route: Route | None, target: str) -> Refusal | None:
-    if route is None or route.known_parameters is None or (name := route.unknown_parameter(target.partition("?")[2])) is None:
+def _refuse_method(request: web.BaseRequest, route: Route, path: str) -> Refusal | None:
+    if request.method in ("CONNECT", "TRACE") or (route.methods and request.method not in route.methods):
+        return Refusal(405, "method", f"{request.method} is not allowed for {path}")
+    return None
+
+
+def _refuse_query(route: Route, query: str) -> Refusal | None:
+    if route.known_parameters is None or (name := route.unknown_parameter(query)) is None:
         return None
     known = ", ".join(sorted(route.known_parameters))
     return Refusal(400, "query", f"the query parameter {name[:100]!r} is not allowed for {route.path}, allowed are {known}; leave it out")
