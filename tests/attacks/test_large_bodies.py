@@ -181,7 +181,7 @@ async def test_body_that_is_too_long_to_be_kept_reaches_the_upstream_and_its_ans
                 assert (answer.head.status, answer.head.value("Stream-Id")) == (200, None)
                 assert await answer.to_end() == EVENTS
         assert [asked.body for asked in upstream.requests] == [body, body]
-        told = [line for line in gateway.process.log() if line["event"] == "answer is not kept, the body of its request is too long"]
+        told = [line for line in gateway.process.log() if line["event"] == "answer is not kept: the body of its request is too large"]
         assert [line["limit"] for line in told] == [1000, 1000]
 
 

@@ -188,7 +188,7 @@ async def test_what_the_store_refused_is_stored_later_once_and_whole() -> None:
         assert kept.store.streams[stream.head.id].state == COMPLETE
         assert blocks_of(kept.store, stream) == 3
         events = [entry["event"] for entry in logs if "store" in entry["event"]]
-        assert events == ["the store of streams fails, they are kept in memory only", "the store of streams works again"]
+        assert events == ["the store of streams fails; they are kept in memory only", "the store of streams works again"]
 
 
 async def test_close_waits_for_what_is_being_stored_and_stores_the_rest_once() -> None:
@@ -284,7 +284,7 @@ async def test_client_s_own_streams_end_when_they_pass_its_share() -> None:
         other = await kept.opened(*[chunk(LARGE)] * 2, Silence(), owner="other")
         own = [await kept.opened(*[chunk(LARGE)] * size, Silence(), owner="own") for size in (1, 2)]
         await until(lambda: own[1].state == TOO_LARGE)
-        assert own[1].reason == f"the client's streams together passed {250 * KILOBYTES} bytes, and this was the largest"
+        assert own[1].reason == f"the client's streams together exceeded {250 * KILOBYTES} bytes, and this was the largest"
         assert (own[0].state, other.state) == (RUNNING, RUNNING)
 
 

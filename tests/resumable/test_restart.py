@@ -204,7 +204,7 @@ async def test_largest_running_stream_ends_when_all_together_are_too_large(start
             await answers[2].to_end()
         assert answers[2].end is End.CUT_SHORT
         state = await play.reaches(stream_of(answers[2]), "too-large")
-        assert "streams together passed 1024000 bytes" in state["stream-reason"]
+        assert "streams together exceeded 1024000 bytes" in state["stream-reason"]
         for answer, pause in zip(answers, pauses, strict=True):
             pause.go()
             if answer is not answers[2]:

@@ -1,4 +1,4 @@
-"""Answers about a kept stream that have none of its events."""
+"""Answers about a kept stream, without its events."""
 
 from collections.abc import Mapping
 
@@ -10,28 +10,28 @@ from .kept_stream import KeptStream
 from .store import StoredStream
 
 METHODS = ("GET", "HEAD", "DELETE", "OPTIONS")
-"""What may be asked of a stream."""
+"""Methods of requests for one stream."""
 
 _NEVER_MS = 1_000_000_000
 _ORIGIN_FIELDS = ("access-control-allow-origin", "access-control-allow-credentials", "vary")
 
 
 AnyStream = KeptStream | StoredStream
-"""One in memory, or one in the store."""
+"""A stream in memory, or one in the store."""
 
 
 def origin_fields(stream: AnyStream) -> dict[str, str]:
-    """Gives the fields that let those pages read an answer which upstream let read the stream."""
+    """Return the CORS fields of the upstream's answer, so that the pages that may read the stream may read other answers too."""
     return {name: value for name, value in stream.head.fields if name.lower() in _ORIGIN_FIELDS}
 
 
 def state_fields(stream: AnyStream) -> CIMultiDict[str]:
-    """Gives the fields that say how a stream stands."""
+    """Return the fields with the state of a stream."""
     blocks, viewers = (stream.blocks_received, stream.viewers) if isinstance(stream, KeptStream) else (stream.block_count, 0)
     fields = CIMultiDict({"Stream-State": stream.state, "Stream-Blocks": str(blocks), "Stream-Bytes": str(stream.size)})
     fields["Stream-Viewers"] = str(viewers)
     if blocks is None:
-        del fields["Stream-Blocks"]  # the gateway was killed while it ran: they are counted when it is loaded
+        del fields["Stream-Blocks"]  # unknown after a crash of the gateway, until the stream is loaded
     if stream.reason:
         fields["Stream-Reason"] = stream.reason.encode("ascii", "replace").decode()
     if "Access-Control-Allow-Origin" in CIMultiDict(stream.head.fields):
@@ -40,7 +40,7 @@ def state_fields(stream: AnyStream) -> CIMultiDict[str]:
 
 
 def preflight_fields(stream: AnyStream) -> dict[str, str]:
-    """Gives what a browser wants to know before a page that upstream allows may send a DELETE or a Last-Event-ID."""
+    """Return the preflight fields that let the upstream's allowed pages send DELETE and Last-Event-ID."""
     if "Access-Control-Allow-Origin" not in CIMultiDict(stream.head.fields):
         return {}
     headers = "Last-Event-ID, Cache-Control, Authorization"
@@ -48,17 +48,18 @@ def preflight_fields(stream: AnyStream) -> dict[str, str]:
 
 
 def nothing_more(exchange: Exchange, stream: KeptStream) -> web.Response:
-    """Return an event stream that ends at once and makes a client that would reconnect wait for eleven days.
+    """Return an event stream that ends at once, with a `retry` of eleven days for clients that would reconnect.
 
-    Clients that POST take a 204 for an error, and an empty stream for a lost connection. The `retry` line is no block of its own, because
-    some clients make an event of that. Doubled, the time still fits into the 31 bits of a JavaScript timer, which fires at once beyond.
+    Clients that POST take a 204 for an error, and an empty stream for a lost connection. The `retry` line is not a block of its own,
+    because some clients make an event of that. Twice the time still fits into the 31 bits of a JavaScript timer, which otherwise fires at
+    once.
     """
     exchange.status = 200
     return web.Response(headers=CIMultiDict(stream.head.fields), body=b"retry: %d\n" % _NEVER_MS)
 
 
 def no_content(exchange: Exchange, stream: AnyStream | None = None, fields: Mapping[str, str] | None = None) -> web.Response:
-    """Gives a 204 with `fields`, also to the pages that upstream let read the stream."""
+    """Return a 204 with `fields`, which the pages that may read the stream may read too."""
     exchange.status = 204
     headers = CIMultiDict({"Cache-Control": "no-store", "Server": "gateway"})
     headers.extend(origin_fields(stream) if stream is not None else {})

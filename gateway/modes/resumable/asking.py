@@ -1,4 +1,4 @@
-"""Asks an upstream for a stream that may be kept."""
+"""Send the upstream request for a stream that may be kept."""
 
 import asyncio
 
@@ -23,7 +23,7 @@ async def ask_for_stream(
     timeout: aiohttp.ClientTimeout,
     opening: Opening,
 ) -> UpstreamAnswer:
-    """Return the answer when its head is here. Tells `opening` what becomes known of the body meanwhile."""
+    """Return the answer when its head has arrived. `opening` gets the digest of the body as soon as it is known."""
     route = exchange.route
     with Deadline() as first_byte:
 
@@ -48,7 +48,7 @@ async def ask_for_stream(
 
 
 def note_unkept(exchange: Exchange) -> None:
-    """Log that the answer is not kept, because the body of its request is too long."""
+    """Log that the answer is not kept, because the body of its request is too large."""
     route = exchange.route
     facts = {"route": route.path, "path": exchange.shown_path, "request_id": exchange.request_id, "limit": route.max_kept_body_bytes}
-    log.info("answer is not kept, the body of its request is too long", **facts)
+    log.info("answer is not kept: the body of its request is too large", **facts)

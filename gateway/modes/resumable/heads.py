@@ -1,4 +1,4 @@
-"""What is known of a request whose answer may be kept, whose it is, and the fields of its answer."""
+"""The head of a stream that may be kept: its request, its owner, and the fields of its answer."""
 
 import hashlib
 import time
@@ -22,7 +22,7 @@ _OWNER_BYTES = 8
 
 
 def head_of(request: web.BaseRequest, exchange: Exchange, id: str) -> StreamHead:
-    """Return the head of the stream that this request may open, without what its body and its answer add."""
+    """Return the head of the stream that this request may open, before its body and its answer are known."""
     route = exchange.route
     credentials = credentials_of(request, route, exchange.target)
     key = request.headers.get("Idempotency-Key", "")
@@ -41,12 +41,12 @@ def head_of(request: web.BaseRequest, exchange: Exchange, id: str) -> StreamHead
 
 
 def digest_of_owner(counted_as: str) -> str:
-    """Return a short digest of a client, by which its streams are counted in memory and on the disk; empty: nobody's."""
+    """Return a short digest of a client, which owns its streams in memory and on disk. It is empty for no client."""
     return hashlib.blake2b(counted_as.encode("utf-8", "surrogatepass"), digest_size=_OWNER_BYTES).hexdigest() if counted_as else ""
 
 
 def credentials_of(request: web.BaseRequest, route: Route, target: str) -> bytes:
-    """Return a digest of the subject that was authenticated, else of the credentials as they came; empty without any."""
+    """Return a digest of the authenticated subject, otherwise of the credentials in the request. It is empty without any."""
     if isinstance(request, Incoming) and request.caller is not None:
         return request.caller.credentials
     given = [f"{name.title()}:{value}" for name in route.credential_fields for value in request.headers.getall(name, ())]
@@ -69,14 +69,14 @@ def _parameters(target: str) -> list[tuple[str, str]]:
 
 
 def _anonymous_key(key: str, route: Route, client: str) -> str:
-    """Return the Idempotency-Key of a request without credentials as streams are found by it: a stranger may know it, or guess it."""
+    """Return the lookup key for the Idempotency-Key of a request without credentials. A stranger may know it, or guess it."""
     if not key or route.anonymous_keys == "anybody":
         return key
     return f"{client_network(client)} {key}" if route.anonymous_keys == "by-address" else ""
 
 
 def kept_fields(upstream: UpstreamAnswer, id: str, route: Route) -> CIMultiDict[str]:
-    """Gives the header fields with which everybody gets a stream."""
+    """Return the header fields of a kept stream, for all its clients."""
     fields = end_to_end(upstream.headers)
     for name in ("Set-Cookie", "Content-Length", "Content-Encoding", "Date", "Age"):
         fields.popall(name, None)

@@ -1,4 +1,4 @@
-"""One stream that outlives its client."""
+"""A stream that outlives its client."""
 
 import asyncio
 import time
@@ -33,10 +33,10 @@ _LINE_ENDS = b"\r\n"
 
 
 class KeptStream:
-    """What an upstream answers to one request, kept from its first block on, for all that come for it, now or later.
+    """An upstream's answer to one request, kept from its first block, for all its clients, now or later.
 
-    It is the sink of the relay that reads the upstream: blocks get their IDs here, go into the history, and leave for those who follow in
-    the same turn of the event loop.
+    It is the sink of the relay that reads the upstream. Blocks get their IDs here, go into the history, and are sent to subscribers in the
+    same turn of the event loop.
     """
 
     def __init__(self, head: StreamHead, route: Route, wheel: TimerWheel, memory: Budget) -> None:
@@ -44,29 +44,29 @@ class KeptStream:
         self.route = route
         self.state = RUNNING
         self.reason = ""
-        """What happened, when the state alone does not say it."""
+        """Details that the state alone does not give."""
         self.ended_at = 0.0
         """Unix time; 0 while it runs."""
         self.stored_to = 0
-        """Up to which cursor the store has it."""
+        """Cursor up to which the store has its blocks."""
         self.in_store = False
-        """Whether the store knows it."""
+        """Whether it was created in the store."""
         self.end_stored = False
-        """Whether the store knows how it ended."""
+        """Whether the store has its end."""
         self.tail_stored = False
-        """Whether the store has the unfinished block behind which it ended."""
+        """Whether the store has the unfinished block at its end."""
         self.memory_only = False
-        """Whether the store has dropped it while it ran, for others, and takes no more of it."""
+        """Whether the store has dropped it while it ran, and takes no more of its blocks."""
         self.last_viewed = time.monotonic()
-        """When somebody was last seen to follow it."""
+        """Time at which it last had a subscriber."""
         self.awaited = False
-        """Whether the request that opened it is about to follow it."""
+        """Whether a request is about to subscribe to it."""
         self.fan_out = FanOut(UNLIMITED, wheel, memory, owner=head.owner, heartbeat_ticks=wheel.ticks(route.heartbeat_seconds))
         self._wheel = wheel
         self.request_id = ""
-        """Of the request that opened it; empty for one that was restored."""
+        """ID of the request that opened it; empty for a restored stream."""
         self.span: Span | None = None
-        """What is told of the request to its upstream, until that has ended."""
+        """Span of the request to its upstream, until that has ended."""
         self._relay: Relay | None = None
         self._received = 0
         self._comments = bytearray()
@@ -80,7 +80,7 @@ class KeptStream:
     def restore(
         cls, stored: StoredStream, blocks: Sequence[SealedBlocks], tail: bytes, route: Route, wheel: TimerWheel, memory: Budget
     ) -> "KeptStream":
-        """Return a stream that has ended as the store has it; `tail` is the unfinished block behind its blocks."""
+        """Return an ended stream from the store. `tail` is the unfinished block after its blocks."""
         stream = cls(stored.head, route, wheel, memory)
         stream.in_store = stream.end_stored = True
         history = stream.fan_out.history
@@ -96,32 +96,32 @@ class KeptStream:
 
     @property
     def relay(self) -> Relay | None:
-        """What reads its upstream, None when nothing does."""
+        """The relay that reads its upstream, or None."""
         return self._relay
 
     @property
     def blocks_received(self) -> int:
-        """Event blocks that came of its upstream."""
+        """Number of event blocks received from its upstream."""
         return self.fan_out.history.end
 
     @property
     def size(self) -> int:
-        """Bytes that are kept of it."""
+        """Bytes kept."""
         history = self.fan_out.history
         return history.end_bytes + len(history.tail)
 
     @property
     def bytes_received(self) -> int:
-        """Bytes that came of its upstream; 0 for one that was restored."""
+        """Bytes received from its upstream; 0 for a restored stream."""
         return self._received if self._relay is None else self._relay.bytes_in
 
     @property
     def viewers(self) -> int:
-        """How many follow it now."""
+        """Number of its subscribers."""
         return len(self.fan_out.subscribers)
 
     async def follow(self, upstream: UpstreamAnswer) -> None:
-        """Reads the upstream to its end, or until `stop`."""
+        """Read the upstream to its end, or until `stop`."""
         if self.state != RUNNING:
             return
         relay = self._relay = Relay(
@@ -138,18 +138,20 @@ class KeptStream:
         if relay.rest:
             self._end_behind(relay.rest)
         self._received = relay.bytes_in
-        self._relay = None  # a circle would keep its memory until the collector comes by
+        self._relay = None  # a reference cycle would keep its memory until the next garbage collection
         self._end(COMPLETE if relay.verdict == RELAY_COMPLETE else CUT, relay.reason)
 
     def write(self, data: bytes) -> None:
-        """Takes whole blocks."""
+        """Append whole blocks, with IDs."""
         if self.state != RUNNING:
             return
         fan_out = self.fan_out
         history = fan_out.history
         if self._comments:
             self._write_any(data)
-        elif data.count(b"\n") == 2 and data[:5] == b"data:" and data[-2:] == b"\n\n" and b"\r" not in data:  # one line, as most send
+        elif (
+            data.count(b"\n") == 2 and data[:5] == b"data:" and data[-2:] == b"\n\n" and b"\r" not in data
+        ):  # one line, as from most upstreams
             fan_out.pass_on((data[:-1] + self._before_number + b"%d\n\n" % (history.end + 1),))
         elif (stamped := stamp_plain(data, self._before_number, history.end + 1)) is not None:
             fan_out.pass_on(stamped)
@@ -174,7 +176,7 @@ class KeptStream:
             self.fan_out.pass_on(blocks, ids)
 
     def _end_behind(self, rest: bytes) -> None:
-        """Keep the unfinished block behind which the upstream has ended, as it is: it is no event, and gets no ID."""
+        """Keep the unfinished block at the end of the upstream's response. It is not an event, and gets no ID."""
         history = self.fan_out.history
         tail = guard_mark(bytes(self._comments) + rest)
         if history.cost + len(tail) > self._most_bytes:
@@ -183,32 +185,32 @@ class KeptStream:
             history.end_behind(tail)
 
     def _stop_too_large(self) -> None:
-        self.stop(TOO_LARGE, f"the stream passed {self._most_bytes} bytes, which is what the route keeps of one")
+        self.stop(TOO_LARGE, f"the stream exceeds {self._most_bytes} bytes, the limit of its route")
 
     def _add_comments(self, block: bytes) -> None:
-        """Keeps what has only comments for the head of the next block; behind the last one it means nothing to anybody.
+        """Keep a block of only comments for the beginning of the next block. After the last block it is dropped.
 
-        A block of their own would be an event without data for clients that have seen an ID before. Heartbeats are left out: each
-        connection has its own, and clients that split at blank lines lose an event that one is glued to.
+        Clients that have received an ID would take it for an event without data. Heartbeats are left out: each connection has its own, and
+        clients that split at blank lines lose an event that begins with one.
         """
         lines = block.strip(_LINE_ENDS)
         if lines.strip(b":\r\n"):
             self._comments += lines + b"\n"
 
     def writelines(self, data: Iterable[bytes]) -> None:
-        """Takes whole blocks in parts."""
+        """Append whole blocks, given in parts."""
         self.write(b"".join(data))
 
     def is_closing(self) -> bool:
-        """Tells whether it takes no more."""
+        """Whether it takes no more blocks."""
         return self.state != RUNNING
 
     def find(self, id: str) -> int | None:
-        """Gives the cursor after the event with this ID of the upstream's, None when it is not here."""
+        """Return the cursor after the event with this ID of the upstream's, or None."""
         return self.fan_out.history.find(id)
 
     def cursor_after(self, last_event_id: str) -> int | None:
-        """Return the cursor after the event with this ID, 0 for an empty one, None if it is not of this stream."""
+        """Return the cursor after the event with this ID, 0 for an empty ID, or None if it is not one of this stream."""
         if not last_event_id:
             return 0
         stamped = read_stamp(last_event_id)
@@ -217,7 +219,7 @@ class KeptStream:
         return stamped[1] if stamped[1] <= self.fan_out.history.end else None
 
     def is_over_after(self, cursor: int) -> bool:
-        """Whether the stream is complete and has no event after `cursor`; blocks without data are none."""
+        """Whether the stream is complete and has no event after `cursor`. Blocks without data are not events."""
         history = self.fan_out.history
         while self.state == COMPLETE and cursor < history.end:
             blocks, cursor = history.read(cursor, history.end)
@@ -226,20 +228,20 @@ class KeptStream:
         return self.state == COMPLETE
 
     def stop(self, state: str = STOPPED, reason: str = "it was stopped") -> None:
-        """Ends it before its upstream does; no effect when it has ended."""
+        """End it before its upstream does. No effect if it has ended."""
         self._end(state, reason)
         if self._relay is not None:
             self._relay.end(RELAY_CUT, reason)
 
     def viewer_left(self) -> None:
-        """Takes note that somebody has stopped following it."""
+        """Record that a subscriber has left, or that a request did not become one."""
         self.awaited = False
         self.last_viewed = time.monotonic()
         if not self.route.orphan_seconds:
             self.stop_if_orphaned(self.last_viewed)
 
     def stop_if_orphaned(self, now: float) -> None:
-        """Ends it when nobody has followed it for as long as the route allows."""
+        """End it after the route's `orphan_seconds` without a subscriber."""
         if self.viewers or self.awaited:
             self.last_viewed = now
         elif self.state == RUNNING and now - self.last_viewed >= self.route.orphan_seconds:
@@ -253,7 +255,7 @@ class KeptStream:
         history = self.fan_out.history
         log.info(
             "stream ended",
-            stream=self.head.id[:8],  # the whole id would let whoever reads the log come for the stream
+            stream=self.head.id[:8],  # the whole ID would give readers of the log access to the stream
             route=self.route.path,
             state=state,
             reason=reason,
@@ -275,22 +277,22 @@ class KeptStream:
             self.fan_out.finish(RELAY_CUT, f"{self.state}: {self.reason}" if self.reason else self.state)
 
     def send_away(self) -> None:
-        """Ends those who follow it, before they have had all; they find it again where it is stored."""
+        """Disconnect its subscribers to free memory. They can resume, because the store has the stream."""
         for subscriber in tuple(self.fan_out.subscribers):
             subscriber.send_away(BEHIND, "the gateway needed the memory")
 
     def close(self) -> None:
-        """Count its memory no longer. A request that has found it may still read from it."""
+        """Stop counting its memory. A request that has found it may still read from it."""
         self.fan_out.holding.close()
 
 
 async def _pump(upstream: UpstreamAnswer, relay: Relay) -> None:
-    """The way that always works: reads the body through aiohttp's stream reader."""
+    """Fallback: read the body through aiohttp's StreamReader."""
     try:
         async for chunk in upstream.content.iter_any():
             relay.feed(chunk)
             await asyncio.sleep(0)
-            while relay.paused and not relay.verdict:  # there is more to decode
+            while relay.paused and not relay.verdict:  # it is still decoding
                 await asyncio.sleep(0)
         relay.upstream_ended()
     except (aiohttp.ClientError, OSError) as error:

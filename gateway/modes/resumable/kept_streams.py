@@ -1,4 +1,4 @@
-"""All kept streams: finds them, ends what nobody wants any more, and brings them into the store."""
+"""All kept streams: find them, end those without subscribers, and write them to the store."""
 
 import asyncio
 import contextlib
@@ -35,10 +35,10 @@ _KeyOf = tuple[str, bytes, str]
 
 
 class KeptStreams:
-    """The streams that run, and those that have ended and are still in memory; the store has the others.
+    """All running streams, and ended ones that are still in memory. The store has the others.
 
-    `memory` counts what they hold. When it is too much, streams that the store has leave memory; then the largest that run are ended, of
-    the client that holds the most. `open_streams` counts those that run for their openers, also while no client follows them.
+    `memory` counts their bytes. Beyond its limit, streams that the store has leave memory. Then the largest running ones of the client that
+    holds the most are ended. `open_streams` counts running streams for the clients that opened them, also without subscribers.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class KeptStreams:
         self._streams: dict[str, KeptStream] = {}
         self._keys: dict[_KeyOf, Opening] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ended: set[KeptStream] = set()  # and not yet stored
+        self._ended: set[KeptStream] = set()  # ended, and not stored yet
         self._closing = False
         self._loading = Loading(store, self._streams, self.memory, restore=self._restore, drop=self._drop, report=self._storing.report)
 
@@ -72,17 +72,17 @@ class KeptStreams:
 
     @property
     def streams(self) -> Collection[KeptStream]:
-        """Those that are in memory, the oldest first."""
+        """The streams in memory, oldest first."""
         return self._streams.values()
 
     @property
     def running(self) -> int:
-        """How many run."""
+        """Number of running streams."""
         return sum(stream.state == RUNNING for stream in self._streams.values())
 
     @contextlib.asynccontextmanager
     async def upkeep(self) -> AsyncIterator[None]:
-        """Looks after the streams while the context is open; in the end, what still runs is cut and all of it stored."""
+        """Maintain the streams while the context is open. At its end, cut running streams and store them all."""
         keeping, expiring = asyncio.create_task(self._keep_up()), asyncio.create_task(self._expire_stored())
         try:
             yield
@@ -103,11 +103,11 @@ class KeptStreams:
             keeping.result()
 
     def refusal(self, owner: str) -> Refusal | None:
-        """Return why a client may not open another stream, None when it may. Before that, streams without followers give way."""
+        """Return why a client may not open another stream, or None. Streams without subscribers give way first."""
         return self._open_streams.refusal(owner)
 
     def open(self, head: StreamHead, route: Route, ask: _Ask, owner: str) -> Opening:
-        """Ask an upstream; what it answers becomes a stream of the client `owner` if it is an event stream."""
+        """Send a request to an upstream. Its answer becomes a stream of the client `owner` if it is an event stream."""
         opening = Opening(head, self._open_streams, owner)
         task = opening.task = asyncio.create_task(self._run(opening, route, ask))
         self._tasks.add(task)
@@ -146,7 +146,7 @@ class KeptStreams:
             self._wanted.set()
 
     def _settle(self, opening: Opening, task: asyncio.Task[None]) -> None:
-        """Tells those who wait for a stream when asking for it has failed."""
+        """Fail the requests that wait for a stream, if its upstream request failed."""
         self._tasks.discard(task)
         opening.holding.close()
         error = None if task.cancelled() else task.exception()
@@ -158,7 +158,7 @@ class KeptStreams:
                 opening.answer.cancel()
             else:
                 opening.answer.set_exception(error)
-                opening.answer.exception()  # nobody may be left to look at it
+                opening.answer.exception()  # mark it as retrieved: no request may be left to await it
         elif error is not None:
             task.get_loop().call_exception_handler({"message": "following an upstream failed", "exception": error, "task": task})
 
@@ -168,34 +168,33 @@ class KeptStreams:
             del self._keys[head.route, head.credentials, head.key]
 
     async def look_up(self, id: str) -> Found:
-        """Return what is known of a stream without loading its blocks."""
+        """Return what is known of a stream, without loading its blocks."""
         return await self._loading.look_up(id)
 
     async def find(self, id: str) -> KeptStream | Refusal | str | None:
-        """Return a stream, else why it is gone, or why there is no memory for it now; None when it was never known."""
+        """Return a stream, why it is gone, or why there is no memory for it. Return None if it is unknown."""
         return await self._loading.find(id)
 
     def _restore(self, stored: StoredStream, blocks: Sequence[SealedBlocks], tail: bytes) -> KeptStream:
         stream = KeptStream.restore(stored, blocks, tail, self._routes(stored.head.route), self._wheel, self.memory)
-        stream.awaited = True  # by those for whom it was loaded
+        stream.awaited = True  # by the requests that loaded it
         self._streams[stored.head.id] = stream
         return stream
 
     def find_opening(self, head: StreamHead) -> Opening | None:
-        """Gives the stream with the same Idempotency-Key that this process has opened."""
+        """Return the stream with the same Idempotency-Key that this process has opened, or None."""
         return self._keys.get((head.route, head.credentials, head.key))
 
     async def find_stored(self, head: StreamHead) -> KeptStream | StoredStream | None:
-        """Return the stream with the same Idempotency-Key that is only in the store, without loading it."""
+        """Return the stream with the same Idempotency-Key, without loading it, if it is only in the store."""
         if self.find_opening(head) is not None:
             return None
         return await self._look_up(self._kept_in.find_key(head.route, head.credentials, head.key))
 
     async def find_like(self, head: StreamHead, last_event_id: str) -> StreamHead | None:
-        """Return the head of a stream that the request of `head` may continue behind an event with this ID of the upstream's, None if there
-        is none.
+        """Return the head of a stream that the request of `head` may resume after this event ID of the upstream's, or None.
 
-        One with its Idempotency-Key comes first, then the newest.
+        Streams with its Idempotency-Key come first, then the newest.
         """
         like = [stream for stream in self._streams.values() if head.may_continue(stream.head) and stream.find(last_event_id) is not None]
         if like:
@@ -206,7 +205,7 @@ class KeptStreams:
         return found.head if found is not None else None
 
     async def _look_up(self, asking: Awaitable[str | None]) -> KeptStream | StoredStream | None:
-        """Return the stream whose id the store gives."""
+        """Return the stream with the ID that the store finds."""
         try:
             id = await asking
         except StoreError as error:
@@ -216,7 +215,7 @@ class KeptStreams:
         return found if isinstance(found, KeptStream | StoredStream) else None
 
     async def _keep_up(self) -> None:
-        """Looks at all streams each second, and at those that have ended as soon as they have."""
+        """Maintain all streams each second, and store ended ones at once."""
         loop = asyncio.get_running_loop()
         next_round = loop.time() + _UPKEEP_SECONDS
         while not self._closing:
@@ -228,7 +227,7 @@ class KeptStreams:
                 if not self._storing.failed:
                     await self._store(self._ended)
                 self._relieve()
-                await asyncio.sleep(_LEAST_UPKEEP_SECONDS)  # others may end meanwhile
+                await asyncio.sleep(_LEAST_UPKEEP_SECONDS)  # more streams may end meanwhile
                 continue
             next_round = loop.time() + _UPKEEP_SECONDS
             self._look_at_all()
@@ -256,7 +255,7 @@ class KeptStreams:
                 self._storing.report(error)
 
     def _expire(self, now: float) -> None:
-        """Forgets streams whose time is over."""
+        """Drop streams whose `retain_seconds` are over."""
         for stream in tuple(self._streams.values()):
             if stream.state != RUNNING and now >= stream.ended_at + stream.route.retain_seconds and not stream.viewers:
                 self._drop(stream)

@@ -1,4 +1,4 @@
-"""Brings streams that have ended back from the store, within the memory that kept streams may have."""
+"""Load ended streams from the store, within the memory limit of kept streams."""
 
 import asyncio
 import re
@@ -20,13 +20,13 @@ from .store import EXPIRED, RUNNING, StoredStream, StoreError, StreamStore
 _BLANK_LINE = re.compile(rb"\n\n")
 
 Found = KeptStream | StoredStream | str | None
-"""A stream in memory, one in the store, or why it is gone; None when it was never known."""
+"""A stream in memory, one in the store, or why it is gone; None if it is unknown."""
 
 
 class Loading:
-    """Finds streams in memory and in the store. Those that it loads count from before their first byte is read.
+    """Find streams in memory and in the store. Loaded streams count in the budget before their first byte is read.
 
-    Requests for one stream share one load. `restore` puts a stream into memory, and `drop` lets one leave it.
+    Requests for one stream share one load. `restore` adds a stream to memory, and `drop` removes one.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Loading:
         return f"<Loading loads={len(self._loads)}>"
 
     async def look_up(self, id: str) -> Found:
-        """Return what is known of a stream without loading its blocks."""
+        """Return what is known of a stream, without loading its blocks."""
         if (stream := self._streams.get(id)) is not None:
             return stream
         try:
@@ -59,10 +59,10 @@ class Loading:
         except StoreError as error:
             self._report(error)
             return "the store cannot be read now"
-        return self._streams.get(id) or _judge(stored)  # meanwhile it may have been loaded
+        return self._streams.get(id) or _judge(stored)  # it may have been loaded meanwhile
 
     async def find(self, id: str) -> KeptStream | Refusal | str | None:
-        """Return a stream, loaded if need be, else why it is gone, or why there is no memory for it now; None when it was never known."""
+        """Return a stream, loaded if necessary, why it is gone, or why there is no memory for it. Return None if it is unknown."""
         found = await self.look_up(id)
         if not isinstance(found, StoredStream):
             return found
@@ -71,7 +71,7 @@ class Loading:
             cost = found.cost if found.cost is not None else found.size
             if (refusal := make_room(self._memory, self._streams.values(), self._drop, found.head.owner, cost)) is not None:
                 return refusal
-            holding = self._memory.open(found.head.owner, cost)  # at once: others that ask in this turn of the event loop must see it
+            holding = self._memory.open(found.head.owner, cost)  # at once, so that other requests in this turn of the event loop see it
             load = self._loads[id] = asyncio.create_task(self._load(found, holding))
             load.add_done_callback(lambda _: self._loads.pop(id))
         return await asyncio.shield(load)
@@ -88,7 +88,7 @@ class Loading:
         return self._restore(stored, blocks.parts, blocks.flush()) if isinstance(stored, StoredStream) else stored
 
     async def close(self) -> None:
-        """Ends the loads that are under way."""
+        """Cancel all loads."""
         loads = tuple(self._loads.values())
         for load in loads:
             load.cancel()
@@ -97,7 +97,7 @@ class Loading:
 
 
 def _judge(stored: StoredStream | None) -> StoredStream | str | None:
-    """Return a stream that can be loaded, else why not."""
+    """Return a stream that can be loaded, or why it cannot."""
     if stored is not None and stored.state == RUNNING:
         return "it ended while the store failed, and left memory before it worked again"
     if stored is not None and stored.state == EXPIRED:
@@ -106,7 +106,7 @@ def _judge(stored: StoredStream | None) -> StoredStream | str | None:
 
 
 class LoadedBlocks:
-    """The blocks of a stored stream as its history gets them, made in the thread that reads them."""
+    """The blocks of a stored stream, sealed in the thread that reads them."""
 
     def __init__(self, id: str) -> None:
         self.parts: list[SealedBlocks] = []
@@ -119,7 +119,7 @@ class LoadedBlocks:
         return f"<LoadedBlocks blocks={self._end}>"
 
     def take(self, part: bytes) -> None:
-        """Take the next blocks."""
+        """Add the next blocks."""
         blocks = self._framer.feed(part)
         if not blocks:
             return
@@ -128,25 +128,25 @@ class LoadedBlocks:
         self._end += len(ends)
 
     def flush(self) -> bytes:
-        """Return the unfinished block behind the last whole one."""
+        """Return the unfinished block after the last whole one."""
         return self._framer.flush()
 
     def _ids_of(self, blocks: bytes, ends: Sequence[int]) -> list[tuple[int, str]]:
-        """Return the upstream's IDs, each behind the number of its block; that of a block with an ID from here is its place anyway."""
+        """Return the upstream's IDs, as pairs of block number and ID. The gateway's own IDs give the block number themselves."""
         if blocks.count(b"\nid") + blocks.count(b"\rid") + blocks.startswith(b"id") == blocks.count(self._before_number):
             return []
         ids: list[tuple[int, str]] = []
         for place, id in find_ids(blocks):
             number = bisect_right(ends, place) + 1
             if ids and ids[-1][0] == number:
-                ids.pop()  # the last one of a block stands
+                ids.pop()  # the last ID of a block counts
             if not (id.startswith(self._id) and (stamped := read_stamp(id)) is not None and stamped[0] == self._id):
                 ids.append((number, id))
         return ids
 
 
 def _ends_of(blocks: bytes) -> list[int]:
-    """Return where each block ends; `split_blocks` says what a block is, and takes ten times as long where it is simple."""
+    """Return the end of each block. In simple cases this takes a tenth of the time of `split_blocks`, which defines a block."""
     if b"\r" in blocks or b"\n\n\n" in blocks or blocks.startswith(b"\n"):
         return list(accumulate(map(len, split_blocks(blocks))))
     return [match.end() for match in _BLANK_LINE.finditer(blocks)]

@@ -13,30 +13,30 @@ from .store import ORPHANED, RUNNING, UNFINISHED, StreamHead
 
 
 class Opening:
-    """A stream whose upstream has been asked and may not have answered yet. It counts for its owner in `streams` until it has ended."""
+    """A stream whose upstream may not have answered yet. It counts for its owner in `streams` until it has ended."""
 
     def __init__(self, head: StreamHead, streams: Budget, owner: str) -> None:
         self.head = head
         self.holding = streams.open(owner, give_way=self._give_way)
-        """Counts it; closed when the stream has ended."""
+        """Its place in the budget; closed when the stream has ended."""
         self.answer: asyncio.Future[KeptStream | UpstreamAnswer] = asyncio.get_running_loop().create_future()
-        """The stream, or the response when it is no event stream: that belongs to the request that opened it. Raises what asking raised."""
+        """The stream, or another response, which belongs to the request that opened it. Raises the exception of the upstream request."""
         self.cookies: list[str] = []
-        """What the upstream set, for the request that opened it and for nobody else."""
+        """Cookies from the upstream, only for the request that opened it."""
         self.task: asyncio.Task[None] | None = None
         self.keeps = True
-        """Whether an event stream is kept, whatever the upstream answers otherwise."""
+        """Whether the answer is kept if it is an event stream."""
         self.left = False
-        """Whether the request that opened it has gone."""
+        """Whether the client of the request that opened it has disconnected."""
         self._waiting = 0
         self.request_id = ""
-        """Of the request that opened it."""
+        """ID of the request that opened it."""
         self.span: Span | None = None
-        """What is told of the request to the upstream; the stream ends it, if there is one."""
+        """Span of the request to the upstream. The stream ends it, if there is one."""
 
     @property
     def stream(self) -> KeptStream | None:
-        """The stream, if it is here already."""
+        """The stream, or None if the upstream has not answered with one."""
         if not self.answer.done() or self.answer.cancelled() or self.answer.exception() is not None:
             return None
         answer = self.answer.result()
@@ -44,17 +44,17 @@ class Opening:
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether the stream is here and has ended so that its request may be made again."""
+        """Whether the stream has ended in a way that allows its request to be repeated."""
         return (stream := self.stream) is not None and stream.state in UNFINISHED
 
     def take_body(self, digest: bytes) -> None:
-        """Take note of the digest of the request's body. The upstream may answer before all of that has come."""
+        """Set the digest of the request's body. The upstream may have answered before the whole body arrived."""
         self.head = replace(self.head, body=digest)
         if self.stream is not None:
             self.stream.head = replace(self.stream.head, body=digest)
 
     def when_done(self, act: Callable[[], None]) -> None:
-        """Call `act` when the stream has ended, or nobody takes the answer that is none."""
+        """Call `act` when the stream has ended, or when no client is left for another answer."""
 
         def note_end(_: object) -> None:
             if self.stream is not None or self.left:
@@ -64,7 +64,7 @@ class Opening:
         self.task.add_done_callback(note_end)
 
     async def wait(self) -> KeptStream | UpstreamAnswer:
-        """Return the answer. Cancelling this leaves it to others."""
+        """Wait for the answer. Cancelling the wait does not cancel the request."""
         self._waiting += 1
         try:
             return await asyncio.shield(self.answer)
@@ -72,7 +72,7 @@ class Opening:
             self._waiting -= 1
 
     def _give_way(self) -> bool:
-        """End it if no client follows it or waits for it, and return whether it has ended."""
+        """End it if no client subscribes to it or waits for it. Return whether it has ended."""
         stream = self.stream
         if self._waiting or (stream is None and not self.left):
             return False
@@ -87,7 +87,7 @@ class Opening:
         return True
 
     def leave(self) -> None:
-        """Takes note that the request that opened it has gone. Without an Idempotency-Key nobody can come for what was not answered yet."""
+        """Record that the client that opened it has disconnected. Without an Idempotency-Key, no client can resume before the answer."""
         self.left = True
         if self.stream is not None:
             self.stream.viewer_left()
@@ -100,6 +100,6 @@ class Opening:
 
 
 def _close_response(answer: asyncio.Future[KeptStream | UpstreamAnswer]) -> None:
-    """Closes a response that nobody takes."""
+    """Close a response without a client."""
     if not answer.cancelled() and answer.exception() is None and not isinstance(response := answer.result(), KeptStream):
         response.close()

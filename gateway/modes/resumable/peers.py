@@ -1,4 +1,4 @@
-"""The other workers of this gateway: whoever comes back for a kept stream may come to any of them."""
+"""The other workers of this gateway. A client that resumes a kept stream may reach any of them."""
 
 import asyncio
 import hashlib
@@ -31,7 +31,7 @@ from .store import StreamHead
 log = structlog.get_logger()
 
 _LIKE_SECONDS = 2.0
-_NUMBER_DIGITS = 3  # of a stream's id: which worker has it
+_NUMBER_DIGITS = 3  # of a stream's ID: the number of its worker
 _CALLER = istr("Gateway-Caller")
 
 
@@ -40,7 +40,7 @@ class _OtherWorker(Direct):
 
     async def relay(self, request: web.BaseRequest, upstream: UpstreamAnswer, exchange: Exchange) -> web.StreamResponse:
         assert isinstance(request, Incoming)
-        request.answer_fields[_CALLER] = ""  # is not for the client
+        request.answer_fields[_CALLER] = ""  # clients must not get it
         if _CALLER in upstream.headers:
             told = json.loads(upstream.headers[_CALLER])
             exchange.route = exchange.route.model_copy(update={"path": told["route"]})
@@ -51,10 +51,10 @@ class _OtherWorker(Direct):
 
 
 class Peers:
-    """Knows which worker has a stream, and hands requests over to it, on a Unix socket.
+    """The other workers: find the one that has a stream, and hand requests off to it, on a Unix socket.
 
-    A stream's id begins with the number of its worker. One with an Idempotency-Key belongs to the worker that the key says, so that the
-    same key finds it wherever the requests arrive.
+    A stream's ID begins with the number of its worker. The Idempotency-Key of a stream determines its worker, so that requests with the
+    same key find it from every worker.
     """
 
     def __init__(self, number: int = 0, paths: Sequence[str] = ("",)) -> None:
@@ -63,55 +63,55 @@ class Peers:
         self._directs: dict[int, _OtherWorker] = {}
         self._sessions: list[aiohttp.ClientSession] = []
         self.tell_deletion: Callable[[Deletion], None] = lambda deletion: None
-        """Lets the others know what an upstream has deleted."""
+        """Sends a deletion by an upstream to the other workers."""
 
     def __repr__(self) -> str:
         return f"<Peers number={self._number} of {len(self._paths)}>"
 
     @property
     def path(self) -> str:
-        """Where this worker takes what others hand over; empty when there are none."""
+        """Path of the Unix socket for requests from other workers; empty without any."""
         return self._paths[self._number]
 
     def open(self, settings: Settings, wheel: TimerWheel, bodies: Bodies) -> None:
-        """Prepares to hand requests over; `close` ends it."""
+        """Open sessions to the other workers. `close` closes them."""
         for number, path in enumerate(self._paths):
             if number != self._number:
                 session = open_session(
                     keepalive_seconds=settings.upstream_keepalive_seconds, max_header_bytes=settings.max_header_bytes, unix_path=path
                 )
                 self._sessions.append(session)
-                self._directs[number] = _OtherWorker(session, wheel, Observer(), bodies)  # counted where it arrived
+                self._directs[number] = _OtherWorker(session, wheel, Observer(), bodies)  # counted by the worker that received the request
 
     async def close(self) -> None:
-        """Closes the connections to the others."""
+        """Close the connections to the other workers."""
         for session in self._sessions:
             await session.close()
 
     def new_stream_id(self) -> str:
-        """Gives an id that nobody can guess: 32 hexadecimal digits, of which 116 bits are random."""
+        """Return a stream ID that cannot be guessed: 32 hexadecimal digits with 116 random bits."""
         return f"{self._number:0{_NUMBER_DIGITS}x}{secrets.token_hex(16)[_NUMBER_DIGITS:]}"
 
     def directory(self, data_dir: Path) -> Path:
-        """Gives where this worker keeps its streams."""
+        """Return the directory for this worker's streams."""
         return data_dir / f"worker-{self._number}" if self._number else data_dir
 
     def of_stream(self, id: str) -> int | None:
-        """Gives the other worker that has a stream, None when it is this one or nobody."""
+        """Return the other worker that has a stream, or None if it is this one or there is none."""
         try:
             return self._other(int(id[:_NUMBER_DIGITS], 16))
         except ValueError:
             return None
 
     def of_key(self, head: StreamHead) -> int | None:
-        """Gives the other worker that streams with this Idempotency-Key belong to, None when it is this one."""
+        """Return the other worker for streams with this Idempotency-Key, or None if it is this one."""
         digest = hashlib.sha256(b"\0".join((head.route.encode(), head.credentials, head.key.encode("utf-8", "surrogateescape")))).digest()
         return self._other(int.from_bytes(digest[:4], "big") % len(self._paths))
 
     async def of_like(self, head: StreamHead, last_event_id: str) -> int | None:
-        """Return the other worker with the newest stream that the request of `head` may continue behind this event, None without one.
+        """Return the other worker with the newest stream that the request of `head` may resume after this event, or None.
 
-        Only a request with credentials may, unless its Idempotency-Key has led it to the right worker before.
+        Only a request with credentials may: one with an Idempotency-Key has already reached the right worker.
         """
         if not head.credentials:
             return None
@@ -124,7 +124,7 @@ class Peers:
         return number if number in self._directs else None
 
     async def hand_over(self, number: int, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
-        """Answers with what another worker answers."""
+        """Hand a request off to another worker, and return its answer."""
         exchange.to_peer = True
         credentials = request.caller.credentials.hex() if isinstance(request, Incoming) and request.caller is not None else ""
         caller = json.dumps({"credentials": credentials, "counted_as": exchange.counted_as})
@@ -134,7 +134,7 @@ class Peers:
 
 
 async def _ask_for_like(worker: Direct, question: bytes) -> float | None:
-    """Return when the newest like stream of another worker was opened, None without one, or when that worker does not answer."""
+    """Return the time at which the newest matching stream of another worker was opened, or None without one or without an answer."""
     try:
         async with asyncio.timeout(_LIKE_SECONDS):
             fields = CIMultiDict[str]()
@@ -145,7 +145,7 @@ async def _ask_for_like(worker: Direct, question: bytes) -> float | None:
             finally:
                 answer.close()
     except (TimeoutError, aiohttp.ClientError) as error:
-        log.warning("another worker was not asked for a stream", detail=str(error) or type(error).__name__)
+        log.warning("another worker did not answer whether it has a stream", detail=str(error) or type(error).__name__)
         return None
 
 
@@ -156,7 +156,7 @@ def _write_question(head: StreamHead, last_event_id: str) -> bytes:
 
 
 def read_question(question: bytes) -> tuple[StreamHead, str]:
-    """Return the head and the last event ID of the request for which another worker looks for a stream."""
+    """Return the head and the last event ID of a request for which another worker looks for a stream."""
     asked = json.loads(question)
     head: dict[str, str] = asked["head"]
     credentials, body = bytes.fromhex(head.pop("credentials")), bytes.fromhex(head.pop("body"))
@@ -164,10 +164,10 @@ def read_question(question: bytes) -> tuple[StreamHead, str]:
 
 
 def take_caller(request: Incoming) -> None:
-    """Take from a request who asks, as another worker that has handed it over found out; from others the field means nothing."""
+    """Set the caller of a request that another worker has handed off, from its field. From clients the field is dropped."""
     handed_over = comes_from_peer(request)
     if handed_over:
-        request.answer_fields[_CALLER] = ""  # what an upstream has put there goes no further
+        request.answer_fields[_CALLER] = ""  # an upstream's field of this name is dropped
     field = request.headers.get(_CALLER)
     if field is None:
         return
@@ -180,7 +180,7 @@ def take_caller(request: Incoming) -> None:
 
 
 def tell_peer(request: Incoming, exchange: Exchange) -> None:
-    """Lets the worker that has handed a request over end its answer when the credential is no longer good, and tell its route."""
+    """Send the worker that handed a request off the route, and the expiry of the credential, at which it ends the answer."""
     caller = exchange.caller or Caller("", b"")
     told = {"route": exchange.route.path, "expires_at": caller.expires_at, "key": caller.key}
     request.answer_fields[_CALLER] = json.dumps(told)

@@ -1,4 +1,4 @@
-"""Which kept streams leave memory, or end, when they hold too much of it."""
+"""Free memory of kept streams: choose which ones leave memory, or end."""
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -16,24 +16,23 @@ from .storing import is_settled
 
 _Drop = Callable[[KeptStream], None]
 
-_JOIN_SECONDS = 1.0  # a request that wants a stream joins it in the next turns of the event loop, or never
+_JOIN_SECONDS = 1.0  # a request for a stream subscribes within a few turns of the event loop, or never
 
 
 @dataclass(slots=True, eq=False)
 class _Weighed:
-    """The streams of one owner that may go, and what it holds."""
+    """The streams of one owner that may go, and the bytes that it holds."""
 
     amount: int
     streams: deque[KeptStream]
 
 
 def relieve(memory: Budget, streams: Collection[KeptStream], drop: _Drop, *, store_fails: bool) -> None:
-    """Bring `memory` below its limits, those of each client first. `drop` lets an ended stream leave memory.
+    """Bring `memory` below its limits, that of each client first. `drop` removes an ended stream from memory.
 
-    Ended streams that the store has go first, those last that are followed. Then those that it gave up and, if it fails, other ended ones
-    follow. Then the largest that run are ended. Each time the client that holds the most loses one, so none loses a running stream to a
-    client that holds more.
-    What the store is about to get goes later.
+    Ended streams that the store has go first, those with subscribers last. Then come those that it gave up and, if it fails, other ended
+    ones. Then the largest running streams are ended. Each time the client that holds the most loses one, so no client loses a running
+    stream to one that holds more. Streams that are about to be stored are not dropped yet.
     """
     for owner, own in _by_owner(streams).items():
         if owner != NOBODY and memory.of(owner) > memory.limit_per_client and not _is_single(own):
@@ -43,10 +42,10 @@ def relieve(memory: Budget, streams: Collection[KeptStream], drop: _Drop, *, sto
 
 
 def make_room(memory: Budget, streams: Iterable[KeptStream], drop: _Drop, owner: str, size: int) -> Refusal | None:
-    """Let ended streams that the store has leave memory for one of `owner`, and return why there is no room for it, None if there is.
+    """Drop ended streams that the store has, to make room for one of `owner`. Return why there is no room, or None.
 
-    One that somebody follows goes only if its owner has more than this one would have. The only stream of all, or of its owner, may have
-    any size, else nobody could have it.
+    One with subscribers is dropped only if its owner holds more than this one would. The only stream in memory, or of its owner, may have
+    any size, otherwise it could never be loaded.
     """
 
     def is_short() -> bool:
@@ -55,7 +54,7 @@ def make_room(memory: Budget, streams: Iterable[KeptStream], drop: _Drop, owner:
     def is_own_short() -> bool:
         return owner != NOBODY and 0 < memory.of(owner) > memory.limit_per_client - size
 
-    stored = [stream for stream in streams if stream.end_stored]  # the oldest first
+    stored = [stream for stream in streams if stream.end_stored]  # oldest first
     for stream in sorted(stored, key=_is_in_use):
         own = stream.head.owner == owner
         if _is_in_use(stream) and (own or memory.of(stream.head.owner) <= memory.of(owner) + size):
@@ -64,21 +63,21 @@ def make_room(memory: Budget, streams: Iterable[KeptStream], drop: _Drop, owner:
             stream.send_away()
             drop(stream)
     if is_own_short():
-        detail = f"the client's kept streams hold {memory.of(owner)} bytes of memory, and one of {size} is asked for"
-        return Refusal(429, "client-share", f"{detail}, the limit is {memory.limit_per_client}; come back when one has ended")
+        detail = f"the client's kept streams hold {memory.of(owner)} bytes of memory, and one of {size} is requested"
+        return Refusal(429, "client-share", f"{detail}, the limit is {memory.limit_per_client}; retry when one has ended")
     if is_short():
-        detail = f"kept streams hold {memory.amount} bytes of memory, and one of {size} is asked for"
+        detail = f"kept streams hold {memory.amount} bytes of memory, and one of {size} is requested"
         return Refusal(503, "overload", f"{detail}, the limit is {memory.limit}; retry later")
     return None
 
 
 def _is_single(streams: Collection[KeptStream]) -> bool:
-    """Whether there is just one stream, which has ended and is followed: `make_room` let it in whatever its size."""
+    """Whether there is a single stream, which has ended and has subscribers: `make_room` allows it any size."""
     return len(streams) == 1 and all(stream.end_stored and _is_in_use(stream) for stream in streams)
 
 
 def _is_in_use(stream: KeptStream) -> bool:
-    """Whether somebody follows a stream, or is about to: else it would leave memory between its load and the answer that is made of it."""
+    """Whether a stream has subscribers, or is about to: otherwise it could leave memory between its load and the answer."""
     return stream.viewers > 0 or (stream.awaited and monotonic() - stream.last_viewed < _JOIN_SECONDS)
 
 
@@ -111,11 +110,11 @@ def _lighten(
         if excess <= 0:
             return
         excess -= _cost(stream)
-        stream.stop(TOO_LARGE, f"{whose} together passed {limit} bytes, and this was the largest")
+        stream.stop(TOO_LARGE, f"{whose} together exceeded {limit} bytes, and this was the largest")
 
 
 def _heaviest_first(streams: Iterable[KeptStream], weights: Mapping[str, int]) -> Iterator[KeptStream]:
-    """Return the streams so that each is the next of the owner that is the heaviest without those before it, nobody's last."""
+    """Yield the streams, each time the next one of the owner that is then the heaviest. Those without an owner are last."""
     owners = _by_owner(streams)
     nobodys = owners.pop(NOBODY, [])
     queue = ByWeight(_Weighed(weights[owner], deque(own)) for owner, own in owners.items())

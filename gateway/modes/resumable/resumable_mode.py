@@ -1,4 +1,4 @@
-"""Mode resumable: an answer that outlives its client."""
+"""Mode resumable: an answer outlives its client, which can resume it."""
 
 import asyncio
 from collections.abc import Iterable
@@ -40,7 +40,7 @@ from .store import STOPPED, UNFINISHED, StoredStream, StreamHead
 
 
 class Resumable:
-    """Answers requests whose answer is kept, and those who come back for one."""
+    """Answer requests whose answers are kept, and requests that resume one."""
 
     def __init__(
         self,
@@ -64,13 +64,13 @@ class Resumable:
 
     @property
     def streams(self) -> KeptStreams:
-        """The streams that are kept."""
+        """The kept streams."""
         return self._streams
 
     async def answer(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
-        """Gives the response, sent except for its end. Cancelling it, as aiohttp does when the client leaves, lets the stream go on."""
+        """Return the response, sent except for its end. aiohttp cancels it when the client disconnects; the stream goes on."""
         route = exchange.route
-        kept = request.method in (route.methods or ("POST",)) and request.method != "HEAD"  # whose answer has no body
+        kept = request.method in (route.methods or ("POST",)) and request.method != "HEAD"  # an answer to HEAD has no body
         if not kept:
             return await self._direct.answer(request, exchange)
         if (request.content_length or 0) > route.max_kept_body_bytes:
@@ -84,7 +84,7 @@ class Resumable:
                 return await self._peers.hand_over(other, request, exchange)
         assert isinstance(request, Incoming)
         body = request.received = self._direct.bodies.of(request, exchange, hashed=True)
-        if not last_event_id and not head.key:  # nothing depends on its digest before the upstream is asked
+        if not last_event_id and not head.key:  # its digest is not needed before the upstream request
             return await self._open(request, exchange, head, body)
         try:
             if not await body.read(route.max_kept_body_bytes):
@@ -94,12 +94,12 @@ class Resumable:
             body.close()
 
     async def _pass_on(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
-        """Answer as mode direct does."""
+        """Answer in mode direct."""
         note_unkept(exchange)
         return await self._direct.answer(request, exchange)
 
     async def _answer_read(self, request: Incoming, exchange: Exchange, head: StreamHead, body: RequestBody) -> web.StreamResponse:
-        """Answer a request that may continue a stream, once its body is here."""
+        """Answer a request that may resume a stream, after its body has been read."""
         last_event_id = read_last_event_id(request.headers, exchange.target)
         stamped = read_stamp(last_event_id)
         if stamped:
@@ -119,20 +119,20 @@ class Resumable:
         return await self._join_key_or_open(request, exchange, head, body)
 
     async def _join_key_or_open(self, request: Incoming, exchange: Exchange, head: StreamHead, body: RequestBody) -> web.StreamResponse:
-        """Ask the upstream, unless a stream with the same Idempotency-Key runs, or ended as its upstream or its client wanted."""
+        """Send the upstream request, unless a stream with the same Idempotency-Key runs, is complete, was stopped, or was too large."""
         if head.key:
             stored = await self._streams.find_stored(head)
             if stored is not None and (stored.state not in UNFINISHED or not head.asks_the_same(stored.head)):
                 answer = await self._join_stored(request, exchange, stored.head.id, head)
                 if answer is not None:
                     return answer
-            opening = self._streams.find_opening(head)  # nothing is awaited from here to the opening of another
+            opening = self._streams.find_opening(head)  # no await from here until another one is opened
             if opening is not None and not (opening.is_unfinished and head.asks_the_same(opening.head)):
                 return await self._join_opening(request, exchange, opening, head, body)
         return await self._open(request, exchange, head, body)
 
     async def answer_stream(self, request: Incoming, exchange: Exchange) -> web.StreamResponse:
-        """Answers a request for one stream by its id."""
+        """Answer a request for one stream by its ID."""
         if comes_from_peer(request) and request.method == "POST":
             return await self._answer_peer(request, exchange)
         if request.method not in METHODS:
@@ -159,16 +159,16 @@ class Resumable:
             exchange.refuse(denied.refusal.status, denied.refusal.reason)
             return denied.answer(origin_fields(found))
         if found.head.credentials not in (b"", credentials_of(request, exchange.route, exchange.target)):
-            return self._refuse(exchange, 403, "forbidden", "the stream needs the credentials that it was opened with", found)
+            return self._refuse(exchange, 403, "forbidden", "the stream requires the credentials with which it was opened", found)
         if exchange.handed_over:
             tell_peer(request, exchange)
         return await self._answer_about(request, exchange, found)
 
     async def _answer_about(self, request: Incoming, exchange: Exchange, stream: AnyStream) -> web.StreamResponse:
-        """Answer a request that may have the stream; only one for its events loads it."""
+        """Answer an authorized request for a stream. The stream is loaded only for its events, or to count its blocks."""
         if request.method == "DELETE":
             if isinstance(stream, KeptStream):
-                stream.stop(STOPPED, "it was stopped by a request")
+                stream.stop(STOPPED, "a DELETE request stopped it")
             return no_content(exchange, stream, state_fields(stream))
         if isinstance(stream, StoredStream) and (request.method == "GET" or stream.block_count is None):
             found = await self._streams.find(stream.head.id)
@@ -182,13 +182,13 @@ class Resumable:
         return await self._follow_from(request, exchange, stream, read_last_event_id(request.headers, exchange.target))
 
     async def _answer_peer(self, request: Incoming, exchange: Exchange) -> web.Response:
-        """Tell another worker when the newest stream was opened that a request may continue; 404 without one."""
+        """Send another worker the time at which the newest stream that a request may resume was opened, or 404 without one."""
         like = await self._streams.find_like(*read_question(await request.read()))
         exchange.status = 200 if like is not None else 404
         return web.Response(status=exchange.status, text=str(like.opened_at) if like is not None else "")
 
     async def _open(self, request: Incoming, exchange: Exchange, head: StreamHead, body: RequestBody) -> web.StreamResponse:
-        """Ask the upstream, unless too many streams run."""
+        """Send the upstream request, unless too many streams run."""
         refusal = self._streams.refusal(exchange.counted_as)
         if refusal is not None:
             return self._refuse(exchange, *refusal)
@@ -220,7 +220,7 @@ class Resumable:
     async def _join_opening(
         self, request: Incoming, exchange: Exchange, opening: Opening, head: StreamHead, body: RequestBody
     ) -> web.StreamResponse:
-        """Goes on with a stream that another request with the same Idempotency-Key has opened."""
+        """Join a stream that another request with the same Idempotency-Key has opened."""
         if not head.asks_the_same(opening.head):
             return self._other_request(exchange, opening.stream)
         try:
@@ -229,20 +229,20 @@ class Resumable:
             return failed(exchange, error)
         if isinstance(answer, KeptStream):
             return await self._join(request, exchange, answer, head)
-        return await self._open(request, exchange, head, body)  # that answer was no event stream, and belongs to whoever asked first
+        return await self._open(request, exchange, head, body)  # that answer was no event stream, and belongs to the first request
 
     async def _join(self, request: Incoming, exchange: Exchange, stream: KeptStream, head: StreamHead) -> web.StreamResponse:
-        """Go on with a stream that the same request has opened before."""
+        """Join a stream that an equal request has opened before."""
         assert isinstance(request.received, RequestBody)
         request.received.close()
         if stream.head.credentials not in (b"", head.credentials):
-            return self._refuse(exchange, 403, "forbidden", "the stream needs the credentials that it was opened with", stream)
+            return self._refuse(exchange, 403, "forbidden", "the stream requires the credentials with which it was opened", stream)
         if not head.asks_the_same(stream.head):
             return self._other_request(exchange, stream)
         return await self._follow_from(request, exchange, stream, read_last_event_id(request.headers, exchange.target))
 
     async def _join_stored(self, request: Incoming, exchange: Exchange, id: str, head: StreamHead) -> web.StreamResponse | None:
-        """Do so with a stream that the store may have; None when it is gone meanwhile."""
+        """Join a stream that may be in the store. Return None if it is gone meanwhile."""
         found = await self._streams.find(id)
         if isinstance(found, KeptStream):
             return await self._join(request, exchange, found, head)
@@ -251,7 +251,7 @@ class Resumable:
     async def _follow_from(
         self, request: web.BaseRequest, exchange: Exchange, stream: KeptStream, last_event_id: str
     ) -> web.StreamResponse:
-        """Answer with what follows an event, or so that a client that has every event of a complete stream stops reconnecting."""
+        """Answer with the events after the last event ID, or stop a client that has every event of a complete stream from reconnecting."""
         cursor = stream.cursor_after(last_event_id)
         if cursor is None:
             return self._unknown_event(exchange, stream, last_event_id)
@@ -273,25 +273,25 @@ class Resumable:
             stream.viewer_left()
 
     def _gone(self, exchange: Exchange, reason: Refusal | str | None) -> web.Response:
-        """Say that a stream is gone, or that there is no memory for it now."""
+        """Return the answer for a stream that is gone, or for which there is no memory."""
         if isinstance(reason, Refusal):
             refusal = self._refuse(exchange, *reason)
         elif reason is None:
             refusal = self._refuse(exchange, 404, "no-stream", "there is no such stream")
         else:
             refusal = self._refuse(exchange, 410, "stream-gone", f"the stream is gone: {reason}")
-        refusal.headers["Access-Control-Allow-Origin"] = "*"  # or a page takes it for a lost connection, and comes back for ever
+        refusal.headers["Access-Control-Allow-Origin"] = "*"  # otherwise a page takes it for a lost connection, and reconnects forever
         return refusal
 
     def _unknown_event(self, exchange: Exchange, stream: KeptStream, id: str) -> web.Response:
-        return self._refuse(exchange, 400, "unknown-event", f"{id[:100]!r} is not the ID of an event of this stream", stream)
+        return self._refuse(exchange, 400, "unknown-event", f"{id[:100]!r} is not an event ID of this stream", stream)
 
     def _other_request(self, exchange: Exchange, stream: KeptStream | None) -> web.Response:
         detail = "this Idempotency-Key or Last-Event-ID belongs to a request with another body, method or path"
-        return self._refuse(exchange, 422, "other-request", f"{detail}; send the same again, or leave it out", stream)
+        return self._refuse(exchange, 422, "other-request", f"{detail}; send the same request, or omit the field", stream)
 
     def _refuse(self, exchange: Exchange, status: int, reason: Reason, detail: str, stream: AnyStream | None = None) -> web.Response:
-        """Gives an error, also to the pages that may read the stream which it is about."""
+        """Return an error, which the pages that may read the stream may read too."""
         exchange.refuse(status, reason)
         return problem(status, detail, origin_fields(stream) if stream is not None else None, reason)
 

@@ -1,6 +1,6 @@
-"""Where kept streams outlive the gateway's memory: what a store takes, gives and promises.
+"""The interface of a store for kept streams, and its guarantees.
 
-`SqliteStreamStore` in `sqlite_store` is the embedded one; `tests/gateway/stream_store_contract.py` is what any other must pass.
+`SqliteStreamStore` in `sqlite_store` is the embedded store. Any other must pass `tests/gateway/stream_store_contract.py`.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,14 +14,14 @@ STOPPED = "stopped"
 ORPHANED = "orphaned"
 TOO_LARGE = "too-large"
 EXPIRED = "expired"
-"""States of a stream: while it runs, how it ended, and when its blocks are gone because their time was over."""
+"""States of a stream: running, the ways in which it ended, and expired, after which its blocks are gone."""
 UNFINISHED = frozenset((CUT, ORPHANED))
-"""Ends after which the same Idempotency-Key asks the upstream again. It does not after `STOPPED`, which was wanted, and after `TOO_LARGE`,
-which the next answer would be too."""
+"""Ends after which the same Idempotency-Key sends a new upstream request. It does not after `STOPPED`, which a client wanted, or after
+`TOO_LARGE`, which the next answer would be too."""
 
 
 class StoreError(Exception):
-    """The store could not do what was asked; the message says why. Streams go on in memory."""
+    """The store failed; the message says why. Streams go on in memory."""
 
 
 class StoreInUse(StoreError):
@@ -29,12 +29,12 @@ class StoreInUse(StoreError):
 
 
 class StreamGaveWay(StoreError):
-    """The store has dropped a stream that runs, because it was full: it takes no more of it, and the stream is in memory only."""
+    """The store was full and has dropped a running stream. It takes no more of it, and the stream is in memory only."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamHead:
-    """What is known of a stream from its beginning."""
+    """The facts about a stream that are known from its beginning."""
 
     id: str
     route: str
@@ -43,24 +43,24 @@ class StreamHead:
     target: str
     """Path and query of the request."""
     credentials: bytes
-    """A digest of the opener's credentials, empty when there were none."""
+    """Digest of the credentials of the client that opened it; empty without any."""
     body: bytes
-    """A digest of the request's body."""
+    """Digest of the request's body."""
     key: str
-    """Its Idempotency-Key, empty when there was none."""
+    """Its Idempotency-Key; empty without one."""
     fields: Sequence[tuple[str, str]]
     """Header fields of the upstream's response."""
     opened_at: float
     """Unix time."""
     owner: str = ""
-    """A short digest of the client that the stream counts for; empty: nobody's."""
+    """Short digest of the client that the stream counts for; empty: no client."""
 
     def asks_the_same(self, other: "StreamHead") -> bool:
-        """Whether both are of the same request, whoever made it."""
+        """Whether both come from equal requests, of any client."""
         return (self.route, self.method, self.target, self.body) == (other.route, other.method, other.target, other.body)
 
     def may_continue(self, other: "StreamHead") -> bool:
-        """Whether this request may continue the stream of `other` by an ID of its upstream's, which others may have too."""
+        """Whether this request may resume the stream of `other` by an ID of its upstream's. Such an ID is no proof: others may have it."""
         if self.credentials != other.credentials or not self.asks_the_same(other):
             return False
         return bool(self.credentials) or (self.key != "" and self.key == other.key)
@@ -68,68 +68,78 @@ class StreamHead:
 
 @dataclass(frozen=True, slots=True)
 class StoredStream:
-    """A stream as the store has it, without its blocks."""
+    """A stream in the store, without its blocks."""
 
     head: StreamHead
-    """Of an expired stream just its id."""
+    """Its head; only the ID if it has expired."""
     state: str
     reason: str
-    """What happened, when the state alone does not say it; of an expired one, how it had ended."""
+    """Details that the state alone does not give; for an expired stream, how it ended."""
     ended_at: float
     """Unix time; 0 while it runs."""
     size: int
-    """Of its blocks, as far as the store has them; of an expired one, of those that it had."""
+    """Bytes of its stored blocks; for an expired stream, of those that it had."""
     block_count: int | None
-    """How many blocks it has; None: that is not known, because it had not ended when the gateway was killed, or it runs."""
+    """Number of its blocks, or None if that is unknown: it runs, or it ran when the gateway was killed."""
     cost: int | None
-    """What its history takes in memory; None: that is not known, for the same reasons."""
+    """Bytes that its history takes in memory, or None if that is unknown, for the same reasons."""
 
 
 class StreamStore(Protocol):
-    """Keeps streams through a restart. All methods are called in one event loop and none blocks it.
+    """A store that keeps streams across a restart. All methods are called in one event loop, and none blocks it.
 
-    Calls for one stream come in the order create, append…, finish, and are done in it, whether or not each is waited for; one whose caller
-    is cancelled is done all the same. When one raises StoreError, it and those already made behind it took nothing; they may be made again,
-    and nothing may be left out, but after StreamGaveWay nothing of the stream is taken any more. What was running when the store is
-    opened is found as cut, with the blocks that had come there.
+    Calls for one stream come in the order create, append…, finish, and take effect in this order, even if the caller does not await each.
+    A call takes effect even if its caller is cancelled. If a call raises StoreError, neither it nor the calls made after it took effect.
+    The caller must repeat all of them. After StreamGaveWay the store takes nothing more of the stream. A stream that was running when the
+    store is opened is found as cut, with the blocks that were stored.
     """
 
     async def create(self, head: StreamHead) -> None:
-        """Takes a new stream. Raises StoreError, also when its id is not new."""
+        """Add a new stream. Raises StoreError, also if its ID is not new."""
 
     async def append(self, id: str, blocks: bytes) -> None:
-        """Takes blocks that follow those it has. Raises StoreError, also when the stream does not run there."""
+        """Append the next blocks. Raises StoreError, also if the stream does not run in the store."""
 
     async def append_all(self, parts: Sequence[tuple[str, bytes]]) -> Sequence[Exception | None]:
-        """The same for many streams at once, by their ids; gives for each None, or the error that `append` would have raised."""
+        """Append to many streams at once, by their IDs. Return for each None, or the error that `append` would raise."""
 
     async def finish(
         self, id: str, state: str, reason: str, keep_until: float, *, block_count: int | None = None, cost: int | None = None
     ) -> None:
-        """Takes how a stream ended, until when (Unix time) its blocks are kept, how many there are and what they take in memory. A long
-        reason is cut short. Raises StoreError, also when the stream does not run there, and ValueError for a state that is no end."""
+        """Record how a stream ended, the Unix time until which its blocks are kept, their number, and their bytes in memory.
+
+        A long reason is truncated. Raises StoreError, also if the stream does not run in the store, and ValueError if `state` is not an
+        end.
+        """
 
     async def look_up(self, id: str) -> StoredStream | None:
-        """Return what is known of a stream, None when it was never known or is forgotten. Raises StoreError."""
+        """Return a stream, or None if it is unknown or forgotten. Raises StoreError."""
 
     async def load(self, id: str, take: Callable[[bytes], object]) -> StoredStream | None:
-        """Do the same, and give `take` all blocks whose append has ended, none of an expired stream.
+        """Do the same, and call `take` with all blocks whose append has ended. An expired stream has none.
 
-        They come in their order and in parts of some hundred kilobytes, each of whole blocks; only the last of a complete stream may be
-        unfinished, because its upstream ended behind it. `take` may be called in a thread, and is not called any more when `load` returns.
-        Raises StoreError, also when blocks are missing: it never gives less than came."""
+        They come in order, in parts of some hundred kilobytes of whole blocks. Only the last block of a complete stream may be unfinished,
+        because its upstream ended there. `take` may be called in a thread, but not after `load` has returned.
+        Raises StoreError, also if blocks are missing: `take` never gets fewer blocks than were appended.
+        """
 
     async def find_key(self, route: str, credentials: bytes, key: str) -> str | None:
-        """Gives the id of the newest stream with this Idempotency-Key whose blocks have not expired. Raises StoreError."""
+        """Return the ID of the newest stream with this Idempotency-Key that has not expired, or None. Raises StoreError."""
 
     async def find_event(self, head: StreamHead, event_id: str) -> str | None:
-        """Gives the id of a stream that the request of `head` may continue behind an event with this ID: with its Idempotency-Key if there
-        is one, else the newest of some tens. It has ended, and its blocks have not expired. Raises StoreError."""
+        """Return the ID of an ended, unexpired stream that the request of `head` may resume after this event ID, or None.
+
+        One with its Idempotency-Key comes first, then the newest. Only some tens of streams are searched.
+        Raises StoreError.
+        """
 
     async def expire(self, now: float) -> int:
-        """Drops the blocks of streams that are over their time, which is when they expire, and forgets streams whose blocks were dropped a
-        day ago, or sooner if there are very many, in bounded steps; gives how many streams it dealt with, 0: nothing to do.
-        Raises StoreError."""
+        """Expire streams whose time is over, which drops their blocks, and forget streams that expired a day ago.
+
+        If there are very many, they are forgotten sooner. The work is done in bounded steps. Return the number of streams handled; 0:
+        nothing to do.
+        Raises StoreError.
+        """
 
     async def close(self) -> None:
-        """Writes what it has taken and lets go of its files; may be called again. After it the other methods raise StoreError."""
+        """Write all pending calls and close the files. Further calls do nothing. The other methods raise StoreError afterwards."""

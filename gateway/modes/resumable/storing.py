@@ -1,4 +1,4 @@
-"""Brings kept streams into the store."""
+"""Write kept streams to the store."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -17,22 +17,22 @@ _STREAMS_AT_ONCE = 64
 
 
 class Storing:
-    """Brings streams into the store as far as they have come, and says once when that fails and when it works again."""
+    """Write streams to the store as they grow. Log once when that fails, and once when it works again."""
 
     def __init__(self, store: StreamStore) -> None:
         self.store = store
         self.failed = False
-        """Whether the store did not do what it was last asked."""
+        """Whether the last call of the store failed."""
 
     async def bring(self, streams: Iterable[KeptStream]) -> None:
-        """Stores of each stream what the store does not have yet. One call at a time, and none may be cancelled: else blocks come twice."""
+        """Store the new blocks of each stream. Calls must not overlap or be cancelled, otherwise blocks are stored twice."""
         unstored = [stream for stream in streams if _is_unstored(stream)]
         running = [stream for stream in unstored if stream.in_store and stream.state == RUNNING]
         others = [stream for stream in unstored if not stream.in_store or stream.state != RUNNING]
         steps = [asyncio.ensure_future(self._bring_one(stream)) for stream in others]
         for start in range(0, len(running), _STREAMS_AT_ONCE):
             steps.append(asyncio.ensure_future(self._append(running[start : start + _STREAMS_AT_ONCE])))
-            await asyncio.sleep(0)  # events of others have their turn
+            await asyncio.sleep(0)  # let other events proceed
         failures = [result for result in await asyncio.gather(*steps, return_exceptions=True) if result is not None]
         for failure in failures:
             if not isinstance(failure, StoreError):
@@ -43,13 +43,13 @@ class Storing:
             log.info("the store of streams works again")
 
     def report(self, error: StoreError) -> None:
-        """Takes note that the store has failed."""
+        """Record that the store has failed."""
         if not self.failed:
             self.failed = True
-            log.error("the store of streams fails, they are kept in memory only", error=str(error))
+            log.error("the store of streams fails; they are kept in memory only", error=str(error))
 
     async def _append(self, streams: Sequence[KeptStream]) -> None:
-        """Stores what has come of streams that run, which is what most do, with one call for all."""
+        """Store the new blocks of running streams, with one call for all."""
         unstored = [(stream, stream.fan_out.history.end) for stream in streams]
         failures: list[Exception] = []
         while unstored:
@@ -71,8 +71,8 @@ class Storing:
             raise failures[0]
 
     async def _bring_one(self, stream: KeptStream) -> None:
-        """Asks for steps at once, for one transaction: the store takes them in order, and none behind one that fails."""
-        ended, end = stream.state != RUNNING, stream.fan_out.history.end  # before anything is awaited: what an ended one has is all of it
+        """Call all steps at once, for one transaction. The store runs them in order, and none after a failure."""
+        ended, end = stream.state != RUNNING, stream.fan_out.history.end  # before any await: an ended stream has all its blocks
         while True:
             steps: list[tuple[Coroutine[Any, Any, None], Callable[[], None]]] = []
             if not stream.in_store:
@@ -101,24 +101,24 @@ class Storing:
 
 
 def is_settled(stream: KeptStream) -> bool:
-    """Whether the store has all that it gets of a stream."""
+    """Whether the store needs nothing more of a stream."""
     return stream.end_stored or stream.memory_only
 
 
 def _keep_in_memory(stream: KeptStream, error: StreamGaveWay) -> None:
-    """Take note that the store takes no more of a stream. It goes on: memory has a limit of its own, and lets streams give way as well."""
+    """Keep a stream in memory only: the store takes no more of it. The limit of memory still applies."""
     stream.memory_only = True
     log.warning("stream is kept in memory only", stream=stream.head.id[:8], reason=str(error))
 
 
 def _read(stream: KeptStream, end: int) -> tuple[bytes, int]:
-    """Gives the next part that the store does not have, and the cursor after it."""
+    """Return the next part that the store does not have, and the cursor after it."""
     pieces = _pieces(stream, end)
     return b"".join(data for data, _ in pieces), pieces[-1][1] if pieces else end
 
 
 def _pieces(stream: KeptStream, end: int) -> list[tuple[bytes, int]]:
-    """Gives the next part as the history has it, without a copy where it can, and the cursor after each piece."""
+    """Return the pieces of the next part, copied only where necessary, each with the cursor after it."""
     pieces: list[tuple[bytes, int]] = []
     size, cursor = 0, stream.stored_to
     while cursor < end and size < _PART_BYTES:
@@ -131,4 +131,6 @@ def _pieces(stream: KeptStream, end: int) -> list[tuple[bytes, int]]:
 def _is_unstored(stream: KeptStream) -> bool:
     if is_settled(stream) or stream.state != RUNNING:
         return not is_settled(stream)
-    return stream.head.body != b"" and (stream.stored_to < stream.fan_out.history.end or not stream.in_store)  # else it still comes
+    return stream.head.body != b"" and (
+        stream.stored_to < stream.fan_out.history.end or not stream.in_store
+    )  # without a digest the body is still arriving
