@@ -161,7 +161,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print how long the tests of each kind took; several processes (`-n 4`) share that."""
     seconds = dict.fromkeys(KINDS, 0.0)
     for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
-        for kind in KINDS.keys() & getattr(report, "keywords", {}).keys():
+        for kind in KINDS.keys() & report.keywords.keys() if isinstance(report, pytest.TestReport) else ():
             seconds[kind] += report.duration
     if any(seconds.values()):
         terminalreporter.write_line("by kind: " + ", ".join(f"{kind} {spent:.0f} s" for kind, spent in seconds.items() if spent))

@@ -10,12 +10,13 @@ from aiohttp.web_protocol import _ErrInfo
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from ..policy.field_names import FIELD_NAME
 from ..policy.refusal import Refusal
 from ..policy.target import restore, to_ascii
 from .headers import head_bytes
 from .malformed import HeadRefused
 
-_REQUEST_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ ")
+_REQUEST_LINE = re.compile(rb"%b " % FIELD_NAME.encode())
 NO_FIELDS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
 _NO_URL = URL()
 

@@ -8,6 +8,8 @@ from typing import Self
 from multidict import CIMultiDict, CIMultiDictProxy, istr
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from .field_names import FIELD_NAME
+
 ANY = "*"
 
 ORIGIN, ALLOW_ORIGIN, ALLOW_CREDENTIALS, EXPOSE_HEADERS, VARY = map(
@@ -33,7 +35,7 @@ _ORIGIN = re.compile(rf"[a-z][a-z0-9+.-]*://{_HOST}(:[0-9]{{1,5}})?")
 _SUBDOMAINS = re.compile(r"(https?://)\*(\.[a-z0-9_-]+(?:\.[a-z0-9_-]+)+(?::[0-9]{1,5})?)")
 _LABELS = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
+_NAME = re.compile(FIELD_NAME)
 
 
 class Cors(BaseModel):

@@ -14,6 +14,7 @@ from eventstream import DEFAULT_MAX_BLOCK_BYTES
 
 from .auth_table import Auth, conflict_with_route
 from .cors import Cors
+from .field_names import FIELD_NAME
 from .last_event_id import PARAMETERS
 from .upstream_tls import UpstreamTls
 
@@ -43,7 +44,7 @@ _KEYS_OF_MODES = {
         "anonymous_keys",
     ),
 }
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
+_TOKEN = re.compile(FIELD_NAME)
 
 
 _KEYS_OF_REQUESTS = ("methods", "query_parameters", "auth", "cors")

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from multidict import CIMultiDictProxy, istr
 
+from .field_names import FIELD_NAME
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 FORWARDING_FIELDS = tuple(
@@ -30,7 +32,7 @@ CHAIN_FIELDS = _FORWARDED, _X_FORWARDED_FOR = FORWARDING_FIELDS[:2]
 
 _MOST_HOPS = 100  # no real chain is longer, and a head full of addresses would take long to parse
 _CLIENT_NETWORK_BITS = 64  # the smallest IPv6 network that providers assign to one customer
-_PAIR = re.compile(r"[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)=([!#$%&'*+.^_`|~0-9A-Za-z-]+|\"(?:[^\"\\]|\\.)*\")[ \t]*(;|,|\Z)")
+_PAIR = re.compile(rf"[ \t]*({FIELD_NAME})=({FIELD_NAME}|\"(?:[^\"\\]|\\.)*\")[ \t]*(;|,|\Z)")
 
 
 class TrustedProxies:

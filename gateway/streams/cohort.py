@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from .ahead import place_ahead
+from .flow import http_chunk
 from .heartbeats import Shown, shows_id
 from .history import History
 from .subscriber import Kind, Subscriber
@@ -106,7 +107,7 @@ class Cohort:
         self._last_write = self._wheel.now
         self.bytes += len(data)
         [write] = self._writes.values()
-        write(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
+        write(http_chunk(data) if self.chunked else data)
 
     def ring(self, now: int) -> int:
         """Send a heartbeat if one is due. Return the tick of the next check."""
@@ -123,6 +124,6 @@ class Cohort:
     def _write(self, data: bytes) -> None:
         self._last_write = self._wheel.now
         self.bytes += len(data)
-        framed = b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data
+        framed = http_chunk(data) if self.chunked else data
         for write in tuple(self._writes.values()):  # `write` removes a member whose buffer fills up
             write(framed)

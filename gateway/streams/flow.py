@@ -38,3 +38,8 @@ class Connection(Sink, Protocol):
 
     def abort(self) -> object:
         """Close it at once, and drop what it has not sent."""
+
+
+def http_chunk(data: bytes) -> bytes:
+    """Return an HTTP chunk (RFC 9112 section 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)

@@ -9,7 +9,7 @@ from eventstream.decoding import Decoder
 
 from .decoding import Decoding, Parts, Pieces, has_many_lines
 from .error_event import error_block
-from .flow import Sink, Source
+from .flow import Sink, Source, http_chunk
 from .heartbeats import shows_id
 from .wheel import TimerWheel
 
@@ -187,7 +187,7 @@ class Relay:
         if not self._chunked:
             sink.write(data)
         elif len(data) < _COPY_BYTES:
-            sink.write(b"%x\r\n%b\r\n" % (len(data), data))
+            sink.write(http_chunk(data))
         else:
             sink.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
 

@@ -8,7 +8,7 @@ from eventstream import encode_retry
 
 from .ahead import place_ahead
 from .error_event import error_block
-from .flow import Connection
+from .flow import Connection, http_chunk
 from .heartbeats import Shown
 from .holding import Budget, Holding
 from .relay import LEFT
@@ -190,7 +190,7 @@ class Subscriber:
             self.shown = self.shown.then(data, whole=blocks > 0)
         self._blocks += blocks
         self._bytes += len(data)
-        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        self._transport.write(http_chunk(data) if self._chunked else data)
 
     def pause(self) -> None:
         """Leave the cohort: the transport's buffer is full."""
