@@ -16,8 +16,7 @@ from gateway.policy.routes import Route
 from gateway.policy.settings import Settings
 from gateway.server.app import run_gateway
 from gateway.server.listeners import Listeners, bind_listeners, close_listeners, port_of
-
-GUARD_SECONDS = 30.0
+from tests.kit.waiting import GUARD_SECONDS
 
 
 class Looker:

@@ -16,8 +16,7 @@ from gateway.policy.settings import Settings
 from gateway.server.app import Gateway, run_gateway
 from gateway.server.listeners import Listeners, bind_listeners, close_listeners, port_of
 from tests.kit.downstream import Answer, Downstream, Fields
-
-GUARD_SECONDS = 30.0
+from tests.kit.waiting import GUARD_SECONDS
 
 
 def route(path: str, upstream: str, **keys: object) -> str:

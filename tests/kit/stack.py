@@ -8,8 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import Any, TypeVar
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.kit.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[2]
 T = TypeVar("T")
@@ -81,15 +82,6 @@ def refusing() -> Iterator[str]:
     with closing(socket.socket()) as held:
         held.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{held.getsockname()[1]}"
-
-
-def wait_until(fact: Callable[[], T], what: str, timeout: float = 60, pause: float = 0.05) -> T:
-    """Return the result of `fact` once it is true; after `timeout` seconds raise AssertionError saying that `what` is missing."""
-    deadline = time.monotonic() + timeout
-    while not (found := fact()):
-        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
-        time.sleep(pause)
-    return found
 
 
 def answers(url: str) -> bool:
