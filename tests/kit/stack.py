@@ -96,7 +96,7 @@ def service_command(name: str, constants: Mapping[str, object] | None = None) ->
     """Return the command that runs a service, if need be with other values for its modules' constants, such as the time between retries."""
     if not constants:
         return [sys.executable, "-m", name]
-    return [sys.executable, "-m", "tests.with_constants", name, json.dumps(constants)]
+    return [sys.executable, "-m", "tests.kit.with_constants", name, json.dumps(constants)]
 
 
 class ServiceProcess:
