@@ -6,8 +6,7 @@ import json
 import pytest
 
 from producer.settings import Settings
-from tests.kit.producer import serve
-from tests.kit.waiting import GUARD_SECONDS
+from tests.kit.producer import GUARD_SECONDS, serve
 
 GOOD = {
     "name": b"Host: producer\r\n",

@@ -7,8 +7,7 @@ import struct
 from types import TracebackType
 from typing import Self
 
-from tests.kit.waiting import GUARD_SECONDS
-
+GUARD_SECONDS = 30.0
 _READ_BYTES = 64 * 1024
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.doctor.command import doctor
-from tests.kit.waiting import GUARD_SECONDS
+
+GUARD_SECONDS = 30.0
 
 
 @dataclass(frozen=True)

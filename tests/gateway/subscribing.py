@@ -8,7 +8,8 @@ from aiohttp import web
 
 from gateway.http.downstream import DownstreamProtocol, Writing
 from gateway.http.downstream_server import DownstreamServer
-from tests.kit.waiting import GUARD_SECONDS
+
+GUARD_SECONDS = 30.0
 
 
 class Downstream:

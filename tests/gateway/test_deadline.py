@@ -6,7 +6,8 @@ from collections.abc import Awaitable
 import pytest
 
 from gateway.http.deadline import Deadline
-from tests.kit.waiting import GUARD_SECONDS
+
+GUARD_SECONDS = 10.0
 
 
 async def limited(seconds: float, doing: Awaitable[object]) -> None:

@@ -3,8 +3,7 @@
 import pytest
 
 from gateway.streams.heartbeats import Shown, shows_id
-from tests.gateway.scripted_transport import Audience, ScriptedTransport
-from tests.kit.waiting import settle
+from tests.gateway.scripted_transport import Audience, ScriptedTransport, settle
 
 PLAIN, NUMBERED = b"data: 1\n\n", b"data: 1\nid: 7\n\n"
 BLOCK, LINE = b":\n\n", b":\n"

@@ -11,7 +11,8 @@ from aiohttp import web
 
 from gateway.server import listeners as listeners_module
 from gateway.server.listeners import Listeners, bind_listeners, close_listeners, url_of
-from tests.kit.waiting import GUARD_SECONDS
+
+GUARD_SECONDS = 30.0
 
 
 class Counting:

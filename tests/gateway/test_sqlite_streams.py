@@ -19,7 +19,8 @@ from gateway.modes.resumable.sqlite_store import SqliteStreamStore
 from gateway.modes.resumable.store import COMPLETE, StoreError
 from tests.gateway.stream_store_contract import NOW, block, head, keep, load
 from tests.kit.stack import REPOSITORY
-from tests.kit.waiting import GUARD_SECONDS
+
+GUARD_SECONDS = 30
 
 
 async def write(directory: Path, count: int = 3) -> None:

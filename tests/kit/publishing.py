@@ -2,15 +2,22 @@
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import httpx
 
 RETRY_SECONDS = 0.05
 ANSWER_SECONDS = 60.0
 """The most seconds that a publisher waits for one answer, and until an event is acknowledged."""
+
+
+class Acknowledged(Protocol):
+    """A publisher, as the check of a log sees it."""
+
+    acknowledged: list[tuple[str, str]]
+    """ID and data of each event, in order."""
 
 
 class Publisher:
@@ -90,7 +97,7 @@ class Publisher:
 
 
 def assert_log_has_each_event_once(
-    records: Sequence[dict[str, Any]], publishers: Iterable[Publisher], others: tuple[str, ...] = ()
+    records: Sequence[dict[str, Any]], publishers: Sequence[Acknowledged], others: tuple[str, ...] = ()
 ) -> None:
     """Check a consumer's log of all topics: it has the acknowledged events, each once and in order, and every ID of the producer's log
     from the first on. Data of other events must begin with one of `others`."""

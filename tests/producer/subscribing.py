@@ -9,8 +9,7 @@ from typing import Any
 import httpx
 
 from eventstream import Event, Framer, Parser
-from tests.kit.producer import Producer
-from tests.kit.waiting import GUARD_SECONDS
+from tests.kit.producer import GUARD_SECONDS, Producer
 
 
 class Subscriber:

@@ -10,8 +10,7 @@ import pytest_asyncio
 
 from eventstream import Event
 from producer.settings import Settings
-from tests.kit.producer import Producer, serve
-from tests.kit.waiting import GUARD_SECONDS
+from tests.kit.producer import GUARD_SECONDS, Producer, serve
 from tests.producer.publishing import NDJSON, SMALL, post, problem_of, stored, topic_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

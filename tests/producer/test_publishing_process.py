@@ -16,8 +16,7 @@ import aiohttp
 import psutil
 
 from eventstream import Event
-from tests.kit.producer import ProducerProcess, environment, events_of, start_producer
-from tests.kit.waiting import GUARD_SECONDS
+from tests.kit.producer import GUARD_SECONDS, ProducerProcess, environment, events_of, start_producer
 
 BATCH = 7
 LIVES = 4

@@ -7,8 +7,7 @@ import pytest
 
 from eventstream import HEARTBEAT, HEARTBEAT_BLOCK
 from producer.settings import Settings
-from tests.kit.producer import events_of, serve
-from tests.kit.waiting import GUARD_SECONDS
+from tests.kit.producer import GUARD_SECONDS, events_of, serve
 
 FAST = Settings(interval_ms=1)
 FIRST_BLOCK = "event: message\nretry: 15000\ndata: 七\n\n".encode()

@@ -4,8 +4,7 @@ import socket
 import pytest
 
 from producer.settings import Settings
-from tests.kit.producer import serve
-from tests.kit.waiting import GUARD_SECONDS
+from tests.kit.producer import GUARD_SECONDS, serve
 
 LAST_CHUNK = b"\r\n0\r\n\r\n"
 

@@ -5,8 +5,7 @@ import pytest
 from httpx_sse import aconnect_sse
 
 from producer.settings import Settings
-from tests.kit.producer import serve
-from tests.kit.waiting import GUARD_SECONDS
+from tests.kit.producer import GUARD_SECONDS, serve
 
 
 async def test_alive_and_ready_until_the_drain_begins() -> None:
