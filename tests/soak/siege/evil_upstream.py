@@ -35,7 +35,7 @@ def evil_play(elsewhere: str) -> Callable[[Asked], Script]:
         if path.endswith("/redirect"):
             return [b"HTTP/1.1 302 Found\r\nLocation: %b\r\nContent-Length: 0\r\n\r\n" % elsewhere.encode()]
         if path.endswith("/subject"):
-            subject = (asked.header("X-User") or "nobody").encode()
+            subject = (asked.header("X-User") or "anonymous").encode()
             return [_OK % (len(subject), subject)]
         return _scripts().get(path.rpartition("/")[2]) or [b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"]
 

@@ -106,7 +106,7 @@ HEADS = (
     Attack(0, "smuggling by two lengths", _smuggle, frozenset(("400",)), 5),
     Attack(14, "a vertical tab in a field of the upstream", _vertical_tab, frozenset(("502",)), 5),
     Attack(10, "Origin: *", _star_origin, frozenset(("200 for no page",)), 5),
-    Attack(11, "forged subjects", _forge_subject, frozenset(("mallory", "nobody", "400")), 5),
+    Attack(11, "forged subjects", _forge_subject, frozenset(("mallory", "anonymous", "400")), 5),
     Attack(12, "a guarded path in other case", _fold_case, frozenset(("401", "400")), 5),
     Attack(0, "forged tokens", _forge_token, frozenset(("401",)), 5),
     Attack(8, "an open redirect to the admin port", _follow_redirect, frozenset(("302",)), 5),
