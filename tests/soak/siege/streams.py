@@ -1,4 +1,4 @@
-"""Attacks by what streams leave behind: histories, kept answers, upstream connections, bytes that nobody reads."""
+"""Attacks by what streams leave behind: histories, kept answers, upstream connections, unread bytes."""
 
 import asyncio
 import contextlib
