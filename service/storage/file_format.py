@@ -132,15 +132,16 @@ class FileFormat(Generic[E]):
     @contextlib.contextmanager
     def transaction(self, connection: sqlite3.Connection, path: Path, *, begin: str = "BEGIN IMMEDIATE") -> Iterator[sqlite3.Connection]:
         """Commit at the end, or roll back on an error. With `BEGIN`, all statements read the same snapshot. Raises the service's errors."""
-        with self.errors(path):
+        try:
             connection.execute(begin)
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise self.explain(error, path) from error
+            raise
 
     @contextlib.contextmanager
     def errors(self, path: Path) -> Iterator[None]:
