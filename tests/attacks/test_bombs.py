@@ -10,9 +10,10 @@ import pytest
 import pytest_asyncio
 import zstandard
 
-from tests.kit.downstream import GUARD_SECONDS, Downstream
+from tests.kit.downstream import Downstream
 from tests.kit.routed_gateway import Gateway, running
 from tests.kit.upstream import LAST_CHUNK, Asked, Script, ScriptedUpstream, chunk
+from tests.kit.waiting import GUARD_SECONDS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -137,4 +138,5 @@ async def test_stream_that_grows_by_more_than_any_real_one_is_cut(gateway: Gatew
     assert LEAST_BYTES / 2 < size < BOMB_BYTES / 2
     closed = [line for line in gateway.process.log() if line["event"] == "stream closed" and line["route"] == f"/{mode}"][-1]
     assert closed["verdict"] == "cut"
-    assert "bytes of the compressed body decoded to" in closed["reason"]
+    cuts = ("bytes of the compressed body decoded to", "which is what the route keeps of one")  # whichever one read reaches first
+    assert any(cut in closed["reason"] for cut in cuts[: 2 if mode == "resumable" else 1])

@@ -6,8 +6,9 @@ import psutil
 import pytest
 
 from tests.kit.downstream import Downstream
-from tests.kit.gateway_process import GUARD_SECONDS, start_gateway
+from tests.kit.gateway_process import start_gateway
 from tests.kit.upstream import EVENT_STREAM_HEAD, ScriptedUpstream, Silence, chunk
+from tests.kit.waiting import GUARD_SECONDS
 
 EVENT = b"data: 1\n\n"
 CONNECTIONS, SENT_BYTES = 10, 4 * 1024 * 1024

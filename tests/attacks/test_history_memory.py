@@ -7,6 +7,7 @@ from pathlib import Path
 from tests.kit.downstream import Answer, Downstream, End
 from tests.kit.routed_gateway import Gateway, running, shared
 from tests.kit.upstream import EVENT_STREAM_HEAD, Act, Asked, Flood, Script, ScriptedUpstream, Silence, chunk
+from tests.kit.waiting import GUARD_SECONDS
 
 MEGABYTE = 1_000_000
 LIMIT = 16 * 2**20
@@ -14,7 +15,6 @@ LARGE = b"id: 1\ndata: " + b"x" * MEGABYTE + b"\n\n"
 SMALL = b"id: s-1\ndata: a\n\nid: s-2\ndata: b\n\n"
 STRANGER = "127.0.0.2"
 ACCEPT = ("Accept", "text/event-stream")
-GUARD_SECONDS = 120
 
 
 async def subscribe(

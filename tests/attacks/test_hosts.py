@@ -6,7 +6,8 @@ import json
 import pytest
 
 from producer.settings import Settings
-from tests.kit.producer import GUARD_SECONDS, serve
+from tests.kit.producer import serve
+from tests.kit.waiting import GUARD_SECONDS
 
 GOOD = {
     "name": b"Host: producer\r\n",

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.downstream import GUARD_SECONDS, Answer, Downstream
+from tests.kit.downstream import Answer, Downstream
 from tests.kit.routed_gateway import Gateway, running
 from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Act, Asked, Disconnect, Script, ScriptedUpstream, chunk, swallow
+from tests.kit.waiting import GUARD_SECONDS
 
 CONNECTIONS = 60
 MEBIBYTES = 1024 * 1024

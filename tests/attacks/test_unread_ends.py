@@ -10,8 +10,8 @@ import pytest
 from tests.kit.downstream import Downstream
 from tests.kit.routed_gateway import running
 from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Script, ScriptedUpstream, chunk
+from tests.kit.waiting import GUARD_SECONDS
 
-GUARD_SECONDS = 60.0
 STRANGER = "127.0.0.2"
 SIZES = (6_000_000, 6_100_000, 6_200_000)
 """More than the kernel takes for a connection."""

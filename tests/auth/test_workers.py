@@ -17,8 +17,8 @@ from tests.auth.conftest import World, started
 from tests.auth.issuer import Issuer
 from tests.auth.signing import bearer, hs_token
 from tests.kit.downstream import Downstream, End, connected
-from tests.kit.stack import wait_until
 from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Script, ScriptedUpstream, Silence, chunk
+from tests.kit.waiting import wait_until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

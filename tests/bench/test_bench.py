@@ -15,7 +15,8 @@ from bench.events import Checker, render, render_chunks
 from bench.measure import Measurement, Workload
 from bench.process_tree import descendants
 from bench.tables import workload_table
-from tests.kit.stack import REPOSITORY, clean_environment, wait_until
+from tests.kit.stack import REPOSITORY, clean_environment
+from tests.kit.waiting import wait_until
 
 SIZE = 60
 

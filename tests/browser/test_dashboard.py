@@ -11,7 +11,8 @@ import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 
 from tests.browser.pages import SHOWN_MS, launch
-from tests.kit.stack import Stack, run_stack, wait_until
+from tests.kit.stack import Stack, run_stack
+from tests.kit.waiting import wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 

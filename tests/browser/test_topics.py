@@ -9,7 +9,8 @@ from playwright.sync_api import Browser, Page
 from tests.browser.page_server import serve_pages
 from tests.browser.pages import TOPIC_PAGE, launch, publish, received, subscribe, wait_for_event
 from tests.kit.publishing import Publisher
-from tests.kit.stack import REPOSITORY, Stack, run_stack, wait_until
+from tests.kit.stack import REPOSITORY, Stack, run_stack
+from tests.kit.waiting import wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 

@@ -7,7 +7,8 @@ import struct
 from types import TracebackType
 from typing import Self
 
-GUARD_SECONDS = 30.0
+from tests.kit.waiting import GUARD_SECONDS
+
 _READ_BYTES = 64 * 1024
 
 

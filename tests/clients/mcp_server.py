@@ -11,7 +11,7 @@ from mcp.server.streamable_http import EventCallback, EventId, EventMessage, Eve
 from mcp_types import JSONRPCMessage
 from starlette.types import Message, Receive, Scope, Send
 
-from tests.clients.line import GUARD_SECONDS
+from tests.kit.waiting import GUARD_SECONDS
 
 RETRY_MS = 300
 

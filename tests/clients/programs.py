@@ -6,8 +6,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.kit.waiting import GUARD_SECONDS
+
 HERE = Path(__file__).parent
-GUARD_SECONDS = 120.0
 _INSTALL_SECONDS = 280
 
 

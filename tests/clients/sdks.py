@@ -11,8 +11,8 @@ import openai
 from anthropic import Anthropic, AsyncAnthropic
 from openai import AsyncOpenAI, OpenAI
 
-from tests.clients.line import GUARD_SECONDS
 from tests.clients.provider import INPUT_TOKENS, KEY, Model
+from tests.kit.waiting import GUARD_SECONDS
 
 PROMPT = "Was macht der Strom?"
 LOST = (openai.APIConnectionError, anthropic.APIConnectionError, httpx2.TransportError)

@@ -9,11 +9,12 @@ import httpx_sse
 import pytest
 
 from tests.clients.conftest import MODES
-from tests.clients.line import GUARD_SECONDS, Line
+from tests.clients.line import Line
 from tests.clients.provider import KEY, Provider
 from tests.clients.sdks import CLIENTS, LOST, PROMPT, Talk, whole
 from tests.kit.routed_gateway import running
 from tests.kit.upstream import Pause, Silence
+from tests.kit.waiting import GUARD_SECONDS
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

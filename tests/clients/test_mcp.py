@@ -13,9 +13,10 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult, TextContent
 from mcp_types.version import LATEST_HANDSHAKE_VERSION, LATEST_MODERN_VERSION
 
-from tests.clients.line import GUARD_SECONDS, Line
+from tests.clients.line import Line
 from tests.clients.mcp_server import SlowServer, serve
 from tests.kit.routed_gateway import running
+from tests.kit.waiting import GUARD_SECONDS
 
 PRIMING = b"data: \r\n"
 """The first block of a resumable answer: an ID without data."""

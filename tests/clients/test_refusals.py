@@ -14,9 +14,10 @@ from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 
 from tests.kit.downstream import Downstream
-from tests.kit.gateway import GUARD_SECONDS, serving
+from tests.kit.gateway import serving
 from tests.kit.stack import refusing
 from tests.kit.upstream import ScriptedUpstream, Silence
+from tests.kit.waiting import GUARD_SECONDS
 
 PROMPT: Any = [{"role": "user", "content": "Was macht der Strom?"}]
 CHAT = (

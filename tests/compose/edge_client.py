@@ -16,8 +16,9 @@ from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ConnectionTerminated, ProtocolNegotiated, QuicEvent, StreamReset
 
+from tests.kit.waiting import GUARD_SECONDS
+
 Version = Literal["HTTP/1.1", "HTTP/2", "HTTP/3"]
-GUARD_SECONDS = 30.0
 
 
 class Cut(Exception):

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tests.kit.stack import REPOSITORY, clean_environment, free_ports, wait_until
+from tests.kit.stack import REPOSITORY, clean_environment, free_ports
+from tests.kit.waiting import wait_until
 
 SERVICES = ("producer", "gateway", "consumer")
 DEVELOPMENT_KEY = "development-key-change-me"

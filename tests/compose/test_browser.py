@@ -9,14 +9,15 @@ from tests.browser.page_server import serve_pages
 from tests.browser.pages import TOPIC_PAGE, launch, publish, received, subscribe, wait_for_event
 from tests.compose.project import DEVELOPMENT_KEY, Project
 from tests.kit.publishing import Publisher
-from tests.kit.stack import clean_environment, wait_until
+from tests.kit.stack import clean_environment
+from tests.kit.waiting import wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.browser, pytest.mark.curl, pytest.mark.timeout(600)]
 
 
 def test_page_misses_and_repeats_no_event_through_restarts(project: Project, chromium: str) -> None:
     with serve_pages({"/page.html": TOPIC_PAGE}) as origin, launch(chromium) as browser, browser.new_context() as context:
-        context.set_default_timeout(90_000)
+        context.set_default_timeout(180_000)
         page = context.new_page()
         page.goto(origin + "/page.html")
         with Publisher(project.url, "orders.new", key=DEVELOPMENT_KEY) as publisher:
@@ -42,7 +43,7 @@ def test_subscribers_do_not_notice_that_the_producer_was_killed(project: Project
         browser.new_context() as context,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_environment()) as curl,
     ):
-        context.set_default_timeout(90_000)
+        context.set_default_timeout(180_000)
         page = context.new_page()
         page.goto(origin + "/page.html")
         with Publisher(project.url, "flash.now", key=DEVELOPMENT_KEY) as publisher:

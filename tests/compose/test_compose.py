@@ -13,7 +13,8 @@ import pytest
 
 from tests.compose.project import DEVELOPMENT_KEY, SERVICES, Project, run_project
 from tests.kit.publishing import Publisher, assert_log_has_each_event_once
-from tests.kit.stack import DEMO_TEXT, REPOSITORY, clean_environment, wait_until
+from tests.kit.stack import DEMO_TEXT, REPOSITORY, clean_environment
+from tests.kit.waiting import wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 

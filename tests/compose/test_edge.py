@@ -18,7 +18,8 @@ import pytest
 
 from tests.compose.edge_client import Cut, EdgeClient, Stream, Version, edge_client
 from tests.compose.project import DEVELOPMENT_KEY, Project
-from tests.kit.stack import DEMO_TEXT, wait_until
+from tests.kit.stack import DEMO_TEXT
+from tests.kit.waiting import wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 

@@ -17,19 +17,10 @@ import pytest
 from consumer.segment import list_segments
 from tests.conftest import DEVICE_BYTES
 from tests.consumer.replaying import Manner, Replay, event_data, replaying
-from tests.kit.consumer import (
-    GUARD_SECONDS,
-    QUICK,
-    ConsumerProcess,
-    assert_clean,
-    consuming,
-    eventually,
-    read_lines,
-    read_log,
-    segment,
-)
+from tests.kit.consumer import QUICK, ConsumerProcess, assert_clean, consuming, eventually, read_lines, read_log, segment
 from tests.kit.stack import QUICK_START, REPOSITORY, clean_environment, refusing, service_command
 from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Disconnect, Flood, ScriptedUpstream, Silence, chunk
+from tests.kit.waiting import GUARD_SECONDS
 
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
 NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"

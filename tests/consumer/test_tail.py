@@ -16,8 +16,9 @@ from consumer.segment import list_segments
 from consumer.tail import read_tail
 from consumer.upkeep import compress_closed
 from tests.consumer.replaying import Replay, replaying
-from tests.kit.consumer import GUARD_SECONDS, SOURCE, consuming, eventually, lines_of, record, run_command, segment
+from tests.kit.consumer import SOURCE, consuming, eventually, lines_of, record, run_command, segment
 from tests.kit.stack import REPOSITORY, clean_environment
+from tests.kit.waiting import GUARD_SECONDS
 
 
 @pytest.fixture(params=["plain", "compressed"])

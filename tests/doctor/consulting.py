@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.doctor.command import doctor
-
-GUARD_SECONDS = 30.0
+from tests.kit.waiting import GUARD_SECONDS
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,10 @@ from tests.doctor.source import Source
 from tests.doctor.traces import by_check
 from tests.kit.gateway import serving
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
 SECONDS = 4.0
+MOST_EXAMINATIONS = 10
 LIVE = {
     "nginx as it is": ("nginx", "/default/live"),
     "nginx unbuffered": ("nginx", "/unbuffered/live"),
@@ -62,9 +63,14 @@ async def reports(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dic
 
 
 async def _report(*urls: str) -> Report:
+    """Examine anew while even the path without a proxy looks uneven: then this machine was too busy to judge the other one."""
     questions = [Question(URL(url)).having("Accept", "text/event-stream") for url in urls]
-    examinations = await examine(questions, SECONDS, once=False, enough=asyncio.Event(), watchers=[None] * len(urls))
-    return judge(examinations, Quote())
+    for _ in range(MOST_EXAMINATIONS):
+        examinations = await examine(questions, SECONDS, once=False, enough=asyncio.Event(), watchers=[None] * len(urls))
+        report = judge(examinations, Quote())
+        if by_check(report.direct.findings)["rhythm"].severity not in ("warning", "problem"):
+            break
+    return report
 
 
 def found(report: Report) -> dict[str, Finding]:

@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from tests.kit.publishing import Publisher, assert_log_has_each_event_once
-from tests.kit.stack import ALL_TOPICS, DEMO_TEXT, QUICK_START, REPOSITORY, Stack, clean_environment, run_stack, wait_until
+from tests.kit.stack import ALL_TOPICS, DEMO_TEXT, QUICK_START, REPOSITORY, Stack, clean_environment, run_stack
+from tests.kit.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(300)
 

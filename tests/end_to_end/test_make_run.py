@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from tests.install.interpreters import interpreters
-from tests.kit.stack import REPOSITORY, START_SECONDS, answers, clean_environment, free_ports, wait_until
+from tests.kit.stack import REPOSITORY, START_SECONDS, answers, clean_environment, free_ports
+from tests.kit.waiting import wait_until
 
 FILES = ("Makefile", "Procfile", "pyproject.toml", "install", "eventstream", "service", "producer", "gateway", "consumer")
 

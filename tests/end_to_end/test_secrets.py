@@ -13,7 +13,8 @@ import jwt
 import pytest
 
 from gateway.policy.secrets import digest_of
-from tests.kit.stack import Stack, free_ports, run_stack, wait_until
+from tests.kit.stack import Stack, free_ports, run_stack
+from tests.kit.waiting import wait_until
 
 PLANTED = {
     name: f"planted-{name}-7f3a9c{number:02}d1"

@@ -1,6 +1,5 @@
 """An upstream that plays a script for each request, and an event source that follows it."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -39,13 +38,6 @@ async def following(*scripts: Script | Callable[[Asked], Script], **options: Any
     options.setdefault("reconnection", at_once())
     async with ScriptedUpstream(*scripts) as upstream, EventSource(upstream.url, **options) as source:
         yield upstream, source
-
-
-async def until(fact: Callable[[], object]) -> None:
-    """Return when `fact()` holds; only the event loop can make it true."""
-    async with asyncio.timeout(30):
-        while not fact():
-            await asyncio.sleep(0.001)
 
 
 def asked_ids(upstream: ScriptedUpstream) -> list[str | None]:

@@ -13,7 +13,7 @@ import zstandard
 
 from eventstream import BlockTooLarge, ConnectionFailed, DecodedTooLarge, Event, Reconnection
 from eventstream.client import EventSource
-from tests.eventstream.following import NO_CONTENT, answer, asked_ids, at_once, following, patient, stream, until
+from tests.eventstream.following import NO_CONTENT, answer, asked_ids, at_once, following, patient, stream
 from tests.kit.upstream import (
     EVENT_STREAM_HEAD,
     LAST_CHUNK,
@@ -27,6 +27,7 @@ from tests.kit.upstream import (
     Silence,
     chunk,
 )
+from tests.kit.waiting import until
 
 
 async def test_stream_reconnects_after_its_end_and_ends_for_good_with_204() -> None:

@@ -12,8 +12,9 @@ import pytest
 from eventstream import ConnectionFailed
 from eventstream.client import EventSource
 from eventstream.request import StreamRequest, Unavailable, describe
-from tests.eventstream.following import NO_CONTENT, answer, following, patient, stream, until
+from tests.eventstream.following import NO_CONTENT, answer, following, patient, stream
 from tests.kit.upstream import Disconnect, ScriptedUpstream, Silence
+from tests.kit.waiting import until
 
 
 def typed(content_type: str) -> bytes:

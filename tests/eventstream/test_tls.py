@@ -13,8 +13,8 @@ from eventstream.client import EventSource
 from eventstream.tls import describe_tls
 from tests.kit.blocking_upstream import BlockingUpstream, Connection
 from tests.kit.certificates import Authority
+from tests.kit.waiting import GUARD_SECONDS
 
-GUARD_SECONDS = 30.0
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 

@@ -13,8 +13,8 @@ import structlog
 import uvloop
 
 from tests.kit.gateway import serving
+from tests.kit.waiting import GUARD_SECONDS
 
-GUARD_SECONDS = 20.0
 T = TypeVar("T")
 
 

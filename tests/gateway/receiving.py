@@ -10,8 +10,8 @@ from gateway.http.receiver import Source
 from gateway.http.upstream import attach, open_session
 from gateway.http.upstream_client import UpstreamAnswer
 from tests.kit.upstream import ScriptedUpstream, Step
+from tests.kit.waiting import GUARD_SECONDS, settle
 
-GUARD_SECONDS = 30.0
 BROKEN = "attach() refuses a plain response: aiohttp's internals have moved, gateway/http/upstream.py has to follow"
 
 
@@ -72,12 +72,6 @@ class Recorder:
         await settle()
         (end,) = self.ends
         return end
-
-
-async def settle() -> None:
-    """Let the loop run all ready callbacks, including connection_lost."""
-    for _ in range(10):
-        await asyncio.sleep(0)
 
 
 @asynccontextmanager

@@ -9,7 +9,6 @@ from gateway.streams.history import Limits
 from gateway.streams.subscriber import Subscriber
 from gateway.streams.wheel import TimerWheel
 
-GUARD_SECONDS = 30.0
 PLENTY = Limits(blocks=1_000_000, bytes=1 << 30, age_seconds=1e9)
 HIGH_WATER_BYTES = 64 * 1024
 
@@ -121,19 +120,6 @@ def transport_of(subscriber: Subscriber) -> ScriptedTransport:
     transport = subscriber._transport
     assert isinstance(transport, ScriptedTransport)
     return transport
-
-
-async def until(fact: Callable[[], object]) -> None:
-    """Returns when `fact()` holds, which only the event loop can bring about."""
-    async with asyncio.timeout(GUARD_SECONDS):
-        while not fact():
-            await asyncio.sleep(0)
-
-
-async def settle(turns: int = 20) -> None:
-    """Lets the event loop do what is ready."""
-    for _ in range(turns):
-        await asyncio.sleep(0)
 
 
 def blocks_of(count: int, size: int = 10, first: int = 0) -> list[bytes]:

@@ -23,8 +23,8 @@ from gateway.modes.resumable.store import (
     StreamHead,
     StreamStore,
 )
+from tests.kit.waiting import GUARD_SECONDS
 
-GUARD_SECONDS = 30
 DAY_SECONDS = 86_400.0
 OPENED_AT = 1_700_000_000.25
 """When all streams of the tests are opened."""

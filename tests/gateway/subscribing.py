@@ -8,8 +8,7 @@ from aiohttp import web
 
 from gateway.http.downstream import DownstreamProtocol, Writing
 from gateway.http.downstream_server import DownstreamServer
-
-GUARD_SECONDS = 30.0
+from tests.kit.waiting import GUARD_SECONDS
 
 
 class Downstream:

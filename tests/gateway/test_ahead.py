@@ -4,7 +4,8 @@ import pytest
 
 from gateway.streams.ahead import place_ahead
 from gateway.streams.subscriber import Subscriber
-from tests.gateway.scripted_transport import Audience, ScriptedTransport, settle, transport_of, until
+from tests.gateway.scripted_transport import Audience, ScriptedTransport, transport_of
+from tests.kit.waiting import settle, until
 
 LINE = b"id: 5\n"
 

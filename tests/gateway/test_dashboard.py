@@ -14,10 +14,11 @@ from aiohttp import web
 from eventstream import Parser
 from gateway.observe.dashboard.events import Dashboard, add_events
 from gateway.observe.dashboard.services import Services
-from tests.kit.dashboard import GUARD_SECONDS, Admin, Looker, admin, only
+from tests.kit.dashboard import Admin, Looker, admin, only
 from tests.kit.downstream import Downstream
 from tests.kit.reloading import reloading, route
 from tests.kit.upstream import EVENT_STREAM_HEAD, Asked, Disconnect, Pause, Script, ScriptedUpstream, Silence, chunk
+from tests.kit.waiting import GUARD_SECONDS
 
 SECRET = "s3cr3t"
 

@@ -13,8 +13,8 @@ from gateway.policy.settings import Settings
 from tests.kit.documentation import DOCUMENTATION
 from tests.kit.stack import refusing
 from tests.kit.upstream import Asked, Script, ScriptedUpstream, Silence
+from tests.kit.waiting import GUARD_SECONDS
 
-GUARD_SECONDS = 30.0
 METRICS = b"""# TYPE producer_streams_open gauge
 producer_streams_open{route="/"} 2
 producer_streams_open{route="/sse"} 3

@@ -10,9 +10,10 @@ import aiohttp
 import pytest
 
 from gateway.observe.dashboard.taps import Tail
-from tests.kit.dashboard import GUARD_SECONDS, Admin, Looker, admin, only
+from tests.kit.dashboard import Admin, Looker, admin, only
 from tests.kit.downstream import Downstream
 from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Disconnect, Pause, Script, ScriptedUpstream, Silence, chunk
+from tests.kit.waiting import GUARD_SECONDS
 
 FIRST = b"id: 1\ndata: a\n\n"
 ROUTES: dict[str, dict[str, Any]] = {

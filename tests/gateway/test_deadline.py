@@ -6,8 +6,7 @@ from collections.abc import Awaitable
 import pytest
 
 from gateway.http.deadline import Deadline
-
-GUARD_SECONDS = 10.0
+from tests.kit.waiting import GUARD_SECONDS
 
 
 async def limited(seconds: float, doing: Awaitable[object]) -> None:

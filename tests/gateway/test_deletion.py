@@ -6,7 +6,8 @@ import pytest
 
 from gateway.policy.deletion import Deletion
 from gateway.streams.subscriber import BEHIND
-from tests.gateway.scripted_transport import Audience, append_all, blocks_of, settle
+from tests.gateway.scripted_transport import Audience, append_all, blocks_of
+from tests.kit.waiting import settle
 
 HOST = "http://host:8000"
 

@@ -8,7 +8,8 @@ import pytest
 from gateway.streams.cohort import MOST_MEMBERS
 from gateway.streams.history import READ_BYTES, Limits
 from gateway.streams.relay import COMPLETE, LEFT
-from tests.gateway.scripted_transport import Audience, append_all, blocks_of, settle, until
+from tests.gateway.scripted_transport import Audience, append_all, blocks_of
+from tests.kit.waiting import settle, until
 
 
 async def test_blocks_of_one_turn_of_the_event_loop_leave_in_one_write() -> None:

@@ -9,7 +9,8 @@ import pytest
 from gateway.access.budget import Budget
 from gateway.streams.history import Limits
 from gateway.streams.relay import LEFT
-from tests.gateway.scripted_transport import PLENTY, Audience, append_all, blocks_of, settle, transport_of, until
+from tests.gateway.scripted_transport import PLENTY, Audience, append_all, blocks_of, transport_of
+from tests.kit.waiting import settle, until
 
 FAREWELL = re.compile(rb"retry: \d+\n\Z")
 """What those get who are sent away."""

@@ -11,7 +11,8 @@ from gateway.streams.cohort import MOST_MEMBERS
 from gateway.streams.history import READ_BYTES, Limits
 from gateway.streams.relay import LEFT
 from gateway.streams.subscriber import BEHIND
-from tests.gateway.scripted_transport import HIGH_WATER_BYTES, Audience, append_all, blocks_of, settle, transport_of, until
+from tests.gateway.scripted_transport import HIGH_WATER_BYTES, Audience, append_all, blocks_of, transport_of
+from tests.kit.waiting import settle, until
 
 
 async def test_full_transport_takes_its_subscriber_out_and_the_others_go_on() -> None:

@@ -3,7 +3,8 @@
 import pytest
 
 from gateway.streams.heartbeats import Shown, shows_id
-from tests.gateway.scripted_transport import Audience, ScriptedTransport, settle
+from tests.gateway.scripted_transport import Audience, ScriptedTransport
+from tests.kit.waiting import settle
 
 PLAIN, NUMBERED = b"data: 1\n\n", b"data: 1\nid: 7\n\n"
 BLOCK, LINE = b":\n\n", b":\n"

@@ -24,8 +24,9 @@ from gateway.modes.resumable.storing import Storing
 from gateway.policy.routes import Route
 from gateway.streams.subscriber import BEHIND, Subscriber
 from gateway.streams.wheel import TimerWheel
-from tests.gateway.scripted_transport import ScriptedTransport, until
+from tests.gateway.scripted_transport import ScriptedTransport
 from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Pause, ScriptedUpstream, Silence, Step, chunk
+from tests.kit.waiting import until
 
 EVENT = b"data: x\n\n"
 KILOBYTES = 1024

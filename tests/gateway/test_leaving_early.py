@@ -7,8 +7,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.kit.gateway_process import GUARD_SECONDS, start_gateway
+from tests.kit.gateway_process import start_gateway
 from tests.kit.upstream import EVENT_STREAM_HEAD, ScriptedUpstream, Silence, chunk
+from tests.kit.waiting import GUARD_SECONDS
 
 
 @pytest.mark.parametrize("mode", ["direct", "shared"])

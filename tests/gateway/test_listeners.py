@@ -11,8 +11,7 @@ from aiohttp import web
 
 from gateway.server import listeners as listeners_module
 from gateway.server.listeners import Listeners, bind_listeners, close_listeners, url_of
-
-GUARD_SECONDS = 30.0
+from tests.kit.waiting import GUARD_SECONDS
 
 
 class Counting:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tests.kit.downstream import Downstream, Fields, Head
-from tests.kit.gateway import GUARD_SECONDS, serving
+from tests.kit.gateway import serving
 from tests.kit.upstream import EVENT_STREAM_HEAD, Asked, Script, ScriptedUpstream, Silence, chunk
+from tests.kit.waiting import GUARD_SECONDS
 
 ASKED = "http://gateway.example:8080"
 TRUSTED = {"trusted_proxies": "127.0.0.1"}

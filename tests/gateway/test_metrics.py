@@ -12,8 +12,9 @@ import pytest
 import pytest_asyncio
 from prometheus_client import Metric
 
-from tests.kit.gateway_process import GUARD_SECONDS, GatewayProcess, meter, start_gateway
+from tests.kit.gateway_process import GatewayProcess, meter, start_gateway
 from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Disconnect, Pause, Script, ScriptedUpstream, Silence, chunk
+from tests.kit.waiting import GUARD_SECONDS
 
 EVENT = b"data: 1\n\n"
 NOT_FOUND: Script = [b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"]

@@ -14,11 +14,11 @@ from gateway.policy.routes import Route
 from gateway.streams.relay import Relay
 from gateway.streams.wheel import TimerWheel
 from service.loop_lag import LoopLag
-from tests.gateway.scripted_transport import Audience, settle
+from tests.gateway.scripted_transport import Audience
 from tests.gateway.test_upstream import read
 from tests.kit.upstream import EVENT_STREAM_HEAD, ScriptedUpstream, Silence, chunk
+from tests.kit.waiting import GUARD_SECONDS, settle
 
-GUARD_SECONDS = 30.0
 DIRECT = Route.model_validate({"path": "/", "upstream": "http://u"})
 BLOCK = b"data: 1\n\n"
 

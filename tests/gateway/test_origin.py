@@ -5,7 +5,7 @@ import itertools
 from typing import Any
 
 from gateway.modes.shared.origin import FIRST_SECONDS, LONGEST_SECONDS, Origin
-from tests.gateway.scripted_transport import GUARD_SECONDS
+from tests.kit.waiting import GUARD_SECONDS
 
 
 class Stream:

@@ -14,7 +14,8 @@ from eventstream import Framer, Parser
 from eventstream.decoding import find_decoder
 from gateway.streams.relay import COMPLETE, CUT, DRAINED, LEFT, Relay
 from gateway.streams.wheel import TimerWheel
-from tests.gateway.subscribing import GUARD_SECONDS, Downstream, connected
+from tests.gateway.subscribing import Downstream, connected
+from tests.kit.waiting import GUARD_SECONDS, until
 
 TICK_SECONDS = 0.01
 HEARTBEAT = b":\n\n"
@@ -65,12 +66,6 @@ def open_relay(downstream: Downstream, wheel: TimerWheel | None = None, **option
     upstream = Upstream()
     relay.attached(upstream)
     return relay, upstream
-
-
-async def until(fact: Callable[[], bool]) -> None:
-    async with asyncio.timeout(GUARD_SECONDS):
-        while not fact():
-            await asyncio.sleep(TICK_SECONDS / 2)
 
 
 async def test_block_leaves_in_the_call_that_brings_its_last_byte() -> None:

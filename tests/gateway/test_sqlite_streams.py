@@ -19,8 +19,7 @@ from gateway.modes.resumable.sqlite_store import SqliteStreamStore
 from gateway.modes.resumable.store import COMPLETE, StoreError
 from tests.gateway.stream_store_contract import NOW, block, head, keep, load
 from tests.kit.stack import REPOSITORY
-
-GUARD_SECONDS = 30
+from tests.kit.waiting import GUARD_SECONDS
 
 
 async def write(directory: Path, count: int = 3) -> None:

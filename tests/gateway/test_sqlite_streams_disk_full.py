@@ -10,7 +10,8 @@ from gateway.modes.resumable.sqlite_store import SqliteStreamStore
 from gateway.modes.resumable.store import COMPLETE, CUT, EXPIRED, StoreError
 from tests.conftest import DEVICE_BYTES
 from tests.gateway.sqlite_stream_checks import assert_clean
-from tests.gateway.stream_store_contract import GUARD_SECONDS, NOW, block, expire_all, head, keep, load
+from tests.gateway.stream_store_contract import NOW, block, expire_all, head, keep, load
+from tests.kit.waiting import GUARD_SECONDS
 
 FULL = "no room left on the device; free some, or lower retain_seconds"
 

@@ -13,7 +13,8 @@ from gateway.modes.resumable.sqlite_file import FILE
 from gateway.modes.resumable.sqlite_store import SqliteStreamStore
 from gateway.modes.resumable.store import COMPLETE, EXPIRED
 from tests.gateway.sqlite_stream_checks import assert_clean
-from tests.gateway.stream_store_contract import DAY_SECONDS, GUARD_SECONDS, NOW, block, expire_all, head, keep, load
+from tests.gateway.stream_store_contract import DAY_SECONDS, NOW, block, expire_all, head, keep, load
+from tests.kit.waiting import GUARD_SECONDS
 
 
 async def fill(store: SqliteStreamStore, streams: int, *, until: float, name: str = "s") -> None:

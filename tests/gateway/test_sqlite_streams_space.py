@@ -12,7 +12,8 @@ from gateway.modes.resumable.sqlite_file import FILE
 from gateway.modes.resumable.sqlite_store import SqliteStreamStore
 from gateway.modes.resumable.store import COMPLETE, CUT, EXPIRED, RUNNING, StoreError, StreamGaveWay
 from tests.gateway.sqlite_stream_checks import assert_clean
-from tests.gateway.stream_store_contract import DAY_SECONDS, GUARD_SECONDS, NOW, expire_all, head, keep, load
+from tests.gateway.stream_store_contract import DAY_SECONDS, NOW, expire_all, head, keep, load
+from tests.kit.waiting import GUARD_SECONDS
 
 MEGABYTE = 1024 * 1024
 LIMIT = 8 * MEGABYTE

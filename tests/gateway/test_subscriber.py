@@ -8,7 +8,8 @@ import pytest
 from eventstream import Parser
 from gateway.streams.relay import COMPLETE, CUT, LEFT
 from gateway.streams.subscriber import EXPIRED, RETURN_AFTER_MS, RETURN_SPREAD_MS
-from tests.gateway.scripted_transport import GUARD_SECONDS, Audience, settle, transport_of, until
+from tests.gateway.scripted_transport import Audience, transport_of
+from tests.kit.waiting import GUARD_SECONDS, settle, until
 
 
 async def test_blocks_for_one_subscriber_alone_are_written_at_once_and_counted() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tests.kit.dashboard import Admin, admin
 from tests.kit.upstream import EVENT_STREAM_HEAD, ScriptedUpstream, Silence
+from tests.kit.waiting import GUARD_SECONDS
 
-GUARD_SECONDS = 60.0
 SUBSCRIBERS = 100
 MOST_BYTES = 8_000
 """In the objects of one subscriber, 6,800 of them with uvloop. aiohttp's empty queue, its parser and the request's head are 3,700 more."""

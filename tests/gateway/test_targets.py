@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.kit.downstream import Answer, Downstream
-from tests.kit.gateway import GUARD_SECONDS, serving
+from tests.kit.gateway import serving
 from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, ScriptedUpstream, Silence, chunk
+from tests.kit.waiting import GUARD_SECONDS
 
 TARGETS = [
     b'/{x}"|^`\\<>[]/y?q={x}"|^`\\<>[]',

@@ -16,11 +16,12 @@ from gateway.access.rates import Rate
 from gateway.access.throttle import Allowance, Throttle
 from gateway.streams.relay import COMPLETE, LEFT, Relay
 from gateway.streams.subscriber import Subscriber
-from tests.gateway.scripted_transport import GUARD_SECONDS, Audience, ScriptedTransport, append_all, blocks_of, settle, until
+from tests.gateway.scripted_transport import Audience, ScriptedTransport, append_all, blocks_of
 from tests.kit.downstream import Answer, Downstream, End
 from tests.kit.gateway import serving
 from tests.kit.stage import Stage
 from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, chunk
+from tests.kit.waiting import GUARD_SECONDS, settle, until
 
 RATE = 100_000
 BURST = RATE // 2

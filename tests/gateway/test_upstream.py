@@ -11,9 +11,10 @@ from gateway.http.upstream import attach, open_session
 from gateway.http.upstream_protocol import UpstreamProtocol
 from gateway.streams.relay import Relay
 from gateway.streams.wheel import TimerWheel
-from tests.gateway.receiving import BROKEN, GUARD_SECONDS, Recorder, attached, response_to, settle
+from tests.gateway.receiving import BROKEN, Recorder, attached, response_to
 from tests.gateway.subscribing import connected
 from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Disconnect, Flood, Pause, ScriptedUpstream, Silence, Step, chunk
+from tests.kit.waiting import GUARD_SECONDS, settle
 
 LENGTH_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n"
 CLOSE_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"

@@ -7,8 +7,9 @@ import httpx
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from tests.kit.gateway import GUARD_SECONDS, serving
+from tests.kit.gateway import serving
 from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, ScriptedUpstream, chunk
+from tests.kit.waiting import GUARD_SECONDS
 
 RETRY_SECONDS = 8.0
 """Less than the 10 s for which addresses are remembered."""

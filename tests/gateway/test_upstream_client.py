@@ -11,8 +11,9 @@ from gateway.http.upstream import open_session
 from gateway.http.upstream_client import Answer, UpstreamAnswer, UpstreamClient
 from gateway.http.upstream_protocol import BadHead
 from gateway.policy.target import url_of
-from tests.gateway.receiving import GUARD_SECONDS, Recorder, attached
+from tests.gateway.receiving import Recorder, attached
 from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Disconnect, Pause, ScriptedUpstream, Silence, chunk
+from tests.kit.waiting import GUARD_SECONDS
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=GUARD_SECONDS)

@@ -1,7 +1,7 @@
 """How the gateway gets its connections to upstreams: kept ones, new ones, and those to an upstream that is down."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
@@ -11,9 +11,9 @@ from multidict import CIMultiDict
 from gateway.http.upstream import open_session
 from gateway.http.upstream_client import UpstreamAnswer, UpstreamClient
 from gateway.http.upstream_connector import Drained, UpstreamConnector
-from tests.gateway.receiving import GUARD_SECONDS
 from tests.kit.stack import free_ports, refusing
 from tests.kit.upstream import Act, Disconnect, Pause, Script, ScriptedUpstream
+from tests.kit.waiting import GUARD_SECONDS, until
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 PATIENT = aiohttp.ClientTimeout(total=None, connect=GUARD_SECONDS, sock_connect=GUARD_SECONDS)
@@ -227,9 +227,3 @@ def waiting(session: aiohttp.ClientSession) -> int:
 async def until_waiting(session: aiohttp.ClientSession, count: int) -> None:
     """Returns when so many requests wait for an upstream that is down."""
     await until(lambda: waiting(session) == count)
-
-
-async def until(fact: Callable[[], bool]) -> None:
-    async with asyncio.timeout(GUARD_SECONDS):
-        while not fact():
-            await asyncio.sleep(0.005)

@@ -14,10 +14,11 @@ import uvloop
 from gateway.http.read_buffer import READ_BYTES
 from gateway.http.tls_transport import TlsTransport
 from gateway.http.upstream import open_session
-from tests.gateway.receiving import GUARD_SECONDS, Recorder, attached, settle
+from tests.gateway.receiving import Recorder, attached
 from tests.kit.blocking_upstream import BlockingUpstream, Connection
 from tests.kit.certificates import Authority
 from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Disconnect, Flood, Pause, ScriptedUpstream, Silence, Step, chunk
+from tests.kit.waiting import GUARD_SECONDS, settle
 
 BODY = b"".join(b"data: %07d %s\n\n" % (number, b"." * 1000) for number in range(3000))  # 3 MB
 LENGTH_HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"

@@ -12,8 +12,8 @@ from tests.kit.downstream import Answer, Downstream, End, Fields
 from tests.kit.reloading import Reloading, reloading, route
 from tests.kit.stack import free_ports, refusing
 from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, ScriptedUpstream, Silence, chunk
+from tests.kit.waiting import GUARD_SECONDS
 
-GUARD_SECONDS = 30.0
 SUBSCRIBER = [("Accept", "text/event-stream")]
 CREDENTIALS = [*SUBSCRIBER, ("Authorization", "Bearer x")]
 """Which are not shared."""

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from gateway.streams.wheel import TimerWheel
+from tests.kit.waiting import GUARD_SECONDS
 
 TICK_SECONDS = 0.02
-GUARD_SECONDS = 30.0
 
 
 class Entry:

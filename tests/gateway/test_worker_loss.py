@@ -8,8 +8,9 @@ from pathlib import Path
 
 from gateway.server.workers.pulse import BEATS, Pulse
 from tests.kit.downstream import Answer, Downstream, End, connected
-from tests.kit.gateway_process import GUARD_SECONDS, START_SECONDS
+from tests.kit.gateway_process import START_SECONDS
 from tests.kit.upstream import EVENT_STREAM_HEAD, Act, Asked, Script, ScriptedUpstream, chunk
+from tests.kit.waiting import GUARD_SECONDS
 from tests.kit.workers import Crew, children_of, crew, default_script, ended, starting, subscribed
 
 NUMBER = re.compile(rb"data: (\d+)\n\n")

@@ -13,9 +13,10 @@ import pytest
 
 from gateway.server.listeners import bind_listeners, close_listeners
 from tests.kit.downstream import Downstream, End, connected
-from tests.kit.gateway_process import GUARD_SECONDS, meter, run, start_refused
+from tests.kit.gateway_process import meter, run, start_refused
 from tests.kit.stack import EXIT_SECONDS
 from tests.kit.upstream import EVENT_STREAM_HEAD, Asked, Script, ScriptedUpstream, Silence, chunk
+from tests.kit.waiting import GUARD_SECONDS
 from tests.kit.workers import EVENT, children_of, crew, default_script, ended, starting, subscribed, until_ended
 
 DRAIN_SECONDS = 3

@@ -17,9 +17,9 @@ from consumer.audit import Audit
 from consumer.record import Position, Record
 from consumer.segment import list_segments
 from tests.kit.stack import QUICK_START, REPOSITORY, clean_environment, service_command
+from tests.kit.waiting import GUARD_SECONDS
 
 T = TypeVar("T")
-GUARD_SECONDS = 120.0  # only a hang reaches it: beside three other processes a test of 3 s took 30 s
 SOURCE = "http://127.0.0.1/"
 QUICK = {"CONSUMER_RECONNECT_INITIAL_SECONDS": "0.01", "CONSUMER_PORT": "0"}
 QUICK_RETRY = {"consumer.writer.FIRST_RETRY_SECONDS": 0.05}

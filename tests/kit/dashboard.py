@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from aiohttp import web
 
 from eventstream import Event, Framer, Parser
 from gateway.policy.route_table import RouteTable
 from gateway.policy.routes import Route
 from gateway.policy.settings import Settings
-from gateway.server.app import run_gateway
-from gateway.server.listeners import Listeners, bind_listeners, close_listeners, port_of
-
-GUARD_SECONDS = 30.0
+from tests.kit.gateway import served
+from tests.kit.waiting import GUARD_SECONDS
 
 
 class Looker:
@@ -91,26 +88,12 @@ class Admin:
 @asynccontextmanager
 async def admin(routes: Sequence[dict[str, Any]], data_dir: Path, **settings: Any) -> AsyncIterator[Admin]:
     """Serve `routes` until the block ends, which viewers must not delay."""
-    sets = bind_listeners("127.0.0.1", 0)
-    sites: list[web.TCPSite] = []
-
-    def open_admin(runner: web.BaseRunner) -> web.BaseSite:
-        sites.append(web.TCPSite(runner, "127.0.0.1", 0))
-        return sites[0]
-
     table = RouteTable(Route.model_validate({"heartbeat_seconds": 0, **route}) for route in routes)
-    options = Settings(data_dir=data_dir, drain_seconds=0.2, **settings)
-    try:
-        async with (
-            aiohttp.ClientSession() as session,
-            run_gateway(options, table, Listeners(sets), open_admin) as gateway,
-        ):
-            server = sites[0]._server
-            assert isinstance(server, asyncio.Server)
-            yield Admin(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", port_of(sets[0]), session)
-            await gateway.drain()
-    finally:
-        close_listeners(sets)
+    async with (
+        aiohttp.ClientSession() as session,
+        served(Settings(data_dir=data_dir, drain_seconds=0.2, **settings), table) as running,
+    ):
+        yield Admin(running.admin, running.port, session)
 
 
 def only(snapshot: dict[str, Any], what: str, **facts: object) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-GUARD_SECONDS = 30.0
-"""The most seconds of any quick operation; only a defect reaches it."""
+from tests.kit.waiting import GUARD_SECONDS
+
 AT_ONCE_SECONDS = 10.0
 """The limit for anything that must not wait for a timer. The shortest default timer of a route is 15 s, and a smaller limit could not
 distinguish a gateway that notices nothing from a busy machine."""

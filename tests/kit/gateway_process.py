@@ -18,8 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.__main__ import main
 from tests.kit.stack import QUICK_START, START_SECONDS
-
-GUARD_SECONDS = 30.0
+from tests.kit.waiting import GUARD_SECONDS
 
 
 def environment(settings: dict[str, str]) -> dict[str, str]:

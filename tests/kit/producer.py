@@ -22,9 +22,8 @@ from producer.settings import Settings
 from producer.web.drain import Drain
 from producer.web.server import Server
 from tests.kit.stack import QUICK_START
+from tests.kit.waiting import GUARD_SECONDS
 
-GUARD_SECONDS = 120.0
-"""The limit of any wait; only a defect reaches it."""
 NO_RETENTION = Retention()
 
 

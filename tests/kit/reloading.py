@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from aiohttp import web
 
 from gateway.policy.route_table import read_routes
 from gateway.policy.settings import Settings
-from gateway.server.app import Gateway, run_gateway
-from gateway.server.listeners import Listeners, bind_listeners, close_listeners, port_of
+from gateway.server.app import Gateway
 from tests.kit.downstream import Answer, Downstream, Fields
-
-GUARD_SECONDS = 30.0
+from tests.kit.gateway import served
+from tests.kit.waiting import GUARD_SECONDS
 
 
 def route(path: str, upstream: str, **keys: object) -> str:
@@ -82,22 +80,10 @@ async def reloading(directory: Path, *routes: str, **settings: Any) -> AsyncIter
     """Serve `routes` until the block ends. The gateway must then drain and leave no task behind."""
     config = directory / "gateway.toml"
     config.write_text("\n".join(routes))
-    sets = bind_listeners("127.0.0.1", 0)
     options = Settings(config=config, data_dir=directory / "data", **{"drain_seconds": 1.0} | settings)
-    sites: list[web.BaseSite] = []
-
-    def open_admin(runner: web.BaseRunner) -> web.BaseSite:
-        sites.append(web.TCPSite(runner, "127.0.0.1", 0))
-        return sites[0]
-
     before = asyncio.all_tasks()
-    try:
-        async with run_gateway(options, read_routes(config), Listeners(sets), open_admin) as gateway:
-            yield Reloading(gateway, config, port_of(sets[0]), sites[0].name)
-            async with asyncio.timeout(GUARD_SECONDS):
-                await gateway.drain()
-    finally:
-        close_listeners(sets)
+    async with served(options, read_routes(config)) as running:
+        yield Reloading(running.gateway, config, running.port, running.admin)
     async with asyncio.timeout(GUARD_SECONDS):
         while left := {task for task in asyncio.all_tasks() - before if "gateway" in repr(task.get_coro())}:
             with contextlib.suppress(TimeoutError):

@@ -8,8 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import Any, TypeVar
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.kit.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[2]
 T = TypeVar("T")
@@ -83,15 +84,6 @@ def refusing() -> Iterator[str]:
         yield f"http://127.0.0.1:{held.getsockname()[1]}"
 
 
-def wait_until(fact: Callable[[], T], what: str, timeout: float = 60, pause: float = 0.05) -> T:
-    """Return the result of `fact` once it is true; after `timeout` seconds raise AssertionError saying that `what` is missing."""
-    deadline = time.monotonic() + timeout
-    while not (found := fact()):
-        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
-        time.sleep(pause)
-    return found
-
-
 def answers(url: str) -> bool:
     """Whether a GET of `url` is answered 200."""
     try:
@@ -104,7 +96,7 @@ def service_command(name: str, constants: Mapping[str, object] | None = None) ->
     """Return the command that runs a service, if need be with other values for its modules' constants, such as the time between retries."""
     if not constants:
         return [sys.executable, "-m", name]
-    return [sys.executable, "-m", "tests.with_constants", name, json.dumps(constants)]
+    return [sys.executable, "-m", "tests.kit.with_constants", name, json.dumps(constants)]
 
 
 class ServiceProcess:

@@ -6,8 +6,9 @@ from types import TracebackType
 from typing import Self
 
 from tests.kit.certificates import Authority
-from tests.kit.downstream import AT_ONCE_SECONDS, GUARD_SECONDS
+from tests.kit.downstream import AT_ONCE_SECONDS
 from tests.kit.upstream import Asked, Script, ScriptedUpstream
+from tests.kit.waiting import GUARD_SECONDS
 
 FIELD = "X-Scene"
 """Names the script for a request; as an end-to-end header field it passes any proxy."""

@@ -16,8 +16,9 @@ import httpx
 import psutil
 
 from tests.kit.downstream import Answer, Downstream
-from tests.kit.gateway_process import GUARD_SECONDS, START_SECONDS, GatewayProcess, environment, meter, start_gateway
+from tests.kit.gateway_process import START_SECONDS, GatewayProcess, environment, meter, start_gateway
 from tests.kit.upstream import EVENT_STREAM_HEAD, Asked, Script, ScriptedUpstream, Silence, chunk
+from tests.kit.waiting import GUARD_SECONDS
 
 EVENT = b"data: 1\n\n"
 

@@ -12,7 +12,8 @@ import httpx
 import pytest
 import yaml
 
-from tests.kit.stack import Stack, free_ports, run_stack, wait_until
+from tests.kit.stack import Stack, free_ports, run_stack
+from tests.kit.waiting import GUARD_SECONDS, wait_until
 from tests.observability.collector import Told, collecting
 from tests.observability.dashboard import METRICS, alerts, expressions
 
@@ -76,7 +77,13 @@ class Prometheus:
             self._process = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=output, stderr=output)
 
     def get(self, path: str, **query: str) -> dict[str, Any]:
-        answer = httpx.get(f"{self._address}/api/v1/{path}", params=query, trust_env=False, timeout=10).json()
+        """Return the data of an answer. While it loads its storage, it answers 503."""
+
+        def ask() -> httpx.Response | None:
+            answer = httpx.get(f"{self._address}/api/v1/{path}", params=query, trust_env=False, timeout=GUARD_SECONDS)
+            return None if answer.status_code == 503 else answer
+
+        answer = wait_until(ask, f"an answer of Prometheus to {path}").json()
         assert answer["status"] == "success", (query, answer)
         return dict(answer["data"])
 
@@ -92,10 +99,10 @@ class Prometheus:
             except httpx.TransportError:
                 return False  # its port is not open yet
 
-        wait_until(ready, "Prometheus is ready", timeout=60, pause=0.2)
+        wait_until(ready, "Prometheus is ready")
 
     def wait_for(self, expression: str) -> None:
-        wait_until(lambda: bool(self.query(expression)), f"{expression} in Prometheus", timeout=60, pause=0.2)
+        wait_until(lambda: bool(self.query(expression)), f"{expression} in Prometheus")
 
     def ask_for(self, expressions: list[str]) -> dict[str, list[Any]]:
         """Return its results for each; an empty result counts only after enough rounds of scraping."""

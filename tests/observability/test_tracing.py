@@ -20,9 +20,9 @@ from tests.kit.gateway import serving
 from tests.kit.gateway_process import start_gateway
 from tests.kit.stack import REPOSITORY, free_ports
 from tests.kit.upstream import EVENT_STREAM_HEAD, Disconnect, ScriptedUpstream, Silence, chunk
+from tests.kit.waiting import GUARD_SECONDS
 from tests.observability.collector import Collector, Told, collecting
 
-GUARD_SECONDS = 30.0
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SENT = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01", "tracestate": "vendor=1,other=2"}
 EVENT = b"id: 1\ndata: x\n\n"

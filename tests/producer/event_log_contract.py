@@ -8,8 +8,8 @@ import pytest
 
 from producer.log.event_log import Appended, EventLog, IdempotencyKey, KeyReused, LogError, Stored
 from producer.log.retention import Retention
+from tests.kit.waiting import GUARD_SECONDS
 
-GUARD_SECONDS = 120
 OpenLog = Callable[..., AbstractAsyncContextManager[EventLog]]
 """Opens the log of one test, the same each time, with `retention=` and `key_retention_seconds=`; closes it at the end."""
 

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 
 from eventstream import Event, Framer, Parser
-from tests.kit.producer import GUARD_SECONDS, Producer
+from tests.kit.producer import Producer
+from tests.kit.waiting import GUARD_SECONDS
 
 
 class Subscriber:

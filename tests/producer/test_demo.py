@@ -17,7 +17,8 @@ from producer.log.event_log import Appended, IdempotencyKey, LogError, LogFull
 from producer.topics.demo import publish_demo
 from producer.topics.host import HostReader
 from producer.web.drain import Drain
-from tests.kit.producer import GUARD_SECONDS, ProducerProcess, start_producer
+from tests.kit.producer import ProducerProcess, start_producer
+from tests.kit.waiting import GUARD_SECONDS
 
 PERIOD = 0.02
 HOST = {"cpu_percent": 1.5}

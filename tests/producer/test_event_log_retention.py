@@ -14,9 +14,8 @@ from producer.log.retention import Retention, upkeep
 from producer.log.sqlite_log import SqliteEventLog
 from producer.log.sqlite_schema import FILE
 from service.storage import database
+from tests.kit.waiting import GUARD_SECONDS
 from tests.producer.event_log_contract import blocks, key, read_all
-
-GUARD_SECONDS = 120
 
 
 class Clock:

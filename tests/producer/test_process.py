@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from producer.settings import Settings
-from tests.kit.producer import GUARD_SECONDS, ProducerProcess, environment, start_producer
+from tests.kit.producer import ProducerProcess, environment, start_producer
 from tests.kit.stack import EXIT_SECONDS
+from tests.kit.waiting import GUARD_SECONDS
 
 FIRST_BLOCK = "event: message\nretry: 15000\ndata: 七\n\n".encode()
 

@@ -10,7 +10,8 @@ import pytest_asyncio
 
 from eventstream import Event
 from producer.settings import Settings
-from tests.kit.producer import GUARD_SECONDS, Producer, serve
+from tests.kit.producer import Producer, serve
+from tests.kit.waiting import GUARD_SECONDS
 from tests.producer.publishing import NDJSON, SMALL, post, problem_of, stored, topic_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

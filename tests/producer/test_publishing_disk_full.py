@@ -8,7 +8,8 @@ from pathlib import Path
 import aiohttp
 
 from eventstream.client import EventSource
-from tests.kit.producer import GUARD_SECONDS, start_producer
+from tests.kit.producer import start_producer
+from tests.kit.waiting import GUARD_SECONDS
 
 
 async def test_full_device_is_507_while_subscribers_continue_and_publishing_recovers_with_space(device: Path) -> None:

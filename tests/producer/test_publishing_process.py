@@ -16,7 +16,8 @@ import aiohttp
 import psutil
 
 from eventstream import Event
-from tests.kit.producer import GUARD_SECONDS, ProducerProcess, environment, events_of, start_producer
+from tests.kit.producer import ProducerProcess, environment, events_of, start_producer
+from tests.kit.waiting import GUARD_SECONDS
 
 BATCH = 7
 LIVES = 4

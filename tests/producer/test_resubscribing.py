@@ -21,7 +21,8 @@ from producer.log.retention import Retention
 from producer.settings import Settings
 from producer.topics import feeds
 from producer.topics.names import Patterns
-from tests.kit.producer import GUARD_SECONDS, Producer, serve
+from tests.kit.producer import Producer, serve
+from tests.kit.waiting import GUARD_SECONDS
 from tests.producer.publishing import post
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "6"))

@@ -7,7 +7,8 @@ import pytest
 
 from eventstream import HEARTBEAT, HEARTBEAT_BLOCK
 from producer.settings import Settings
-from tests.kit.producer import GUARD_SECONDS, events_of, serve
+from tests.kit.producer import events_of, serve
+from tests.kit.waiting import GUARD_SECONDS
 
 FAST = Settings(interval_ms=1)
 FIRST_BLOCK = "event: message\nretry: 15000\ndata: 七\n\n".encode()

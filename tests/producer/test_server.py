@@ -4,7 +4,8 @@ import socket
 import pytest
 
 from producer.settings import Settings
-from tests.kit.producer import GUARD_SECONDS, serve
+from tests.kit.producer import serve
+from tests.kit.waiting import GUARD_SECONDS
 
 LAST_CHUNK = b"\r\n0\r\n\r\n"
 

@@ -5,7 +5,8 @@ import pytest
 from httpx_sse import aconnect_sse
 
 from producer.settings import Settings
-from tests.kit.producer import GUARD_SECONDS, serve
+from tests.kit.producer import serve
+from tests.kit.waiting import GUARD_SECONDS
 
 
 async def test_alive_and_ready_until_the_drain_begins() -> None:

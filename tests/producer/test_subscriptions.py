@@ -9,7 +9,8 @@ import pytest
 from eventstream import Framer, Parser
 from producer.log.event_log import LogError
 from producer.settings import Settings
-from tests.kit.producer import GUARD_SECONDS, Producer, serve
+from tests.kit.producer import Producer, serve
+from tests.kit.waiting import GUARD_SECONDS
 from tests.producer.publishing import post, problem_of
 from tests.producer.subscribing import subscribe
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from producer.settings import Settings
-from tests.kit.producer import GUARD_SECONDS, Producer, events_of, serve
+from tests.kit.producer import Producer, events_of, serve
+from tests.kit.waiting import GUARD_SECONDS
 
 FAST = Settings(interval_ms=0)
 H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n"

@@ -8,9 +8,10 @@ from functools import partial
 
 import pytest
 
-from tests.kit.downstream import GUARD_SECONDS, End
+from tests.kit.downstream import End
 from tests.kit.stage import Stage
 from tests.kit.upstream import Act, Flood, Pause, chunk
+from tests.kit.waiting import GUARD_SECONDS
 from tests.proxy.concurrently import all_hold
 from tests.proxy.conftest import IDLE_SECONDS, Converse
 from tests.proxy.streams import HEAD, LAST_CHUNK, numbered_blocks

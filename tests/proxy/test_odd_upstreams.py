@@ -20,7 +20,8 @@ import pytest_asyncio
 
 from tests.kit.blocking_upstream import BlockingUpstream, Connection
 from tests.kit.certificates import Authority
-from tests.kit.downstream import AT_ONCE_SECONDS, GUARD_SECONDS, Answer, Downstream, End
+from tests.kit.downstream import AT_ONCE_SECONDS, Answer, Downstream, End
+from tests.kit.waiting import GUARD_SECONDS
 from tests.proxy.concurrently import all_hold
 from tests.proxy.subject import Route, Subject, running
 

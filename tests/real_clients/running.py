@@ -7,10 +7,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+from tests.kit.waiting import GUARD_SECONDS
 from tests.real_clients.clients import Client, command
-
-GUARD_SECONDS = 120.0
-"""The most seconds without output of a client, its start included; only a defect reaches it."""
 
 
 @dataclass(frozen=True)

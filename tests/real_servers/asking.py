@@ -9,11 +9,10 @@ from contextlib import asynccontextmanager
 
 import httpx
 
+from tests.kit.waiting import GUARD_SECONDS
 from tests.real_servers.servers import Server
 
 MODES = ("direct", "shared", "resumable")
-GUARD_SECONDS = 60.0
-"""The most seconds of any quick operation; only a defect reaches it."""
 PAUSE_SECONDS = 0.01
 """Between two requests for a topic's state."""
 

@@ -10,7 +10,8 @@ import pytest_asyncio
 from tests.kit.certificates import Authority
 from tests.kit.routed_gateway import Route, running
 from tests.kit.stack import free_ports
-from tests.real_servers.asking import GUARD_SECONDS, MODES, Topic
+from tests.kit.waiting import GUARD_SECONDS
+from tests.real_servers.asking import MODES, Topic
 from tests.real_servers.servers import KINDS, SCHEMES, Kind, Server, names
 
 

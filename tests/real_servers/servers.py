@@ -23,7 +23,8 @@ import pytest
 
 from tests.kit.builds import built
 from tests.kit.certificates import Certificate
-from tests.kit.stack import START_SECONDS, clean_environment, wait_until
+from tests.kit.stack import START_SECONDS, clean_environment
+from tests.kit.waiting import wait_until
 
 SOURCES = Path(__file__).parent
 

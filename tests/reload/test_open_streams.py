@@ -4,8 +4,9 @@ import asyncio
 from pathlib import Path
 
 from tests.kit.downstream import End
-from tests.kit.reloading import GUARD_SECONDS, Reloading, reloading, resumable, route, shared
+from tests.kit.reloading import Reloading, reloading, resumable, route, shared
 from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Pause, ScriptedUpstream, Silence, chunk
+from tests.kit.waiting import GUARD_SECONDS
 from tests.resumable.answers import event, events, sent, stream_of, unstamped
 from tests.shared.subscribing import Subscriber
 from tests.shared.upstream import Topic, Upstream

@@ -7,10 +7,8 @@ from types import TracebackType
 from typing import Self
 
 from tests.kit.downstream import Answer, Downstream, End
+from tests.kit.waiting import GUARD_SECONDS
 from tests.shared.reception import Reception
-
-GUARD_SECONDS = 30.0
-"""The most seconds of any quick operation; only a defect reaches it."""
 
 Fields = Sequence[tuple[str, str]]
 ACCEPT = ("Accept", "text/event-stream")

@@ -10,8 +10,9 @@ import pytest
 
 from tests.kit.routed_gateway import running, shared
 from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Pause, Script, ScriptedUpstream, Silence, chunk
+from tests.kit.waiting import GUARD_SECONDS
 from tests.shared.conftest import Stage, StartStage
-from tests.shared.subscribing import GUARD_SECONDS, Subscriber
+from tests.shared.subscribing import Subscriber
 from tests.shared.upstream import Topic, Upstream
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

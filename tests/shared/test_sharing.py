@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import pytest
 
 from tests.kit.downstream import Downstream
+from tests.kit.waiting import GUARD_SECONDS
 from tests.shared.conftest import Stage
-from tests.shared.subscribing import GUARD_SECONDS, Fields
+from tests.shared.subscribing import Fields
 from tests.shared.upstream import Topic
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

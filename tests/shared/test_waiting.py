@@ -10,8 +10,9 @@ import pytest
 
 from tests.kit.downstream import End
 from tests.kit.reloading import Reloading, reloading, shared
+from tests.kit.waiting import GUARD_SECONDS
 from tests.shared.conftest import Stage
-from tests.shared.subscribing import GUARD_SECONDS, Subscriber
+from tests.shared.subscribing import Subscriber
 from tests.shared.upstream import Topic, Upstream
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

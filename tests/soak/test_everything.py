@@ -26,7 +26,8 @@ import pytest
 from eventstream import Framer, Parser
 from eventstream.client import EventSource
 from tests.auth.signing import SECRET, hs_token
-from tests.kit.stack import REPOSITORY, Stack, clean_environment, run_stack, wait_until
+from tests.kit.stack import REPOSITORY, Stack, clean_environment, run_stack
+from tests.kit.waiting import wait_until
 from tests.soak.subscriber import Sequence
 from tests.soak.test_topics import Publishing
 

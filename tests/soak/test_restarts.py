@@ -17,7 +17,8 @@ import pytest
 
 from consumer.segment import list_segments
 from tests.kit.publishing import Publisher, assert_log_has_each_event_once
-from tests.kit.stack import REPOSITORY, ServiceProcess, answers, clean_environment, run_stack, wait_until
+from tests.kit.stack import REPOSITORY, ServiceProcess, answers, clean_environment, run_stack
+from tests.kit.waiting import wait_until
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "10"))
 SEED = int(os.environ.get("SOAK_SEED", random.randrange(2**32)))

@@ -28,8 +28,9 @@ import pytest
 
 from tests.auth.signing import SECRET
 from tests.kit.publishing import assert_log_has_each_event_once
-from tests.kit.stack import REPOSITORY, Stack, clean_environment, free_ports, run_stack, wait_until
+from tests.kit.stack import REPOSITORY, Stack, clean_environment, free_ports, run_stack
 from tests.kit.upstream import Asked, Script, ScriptedUpstream
+from tests.kit.waiting import wait_until
 from tests.soak.siege.attackers import ATTACKS, start_attackers
 from tests.soak.siege.latencies import table
 from tests.soak.siege.llm import play

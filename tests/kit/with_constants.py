@@ -1,4 +1,4 @@
-"""Run a service with other constants: `python -m tests.with_constants gateway '{"gateway.access.key_sets.TIMEOUT_SECONDS": 1}'`."""
+"""Run a service with other constants: `python -m tests.kit.with_constants gateway '{"gateway.access.key_sets.TIMEOUT_SECONDS": 1}'`."""
 
 import importlib
 import json
