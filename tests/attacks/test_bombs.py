@@ -48,7 +48,7 @@ GROWN = ("br", "zstd")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
-    """A gateway whose upstream answers with a bomb of the coding that the query names, and with a flood without one."""
+    """Start a gateway whose upstream answers with a bomb in the coding that the query names, or with a flood without one."""
     bombs = {coding: bomb(coding) for coding in BOMBS}
     assert all(len(bombs[coding]) < BOMB_BYTES / (1000 if coding in GROWN else 400) for coding in BOMBS)
     flood = chunk(BLOCK * (FLOOD_BYTES // len(BLOCK)))
@@ -107,7 +107,7 @@ async def receive(port: int, target: str, most_bytes: int) -> int:
 
 
 async def attack(gateway: Gateway, target: str, most_bytes: int) -> tuple[int, float, int]:
-    """What came, another client's worst latency, and the highest memory meanwhile."""
+    """Return the received bytes, another client's worst latency, and the highest memory meanwhile."""
     over = asyncio.Event()
     watching = asyncio.create_task(watch(gateway, over))
     try:

@@ -21,7 +21,7 @@ _LARGE = chunk(b"data:\n\n" * 1000)
 
 
 def play(asked: Asked) -> Script:
-    """A large stream of small blocks, a small one, or an answer that is none."""
+    """Answer with a large stream of small blocks, a small one, or no stream."""
     if asked.method == "GET":
         return [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"]
     return [EVENT_STREAM_HEAD, *([_LARGE] * (BLOCKS // 1000) if asked.target == "/ask/large" else [chunk(b"data:\n\n")]), LAST_CHUNK]

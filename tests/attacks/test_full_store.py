@@ -59,7 +59,7 @@ class Disk:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_disk_takes_what_it_may_and_a_stranger_s_answer_stays(tmp_path: Path, workers: int) -> None:
+async def test_disk_limit_holds_and_another_client_s_answer_stays(tmp_path: Path, workers: int) -> None:
     settings = {"max_store_bytes": STORE_BYTES * workers, "workers": workers, "max_kept_bytes": 64 * MEGABYTE * workers}
     async with ScriptedUpstream(play) as upstream:
         routes = [{"path": "/ask", "upstream": upstream.url, "mode": "resumable"}]

@@ -26,7 +26,7 @@ async def subscribe(
 
 
 async def settled(gateway: Gateway) -> int:
-    """The gateway's memory when nothing is under way any more."""
+    """Return the gateway's memory once it is idle."""
     before = gateway.memory()
     async with asyncio.timeout(GUARD_SECONDS):
         while True:

@@ -39,7 +39,7 @@ async def answer_to(port: int, request: bytes) -> bytes:
 
 
 def requests(host: bytes, version: bytes = b"1.1", *, closes: bool) -> list[bytes]:
-    """A request for the status, and one that publishes, which takes a way of its own."""
+    """Return a request for the status, and one that publishes, which is handled separately."""
     fields = host + (b"Connection: close\r\n" if closes else b"")
     post = b"POST /topics/hosts/events HTTP/%b\r\n%bContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
     return [b"GET /livez HTTP/%b\r\n%b\r\n" % (version, fields), post % (version, fields, len(BODY), BODY)]

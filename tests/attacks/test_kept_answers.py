@@ -22,7 +22,7 @@ OWNERS: Mapping[str, tuple[tuple[str, str], str]] = {
 
 
 def answer_by_request(asked: Asked) -> Script:
-    """An answer that names whom it is for."""
+    """Answer with the name of the client."""
     owner = next((value for name in ("Authorization", "X-Api-Key", "Api-Key", "Cookie") if (value := asked.header(name))), asked.target)
     return [EVENT_STREAM_HEAD, chunk(b"data: for %b\n\n" % owner.encode()), LAST_CHUNK]
 

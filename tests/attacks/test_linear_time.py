@@ -89,7 +89,7 @@ PIECES = (
 
 
 def seconds(read: Callable[[str], object], text: str) -> float:
-    """The time of the processor that reading `text` takes."""
+    """Return the CPU time of reading `text`."""
     began = time.thread_time()
     read(text)
     return time.thread_time() - began

@@ -32,13 +32,13 @@ def silent(asked: Asked) -> Script:
 
 
 def eventful(asked: Asked) -> Script:
-    """A catch-up has an event of its own, so that it does not meet the live stream and goes on."""
+    """Send a catch-up its own event, so that it does not meet the live stream and goes on."""
     return [EVENT_STREAM_HEAD, chunk(EARLIER if "since" in asked.target else EVENT), Silence()]
 
 
 @contextlib.asynccontextmanager
 async def asking(gateway: Gateway, target: str, source: str = "127.0.0.1") -> AsyncIterator[Answer]:
-    """The answer to a client that leaves in the end."""
+    """Open the answer to a client that disconnects at the end."""
     async with Downstream(gateway.port, source=source) as client:
         await client.ask(target, headers=[ACCEPT])
         yield await client.answer()

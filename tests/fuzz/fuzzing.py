@@ -15,7 +15,7 @@ SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
 """For how long each target runs; 0: for its EXAMPLES, the same ones each time."""
 SEED = int(os.environ.get("FUZZ_SEED", random.randrange(2**32)))
 EXAMPLES = 100
-_ROUND_EXAMPLES = 250  # of one seed: a failure is found again within so many
+_ROUND_EXAMPLES = 250  # of one seed: a failure must show again within this number
 _LONGEST_SHRINKING_SECONDS = 600
 _log = logging.getLogger("fuzz")
 

@@ -1,4 +1,4 @@
-"""Servers in this process, of which every fault is noted: errors that they log, and exceptions that nobody handles."""
+"""Servers in this process that record every fault: logged errors, and unhandled exceptions."""
 
 import asyncio
 import contextlib

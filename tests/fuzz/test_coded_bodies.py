@@ -54,7 +54,7 @@ FIELDS = [
 
 
 def decode(coding: str, chunks: list[bytes]) -> tuple[bytes, bool, bool]:
-    """What came of it, whether it may end there, and whether it is what its coding says."""
+    """Return the decoded bytes, whether the body may end there, and whether it is valid in its coding."""
     decoder = find_decoder(coding)
     assert decoder is not None
     plain = b""

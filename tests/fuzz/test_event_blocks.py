@@ -47,7 +47,7 @@ def model_id(block: bytes) -> str | None:
 
 
 def events_of(stream: bytes, last_event_id: str = "") -> list[tuple[str, str, str]]:
-    """What a client makes of it that takes no byte order mark away."""
+    """Parse it as a client that does not strip a byte order mark."""
     parser = Parser(last_event_id)
     return [(event.type, event.data, event.last_event_id) for event in parser.feed(stream)]
 
@@ -83,7 +83,7 @@ def _check_framer(stream: bytes, chunks: list[bytes], limit: int) -> None:
 
 
 def _check_received(stream: bytes, blocks: bytes, chunks: list[bytes]) -> None:
-    """Parsing in pieces, with a look at what is unfinished, is the same as parsing the whole."""
+    """Check that parsing in pieces, with a look at the unfinished part, equals parsing the whole."""
     whole_comments: list[str] = []
     whole = Parser(on_comment=whole_comments.append)
     events = whole.feed(blocks)

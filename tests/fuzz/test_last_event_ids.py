@@ -34,7 +34,7 @@ class Story:
 
 
 def newest(fields: list[bytes], query: bytes) -> bytes:
-    """The last event ID of a request: that of the last field, else that of the query, whose names count in their order."""
+    """Return the last event ID of a request: that of the last field, otherwise that of the query, whose names count in their order."""
     values = [value.strip(b" \t") for value in fields]
     if values and values[-1]:
         return values[-1]
@@ -47,13 +47,13 @@ def newest(fields: list[bytes], query: bytes) -> bytes:
 
 
 def place_of(id: bytes, prefix: str) -> int | None:
-    """The number of the event that an ID names, None when it is no ID of this stream."""
+    """Return the number of the event with an ID, or None if it is no ID of this stream."""
     match = re.fullmatch(rb"%b-(0|[1-9][0-9]*)" % prefix.encode(), id)
     return int(match[1]) if match and int(match[1]) <= EVENTS else None
 
 
 async def ask(rig: Rig, path: str, fields: list[bytes], query: bytes, until: int | None) -> tuple[int, list[Event]]:
-    """Status and events of an answer, which is read to its end, or until there are so many events."""
+    """Return status and events of an answer, which is read to its end, or to this number of events."""
     target = path.encode() + (b"&" if "?" in path else b"?") + query
     lines = [b"GET %b HTTP/1.1" % target, b"Host: a", b"Accept: text/event-stream", *(b"Last-Event-ID: " + field for field in fields)]
     async with Downstream(rig.port) as client:

@@ -64,7 +64,7 @@ async def ask(producer: Producer, method: bytes, target: bytes, fields: list[byt
 
 
 def meant(body: bytes, media_type: bytes) -> list[str] | None:
-    """The data of the events that a body describes; None when that is not looked at here."""
+    """Return the data of the events in a body, or None if this test does not check them."""
     kind = media_type.lower().partition(b";")[0].strip()
     if kind == TEXT:
         return [body.decode()]

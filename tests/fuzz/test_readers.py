@@ -69,7 +69,7 @@ def check_targets(text: str) -> None:
 
 
 def check_topics(granted: str, asked: str) -> None:
-    """What a credential is granted for is what the producer understands: no name is another one there."""
+    """Check that grants mean what the producer understands: no name is another one there."""
     try:
         name: str | None = parse_topic(asked)
     except TopicError:

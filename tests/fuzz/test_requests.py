@@ -92,7 +92,7 @@ class Echo:
 
 
 def digest(request: Message) -> dict[str, Any]:
-    """What must be the same of a request before and behind the gateway."""
+    """Return the parts of a request that must be equal before and behind the gateway."""
     method, target, _ = request.first
     if not target.startswith(b"/"):
         target = b"/" + target.partition(b"://")[2].partition(b"/")[2] if b"/" in target.partition(b"://")[2] else target
@@ -105,7 +105,7 @@ def without_shared(asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def readings_of(sent: bytes) -> Iterator[tuple[Message | Malformed | Incomplete, str]]:
-    """The requests of a connection, one behind the other, up to one that ends it, or that is none; and the method of each."""
+    """Yield the requests of a connection and their methods, up to one that ends it or is invalid."""
     while sent := sent.lstrip(b"\r\n"):
         method = "HEAD" if sent.startswith(b"HEAD ") else "GET"
         try:
@@ -117,7 +117,7 @@ def readings_of(sent: bytes) -> Iterator[tuple[Message | Malformed | Incomplete,
 
 
 def segments_of(target: str, *, decodings: int, parameters: bool) -> list[str]:
-    """The segments of a path as a server may read it: decoded so many times, without dots and empty ones, without `;parameters` or not."""
+    """Return the segments of a path as a server may read it: decoded, without empty segments and dots, with or without parameters."""
     path = target.partition("?")[0]
     for _ in range(decodings):
         path = unquote(path)
@@ -149,7 +149,7 @@ async def _send(downstream: Downstream, chunks: list[bytes]) -> None:
 
 
 async def _next(downstream: Downstream, method: str) -> Answer | None:
-    """The next answer, read to its end; None when the connection has ended instead."""
+    """Return the next answer, read to its end, or None if the connection has ended instead."""
     try:
         answer = await downstream.answer(method)
         await answer.to_end()

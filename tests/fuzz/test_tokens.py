@@ -128,7 +128,7 @@ def check_token(auth: Auth, text: str, needs_expiry: bool) -> None:
         except TokenRefused as error:
             assert text not in str(error) or len(text) < 10
             continue
-        assert is_good(text, name), "a token was taken that nobody signed"
+        assert is_good(text, name), "an unsigned token was accepted"
         assert isinstance(claims.get("sub", ""), str)
         assert not needs_expiry or int(claims["exp"]) >= time.time() - 5
         try:

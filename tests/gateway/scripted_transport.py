@@ -43,7 +43,7 @@ class ScriptedTransport(asyncio.Transport):
             self.subscriber.pause()
 
     def drain(self, takes: int | None = None) -> None:
-        """Lets all leave that was kept, and `takes` bytes more; without it everything from now on."""
+        """Send all held bytes, and `takes` more; without it everything from now on."""
         self.unsent, self._takes = 0, takes
         assert self.subscriber is not None
         if self.subscriber.paused:
@@ -84,7 +84,7 @@ class Audience:
         takes_retry: bool = False,
         resumes: bool = False,
         expires: int = 0,
-        owner: str = "somebody",
+        owner: str = "owner",
     ) -> Subscriber:
         """One who has not joined yet; `transport_of` gives what it writes to."""
         transport = ScriptedTransport(takes)
@@ -109,7 +109,7 @@ class Audience:
         chunked: bool = False,
         takes_retry: bool = False,
         resumes: bool = False,
-        owner: str = "somebody",
+        owner: str = "owner",
     ) -> tuple[Subscriber, ScriptedTransport]:
         subscriber = self.subscriber(takes=takes, chunked=chunked, takes_retry=takes_retry, resumes=resumes, owner=owner)
         self.fan_out.join(subscriber, cursor)
@@ -128,7 +128,7 @@ def blocks_of(count: int, size: int = 10, first: int = 0) -> list[bytes]:
 
 
 def append_all(fan_out: FanOut, blocks: list[bytes]) -> bytes:
-    """Appends them in one turn of the event loop, and gives them joined."""
+    """Append blocks in one turn of the event loop, and return them joined."""
     for block in blocks:
         fan_out.append(block)
     return b"".join(blocks)

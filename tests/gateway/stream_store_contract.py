@@ -53,7 +53,7 @@ def block(text: object) -> bytes:
 
 
 async def keep(store: StreamStore, given: StreamHead, *parts: bytes, state: str = COMPLETE, until: float = NOW + 100) -> None:
-    """Takes a stream from its beginning to its end."""
+    """Store a stream from its beginning to its end."""
     await store.create(given)
     for part in parts:
         await store.append(given.id, part)
@@ -229,7 +229,7 @@ class StreamStoreContract:
         found = await load(store, "s1")
         assert (found.state, found.blocks) == (COMPLETE, b"".join(map(block, range(50))))
 
-    async def test_appends_of_many_streams_at_once_tell_of_each_what_came_of_it(self, store: StreamStore) -> None:
+    async def test_appending_to_many_streams_returns_a_result_for_each(self, store: StreamStore) -> None:
         await store.create(head("s1"))
         await keep(store, head("ended"), block(1))
         parts = [("s1", block(2)), ("ended", block(2)), ("s1", block(3)), ("none", b"")]
@@ -376,7 +376,7 @@ class StreamStoreContract:
         assert (await load(store, "runs")).blocks == b"".join(map(block, range(appended)))
         assert {(await load(store, f"s{number}")).state for number in range(600)} == {EXPIRED}
 
-    async def test_closing_writes_what_it_has_taken_and_then_refuses(self, open_store: OpenStore) -> None:
+    async def test_close_writes_pending_calls_and_refuses_later_ones(self, open_store: OpenStore) -> None:
         async with open_store() as store:
             await store.create(head("s1"))
             under_way = [asyncio.ensure_future(store.append("s1", block(number))) for number in range(20)]

@@ -14,16 +14,16 @@ from gateway.modes.resumable.store import COMPLETE, StreamHead
 
 TASKS = 16
 EXPIRES_EVERY = 4
-"""Of so many streams, one is over its time when it ends."""
+"""One in this number of streams has expired when it ends."""
 
 
 def count(id: str) -> int:
-    """Gives how many parts a stream has when it is complete."""
+    """Return the number of parts of a complete stream."""
     return 5 + int(id[0], 16)
 
 
 def part(id: str, number: int) -> bytes:
-    """Gives a few blocks, of any size up to some pages."""
+    """Return a few blocks, of any size up to some pages."""
     return f"id: {id}-{number}\ndata: {'x' * (number * 997 % 9000)}\n\n".encode() * (1 + number % 3)
 
 

@@ -21,7 +21,7 @@ class Downstream:
         self.subscriber = subscriber
 
     def written_by(self, writing: Writing) -> None:
-        """Lets `writing` hear of pauses, as the gateway does."""
+        """Report pauses to `writing`, as the gateway does."""
         self.protocol.writing = writing
 
     async def read(self, size: int) -> bytes:
@@ -30,7 +30,7 @@ class Downstream:
 
 
 async def _refuse(request: web.BaseRequest) -> web.StreamResponse:
-    raise AssertionError("nobody asks here")
+    raise AssertionError("no request is expected here")
 
 
 @asynccontextmanager

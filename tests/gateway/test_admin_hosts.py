@@ -19,7 +19,7 @@ Client = TestClient[web.Request, web.Application]
 
 @asynccontextmanager
 async def admin() -> AsyncIterator[Client]:
-    """An admin port whose `/thing` can be looked at and changed."""
+    """Start an admin port with `/thing`, which can be read and changed."""
 
     async def answer(_request: web.Request) -> web.Response:
         return web.Response(text="secret")
@@ -50,7 +50,7 @@ async def admin() -> AsyncIterator[Client]:
         "",
     ],
 )
-def test_address_and_name_that_is_nobody_elses_is_allowed(host: str) -> None:
+def test_address_or_name_that_no_stranger_can_own_is_allowed(host: str) -> None:
     assert NAMES.allow(host)
 
 
@@ -77,7 +77,7 @@ def test_any_other_name_is_not_allowed(host: str) -> None:
     assert not NAMES.allow(host)
 
 
-async def test_request_by_another_name_gets_nothing_but_what_to_do() -> None:
+async def test_request_by_another_name_is_refused_with_advice() -> None:
     async with admin() as client:
         for path in ("/thing", "/none"):
             async with client.get(path, headers={"Host": "evil.example:8081"}) as answer:
@@ -98,7 +98,7 @@ async def test_request_by_another_name_gets_nothing_but_what_to_do() -> None:
         {"Sec-Fetch-Site": "same-site"},
     ],
 )
-async def test_no_page_can_change_anything_and_what_is_no_page_can(fields: dict[str, str]) -> None:
+async def test_pages_cannot_change_anything_and_other_clients_can(fields: dict[str, str]) -> None:
     async with admin() as client:
         async with client.post("/thing", headers=fields) as refused:
             assert (refused.status, refused.content_type) == (403, "application/problem+json")
@@ -112,12 +112,12 @@ async def test_no_page_can_change_anything_and_what_is_no_page_can(fields: dict[
 
 
 @pytest.mark.parametrize("name", ["http://gateway.example.org", "gateway.example.org:8081", "*", "*.", "a b", "gätt.example", "-", "a..*"])
-def test_what_is_no_host_name_is_refused(name: str) -> None:
+def test_invalid_host_name_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="must be host names such as gateway"):
         AdminHosts.parse(f"fine.example.org,{name}")
 
 
-def test_prometheus_of_the_compose_file_and_what_kubernetes_asks_by_need_no_setting() -> None:
+def test_hosts_of_prometheus_in_compose_and_of_kubernetes_need_no_setting() -> None:
     asked = yaml.safe_load((REPOSITORY / "deploy/metrics/prometheus.yml").read_text())["scrape_configs"]
     targets = [target for job in asked for config in job["static_configs"] for target in config["targets"]]
     assert "gateway:8081" in targets

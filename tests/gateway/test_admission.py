@@ -12,7 +12,7 @@ Share = Callable[[int], OpenCounts]
 
 @pytest.fixture
 def share() -> Iterator[Share]:
-    """Gives the shared counts as worker `own` of three sees them."""
+    """Return the shared counts of worker `own` of three."""
     with tempfile.TemporaryFile() as file:
         file.truncate(OpenCounts.size(3))
         yield lambda own: OpenCounts(file.fileno(), b"key", 3, own)

@@ -38,7 +38,7 @@ def joined(
     return subscriber, transport_of(subscriber)
 
 
-async def test_newcomers_get_the_line_once_and_then_what_all_get() -> None:
+async def test_new_subscribers_get_the_line_once_and_then_the_common_blocks() -> None:
     audience = Audience()
     audience.fan_out.append(b"id: 5\ndata: a\n\n", "5")
     _, old = audience.join()

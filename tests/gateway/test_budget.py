@@ -30,7 +30,7 @@ def budget(limit: int, limit_per_client: int = 2**62, passed: Callable[[], objec
     return Budget(limit, limit_per_client, unit="pieces", passed=passed)
 
 
-def test_what_is_held_counts_until_it_is_closed() -> None:
+def test_holding_counts_until_it_is_closed() -> None:
     held = budget(100)
     one, other = held.open("a", 3), held.open("b", 4)
     one.set(10)
@@ -55,7 +55,7 @@ def test_heaviest_owners_largest_gives_way_and_no_strangers() -> None:
     assert gone == ["heavy 25", "newcomer 41"]
 
 
-def test_what_cannot_give_way_is_passed_over() -> None:
+def test_holding_that_cannot_give_way_is_skipped() -> None:
     gone: list[str] = []
     held = budget(100)
     Thing(held, "heavy", 60, gone=gone, stays=True)
@@ -67,7 +67,7 @@ def test_what_cannot_give_way_is_passed_over() -> None:
     assert gone == ["heavy 10", "newcomer 15"]
 
 
-def test_nobodys_gives_way_last() -> None:
+def test_holding_without_an_owner_gives_way_last() -> None:
     gone: list[str] = []
     held = budget(100)
     Thing(held, NOBODY, 90, gone=gone)

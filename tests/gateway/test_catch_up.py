@@ -40,7 +40,7 @@ class Live:
         self._parser = Parser()
 
     def take(self, *blocks: bytes) -> None:
-        """What `SharedStream.take` does."""
+        """Do the same as `SharedStream.take`."""
         for block in blocks:
             before = self._parser.last_event_id
             self._parser.feed(block)
@@ -55,7 +55,7 @@ def opened(wheel: TimerWheel) -> tuple[Live, CatchUp]:
     memory = Budget(2**40, 2**40)
     live: Any = Live(wheel, memory)
     source: Any = SilentSource()
-    place = Budget(1, 1).open("somebody", 1)
+    place = Budget(1, 1).open("owner", 1)
     catch_up = CatchUp(
         live, "/", "1", lambda *_: source, lambda moved: FanOut(UNLIMITED, wheel, memory, heartbeat_ticks=0, moved=moved), place
     )
@@ -73,7 +73,7 @@ def take(catch_up: CatchUp, *blocks: bytes) -> None:
 
 
 def joined(catch_up: CatchUp, downstream: Downstream, wheel: TimerWheel) -> Subscriber:
-    subscriber = Subscriber(downstream.transport, wheel, chunked=False, takes_retry=False, unsent=Budget(1, 1), owner="somebody")
+    subscriber = Subscriber(downstream.transport, wheel, chunked=False, takes_retry=False, unsent=Budget(1, 1), owner="owner")
     downstream.written_by(subscriber)
     catch_up.fan_out.join(subscriber, 0)
     return subscriber

@@ -1,4 +1,4 @@
-"""Who asks: what trusted proxies say is believed, what anybody else says is dropped."""
+"""The client's address: claims of trusted proxies are accepted, those of other peers are dropped."""
 
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -35,7 +35,7 @@ def client(*fields: tuple[str, str], peer: str = PROXY) -> str:
         ("[2001:db8::7]:443, fd00::1", "2001:db8::7"),
         ("::ffff:198.51.100.7, ::ffff:10.0.0.3", "198.51.100.7"),
         ("fe80::7%eth0", "fe80::7"),
-        ("10.3.3.3, 10.2.2.2", "10.3.3.3"),  # nobody but proxies: the farthest
+        ("10.3.3.3, 10.2.2.2", "10.3.3.3"),  # only proxies: the farthest
         (" 198.51.100.7 ,10.2.2.2 ", "198.51.100.7"),
         ("", PROXY),
         ("unknown", PROXY),
@@ -46,7 +46,7 @@ def client(*fields: tuple[str, str], peer: str = PROXY) -> str:
         ("198.51.100.256", PROXY),
         ("[2001:db8::7", PROXY),
         ("[2001:db8::7]x", PROXY),
-        (", ".join(["198.51.100.7", *["10.1.1.1"] * 1000]), "10.1.1.1"),  # nobody has so many proxies
+        (", ".join(["198.51.100.7", *["10.1.1.1"] * 1000]), "10.1.1.1"),  # no deployment has 1,000 proxies
     ],
 )
 def test_client_is_the_first_from_the_right_that_is_no_proxy(said: str, who: str) -> None:
@@ -84,7 +84,7 @@ def test_several_fields_are_one_chain() -> None:
     assert client(("Forwarded", "for=203.0.113.1"), ("forwarded", "for=198.51.100.7")) == "198.51.100.7"
 
 
-def test_field_that_the_proxy_passes_on_as_it_came_does_not_name_somebody_else() -> None:
+def test_field_that_the_proxy_forwards_unchanged_does_not_name_another_client() -> None:
     victim, attacker = "203.0.113.1", "198.51.100.7"
     assert client(("Forwarded", f"for={victim}"), ("X-Forwarded-For", attacker)) == PROXY
     assert client(("Forwarded", f"for={attacker}"), ("X-Forwarded-For", victim)) == PROXY
@@ -100,7 +100,7 @@ CLAIM = st.lists(st.sampled_from([*_PARTS, "for=203.0.113.1", 'x="', 'for="[2001
 
 
 @given(CLAIM, CLAIM)
-def test_whatever_a_client_claims_it_is_not_taken_for_somebody_else(one: str, other: str) -> None:
+def test_client_cannot_claim_another_address(one: str, other: str) -> None:
     real = "198.51.100.7"
     appended = client(("Forwarded", one), ("X-Forwarded-For", f"{other}, {real}"))
     assert appended in (real, PROXY)
@@ -109,15 +109,15 @@ def test_whatever_a_client_claims_it_is_not_taken_for_somebody_else(one: str, ot
         assert client(("Forwarded", one), ("Forwarded", entry), ("X-Forwarded-For", other)) in (real, PROXY)
 
 
-def test_nobody_is_trusted_unless_named() -> None:
-    nobody = TrustedProxies()
-    assert not nobody.trust("127.0.0.1")
+def test_no_proxy_is_trusted_by_default() -> None:
+    no_proxies = TrustedProxies()
+    assert not no_proxies.trust("127.0.0.1")
     assert [TRUSTED.trust(address) for address in ("10.255.0.1", "192.0.2.99", "fd12::1", "::ffff:10.0.0.1")] == [True] * 4
     assert [TRUSTED.trust(address) for address in ("11.0.0.1", "192.0.2.98", "2001:db8::1", "unknown", "")] == [False] * 5
 
 
 @pytest.mark.parametrize("text", ["10.0.0.0/33", "10.0.0.1/8", "proxy.example", "10.0.0.1 10.0.0.2", "*"])
-def test_what_is_no_network_is_refused_by_name(text: str) -> None:
+def test_invalid_network_is_refused_by_name(text: str) -> None:
     with pytest.raises(ValueError, match=r"must be addresses such as 192.0.2.7 or networks such as 10.0.0.0/8") as refused:
         TrustedProxies.parse(f"127.0.0.1,{text}")
     assert repr(text) in str(refused.value)
@@ -128,7 +128,7 @@ def test_address_has_one_form() -> None:
     assert [plain_address(address) for address in given] == ["192.0.2.7", "192.0.2.7", "2001:db8::7", "fe80::7", "unknown"]
 
 
-def test_clients_are_counted_by_address_and_in_ipv6_by_what_one_of_them_has() -> None:
+def test_clients_are_counted_by_address_and_in_ipv6_by_network() -> None:
     given = ["192.0.2.7", "2001:db8::7", "2001:db8:0:0:ffff::7", "2001:db8:0:1::7", "unknown", "a:b"]
     counted = ["192.0.2.7", "2001:db8::/64", "2001:db8::/64", "2001:db8:0:1::/64", "unknown", "a:b"]
     assert [client_network(address) for address in given] == counted
@@ -159,7 +159,7 @@ async def port(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncI
 
 
 async def forwarded(stage: Stage, port: int, source: str, claims: Sequence[tuple[str, str]] = CLAIMS) -> Asked:
-    """The request as upstream sees it that somebody at `source` sends with these claims."""
+    """Return the request that the upstream gets if a client at `source` sends these claims."""
     scene = stage.scene(b"HTTP/1.1 204 No Content\r\n\r\n")
     async with Downstream(port, source=source) as downstream:
         await downstream.ask("/", headers=[*scene.headers, *claims])
@@ -168,7 +168,7 @@ async def forwarded(stage: Stage, port: int, source: str, claims: Sequence[tuple
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_claims_of_anybody_are_dropped(stage: Stage, port: int) -> None:
+async def test_claims_of_untrusted_peers_are_dropped(stage: Stage, port: int) -> None:
     asked = await forwarded(stage, port, "127.0.0.3")
     assert asked.header("X-Forwarded-For") == "127.0.0.3"
     assert (asked.header("Forwarded") or "").startswith("for=127.0.0.3;")
@@ -184,7 +184,7 @@ async def test_single_claim_is_dropped_however_it_is_spelled(stage: Stage, port:
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_what_a_trusted_proxy_says_is_passed_on_with_the_proxy_itself(stage: Stage, port: int) -> None:
+async def test_claims_of_a_trusted_proxy_are_forwarded_with_its_own_address(stage: Stage, port: int) -> None:
     asked = await forwarded(stage, port, "127.0.0.2")
     assert asked.header("X-Forwarded-For") == "198.51.100.7, 127.0.0.2"
     assert (asked.header("Forwarded") or "").startswith("for=198.51.100.7, for=127.0.0.2;")

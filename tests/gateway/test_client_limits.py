@@ -43,7 +43,7 @@ async def port(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncI
 
 
 async def ask(port: int, source: str, target: str = "/", *headers: tuple[str, str], method: str = "GET") -> tuple[Answer, bytes]:
-    """An answer and its body, over a connection of its own."""
+    """Return an answer and its body, over a separate connection."""
     async with Downstream(port, source=source) as downstream:
         await downstream.ask(target, method, headers)
         answer = await downstream.answer(method)
@@ -83,7 +83,7 @@ async def test_event_source_that_asks_too_often_is_told_when_to_come_back(port: 
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_who_guesses_keys_is_held_to_the_limit_of_its_address(port: int) -> None:
+async def test_guesses_of_keys_count_toward_the_limit_of_the_address(port: int) -> None:
     guess = ("Authorization", "Bearer not-the-key-0123456789abcdef")
     tried = 0
     while (answered := await ask(port, "127.0.0.5", "/guarded", guess))[0].head.status == 401 and tried < 100:
@@ -104,7 +104,7 @@ async def test_holder_of_a_key_is_one_client_wherever_it_asks(port: int, stage: 
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_who_comes_back_for_a_kept_stream_counts_as_the_holder_of_its_key_and_not_as_its_address(port: int) -> None:
+async def test_client_that_resumes_a_kept_stream_counts_by_its_key_and_not_by_its_address(port: int) -> None:
     """Of which route a stream is, is known later: it may have to be looked for, and by another worker."""
     path, source = f"/streams/{'0' * 32}", "127.0.3.1"
     key, guess = ("Authorization", f"Bearer {KEYS['office']}"), ("Authorization", "Bearer not-the-key-0123456789abcdef")

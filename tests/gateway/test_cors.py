@@ -112,7 +112,7 @@ def refusal(tmp_path: Path, text: str) -> str:
     return str(refused.value)
 
 
-def test_start_is_refused_with_the_key_and_what_is_allowed(tmp_path: Path) -> None:
+def test_start_is_refused_with_the_key_and_the_allowed_values(tmp_path: Path) -> None:
     asterisk = refusal(tmp_path, '[routes.cors]\norigins = ["*"]\ncredentials = true')
     assert "route 1 (/): cors = " in asterisk
     assert "origins = ['*'] and credentials = true: browsers reject * with credentials" in asterisk
@@ -161,7 +161,7 @@ def test_preflight_names_the_methods_that_route_and_table_allow(methods: list[st
     assert said["Access-Control-Allow-Methods"] == allowed
 
 
-def test_preflight_does_not_echo_what_is_no_method() -> None:
+def test_preflight_does_not_echo_an_invalid_method() -> None:
     said = fields().preflight_fields(asked(Origin=APP, Access_Control_Request_Method="GET, DELETE"), [])
     assert said["Access-Control-Allow-Methods"] == ""
 
@@ -227,7 +227,7 @@ async def browser(port: int) -> AsyncIterator[Browser]:
 
 
 def assert_is_for(answer: Answer, origin: str) -> None:
-    """The page of `origin` may have the answer, credentials or not, and caches know that others may not."""
+    """Check that the page of `origin` may read the answer, with credentials or not, and that caches know that others may not."""
     head = answer.head
     assert head.values("Access-Control-Allow-Origin") == [origin]
     assert head.values("Access-Control-Allow-Credentials") == ["true"]
@@ -339,7 +339,7 @@ async def test_refusal_of_one_stream_too_many_is_for_the_page_too(browser: Brows
 
 
 async def kept(browser: Browser, stage: Stage, target: str = "/kept", **options: Any) -> Answer:
-    """A stream that has been read to its end."""
+    """Read a stream to its end."""
     answer = await browser.ask(target, method="POST", body=b"{}", scene=stage.scene(HEAD, chunk(b"data: x\n\n"), LAST_CHUNK), **options)
     await answer.to_end()
     return answer
@@ -396,7 +396,7 @@ async def test_page_learns_that_there_is_no_stream(browser: Browser, stage: Stag
         assert stranger.head.value("Access-Control-Allow-Credentials") is None
 
 
-def test_readme_says_what_the_table_is() -> None:
+def test_readme_shows_the_table() -> None:
     section = DOCUMENTATION.partition("## Pages of other origins\n")[2].partition("\n## ")[0]
     assert [key for key in Cors.model_fields if f"| `{key}` |" not in section] == []
     assert [name for name in Cors.model_fields["headers"].default if f"`{name}`" not in section] == []

@@ -1,4 +1,4 @@
-"""What the dashboard is told: all there is, once a second, only while somebody looks, and nothing that is secret."""
+"""Data for the dashboard: everything, once a second, only while a page is open, and without secrets."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ SECRET = "s3cr3t"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twenty snapshots a second, so that nobody waits for them."""
+    """Twenty snapshots per second, so that tests do not wait for them."""
     monkeypatch.setattr("gateway.observe.dashboard.events._INTERVAL_SECONDS", 0.05)
 
 
@@ -52,7 +52,7 @@ def routes(upstream: ScriptedUpstream) -> list[dict[str, Any]]:
 
 @asynccontextmanager
 async def following(admin: Admin, target: str, method: str = "GET", body: bytes = b"") -> AsyncIterator[Downstream]:
-    """A subscriber that has got its first two events."""
+    """Open a subscriber that has received its first two events."""
     async with Downstream(admin.port) as downstream:
         headers = [("Accept", "text/event-stream"), ("X-Token", SECRET)]
         await downstream.ask(target, method, headers, body)
@@ -61,7 +61,7 @@ async def following(admin: Admin, target: str, method: str = "GET", body: bytes 
         yield downstream
 
 
-async def test_each_stream_is_shown_with_what_its_mode_knows_of_it(tmp_path: Path) -> None:
+async def test_each_stream_is_shown_with_the_facts_of_its_mode(tmp_path: Path) -> None:
     async with ScriptedUpstream(Plot()) as upstream, admin(routes(upstream), tmp_path) as gateway, AsyncExitStack() as stack:
         for target, method in (("/direct", "GET"), ("/shared/news", "GET"), ("/shared/news", "GET"), ("/kept", "POST")):
             await stack.enter_async_context(following(gateway, target, method, b"x" if method == "POST" else b""))
@@ -136,7 +136,7 @@ async def test_upstream_that_is_lost_and_found_again_is_marked(tmp_path: Path) -
         assert only(await looker.snapshot(), "streams")["connections"] == 2
 
 
-async def test_reload_is_marked_with_what_is_different_or_why_the_old_routes_hold(tmp_path: Path) -> None:
+async def test_reload_is_marked_with_its_changes_or_with_the_error(tmp_path: Path) -> None:
     async with reloading(tmp_path, route("/", "http://127.0.0.1:9")) as gateway, aiohttp.ClientSession() as session:
         await gateway.reload(route("/new", "http://127.0.0.1:9"))
         await gateway.reload(route("/new", "http://127.0.0.1:9"))
@@ -167,7 +167,7 @@ async def test_gap_is_marked(tmp_path: Path) -> None:
         assert (only(snapshot, "marks")["kind"], only(snapshot, "marks")["count"]) == ("gap", 1)
 
 
-async def test_kept_stream_that_nobody_wanted_is_among_those_that_ended(tmp_path: Path) -> None:
+async def test_orphaned_kept_stream_is_among_the_ended_ones(tmp_path: Path) -> None:
     route = {"path": "/kept", "mode": "resumable", "orphan_seconds": 0}
     async with (
         ScriptedUpstream(Plot()) as upstream,
@@ -237,7 +237,7 @@ class Counted:
 
 @asynccontextmanager
 async def dashboard(look: Counted) -> AsyncIterator[tuple[Admin, web.AppRunner]]:
-    """A dashboard by itself."""
+    """Start a dashboard alone."""
     app = web.Application()
     add_events(app, Dashboard(look, Services({})))
     runner = web.AppRunner(app, shutdown_timeout=GUARD_SECONDS)
@@ -256,7 +256,7 @@ def making() -> list[str]:
     return [str(task.get_coro()) for task in asyncio.all_tasks() if "Dashboard._make" in str(task.get_coro())]
 
 
-async def test_one_look_is_for_all_who_look_and_there_is_none_when_nobody_does() -> None:
+async def test_one_snapshot_serves_all_pages_and_none_is_taken_without_a_page() -> None:
     look = Counted()
     async with dashboard(look) as (admin, _):
         assert look.count == 0
@@ -274,7 +274,7 @@ async def test_one_look_is_for_all_who_look_and_there_is_none_when_nobody_does()
             assert (await again.snapshot())["at"] == count + 1
 
 
-async def test_who_comes_later_gets_what_the_charts_need_and_the_newest_snapshot_at_once() -> None:
+async def test_later_page_gets_the_data_of_the_charts_and_the_newest_snapshot_at_once() -> None:
     async with dashboard(Counted()) as (admin, _), admin.look() as first:
         await first.snapshot(lambda snapshot: snapshot["at"] >= 3)
         async with admin.look() as later:
@@ -284,7 +284,7 @@ async def test_who_comes_later_gets_what_the_charts_need_and_the_newest_snapshot
             assert (await later.snapshot())["at"] >= series["points"][-1][0]
 
 
-async def test_who_takes_nothing_makes_nobody_wait_and_costs_a_bounded_amount_of_memory() -> None:
+async def test_page_that_does_not_read_delays_no_other_and_takes_bounded_memory() -> None:
     size = 1_000_000
     async with dashboard(Counted(size)) as (admin, runner), Downstream(admin.port, receive_buffer=4096) as stuck, admin.look() as looker:
         await stuck.ask("/dashboard/events")
@@ -295,7 +295,7 @@ async def test_who_takes_nothing_makes_nobody_wait_and_costs_a_bounded_amount_of
         assert max(waiting) < 2 * size
 
 
-async def test_who_is_one_too_many_is_refused() -> None:
+async def test_page_beyond_the_limit_is_refused() -> None:
     async with dashboard(Counted()) as (admin, _), AsyncExitStack() as stack:
         for _ in range(32):
             await (await stack.enter_async_context(admin.look())).event("series")
@@ -314,7 +314,7 @@ async def test_look_that_fails_ends_the_streams_and_is_reported() -> None:
     assert reported == ["making a snapshot failed"]
 
 
-async def test_gateway_that_stops_ends_the_stream_of_who_looks(tmp_path: Path) -> None:
+async def test_shutdown_ends_the_stream_of_an_open_page(tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(ScriptedUpstream(Plot()))
         session = await stack.enter_async_context(aiohttp.ClientSession())
@@ -324,7 +324,7 @@ async def test_gateway_that_stops_ends_the_stream_of_who_looks(tmp_path: Path) -
         await looker.ended()  # and was not cut, as it would be if the runner had to cancel it
 
 
-async def test_first_bytes_tell_when_to_come_back() -> None:
+async def test_first_bytes_have_the_retry_time() -> None:
     async with dashboard(Counted()) as (admin, _), admin.session.get(admin.url + "/dashboard/events") as answer:
         parser = Parser()
         parser.feed(await answer.content.readuntil(b"\n\n"))

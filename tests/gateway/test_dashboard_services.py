@@ -39,7 +39,7 @@ def service(ready: tuple[int, bytes] = (200, b"{}"), metrics: bytes = METRICS) -
 
 
 async def states(*urls: str) -> Sequence[dict[str, Any]]:
-    """What is said of services at these addresses, once each has been looked at."""
+    """Return the data of services at these addresses, once each has been polled."""
     services = Services({f"service-{number}": url for number, url in enumerate(urls)})
     watching = asyncio.create_task(services.watch())
     try:
@@ -114,7 +114,7 @@ def test_setting_names_services_and_their_addresses() -> None:
 @pytest.mark.parametrize(
     "text", ["producer", "=http://host", "Producer=http://host", "a=ftp://host", "a=http://host?key=1", "a=http://", "a=http://b=c d"]
 )
-def test_setting_that_makes_no_sense_says_what_is_allowed(text: str) -> None:
+def test_invalid_setting_is_refused_with_the_allowed_values(text: str) -> None:
     with pytest.raises(ValueError, match="must be a comma-separated list of name=URL"):
         Settings(services=text)
 

@@ -25,12 +25,12 @@ ROUTES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twenty snapshots a second, so that nobody waits for them."""
+    """Twenty snapshots per second, so that tests do not wait for them."""
     monkeypatch.setattr("gateway.observe.dashboard.events._INTERVAL_SECONDS", 0.05)
 
 
 class Scene(AsyncExitStack):
-    """A stream of one mode that has sent one event, a subscriber of it, and somebody who looks."""
+    """A stream of one mode that has sent one event, its subscriber, and an open dashboard."""
 
     def __init__(self, mode: str, directory: Path, *then: Any) -> None:
         super().__init__()
@@ -80,14 +80,14 @@ async def test_block_is_shown_with_the_cuts_of_the_chunks_that_brought_it(mode: 
 
 
 @pytest.mark.parametrize("mode", ["shared", "resumable"])
-async def test_tail_begins_with_what_is_kept(mode: str, tmp_path: Path) -> None:
+async def test_tail_begins_with_the_kept_blocks(mode: str, tmp_path: Path) -> None:
     async with Scene(mode, tmp_path, Silence()) as scene:
         gateway, _, key = await scene.open()
         async with gateway.tail(key) as tail:
             assert await tail.event() == ("history", {"blocks": [{"parts": [FIRST.decode()], "size": len(FIRST)}]})
 
 
-async def test_what_the_gateway_adds_is_shown_beside_what_came(tmp_path: Path) -> None:
+async def test_blocks_of_the_gateway_are_shown_beside_those_of_the_upstream(tmp_path: Path) -> None:
     async with Scene("resumable", tmp_path, chunk(b": hello\n\ndata: b\n\n"), Silence()) as scene:
         gateway, _, key = await scene.open()
         async with gateway.tail(key) as tail:
@@ -137,7 +137,7 @@ async def test_tail_ends_when_the_gateway_stops(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("key", "status"), [("0-99", 404), ("0-x", 404), ("0-1-1", 404)])
-async def test_what_is_no_stream_is_not_found(key: str, status: int, tmp_path: Path) -> None:
+async def test_unknown_stream_is_not_found(key: str, status: int, tmp_path: Path) -> None:
     async with admin([ROUTES["direct"] | {"upstream": "http://127.0.0.1:9"}], tmp_path) as gateway:
         async with gateway.session.get(f"{gateway.url}/dashboard/streams/{key}/tail") as answer:
             assert answer.status == status

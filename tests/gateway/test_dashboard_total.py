@@ -8,7 +8,7 @@ from gateway.observe.dashboard.snapshot_total import total
 
 
 def sample(**facts: Any) -> dict[str, Any]:
-    """A sample in which nothing happens but these facts."""
+    """Return an idle sample, except for these facts."""
     quiet = {"requests": 0, "memory_bytes": 0, "cpu": None, "loop_lag": 0.0, "loop_lag_worst": 0.0, "latencies": [], "routes": []}
     return quiet | {"streams": [], "streams_left_out": 0, "ended": [], "marks": []} | facts
 
@@ -28,7 +28,7 @@ def test_figures_are_added_up_and_the_worst_lag_counts() -> None:
     assert (snapshot["requests"], snapshot["memory_bytes"], snapshot["cpu"], snapshot["loop_lag"]) == (7, 10, 0.75, 0.3)
 
 
-def test_what_nobody_knows_is_not_zero() -> None:
+def test_unknown_value_is_not_zero() -> None:
     snapshot = total({0: sample(routes=[route("/")])})
     assert [snapshot[name] for name in ("cpu", "in", "out", "latency_p50", "latency_p99")] == [None] * 5
 

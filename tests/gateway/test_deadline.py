@@ -19,7 +19,7 @@ async def failing() -> None:
     raise ValueError("its own")
 
 
-async def test_what_takes_longer_than_its_time_is_a_timeout_and_the_task_goes_on() -> None:
+async def test_slow_work_times_out_and_the_task_goes_on() -> None:
     with pytest.raises(TimeoutError):
         await limited(0.001, asyncio.sleep(GUARD_SECONDS))
     task = asyncio.current_task()
@@ -28,12 +28,12 @@ async def test_what_takes_longer_than_its_time_is_a_timeout_and_the_task_goes_on
     await asyncio.sleep(0)
 
 
-async def test_what_is_done_in_time_is_not_disturbed_later() -> None:
+async def test_work_done_in_time_is_not_interrupted_later() -> None:
     await limited(0.001, asyncio.sleep(0))
     await asyncio.sleep(0.005)
 
 
-async def test_cancellation_by_somebody_else_remains_one_though_the_time_is_up_too() -> None:
+async def test_cancellation_by_another_task_stays_one_even_after_the_deadline() -> None:
     task = asyncio.create_task(limited(0, asyncio.sleep(GUARD_SECONDS)))
     await asyncio.sleep(0)
     task.cancel()

@@ -28,12 +28,12 @@ HOST = "http://host:8000"
         ("/", "/topics/a", True),
     ],
 )
-def test_what_is_at_the_path_or_below_is_stale(deleted: str, path: str, stale: bool) -> None:
+def test_target_at_the_path_or_below_is_stale(deleted: str, path: str, stale: bool) -> None:
     assert Deletion.done(HOST + deleted, {}).covers(HOST + path, {}) is stale
 
 
 @pytest.mark.parametrize("other", ["https://host:8000", "http://host:8001", "http://other:8000"])
-def test_another_origin_is_nobody_elses_business(other: str) -> None:
+def test_target_at_another_origin_is_not_stale(other: str) -> None:
     deletion = Deletion.done(f"{HOST}/a", {"Cache-Group-Invalidation": '"all"'})
     assert not deletion.covers(f"{other}/a", {"Cache-Groups": '"all"'})
 
@@ -51,12 +51,12 @@ def test_another_origin_is_nobody_elses_business(other: str) -> None:
         ('"unfinished', '"unfinished', False),
     ],
 )
-def test_what_is_of_a_group_that_the_answer_names_is_stale(named: str, groups: str, stale: bool) -> None:
+def test_target_of_a_group_in_the_answer_is_stale(named: str, groups: str, stale: bool) -> None:
     deletion = Deletion.done(f"{HOST}/topics/a", {"Cache-Group-Invalidation": named} if named else {})
     assert deletion.covers(f"{HOST}/events", {"Cache-Groups": groups} if groups else {}) is stale
 
 
-async def test_who_is_live_goes_on_and_who_is_behind_is_sent_away_before_it_gets_what_was_deleted() -> None:
+async def test_live_subscriber_stays_and_lagging_one_is_disconnected_before_it_gets_deleted_events() -> None:
     audience = Audience()
     _, live = audience.join()
     slow, stuck = audience.join(takes=0)
@@ -64,7 +64,7 @@ async def test_who_is_live_goes_on_and_who_is_behind_is_sent_away_before_it_gets
     await settle(50)
     assert slow.paused
     had = len(stuck.body)
-    audience.fan_out.append(b"newest\n\n", "7")  # and nobody has had a turn to send it
+    audience.fan_out.append(b"newest\n\n", "7")  # and no turn has sent it yet
     audience.fan_out.clear("it was deleted")
     assert live.body == before + b"newest\n\n"
     assert (slow.verdict, slow.reason) == (BEHIND, "it was deleted")

@@ -8,7 +8,7 @@ from gateway.streams.error_event import error_block
 MESSAGE = "Upstream lost: line one\nline \u4e16"
 
 
-def test_data_has_what_each_api_looks_for_and_nothing_that_looks_like_an_answer() -> None:
+def test_data_has_the_members_that_each_api_expects_and_none_of_an_answer() -> None:
     [event] = Parser().feed(error_block("line one\nline \u4e16"))
     assert event.type == "error"
     fault = {"message": MESSAGE, "type": "upstream_lost", "param": None, "code": "upstream_lost"}

@@ -46,7 +46,7 @@ async def test_all_members_are_given_the_same_object() -> None:
     assert given[0] is given[1] is given[2]
 
 
-async def test_chunks_are_made_for_those_who_get_chunks_and_for_no_other() -> None:
+async def test_only_chunked_subscribers_get_chunks() -> None:
     audience = Audience()
     _, chunked = audience.join(chunked=True)
     _, plain = audience.join()
@@ -56,7 +56,7 @@ async def test_chunks_are_made_for_those_who_get_chunks_and_for_no_other() -> No
     assert plain.body == b"data: 123\n\n:\n\n"
 
 
-async def test_who_joins_gets_what_comes_after_its_cursor_and_then_what_is_live() -> None:
+async def test_new_subscriber_gets_the_blocks_after_its_cursor_and_then_live_ones() -> None:
     audience = Audience()
     blocks = blocks_of(8)
     append_all(audience.fan_out, blocks[:5])
@@ -71,7 +71,7 @@ async def test_who_joins_gets_what_comes_after_its_cursor_and_then_what_is_live(
     assert from_start.body == b"".join(blocks)
 
 
-async def test_who_catches_up_goes_over_to_the_others_without_loss_or_repeat() -> None:
+async def test_lagging_subscriber_joins_the_others_without_loss_or_repeat() -> None:
     audience = Audience()
     blocks = blocks_of(300, 1000)
     append_all(audience.fan_out, blocks[:200])
@@ -99,7 +99,7 @@ async def test_long_way_is_caught_up_in_parts_of_which_each_is_one_write() -> No
     assert max(map(len, transport.writes)) <= READ_BYTES
 
 
-async def test_those_who_catch_up_do_not_keep_the_event_loop_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lagging_subscribers_do_not_block_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     audience = Audience()
     append_all(audience.fan_out, blocks_of(1000, 1000))
     await settle()
@@ -129,8 +129,8 @@ async def test_live_block_leaves_while_many_catch_up() -> None:
     assert any(len(transport.body) < 2_000_000 for _, transport in lagging)
 
 
-async def test_who_joins_an_empty_cohort_gets_nothing_that_was_before() -> None:
-    """An old cursor of a cohort that nobody was in could even be one that the history no longer has."""
+async def test_subscriber_that_joins_an_empty_cohort_gets_no_earlier_blocks() -> None:
+    """The old cursor of an empty cohort could even be one that the history no longer has."""
     audience = Audience(Limits(blocks=1, bytes=1 << 30, age_seconds=1e9))
     _, _ = audience.join(chunked=True)
     gone, _ = audience.join()
@@ -144,7 +144,7 @@ async def test_who_joins_an_empty_cohort_gets_nothing_that_was_before() -> None:
     assert transport.body == b"new\n\n"
 
 
-async def test_who_moves_to_another_fan_out_while_it_waits_for_its_turn_goes_on_there() -> None:
+async def test_queued_subscriber_that_moves_to_another_fan_out_goes_on_there() -> None:
     audience, other = Audience(), Audience()
     append_all(audience.fan_out, blocks_of(500, 1000))
     whole = append_all(other.fan_out, blocks_of(500, 1000, first=500))
@@ -191,7 +191,7 @@ async def test_cohorts_take_turns_when_blocks_come_in_every_turn() -> None:
     assert first.body == middle.body == last.body
 
 
-async def test_those_who_are_there_for_longest_are_served_first() -> None:
+async def test_oldest_subscribers_are_served_first() -> None:
     """Thousands who have just come back do not delay what others get."""
     audience = Audience()
     joined = [audience.join() for _ in range(3 * MOST_MEMBERS)]
@@ -239,7 +239,7 @@ async def test_wheel_is_empty_when_all_have_left() -> None:
     assert "waiting=0" in repr(audience.wheel)
 
 
-async def test_who_ends_gets_nothing_more() -> None:
+async def test_ended_subscriber_gets_nothing_more() -> None:
     audience = Audience()
     gone, transport = audience.join()
     lagging, late = audience.join(0)
@@ -253,7 +253,7 @@ async def test_who_ends_gets_nothing_more() -> None:
     assert audience.fan_out.subscribers == set()
 
 
-async def test_who_ends_while_it_catches_up_gets_nothing_more() -> None:
+async def test_subscriber_that_ends_while_catching_up_gets_nothing_more() -> None:
     audience = Audience()
     append_all(audience.fan_out, blocks_of(500, 1000))
     await settle()
@@ -266,7 +266,7 @@ async def test_who_ends_while_it_catches_up_gets_nothing_more() -> None:
     assert repr(audience.fan_out).endswith("subscribers=0 lagging=0>")
 
 
-async def test_at_end_are_those_who_have_had_everything() -> None:
+async def test_at_end_returns_the_subscribers_with_every_block() -> None:
     audience = Audience()
     done, _ = audience.join()
     slow, _ = audience.join(takes=0)

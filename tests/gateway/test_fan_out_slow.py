@@ -1,4 +1,4 @@
-"""Subscribers that do not take what they get: they catch up or are sent away, and nobody waits for them."""
+"""Slow subscribers: they catch up or are disconnected, and other subscribers do not wait for them."""
 
 import asyncio
 import random
@@ -35,7 +35,7 @@ async def test_full_transport_takes_its_subscriber_out_and_the_others_go_on() ->
     assert stuck.writes[-1] == fast.writes[-1] == b"live\n\n"
 
 
-async def test_who_drains_a_little_at_a_time_gets_everything_once() -> None:
+async def test_subscriber_that_drains_slowly_gets_every_block_once() -> None:
     audience = Audience()
     slow, transport = audience.join(takes=0)
     blocks = blocks_of(1000, 1000)
@@ -52,7 +52,7 @@ async def test_who_drains_a_little_at_a_time_gets_everything_once() -> None:
     assert (slow.blocks_out, slow.bytes_out) == (1000, len(transport.body))
 
 
-async def test_who_pauses_in_a_write_of_its_own_is_not_placed_with_others() -> None:
+async def test_subscriber_that_pauses_while_catching_up_joins_no_cohort() -> None:
     audience = Audience()
     whole = append_all(audience.fan_out, blocks_of(200, 1000))
     await settle()
@@ -66,7 +66,7 @@ async def test_who_pauses_in_a_write_of_its_own_is_not_placed_with_others() -> N
     assert transport.body == whole
 
 
-async def test_who_joins_while_it_is_paused_begins_when_it_drains() -> None:
+async def test_paused_subscriber_that_joins_begins_when_it_drains() -> None:
     audience = Audience()
     subscriber = audience.subscriber()
     subscriber.paused = True
@@ -79,7 +79,7 @@ async def test_who_joins_while_it_is_paused_begins_when_it_drains() -> None:
     assert transport_of(subscriber).body == b"1\n\n"
 
 
-async def test_who_is_behind_the_history_is_sent_away_and_told_when_to_come_back() -> None:
+async def test_subscriber_behind_the_history_is_disconnected_with_a_retry_time() -> None:
     audience = Audience(Limits(blocks=100, bytes=1 << 30, age_seconds=1e9))
     slow, stuck = audience.join(takes=0, takes_retry=True)
     fast, transport = audience.join()
@@ -96,7 +96,7 @@ async def test_who_is_behind_the_history_is_sent_away_and_told_when_to_come_back
     assert transport.body == b"".join(blocks)
 
 
-async def test_who_asks_for_what_is_no_longer_kept_is_sent_away() -> None:
+async def test_subscriber_before_the_oldest_kept_block_is_disconnected() -> None:
     audience = Audience(Limits(blocks=2, bytes=1 << 30, age_seconds=1e9))
     append_all(audience.fan_out, blocks_of(5))
     await settle()
@@ -117,7 +117,7 @@ async def test_leaving_members_make_room_for_others() -> None:
     assert {subscriber.cohort for subscriber in audience.fan_out.subscribers} == {joined[-1][0].cohort}
 
 
-async def test_nobody_who_pauses_gets_a_heartbeat() -> None:
+async def test_paused_subscriber_gets_no_heartbeat() -> None:
     audience = Audience(heartbeat_ticks=2)
     _, listening = audience.join()
     slow, transport = audience.join()
@@ -130,7 +130,7 @@ async def test_nobody_who_pauses_gets_a_heartbeat() -> None:
 
 
 async def has_room(audience: Audience, *, for_whom: bool = False) -> bool:
-    """Tells whether a block may come at once."""
+    """Whether a block may be read at once."""
     room = asyncio.ensure_future(audience.fan_out.room(for_whom=for_whom))
     await asyncio.sleep(0)
     if room.done():
@@ -140,7 +140,7 @@ async def has_room(audience: Audience, *, for_whom: bool = False) -> bool:
     return False
 
 
-async def test_there_is_room_while_nobody_subscribes_unless_it_is_read_for_subscribers_alone() -> None:
+async def test_there_is_room_without_subscribers_unless_reading_is_for_them_alone() -> None:
     audience = Audience()
     append_all(audience.fan_out, blocks_of(1000, 1000))
     assert await has_room(audience)
@@ -194,7 +194,7 @@ async def test_when_all_are_slow_reading_goes_as_fast_as_the_fastest_takes() -> 
     assert not slow.verdict
 
 
-async def test_those_who_all_stall_are_waited_for_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_reading_waits_for_stalled_subscribers_only_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.streams.fan_out._STALLED_SECONDS", 0.05)
     audience = Audience(Limits(blocks=100, bytes=1 << 30, age_seconds=1e9))
     stalled, _ = audience.join(takes=0)
@@ -206,7 +206,7 @@ async def test_those_who_all_stall_are_waited_for_only_so_long(monkeypatch: pyte
     assert stalled.verdict == BEHIND
 
 
-async def test_what_is_read_for_those_who_stall_alone_waits_until_they_leave() -> None:
+async def test_reading_for_stalled_subscribers_alone_waits_until_they_leave() -> None:
     audience = Audience()
     stalled, _ = audience.join(takes=0)
     append_all(audience.fan_out, blocks_of(1000, 1000))
@@ -221,7 +221,7 @@ async def test_what_is_read_for_those_who_stall_alone_waits_until_they_leave() -
     assert not other.verdict
 
 
-async def test_who_is_behind_what_gave_way_is_sent_away() -> None:
+async def test_subscriber_before_dropped_blocks_is_disconnected() -> None:
     memory = Budget(500_000, 500_000)
     large, growing = Audience(memory=memory), Audience(memory=memory)
     append_all(large.fan_out, blocks_of(400, 1000))
@@ -239,7 +239,7 @@ async def test_who_is_behind_what_gave_way_is_sent_away() -> None:
     assert memory.amount <= 500_000
 
 
-async def test_what_a_transport_holds_counts_for_its_client_until_it_drains_or_leaves() -> None:
+async def test_unsent_bytes_count_for_their_client_until_it_drains_or_leaves() -> None:
     audience = Audience()
     (_, one), (other, _) = audience.join(takes=0, owner="one"), audience.join(takes=0, owner="other")
     append_all(audience.fan_out, blocks_of(1, 100_000))
@@ -271,7 +271,7 @@ async def test_members_of_a_cohort_have_the_same_bytes_which_count_about_once() 
     assert 1_000_000 < unsent < 6_000_000
 
 
-async def test_who_holds_the_most_is_cut_off_when_it_is_too_much() -> None:
+async def test_client_that_holds_the_most_is_cut_off_beyond_the_limit() -> None:
     memory = Budget(4_200_000, 4_200_000)
     audiences = [Audience(memory=memory) for _ in range(3)]
     heavy = [audience.join(takes=0, owner="heavy") for audience in audiences]

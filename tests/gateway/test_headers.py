@@ -51,7 +51,7 @@ def test_every_connection_field_counts() -> None:
     assert forwarded(("Connection", "a"), ("A", "1"), ("B", "2"), ("connection", "b"), ("C", "3")) == [("C", "3")]
 
 
-def test_connection_may_name_what_is_not_there() -> None:
+def test_connection_may_name_an_absent_field() -> None:
     assert forwarded(("Connection", "x-absent, keep-alive"), ("A", "1")) == [("A", "1")]
 
 

@@ -75,7 +75,7 @@ async def test_memory_is_kept_while_it_will_be_needed_again(clock: Clock, counts
     assert memory.trims == 0
 
 
-async def test_next_crowd_counts_from_those_who_stayed(clock: Clock) -> None:
+async def test_next_crowd_counts_from_the_remaining_streams(clock: Clock) -> None:
     memory = Memory()
     heap = Heap(memory.trim, lambda: 0)
     for trims in range(1, 4):
@@ -135,7 +135,7 @@ async def test_little_memory_is_kept_for_the_next_requests(clock: Clock) -> None
     assert memory.trims == 1
 
 
-async def test_what_cannot_be_given_back_is_not_asked_for_again_and_again(clock: Clock) -> None:
+async def test_memory_that_cannot_be_freed_is_not_collected_again_and_again(clock: Clock) -> None:
     memory, trims = Memory(20), Memory()
     heap = Heap(trims.trim, memory.look, trims.trim)
     memory.mib = 80

@@ -48,13 +48,13 @@ class Beating(Audience):
             self.wheel._turn()
 
     def heartbeats(self, *transports: ScriptedTransport) -> list[bytes]:
-        """What each gets when nothing else comes."""
+        """Return the heartbeat of each connection when nothing else is sent."""
         before = [len(transport.body) for transport in transports]
         self.beat()
         return [transport.body[begin:] for transport, begin in zip(transports, before, strict=True)]
 
 
-async def test_each_connection_has_shown_what_it_has_shown() -> None:
+async def test_state_of_each_connection_follows_its_bytes() -> None:
     audience = Beating()
     (_, first), (_, resumed) = audience.join(), audience.join(resumes=True)
     assert audience.heartbeats(first, resumed) == [BLOCK, LINE]
@@ -89,7 +89,7 @@ async def test_heartbeat_ends_no_block_whose_first_line_was_sent_ahead() -> None
     assert transport.body == b"retry: 5\n" + LINE + PLAIN + BLOCK
 
 
-async def test_those_who_have_shown_the_same_go_on_in_one_cohort() -> None:
+async def test_subscribers_in_the_same_state_share_a_cohort() -> None:
     """However many waves of newcomers there were, blocks are written to all of them in one turn."""
     audience = Beating()
     transports = []
@@ -101,7 +101,7 @@ async def test_those_who_have_shown_the_same_go_on_in_one_cohort() -> None:
     assert [transport.body for transport in transports] == [NUMBERED * (20 - number) for number in range(20)]
 
 
-async def test_slow_subscriber_comes_back_into_the_cohort_of_its_kind() -> None:
+async def test_slow_subscriber_returns_to_a_cohort_of_its_kind() -> None:
     audience = Beating()
     (slow, transport), (quick, other) = audience.join(), audience.join()
     slow.pause()  # before any ID, which it then gets on its own

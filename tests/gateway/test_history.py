@@ -74,7 +74,7 @@ def test_id_that_comes_again_in_a_later_part_of_the_history_means_its_newest_pla
     assert [history.find(str(number)) for number in (0, 499, 500, 1499)] == [4501, 5000, 3501, 4500]
 
 
-def test_id_is_found_as_long_as_what_follows_it_is_kept() -> None:
+def test_id_is_found_while_the_next_block_is_kept() -> None:
     history = history_of(limits=Limits(blocks=3, bytes=1 << 30, age_seconds=1e9))
     for number in range(10):
         history.append(b"data\n\n", str(number))
@@ -113,7 +113,7 @@ def test_block_that_is_read_alone_is_the_one_that_was_appended() -> None:
     assert history.block(2) is block
 
 
-def test_part_that_is_read_whole_is_one_object_whoever_reads_it() -> None:
+def test_whole_segment_is_one_object_for_all_readers() -> None:
     """Ten thousand who catch up do not copy it ten thousand times."""
     history = history_of(*(b"x" * 1000 + b"\n\n" for _ in range(100)))
     data, after = history.read(0, history.end)
@@ -204,7 +204,7 @@ def test_blocks_are_forgotten_when_they_are_too_old() -> None:
     assert history.find("2") == 3
 
 
-def test_whoever_has_had_the_newest_event_misses_nothing_when_that_is_forgotten() -> None:
+def test_client_with_the_newest_event_resumes_without_a_gap_after_it_is_dropped() -> None:
     clock = Clock()
     history = history_of(limits=Limits(1_000_000, 1 << 30, 60.0), clock=clock)
     history.append(b"1\n\n", "1")
@@ -236,7 +236,7 @@ def test_age_is_kept_also_while_blocks_come_slowly(every: float) -> None:
         assert all(clock.now - time > 60 for time in times[: history.first])
 
 
-def test_nothing_is_forgotten_that_somebody_still_needs() -> None:
+def test_blocks_that_a_subscriber_needs_are_not_dropped() -> None:
     clock = Clock()
     history = history_of(*(b"%d\n\n" % number for number in range(3000)), limits=Limits(10, 100, 1.0), clock=clock)
     clock.now += 100

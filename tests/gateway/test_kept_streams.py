@@ -1,4 +1,4 @@
-"""Kept streams and their store: what only somebody inside can see."""
+"""Kept streams and their store: facts that are only visible inside the process."""
 
 import asyncio
 import contextlib
@@ -139,10 +139,10 @@ class House:
         return answer
 
     def follow(self, stream: KeptStream, takes: int | None = None) -> Subscriber:
-        """Somebody who follows a stream from its start, and takes so many bytes before stalling."""
+        """Open a subscriber of a stream from its start, which accepts some bytes and then stalls."""
         transport = ScriptedTransport(takes)
         transport.subscriber = subscriber = Subscriber(
-            transport, self.wheel, chunked=False, takes_retry=False, unsent=Budget(2**40, 2**40), owner="somebody"
+            transport, self.wheel, chunked=False, takes_retry=False, unsent=Budget(2**40, 2**40), owner="owner"
         )
         stream.fan_out.join(subscriber, 0)
         return subscriber
@@ -171,7 +171,7 @@ def blocks_of(store: ScriptedStore, stream: KeptStream) -> int:
     return store.blocks[stream.head.id].count(EVENT.rstrip())
 
 
-async def test_what_the_store_refused_is_stored_later_once_and_whole() -> None:
+async def test_blocks_that_the_store_refused_are_stored_later_once() -> None:
     async with house() as kept:
         pauses = [Pause(), Pause()]
         kept.store.fails = lambda call: call == "append"
@@ -192,7 +192,7 @@ async def test_what_the_store_refused_is_stored_later_once_and_whole() -> None:
         assert events == ["the store of streams fails; they are kept in memory only", "the store of streams works again"]
 
 
-async def test_close_waits_for_what_is_being_stored_and_stores_the_rest_once() -> None:
+async def test_close_waits_for_pending_writes_and_stores_the_rest_once() -> None:
     async with house() as kept:
         stream = await kept.opened(chunk(EVENT), Silence())
         kept.store.goes.clear()
@@ -205,7 +205,7 @@ async def test_close_waits_for_what_is_being_stored_and_stores_the_rest_once() -
 
 
 class _Late(asyncio.Event):
-    """Lets the house close while the store still waits."""
+    """Close the streams while the store still waits."""
 
     def __init__(self, event: asyncio.Event) -> None:
         super().__init__()
@@ -218,7 +218,7 @@ class _Late(asyncio.Event):
         return bool(await self._event.wait())
 
 
-async def test_ended_stream_stays_in_memory_until_the_store_has_it_and_nobody_that_runs_pays_for_it() -> None:
+async def test_ended_stream_stays_in_memory_until_stored_and_costs_no_running_stream() -> None:
     async with house(max_bytes=250 * KILOBYTES) as kept:
         kept.store.goes.clear()
         ended = [await kept.opened(chunk(LARGE) + LAST_CHUNK) for _ in range(3)]
@@ -250,7 +250,7 @@ async def test_streams_that_ended_give_way_when_the_store_fails_and_say_so() -> 
         assert await kept.streams.find(stream.head.id) == "it ended while the store failed, and left memory before it worked again"
 
 
-async def test_who_follows_a_stored_stream_is_sent_away_before_one_that_runs_is_ended() -> None:
+async def test_subscriber_of_a_stored_stream_is_disconnected_before_a_running_stream_is_ended() -> None:
     async with house(max_bytes=250 * KILOBYTES) as kept:
         ended = await kept.opened(chunk(LARGE), chunk(LARGE) + LAST_CHUNK)
         viewer = kept.follow(ended, takes=0)
@@ -289,7 +289,7 @@ async def test_client_s_own_streams_end_when_they_pass_its_share() -> None:
         assert (own[0].state, other.state) == (RUNNING, RUNNING)
 
 
-async def test_stream_that_nobody_follows_gives_way_to_the_next_of_its_client() -> None:
+async def test_stream_without_subscribers_gives_way_to_the_next_of_its_client() -> None:
     async with house(max_streams=2) as kept:
         left, followed = await kept.opened(chunk(EVENT), Silence(), owner="own"), await kept.opened(chunk(EVENT), Silence(), owner="own")
         kept.follow(followed)
@@ -333,7 +333,7 @@ async def test_same_key_at_once_opens_one_stream() -> None:
         assert isinstance(await openings[0].answer, KeptStream)
 
 
-async def test_who_leaves_while_its_stream_is_opened_cancels_it_unless_it_has_a_key() -> None:
+async def test_client_that_leaves_before_the_answer_cancels_the_request_unless_it_has_a_key() -> None:
     async with house() as kept:
         for key, cancelled in (("", True), ("one", False)):
             kept.scripts.append((Silence(),))
@@ -357,7 +357,7 @@ async def test_key_of_an_upstream_that_fails_is_free_again() -> None:
         assert kept.streams.find_opening(asked) is None
 
 
-async def test_restored_stream_costs_what_it_did_and_knows_ids_of_upstream_only() -> None:
+async def test_restored_stream_has_the_same_cost_and_only_ids_of_the_upstream() -> None:
     store, wheel = ScriptedStore(), TimerWheel(1.0)
     async with house() as kept:
         stream = await kept.opened(b"".join(map(chunk, [EVENT, b"id: own\ndata: x\n\n", b": c\n\n", EVENT])) + LAST_CHUNK)

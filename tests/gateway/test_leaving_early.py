@@ -1,4 +1,4 @@
-"""A client that leaves before it has an answer is nobody's error."""
+"""A client that disconnects before it has an answer is not an error."""
 
 import asyncio
 import signal

@@ -23,7 +23,7 @@ class Counting:
 
     @staticmethod
     async def _never(_request: web.BaseRequest) -> web.StreamResponse:
-        raise AssertionError("nobody asks here")
+        raise AssertionError("no request is expected here")
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[web.BaseRunner]:
@@ -39,7 +39,7 @@ class Counting:
         return len(self._runner.server.connections)
 
     async def until(self, count: int) -> None:
-        """Returns when `count` connections have been accepted."""
+        """Wait until `count` connections have been accepted."""
         async with asyncio.timeout(GUARD_SECONDS):
             while self.accepted < count:
                 await asyncio.sleep(0.01)
@@ -96,7 +96,7 @@ def test_url_of_an_ipv6_address_has_brackets() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_port_of_somebody_else_is_refused_though_he_would_share_it(count: int) -> None:
+def test_port_of_another_process_is_refused_even_if_it_would_share_it(count: int) -> None:
     taken = bind_listeners("127.0.0.1", 0, 2)
     port = taken[0][0].getsockname()[1]
     with pytest.raises(OSError, match=rf"address \('127.0.0.1', {port}\): address already in use"):
@@ -104,7 +104,7 @@ def test_port_of_somebody_else_is_refused_though_he_would_share_it(count: int) -
     close_listeners(taken)
 
 
-async def test_what_was_queued_for_one_who_is_away_is_accepted_by_who_adopts_it() -> None:
+async def test_connections_queued_for_a_dead_worker_are_accepted_by_the_adopter() -> None:
     sets = bind_listeners("127.0.0.1", 0, 2)
     own, counting = Listeners(sets, own=0), Counting()
     clients = [connect(sets[0][0].getsockname()[1]) for _ in range(40)]
@@ -120,7 +120,7 @@ async def test_what_was_queued_for_one_who_is_away_is_accepted_by_who_adopts_it(
         client.close()
 
 
-async def test_who_leaves_accepts_no_more_and_the_queue_stays_for_others() -> None:
+async def test_leaving_worker_accepts_no_more_and_the_queue_stays_for_others() -> None:
     sets = bind_listeners("127.0.0.1", 0)
     copies = [[sock.dup() for sock in addresses] for addresses in sets]
     port = sets[0][0].getsockname()[1]
@@ -137,7 +137,7 @@ async def test_who_leaves_accepts_no_more_and_the_queue_stays_for_others() -> No
         await staying.leave()
 
 
-def test_close_accepts_what_is_queued_and_ends_the_port_for_all_who_hold_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_close_accepts_queued_connections_and_ends_the_port_for_all_holders(monkeypatch: pytest.MonkeyPatch) -> None:
     uvloop.run(_accept_and_close(monkeypatch))  # as the gateway does; asyncio's own loop takes a turn more to serve what it accepted
 
 

@@ -34,7 +34,7 @@ def stamped(many: list[bytes]) -> list[bytes]:
 
 
 def history_of(stored: bytes) -> tuple[History, bytes]:
-    """A history to which the blocks were appended one by one, and the unfinished block behind them."""
+    """Return a history to which the blocks were appended one by one, and the unfinished block after them."""
     history, framer = History(UNLIMITED, clock=lambda: math.nan), Framer(max(len(stored), 1), keeps_mark=True)
     for block in split_blocks(framer.feed(stored)):
         id = read_id(block)
@@ -93,7 +93,7 @@ def test_parts_are_read_at_once_and_no_larger_than_reads_are() -> None:
 @pytest.mark.parametrize("block", [b"data: x\n\n", b"data: x\r\n\r\n"])
 def test_time_of_small_blocks_is_linear(block: bytes) -> None:
     def seconds(count: int) -> float:
-        """The CPU's time: other processes do not count."""
+        """Return the CPU time, because other processes must not count."""
         part = b"".join(stamped([block] * count))
         begun = thread_time()
         LoadedBlocks(STREAM).take(part)

@@ -65,10 +65,10 @@ class Shelf:
         return found
 
     def follow(self, stream: KeptStream) -> Subscriber:
-        """Somebody who follows a stream from its start and takes nothing."""
+        """Open a subscriber of a stream from its start, which accepts nothing."""
         transport = ScriptedTransport(0)
         transport.subscriber = subscriber = Subscriber(
-            transport, self.wheel, chunked=False, takes_retry=False, unsent=Budget(2**40, 2**40), owner="somebody"
+            transport, self.wheel, chunked=False, takes_retry=False, unsent=Budget(2**40, 2**40), owner="owner"
         )
         stream.fan_out.join(subscriber, 0)
         return subscriber
@@ -143,7 +143,7 @@ async def test_client_that_leaves_does_not_cancel_the_load_for_others() -> None:
         assert isinstance(await second, KeptStream)
 
 
-async def test_streams_that_nobody_follows_leave_for_others_and_those_that_wait_to_be_followed_do_not() -> None:
+async def test_streams_without_subscribers_leave_for_others_and_awaited_ones_do_not() -> None:
     async with shelf(limit=3 * SIZE) as there:
         for number in range(4):
             await there.find(there.put(f"s{number}", "a"))

@@ -40,7 +40,7 @@ class Gateway:
         return [head, chunk(b"data: x\n\n"), Silence()] if self.head is EVENT_STREAM_HEAD else [head]
 
     async def ask(self, answered: Fields, fields: Fields = (), *, host: str = "gateway.example:8080", method: str = "GET") -> Head:
-        """Sends a request with `fields` that upstream answers with `answered`."""
+        """Send a request with `fields`, which the upstream answers with `answered`."""
         self.fields = [(name, value.replace("UPSTREAM", f"127.0.0.1:{self.upstream.port}")) for name, value in answered]
         async with Downstream(self.port) as downstream:
             lines = "".join(f"{name}: {value}\r\n" for name, value in [("Host", host), ("Accept", "text/event-stream"), *fields] if value)

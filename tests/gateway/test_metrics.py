@@ -61,7 +61,7 @@ class Plot:
 
 @asynccontextmanager
 async def running(tmp_path: Path, **settings: str) -> AsyncIterator[tuple[GatewayProcess, ScriptedUpstream, Plot, httpx.AsyncClient]]:
-    """A gateway with `ROUTES` in front of a scripted upstream, and a client of it."""
+    """Start a gateway with `ROUTES` in front of a scripted upstream, and open a client."""
     plot = Plot()
     async with ScriptedUpstream(plot.script) as upstream:
         config = tmp_path / "gateway.toml"
@@ -74,7 +74,7 @@ async def running(tmp_path: Path, **settings: str) -> AsyncIterator[tuple[Gatewa
 
 
 async def stream(http: httpx.AsyncClient, plot: Plot, target: str, method: str = "GET") -> bytes | None:
-    """Gives the body of a stream whose upstream goes on when the head is there; None when it was cut."""
+    """Return the body of a stream whose upstream goes on once the head has arrived, or None if it was cut."""
     async with http.stream(method, target, headers={"Authorization": "Bearer hunter2", "Cookie": "session=hunter2"}) as response:
         plot.pauses[-1].go()
         try:
@@ -152,7 +152,7 @@ def test_line_of_a_cut_stream_has_the_reason(told: Told) -> None:
     assert line["reason"] == "connection closed before the end of the response"
 
 
-def test_line_of_a_stream_that_its_subscriber_left_has_what_he_got(told: Told) -> None:
+def test_log_line_of_an_abandoned_stream_has_the_bytes_sent(told: Told) -> None:
     assert (told.lines["/left"]["verdict"], told.lines["/left"]["bytes"], told.lines["/left"]["blocks"]) == ("left", 9, 1)
     quiet = told.lines["/quiet"]
     assert (quiet["route"], quiet["verdict"], quiet["blocks"]) == ("/quiet", "left", 0)
@@ -169,14 +169,14 @@ def test_metrics_count_streams_by_how_they_ended(told: Told) -> None:
     assert told.meter("gateway_streams_ended_total") == 4
 
 
-def test_metrics_count_what_streams_were_sent(told: Told) -> None:
+def test_metrics_count_sent_blocks_and_bytes(told: Told) -> None:
     assert told.meter("gateway_stream_bytes_total", route="/") == 27 + 9 + 9
     assert told.meter("gateway_stream_blocks_total", route="/") == 3 + 1 + 1
     assert told.meter("gateway_heartbeats_total", route="/quiet") == told.lines["/quiet"]["heartbeats"]
     assert told.meter("gateway_heartbeats_total", route="/") == 0
 
 
-def test_metrics_tell_answers_of_the_upstream_from_those_of_the_gateway(told: Told) -> None:
+def test_metrics_distinguish_answers_of_the_upstream_from_those_of_the_gateway(told: Told) -> None:
     assert told.meter("gateway_requests_total", route="/", status="200") == 3
     assert told.meter("gateway_requests_total", route="/", status="404") == 1
     assert told.meter("gateway_rejected_total", status="404") == 0

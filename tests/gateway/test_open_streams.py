@@ -85,7 +85,7 @@ async def test_paused_streams_are_counted_and_those_of_other_workers_are_not() -
     assert sample(metrics, "gateway_streams_open", route="/", mode="direct") == 1
 
 
-def test_what_came_is_kept_when_its_source_is_closed() -> None:
+def test_received_totals_are_kept_when_their_source_is_closed() -> None:
     class Source:
         blocks_received, bytes_received = 2, 30
 

@@ -86,7 +86,7 @@ async def test_all_streams_follow_in_steps_the_moment_that_one_gets_an_answer() 
     assert last - first < 10 * LONGEST_SECONDS, "one by one it would take half an hour"
 
 
-async def test_answer_to_a_stream_that_did_not_wait_lets_the_others_follow() -> None:
+async def test_answer_to_a_stream_that_did_not_wait_releases_the_others() -> None:
     server = Server()
     streams = [Stream(server) for _ in range(20)]
     server.lose(*streams)

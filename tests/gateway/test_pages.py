@@ -25,7 +25,7 @@ def serve(public_url: str | None = None) -> "TestClient[web.Request, web.Applica
 
 
 def policy(answer: aiohttp.ClientResponse) -> dict[str, list[str]]:
-    """The sources of each directive of the content security policy."""
+    """Return the sources of each directive of the content security policy."""
     directives = [directive.split() for directive in answer.headers["Content-Security-Policy"].split(";")]
     return {name: sources for name, *sources in directives}
 
@@ -40,7 +40,7 @@ async def test_page_has_its_content_type_and_is_asked_for_anew(path: str, conten
 
 
 @pytest.mark.parametrize("path", PAGES)
-async def test_page_may_load_only_what_is_here_and_be_framed_nowhere(path: str) -> None:
+async def test_page_may_load_only_own_files_and_not_be_framed(path: str) -> None:
     public = ["*:8080"] if path == "/demo" else []
     async with serve() as client, client.get(path) as answer:
         assert policy(answer) == {
@@ -73,7 +73,7 @@ async def test_page_is_told_where_the_public_port_is(public_url: str | None) -> 
 @pytest.mark.parametrize(
     "path", ["/pages/", "/pages/nothing.html", "/pages/demo.html", "/pages/..%2Fpages.py", "/pages/%2Fetc%2Fpasswd", "/pages/demo.html/"]
 )
-async def test_what_is_no_page_is_not_found(path: str) -> None:
+async def test_unknown_page_is_not_found(path: str) -> None:
     async with serve() as client, client.get(path) as answer:
         assert answer.status == 404
 

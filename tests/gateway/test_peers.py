@@ -22,7 +22,7 @@ Answer = Callable[[bytes], bytes] | None
 
 
 async def other(path: Path, answer: Answer) -> asyncio.Server:
-    """A worker that answers one question on a connection."""
+    """Start a worker that answers one question per connection."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
@@ -36,7 +36,7 @@ async def other(path: Path, answer: Answer) -> asyncio.Server:
 
 @asynccontextmanager
 async def peers(directory: Path, *answers: Answer) -> AsyncIterator[Peers]:
-    """The first worker; the others answer so, and a last one is gone."""
+    """Open the first worker. The others give these answers, and the last one is gone."""
     paths = [directory / str(number) for number in range(len(answers) + 2)]
     servers = [await other(path, answer) for path, answer in zip(paths[1:], answers, strict=False)]
     peers = Peers(0, [str(path) for path in paths])
@@ -71,6 +71,6 @@ async def test_no_worker_has_a_stream(tmp_path: Path) -> None:
         assert await first.of_like(ASKED, ODD) is None
 
 
-async def test_nobody_is_asked_for_a_request_without_credentials(tmp_path: Path) -> None:
+async def test_no_worker_is_asked_for_a_request_without_credentials(tmp_path: Path) -> None:
     async with peers(tmp_path, lambda _: b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1") as first:
         assert await first.of_like(StreamHead("", "/", "POST", "/", b"", b"", "", (), 0.0), "1") is None

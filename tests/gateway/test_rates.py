@@ -54,7 +54,7 @@ def test_wait_is_true(clock: Clock) -> None:
     assert requests.take("a")
 
 
-def test_what_is_refused_does_not_count(clock: Clock) -> None:
+def test_refused_request_does_not_count(clock: Clock) -> None:
     requests = rate(2, clock)
     assert taken(requests, "a", 1000) == 2
     clock.now += 1
@@ -67,7 +67,7 @@ def test_clients_do_not_disturb_each_other(clock: Clock) -> None:
     assert served > 10_000 * 0.95
 
 
-def test_account_is_ahead_until_what_it_had_is_paid_for(clock: Clock) -> None:
+def test_account_is_in_debt_until_its_bytes_are_paid_for(clock: Clock) -> None:
     account = rate(1000, clock).account("a")
     assert account.ahead() == 0
     assert account.spend(500) == pytest.approx(0.5)

@@ -187,7 +187,7 @@ async def test_bytes_of_an_unfinished_block_show_that_upstream_is_not_idle() -> 
 
 
 async def stalled(downstream: Downstream, relay: Relay) -> int:
-    """Feeds blocks until the subscriber, who does not read, makes the relay pause; gives the bytes that it takes to catch up."""
+    """Feed blocks until the relay pauses, because the subscriber does not read. Return the bytes that it needs to catch up."""
     block = b"data: " + b"x" * 65_528 + b"\n\n"
     async with asyncio.timeout(GUARD_SECONDS):
         while not relay.paused:
@@ -267,7 +267,7 @@ async def test_nothing_leaves_after_the_end() -> None:
         assert (relay.bytes_out, relay.heartbeats) == (9, 0)
 
 
-async def test_whoever_waits_for_the_end_is_told_of_it() -> None:
+async def test_waiting_for_the_end_returns() -> None:
     async with connected() as downstream:
         relay, _ = open_relay(downstream)
         waiting = asyncio.create_task(relay.ended())
@@ -287,7 +287,7 @@ async def test_subscriber_that_has_left_gets_nothing_and_costs_nothing() -> None
         assert (relay.bytes_out, relay.verdict, upstream.wishes) == (0, "", [])
 
 
-async def test_what_is_no_longer_sent_is_not_counted() -> None:
+async def test_unsent_data_is_not_counted() -> None:
     async with connected() as downstream:
         wheel = HandWheel()
         relay, _ = open_relay(downstream, wheel, heartbeat_ticks=2)
@@ -300,7 +300,7 @@ async def test_what_is_no_longer_sent_is_not_counted() -> None:
         assert (relay.blocks_out, relay.heartbeats, relay.bytes_out) == (1, 1, 9 + 3)
 
 
-async def test_error_event_is_one_block_of_json_that_says_what_happened() -> None:
+async def test_error_event_is_one_json_block_with_the_reason() -> None:
     async with connected() as downstream:
         relay, _ = open_relay(downstream)
         relay.feed(b"data: 1\n\ndata: half")

@@ -64,7 +64,7 @@ def test_route_with_another_stream_is_of_another_kind(keys: dict[str, Any]) -> N
     assert kind(**keys) != kind()
 
 
-def test_kind_does_not_show_what_a_route_sends() -> None:
+def test_kind_does_not_reveal_the_fields_of_a_route() -> None:
     assert "secret" not in kind(request_headers={"Authorization": "Bearer secret"})
 
 
@@ -95,12 +95,12 @@ def workers(*states: str) -> Any:
 
 
 def paths(crew: Any) -> list[str]:
-    """The routes that a worker begins with which is started now."""
+    """Return the routes with which a new worker begins."""
     return [route["path"] for route in crew.orders.plan["routes"]]
 
 
 async def answer(crew: Any, number: int, obstacle: str = "") -> dict[str, Any]:
-    """Gives what a worker was told next, when it has said that it is done."""
+    """Return the next order to a worker, once it has reported that it is done."""
     message: dict[str, Any] = await crew.workers[number].channel.told.get()
     crew.orders.note(crew.workers[number], {"done": message["order"], "obstacle": obstacle})
     return message
@@ -182,7 +182,7 @@ class Routing:
         self.done.append(("put", [route.path for route in routes.routes]))
 
 
-async def test_worker_puts_what_it_has_prepared_and_prepares_what_it_has_not() -> None:
+async def test_worker_applies_prepared_routes_and_prepares_others() -> None:
     routing, obedience = Routing(), Obedience()
     a, b = tables_of(table({"path": "/a"})), tables_of(table({"path": "/b"}))
     assert await obedience.obey(routing, {"prepare": a}) == ""  # type: ignore[arg-type]
@@ -193,7 +193,7 @@ async def test_worker_puts_what_it_has_prepared_and_prepares_what_it_has_not() -
     assert routing.done == kinds
 
 
-async def test_worker_says_what_is_in_the_way_and_puts_nothing() -> None:
+async def test_worker_reports_the_error_and_applies_nothing() -> None:
     routing, obedience = Routing(), Obedience()
     routing.obstacle = "no room"
     assert await obedience.obey(routing, {"put": tables_of(table({"path": "/a"}))}) == "no room"  # type: ignore[arg-type]

@@ -45,7 +45,7 @@ def test_longest_prefix_that_ends_at_a_segment_serves_the_path(path: str, route:
 
 
 @pytest.mark.parametrize(("path", "serves"), [("/api", False), ("/api/", True), ("/api/x", True), ("/apix", False), ("/api//", True)])
-def test_prefix_with_a_slash_at_its_end_serves_only_what_is_below_it(path: str, serves: bool) -> None:
+def test_prefix_with_a_trailing_slash_serves_only_paths_below_it(path: str, serves: bool) -> None:
     assert (found(table("/api/"), path) is not None) is serves
 
 
@@ -249,7 +249,7 @@ def test_password_in_a_url_is_refused_without_repeating_it(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("fault", BAD_FILES)
-def test_bad_file_is_refused_with_what_is_wrong_and_what_is_allowed(fault: str, tmp_path: Path) -> None:
+def test_bad_file_is_refused_with_the_error_and_the_allowed_values(fault: str, tmp_path: Path) -> None:
     text, said = BAD_FILES[fault]
     file = tmp_path / "gateway.toml"
     file.write_text(text)

@@ -14,7 +14,7 @@ from tests.kit.gateway_process import start_refused
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests start from an environment that sets nothing."""
+    """Start each test from an environment without settings."""
     for name in Settings.model_fields:
         monkeypatch.delenv(f"GATEWAY_{name.upper()}", raising=False)
 
@@ -80,7 +80,7 @@ def test_each_unknown_variable_is_named() -> None:
         "PRODUCER_PORT",
     ],
 )
-def test_variable_that_is_meant_for_somebody_else_is_left_alone(variable: str) -> None:
+def test_variable_of_another_program_is_ignored(variable: str) -> None:
     assert read_settings(Settings, {variable: "x"}) == read_settings(Settings, {})
 
 
@@ -109,7 +109,7 @@ def test_variable_that_is_meant_for_somebody_else_is_left_alone(variable: str) -
         ("GATEWAY_LOG_LEVEL", "verbose", "'debug', 'info', 'warning' or 'error'"),
     ],
 )
-def test_bad_value_is_refused_with_what_is_allowed(variable: str, value: str, allowed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_value_is_refused_with_the_allowed_values(variable: str, value: str, allowed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(SettingsError) as refusal:
         read_settings(Settings)

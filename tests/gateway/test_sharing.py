@@ -1,4 +1,4 @@
-"""Who may share a stream with whom: never somebody with somebody else's credentials."""
+"""Requests that share a stream: a client never gets a stream with another client's credentials."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -35,7 +35,7 @@ def test_part_of_a_body_is_not_shared() -> None:
     assert identity(shared(public=True), {"Range": "bytes=0-"}) is None
 
 
-def test_what_excludes_event_streams_is_not_shared() -> None:
+def test_request_that_excludes_event_streams_is_not_shared() -> None:
     assert identity(shared(public=True), {"Accept": "application/json"}) is None
     assert identity(shared(), {"Accept": "*/*"}) == identity(shared(), {"Accept": "text/event-stream"}) == ()
 
@@ -52,7 +52,7 @@ def test_one_credential_named_does_not_allow_the_other() -> None:
     assert identity(route, {"Authorization": "a"}) == (("authorization", "a"),)
 
 
-def test_credentials_that_the_route_shares_by_tell_requests_apart() -> None:
+def test_credentials_in_share_by_distinguish_requests() -> None:
     route = shared(share_by=["Authorization", "cookie"])
     found = [
         identity(route, headers)
@@ -84,7 +84,7 @@ def test_public_route_may_share_by_a_field_all_the_same() -> None:
     assert identity(route, {"Cookie": "a", "Authorization": "x"}) == identity(route, {"Cookie": "a"})
 
 
-def test_origin_tells_requests_apart_because_an_answer_may_depend_on_it() -> None:
+def test_origin_distinguishes_requests_because_an_answer_may_depend_on_it() -> None:
     assert identity(shared(), {"Origin": "https://a"}) != identity(shared(), {"Origin": "https://b"})
     assert identity(shared(), {"Origin": "https://a"}) != identity(shared())
 
@@ -95,7 +95,7 @@ def test_origin_does_not_matter_where_the_route_answers_it_itself(name: str) -> 
     assert identity(route, {"Origin": "https://a"}) == identity(route, {"Origin": "https://b"}) == ()
 
 
-def test_upstream_is_asked_with_what_tells_requests_apart_and_nothing_else_of_the_client() -> None:
+def test_upstream_request_has_only_the_distinguishing_fields_of_the_client() -> None:
     route = shared(share_by=["authorization", "x-tenant"], request_headers={"X-Key": "k", "X-Tenant": ""})
     headers = {"Authorization": "a", "X-Tenant": "t", "Origin": "https://a", "X-Other": "o", "User-Agent": "u", "Last-Event-ID": "7"}
     found = identity(route, headers)
@@ -112,14 +112,16 @@ ROUTES = st.builds(shared, share_by=st.lists(st.sampled_from(["authorization", "
 
 
 @given(route=ROUTES, one=FIELDS, other=FIELDS)
-def test_requests_share_a_stream_only_if_the_upstream_cannot_tell_them_apart(
+def test_requests_share_a_stream_only_if_the_upstream_cannot_distinguish_them(
     route: Route, one: dict[str, str], other: dict[str, str]
 ) -> None:
     first, second = identity(route, one), identity(route, other)
     if first is None or first != second:
         return
     for name in ("Authorization", "Cookie"):
-        assert route.public or one.get(name) == other.get(name), "not public, and yet somebody gets what another's credentials open"
+        assert route.public or one.get(name) == other.get(name), (
+            "not public, and yet a client gets a stream that another client's credentials opened"
+        )
     assert all(one.get(name) == other.get(name) for name in ("Origin", *(name for name in one if name.lower() in route.share_by)))
 
 
@@ -147,7 +149,7 @@ def test_parameters_that_say_where_to_begin_make_no_stream_of_their_own(target: 
 
 
 @pytest.mark.parametrize("target", ["/a?token=x", "/a?b=1&token=x", "/a?t%6Fken=x", "/a?token", "/a?from=1&token=x"])
-def test_private_parameter_makes_a_request_nobody_elses(target: str) -> None:
+def test_private_parameter_prevents_sharing(target: str) -> None:
     route = shared(private_parameters=["token"], begin_parameters=["from"])
     assert share_target(target, route) is None
     assert share_target(target, shared()) == target

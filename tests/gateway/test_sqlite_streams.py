@@ -44,7 +44,7 @@ async def test_second_gateway_is_refused_until_the_first_is_done(tmp_path: Path)
         assert (await load(store, "s1")).blocks == block(1)
 
 
-async def test_opening_that_is_cancelled_lets_go_of_the_directory(tmp_path: Path) -> None:
+async def test_cancelled_open_releases_the_directory(tmp_path: Path) -> None:
     opening = asyncio.create_task(SqliteStreamStore.open(tmp_path))
     await asyncio.sleep(0)
     opening.cancel()
@@ -53,7 +53,7 @@ async def test_opening_that_is_cancelled_lets_go_of_the_directory(tmp_path: Path
     await write(tmp_path)
 
 
-async def test_opening_that_fails_lets_go_of_the_directory(tmp_path: Path) -> None:
+async def test_failed_open_releases_the_directory(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"no database")
     for _ in range(3):
         with pytest.raises(StoreError, match="its first 11 bytes are not those of a store of streams"):
@@ -62,7 +62,7 @@ async def test_opening_that_fails_lets_go_of_the_directory(tmp_path: Path) -> No
     await write(tmp_path)
 
 
-async def test_what_people_were_answered_is_readable_for_the_owner_alone(tmp_path: Path) -> None:
+async def test_stored_answers_are_readable_for_the_owner_only(tmp_path: Path) -> None:
     async with await SqliteStreamStore.open(tmp_path / "data" / "gateway", group_seconds=0) as store:
         await keep(store, head("s1"), block(1))
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "data" / "gateway").iterdir()}
@@ -135,9 +135,7 @@ def lose_file_but_not_its_log(path: Path) -> None:
         (lose_file_but_not_its_log, "it is missing, but its write-ahead log exists"),
     ],
 )
-async def test_file_that_cannot_be_used_is_refused_with_what_to_do_and_left_alone(
-    tmp_path: Path, harm: Callable[[Path], None], says: str
-) -> None:
+async def test_unusable_file_is_refused_with_advice_and_left_unchanged(tmp_path: Path, harm: Callable[[Path], None], says: str) -> None:
     await write(tmp_path)
     harm(tmp_path / FILE)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -160,7 +158,7 @@ async def test_file_of_a_newer_gateway_asks_for_the_newer_gateway(tmp_path: Path
         assert (await load(store, "s2")).blocks == block(2)
 
 
-async def test_half_made_file_of_an_earlier_start_is_in_nobodys_way(tmp_path: Path) -> None:
+async def test_half_made_file_of_an_earlier_start_does_no_harm(tmp_path: Path) -> None:
     (tmp_path / f"{FILE}.new").write_bytes(b"half")
     (tmp_path / f"{FILE}.new-journal").write_bytes(b"half")
     await write(tmp_path)
@@ -228,14 +226,14 @@ async def test_change_that_was_asked_for_behind_one_that_failed_is_not_made(tmp_
 
 
 async def keep_going(store: SqliteStreamStore) -> None:
-    """What failed is asked for again, and nothing is missing."""
+    """Repeat the failed calls, and check that nothing is missing."""
     for number in (1, 2):
         await store.append("s1", block(number))
     await store.finish("s1", COMPLETE, "", NOW)
     assert ((await load(store, "s1")).state, (await load(store, "s1")).blocks) == (COMPLETE, block(1) + block(2))
 
 
-async def test_store_says_what_it_holds(tmp_path: Path) -> None:
+async def test_store_reports_its_size(tmp_path: Path) -> None:
     async with await SqliteStreamStore.open(tmp_path, group_seconds=0) as store:
         await store.create(head("s1"))
         assert repr(store) == f"<SqliteStreamStore {tmp_path / FILE} running=1 waiting=0>"

@@ -17,14 +17,14 @@ FULL = "no room left on the device; free some, or lower retain_seconds"
 
 
 def fill(device: Path, leave: int = 0) -> None:
-    """Takes all room but `leave` bytes, as others on the device do."""
+    """Use all space but `leave` bytes, as others on the device do."""
     state = os.statvfs(device)
     with (device / "others").open("ab") as file:
         os.posix_fallocate(file.fileno(), 0, max(1, (device / "others").stat().st_size + state.f_bavail * state.f_frsize - leave))
 
 
 async def append_until_full(store: SqliteStreamStore, id: str, part: bytes) -> int:
-    """Gives how many parts were taken."""
+    """Return the number of stored parts."""
     taken = 0
     while True:
         try:

@@ -108,7 +108,7 @@ class StreamStoreModel(RuleBasedStateMachine):
 
     @rule(id=ids, key=keys, parts=st.lists(blocks, max_size=4), state=states)
     def keep_at_once(self, id: str, key: str, parts: list[bytes], state: str) -> None:
-        """A stream begins and ends in one group."""
+        """Begin and end a stream in one group."""
         head = StreamHead(id, "/", "POST", "/", b"", b"", key, [], self.now)
 
         async def keep() -> list[BaseException | None]:

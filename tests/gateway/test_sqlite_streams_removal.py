@@ -18,18 +18,18 @@ from tests.kit.waiting import GUARD_SECONDS
 
 
 async def fill(store: SqliteStreamStore, streams: int, *, until: float, name: str = "s") -> None:
-    """Takes streams of 50 KB, as many at once as there are."""
+    """Store streams of 50 KB, all at once."""
     part = os.urandom(5000)
     await asyncio.gather(*(keep(store, head(f"{name}{number}", key="k"), *[part] * 10, until=until) for number in range(streams)))
 
 
 def pages(directory: Path) -> tuple[int, int]:
-    """Gives how many pages the file has, and how many of them are unused."""
+    """Return the number of pages in the file, and of unused ones."""
     with closing(sqlite3.connect(directory / FILE)) as connection:
         return connection.execute("PRAGMA page_count").fetchone()[0], connection.execute("PRAGMA freelist_count").fetchone()[0]
 
 
-async def test_file_gives_back_what_expired_streams_took(tmp_path: Path) -> None:
+async def test_file_returns_the_space_of_expired_streams(tmp_path: Path) -> None:
     async with asyncio.timeout(GUARD_SECONDS), await SqliteStreamStore.open(tmp_path, group_seconds=0) as store:
         await fill(store, 800, until=NOW)
         await keep(store, head("stays"), block(1), until=NOW + 100)
@@ -99,7 +99,7 @@ async def test_streams_are_loaded_while_others_expire(tmp_path: Path) -> None:
         assert seen <= {(COMPLETE, 50_000), (EXPIRED, 0)}
 
 
-async def test_readers_that_stay_do_not_let_the_write_ahead_log_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_long_readers_do_not_make_the_write_ahead_log_grow_forever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.modes.resumable.sqlite_file.LARGEST_WAL_BYTES", 1_000_000)
     async with asyncio.timeout(GUARD_SECONDS), await SqliteStreamStore.open(tmp_path, group_seconds=0) as store:
         store._writer.file.connection.execute("PRAGMA wal_autocheckpoint = 0").fetchone()  # as when a reader is there at each of them

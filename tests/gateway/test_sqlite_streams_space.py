@@ -66,17 +66,17 @@ async def test_heaviest_owner_s_streams_give_way_to_those_of_others(tmp_path: Pa
         assert await states(store, "heavy0", "heavy3") == [EXPIRED, COMPLETE]
 
 
-async def test_nobody_s_streams_give_way_last(tmp_path: Path) -> None:
+async def test_streams_without_an_owner_give_way_last(tmp_path: Path) -> None:
     async with asyncio.timeout(GUARD_SECONDS), await opened(tmp_path, share=1) as store:
         for number in range(4):
-            await keep_large(store, f"nobody{number}", "")
+            await keep_large(store, f"unowned{number}", "")
         for number in range(6):
-            await keep_large(store, f"s{number}", "somebody")
-        assert await states(store, *(f"nobody{number}" for number in range(4))) == [COMPLETE] * 4
+            await keep_large(store, f"s{number}", "owner")
+        assert await states(store, *(f"unowned{number}" for number in range(4))) == [COMPLETE] * 4
         assert await states(store, "s0") == [EXPIRED]
         for number in range(4, 10):
-            await keep_large(store, f"nobody{number}", "")
-        assert await states(store, "nobody9", "nobody0") == [COMPLETE, EXPIRED]
+            await keep_large(store, f"unowned{number}", "")
+        assert await states(store, "unowned9", "unowned0") == [COMPLETE, EXPIRED]
 
 
 async def test_largest_running_stream_of_the_heaviest_owner_gives_way_when_all_run(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ async def test_largest_running_stream_of_the_heaviest_owner_gives_way_when_all_r
     assert_clean(tmp_path)
 
 
-async def test_stream_that_gave_way_to_another_of_its_owner_tells_its_next_caller_once(tmp_path: Path) -> None:
+async def test_stream_that_gave_way_to_another_of_its_owner_fails_its_next_call_once(tmp_path: Path) -> None:
     async with asyncio.timeout(GUARD_SECONDS), await opened(tmp_path) as store:
         for id in ("first", "second"):
             await store.create(head(id, owner="heavy"))
@@ -148,7 +148,7 @@ async def test_streams_that_expire_count_no_more_for_their_owner(tmp_path: Path)
 
 
 @pytest.mark.parametrize("large", [0, 60_000])
-async def test_what_remains_of_a_stream_for_a_day_does_not_grow_with_its_request(tmp_path: Path, large: int) -> None:
+async def test_record_of_an_expired_stream_does_not_grow_with_its_request(tmp_path: Path, large: int) -> None:
     """Its id and how it ended, whatever the client's head was."""
     async with asyncio.timeout(GUARD_SECONDS), await opened(tmp_path, most_bytes=256 * MEGABYTE, share=1) as store:
         fields = [("Set", "x" * large)]

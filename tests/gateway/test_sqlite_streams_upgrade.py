@@ -83,7 +83,7 @@ async def test_streams_of_the_first_format_are_found_after_the_upgrade(tmp_path:
             assert await store.find_key("/sse", b"c", "k") == "ran"
             assert [(await load(store, id)).reason for id in ("dropped", "dropped long")] == ["cut: reset", "cut"]
     async with await opened(tmp_path) as store:
-        await keep(store, head("new", owner="somebody"), block(4))
+        await keep(store, head("new", owner="owner"), block(4))
         assert (await load(store, "new")).blocks == block(4)
         assert await expire_all(store, NOW + 1000) == 3
         assert (await load(store, "complete")).state == EXPIRED

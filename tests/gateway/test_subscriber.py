@@ -73,7 +73,7 @@ async def test_first_verdict_stands() -> None:
     assert transport.writes == []
 
 
-async def test_whoever_waits_for_its_end_returns_also_when_that_was_before() -> None:
+async def test_waiting_for_the_end_returns_even_after_it() -> None:
     audience = Audience()
     subscriber, _ = audience.join()
     waiting = asyncio.ensure_future(subscriber.ended())
@@ -117,7 +117,7 @@ async def test_pause_and_resume_after_the_end_change_nothing() -> None:
     assert transport.writes == []
 
 
-async def test_retry_is_told_to_all_at_the_end_and_ahead_of_a_block_only_to_those_who_take_it_there() -> None:
+async def test_retry_is_sent_to_all_at_the_end_but_before_a_block_only_to_clients_that_accept_it() -> None:
     audience = Audience()
     taking, refusing = audience.subscriber(takes_retry=True), audience.subscriber()
     for subscriber in (taking, refusing):
@@ -128,7 +128,7 @@ async def test_retry_is_told_to_all_at_the_end_and_ahead_of_a_block_only_to_thos
     assert transport_of(refusing).body == b"retry: 1234\n"
 
 
-async def test_those_who_are_sent_away_come_back_spread_over_the_window() -> None:
+async def test_disconnected_subscribers_reconnect_spread_over_the_window() -> None:
     audience = Audience()
     times = set()
     for _ in range(200):
@@ -170,7 +170,7 @@ async def test_connection_ends_when_it_has_been_open_for_as_long_as_it_may() -> 
     assert "waiting=0" in repr(audience.wheel)
 
 
-async def test_wheel_forgets_who_ends_before_its_time() -> None:
+async def test_wheel_forgets_a_subscriber_that_ends_early() -> None:
     audience = Audience()
     subscriber = audience.subscriber(expires=audience.wheel.now + 1000)
     assert "waiting=1" in repr(audience.wheel)

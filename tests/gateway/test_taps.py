@@ -72,7 +72,7 @@ def test_parts_are_the_chunks_wherever_a_stream_is_cut(end: bytes) -> None:
             assert {first, second} <= {*offsets}, chunks
 
 
-def test_stream_that_nobody_tails_any_more_has_no_tap() -> None:
+def test_stream_that_is_no_longer_tailed_has_no_tap() -> None:
     stream = Stream()
     one, other = Tail(stream), Tail(stream)
     stream.feed(b"data: a\n\n")

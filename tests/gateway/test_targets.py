@@ -72,7 +72,7 @@ async def test_target_passes_as_it_came_with_a_body(tmp_path: Path, mode: str) -
 
 
 async def send_body(downstream: Downstream) -> None:
-    """Sends the body when the gateway asks for it."""
+    """Send the body when the gateway asks for it."""
     while b"100 Continue\r\n\r\n" not in downstream.buffer:
         assert await downstream.fill()
     downstream.buffer.clear()

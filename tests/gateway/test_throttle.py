@@ -1,4 +1,4 @@
-"""A client is sent so many bytes a second, by all its streams together, and gets every event all the same."""
+"""The limit of bytes per second holds for all streams of a client together, and it still gets every event."""
 
 import asyncio
 import itertools
@@ -56,7 +56,7 @@ def throttled(allowance: Allowance, *, full: bool = False) -> tuple[Throttle, Wr
     return throttle, writer, transport
 
 
-async def test_who_writes_too_much_is_paused_until_it_is_paid_for() -> None:
+async def test_writer_beyond_the_rate_is_paused_until_it_is_paid_for() -> None:
     throttle, writer, transport = throttled(allowance())
     began = time.monotonic()
     throttle.write(b"x" * BURST)
@@ -97,7 +97,7 @@ async def test_one_that_begins_with_a_full_transport_or_a_spent_allowance_begins
     await until(lambda: told.told == ["resume"])
 
 
-async def test_who_has_left_is_told_once_and_waits_no_more() -> None:
+async def test_disconnect_is_reported_once_and_ends_the_wait() -> None:
     bytes_allowed = allowance()
     throttle, writer, _ = throttled(bytes_allowed)
     throttle.write(b"x" * RATE)
@@ -175,7 +175,7 @@ async def test_subscriber_at_its_limit_catches_up_from_the_history_and_misses_no
     audience = Audience()
     transport = ScriptedTransport()
     throttle = Throttle(transport, allowance(rate=1_000_000), full=False)
-    slow = Subscriber(throttle, audience.wheel, chunked=False, takes_retry=False, unsent=audience.memory, owner="somebody")
+    slow = Subscriber(throttle, audience.wheel, chunked=False, takes_retry=False, unsent=audience.memory, owner="owner")
     throttle.open(slow)
     audience.fan_out.join(slow)
     _, fast = audience.join()
@@ -194,7 +194,7 @@ async def test_subscriber_at_its_limit_catches_up_from_the_history_and_misses_no
     throttle.close()
 
 
-async def test_allowance_lives_as_long_as_somebody_uses_it() -> None:
+async def test_allowance_lives_while_it_is_used() -> None:
     admission = Admission(1, 1, bytes_per_second=RATE)
     first = admission.allowance("a")
     assert first is admission.allowance("a")
@@ -265,7 +265,7 @@ async def test_streams_of_a_client_together_keep_to_its_limit_and_end_complete(p
 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_subscribers_of_a_shared_stream_are_held_to_limits_of_their_own(port: int, stage: Stage) -> None:
-    """The upstream is a producer that goes on: whoever is slow gets the rest from the history."""
+    """The upstream is a producer that goes on: a slow client gets the rest from the history."""
     blocks = [b"id: %d\ndata: %0990d\n\n" % (number, number) for number in range(160)]
     scene = stage.scene(EVENT_STREAM_HEAD, *map(chunk, blocks))
     sources = [next(_SOURCES), next(_SOURCES)]

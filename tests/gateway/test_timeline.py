@@ -72,7 +72,7 @@ def test_equal_marks_at_the_same_time_are_one_with_a_count() -> None:
         ("/" + "x" * 1_000, "/" + "x" * 199),
     ],
 )
-def test_path_is_shown_without_what_opens_a_stream(target: str, shown: str) -> None:
+def test_path_is_shown_without_the_secret_part_of_a_stream_id(target: str, shown: str) -> None:
     assert shown_path(target) == shown
 
 
@@ -92,7 +92,7 @@ def test_message_is_shown_without_queries(text: str, shown: str) -> None:
     assert without_secrets(text) == shown
 
 
-async def test_representation_tells_how_much_there_is() -> None:
+async def test_representation_shows_the_amounts() -> None:
     timeline = Timeline()
     timeline.mark(LOST, "/news")
     await asyncio.sleep(0)

@@ -13,7 +13,7 @@ def exposed(registry: CollectorRegistry) -> str:
 
 
 def told(requests: dict[str, int], open_now: int = 0, seconds: tuple[float, ...] = ()) -> str:
-    """What a worker says."""
+    """Return the metrics of a worker."""
     registry = CollectorRegistry()
     counter = Counter("requests_total", 'Requests with a \\ and a "quote".', ["path"], registry=registry)
     for path, count in requests.items():
@@ -26,7 +26,7 @@ def told(requests: dict[str, int], open_now: int = 0, seconds: tuple[float, ...]
 
 
 def read(totals: Totals) -> dict[str, Metric]:
-    """What a gateway that has `totals` says, as Prometheus reads it."""
+    """Return the metrics of a gateway with `totals`, as Prometheus reads them."""
     registry = CollectorRegistry()
     registry.register(totals)
     return {family.name: family for family in text_string_to_metric_families(exposed(registry))}

@@ -177,7 +177,7 @@ async def test_pause_stops_the_upstream_and_resume_goes_on_without_loss() -> Non
 
 
 async def overflowed(response: aiohttp.ClientResponse) -> None:
-    """Returns when the stream reader has more than it wants, so that aiohttp has stopped reading."""
+    """Wait until the stream reader has more than its limit, so that aiohttp has stopped reading."""
     connection = response.connection
     assert connection is not None
     assert connection.protocol is not None
@@ -221,7 +221,7 @@ async def test_receiver_that_pauses_while_it_is_attached_to_an_overflowed_body_s
 
 
 def read(protocol: UpstreamProtocol, data: bytes) -> None:
-    """Does what the event loop does when `data` has come."""
+    """Deliver `data` as the event loop does."""
     assert protocol.transport is not None
     reads = protocol.transport.get_protocol()
     assert isinstance(reads, asyncio.BufferedProtocol)
@@ -269,7 +269,7 @@ async def test_reads_are_bounded_on_the_loop_that_the_gateway_runs_on() -> None:
     assert max(await asyncio.to_thread(follow)) <= READ_BYTES
 
 
-async def test_connection_counts_as_flat_out_while_it_fills_what_it_is_offered() -> None:
+async def test_connection_is_flat_out_while_it_fills_the_offered_memory() -> None:
     async with response_to(EVENT_STREAM_HEAD, Silence()) as (response, _):
         protocol = attached(response, Recorder()).upstream
         assert protocol is not None
@@ -301,7 +301,7 @@ async def test_detached_receiver_gets_nothing_more() -> None:
         assert (receiver.chunks, receiver.ends) == ([EVENTS[0]], [])
 
 
-async def test_what_came_before_a_connection_was_lost_is_received_though_attached_later() -> None:
+async def test_data_from_before_a_lost_connection_is_received_after_a_later_attach() -> None:
     async with response_to(EVENT_STREAM_HEAD + chunk(EVENTS[0]), Disconnect()) as (response, _):
         async with asyncio.timeout(GUARD_SECONDS):
             while response.content.exception() is None:

@@ -88,7 +88,7 @@ def test_certificate_and_key_may_be_in_one_file(tmp_path: Path, authority: Autho
     assert isinstance(table(client_certificate_file=both).routes[0].tls, ssl.SSLContext)
 
 
-def test_route_without_files_trusts_what_the_process_does() -> None:
+def test_route_without_files_trusts_the_authorities_of_the_process() -> None:
     assert table().routes[0].tls is True
 
 
@@ -187,7 +187,7 @@ def refuse(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-async def test_refusal_says_what_is_wrong_with_tls_and_what_to_do(case: str, tmp_path: Path, authority: Authority) -> None:
+async def test_refusal_names_the_tls_error_and_its_remedy(case: str, tmp_path: Path, authority: Authority) -> None:
     make, expected = REFUSALS[case]
     context, keys = make(authority, tmp_path)
     with BlockingUpstream(refuse, context).running() as upstream:
@@ -223,7 +223,7 @@ async def test_reload_takes_files_that_were_renewed(tmp_path: Path) -> None:
             assert (await seen(gateway, "direct"))[0] == 200
 
 
-async def test_ssl_cert_file_is_what_the_process_trusts(tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_process_trusts_the_ssl_cert_file(tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.kit.gateway_process.QUICK_START", {"SSL_CERT_FILE": str(authority.file)})
     async with ScriptedUpstream(one_event, tls=authority.issue("upstream").server_context()) as upstream:
         settings = {"CONFIG": config(tmp_path / "routes.toml", upstream.url), "DATA_DIR": str(tmp_path / "data")}

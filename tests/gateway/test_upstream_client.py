@@ -41,7 +41,7 @@ async def ask(
 
 
 def body_of(answer: UpstreamAnswer) -> bytes:
-    """Takes a body that is here already."""
+    """Receive a complete body."""
     receiver = attached(answer, Recorder())
     assert receiver.ends == ["ended"]
     return receiver.body
@@ -100,7 +100,7 @@ async def test_body_that_comes_in_parts_is_left_to_aiohttps_session(session: aio
 
 
 @pytest.mark.parametrize("name", ["X\r\nInjected", "X"])
-async def test_field_that_cannot_be_sent_is_refused_before_anybody_is_asked(session: aiohttp.ClientSession, name: str) -> None:
+async def test_invalid_field_is_refused_before_the_upstream_request(session: aiohttp.ClientSession, name: str) -> None:
     async with ScriptedUpstream([OK]) as upstream:
         with pytest.raises(ValueError, match="Forbidden control character"):
             await ask(session, upstream.url, fields=[(name, "a\r\nb")])
@@ -127,7 +127,7 @@ async def test_events_of_an_open_answer_come_past_the_stream_reader(session: aio
         assert (receiver.body, answer.content.total_bytes) == (b"data: 1\n\n", 0)
 
 
-async def test_answer_to_head_has_no_body_and_its_connection_serves_nobody_else(session: aiohttp.ClientSession) -> None:
+async def test_answer_to_head_has_no_body_and_its_connection_is_not_reused(session: aiohttp.ClientSession) -> None:
     async with ScriptedUpstream([b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"], [OK]) as upstream, asyncio.timeout(GUARD_SECONDS):
         head = await ask(session, upstream.url, method="HEAD")
         assert head.content.is_eof()
@@ -144,7 +144,7 @@ async def test_connection_ends_when_the_answer_is_closed_before_its_body_has_end
         answer.close()  # again changes nothing
 
 
-async def test_connection_ends_when_nobody_waits_for_the_answer_any_more(session: aiohttp.ClientSession) -> None:
+async def test_connection_ends_when_no_request_waits_for_the_answer(session: aiohttp.ClientSession) -> None:
     async with ScriptedUpstream([Silence()]) as upstream, asyncio.timeout(GUARD_SECONDS):
         asking = asyncio.create_task(ask(session, upstream.url))
         await upstream.wait_for_requests(1)

@@ -92,7 +92,7 @@ async def test_post_is_not_repeated_when_a_kept_connection_ends_behind_it(sessio
         assert len(upstream.requests) == 2
 
 
-@pytest.mark.parametrize("sent", [b"", OK], ids=["its end", "an answer that nobody asked for"])
+@pytest.mark.parametrize("sent", [b"", OK], ids=["its end", "an unsolicited answer"])
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_kept_connection_on_which_something_has_arrived_is_not_used(
     session: aiohttp.ClientSession, sent: bytes, streamed: bool
@@ -225,5 +225,5 @@ def waiting(session: aiohttp.ClientSession) -> int:
 
 
 async def until_waiting(session: aiohttp.ClientSession, count: int) -> None:
-    """Returns when so many requests wait for an upstream that is down."""
+    """Wait until this number of requests wait for an upstream that is down."""
     await until(lambda: waiting(session) == count)

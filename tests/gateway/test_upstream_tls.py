@@ -36,7 +36,7 @@ loops = pytest.mark.parametrize("run", LOOPS.values(), ids=LOOPS)
 
 @asynccontextmanager
 async def response_to(authority: Authority, *script: Step) -> AsyncIterator[tuple[aiohttp.ClientResponse, ScriptedUpstream]]:
-    """The gateway's own client session has asked an HTTPS upstream that plays `script`, and has the head of its response."""
+    """Send a request with the gateway's client session to an HTTPS upstream that plays `script`, up to the head of its response."""
     async with (
         ScriptedUpstream(script, tls=authority.issue("upstream").server_context()) as upstream,
         open_session(keepalive_seconds=4, max_header_bytes=16_384) as session,
@@ -114,7 +114,7 @@ ENDS: dict[str, tuple[list[Step], str]] = {
 @loops
 @pytest.mark.parametrize("attach_late", [False, True], ids=["attached at once", "attached when it is over"])
 @pytest.mark.parametrize("end", ENDS)
-def test_end_is_what_the_framing_and_tls_say(
+def test_end_is_determined_by_framing_and_tls(
     authority: Authority, end: str, attach_late: bool, run: Callable[[Coroutine[Any, Any, None]], None]
 ) -> None:
     script, expected = ENDS[end]

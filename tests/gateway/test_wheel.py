@@ -36,7 +36,7 @@ async def until_rung(entry: Entry, count: int = 1) -> None:
 
 
 def timers_waiting() -> int:
-    """How many timers the event loop holds that nobody has cancelled."""
+    """Return the number of the event loop's timers that are not cancelled."""
     loop = asyncio.get_running_loop()
     return sum(not handle.cancelled() for handle in loop._scheduled)  # type: ignore[attr-defined]
 
@@ -139,7 +139,7 @@ async def test_wheel_that_has_rested_rings_not_early() -> None:
     first, second = Entry(), Entry()
     wheel.add(first, wheel.now)
     await until_rung(first)
-    await asyncio.sleep(5 * TICK_SECONDS)  # ticks that nobody counts
+    await asyncio.sleep(5 * TICK_SECONDS)  # ticks that are not counted
     added_at = time.monotonic()
     wheel.add(second, wheel.now)  # what a stream does first: its clock reads right from here
     wheel.remove(second)
@@ -162,7 +162,7 @@ async def test_ten_thousand_entries_take_one_timer_and_all_ring() -> None:
     assert timers_waiting() == before
 
 
-async def test_nobody_is_forgotten_when_the_loop_was_busy_for_many_ticks() -> None:
+async def test_no_call_is_lost_when_the_loop_was_busy_for_many_ticks() -> None:
     wheel = TimerWheel(TICK_SECONDS)
     entries = [Entry() for _ in range(10)]
     for number, entry in enumerate(entries):
@@ -172,7 +172,7 @@ async def test_nobody_is_forgotten_when_the_loop_was_busy_for_many_ticks() -> No
         await until_rung(entry)
 
 
-async def test_nobody_is_forgotten_when_a_ring_takes_longer_than_a_tick() -> None:
+async def test_no_call_is_lost_when_one_takes_longer_than_a_tick() -> None:
     wheel = TimerWheel(TICK_SECONDS)
 
     def slow(now: int) -> int:
@@ -234,7 +234,7 @@ async def test_wheel_turns_as_seldom_as_its_stride_says() -> None:
     assert all(now >= 128 for entry in entries for now, _ in entry.rings)
 
 
-async def test_wheel_that_is_to_turn_more_often_does_so_at_once_and_forgets_nobody() -> None:
+async def test_wheel_that_must_turn_more_often_does_so_at_once_and_loses_no_call() -> None:
     wheel = TimerWheel(0.001, 1024)
     early, late = Entry(), Entry()
     wheel.add(early, wheel.now + 300)

@@ -1,4 +1,4 @@
-"""A worker that dies: nobody else is disturbed, nothing that waits is lost, and it is replaced."""
+"""A worker dies: other workers are not affected, no waiting connection is lost, and it is replaced."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ RETRY = re.compile(rb"retry: ?(\d+)\n")
 
 
 async def count_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Sends numbered events until the peer leaves."""
+    """Send numbered events until the peer disconnects."""
     number = 1
     while not writer.is_closing():
         writer.write(chunk(b"data: %d\n\n" % number))
@@ -64,7 +64,7 @@ async def test_killed_worker_takes_only_its_own_streams_and_is_replaced_while_ot
 
 
 async def until_cut(answers: list[Answer], count: int) -> None:
-    """Reads all until so many have ended."""
+    """Read all until this number have ended."""
     async with asyncio.timeout(GUARD_SECONDS):
         while sum(answer.end is not None for answer in answers) < count:
             for answer in answers:
@@ -73,7 +73,7 @@ async def until_cut(answers: list[Answer], count: int) -> None:
 
 
 async def ask_one_after_another(workers: Crew, count: int) -> None:
-    """Each on a connection of its own, so that some would come to a worker that is away; nobody may wait for its successor."""
+    """Send each on a separate connection, so that some would reach a worker that is away. None may wait for its successor."""
     async with asyncio.timeout(GUARD_SECONDS):
         for _ in range(count):
             async with Downstream(workers.port) as downstream:
@@ -101,7 +101,7 @@ async def test_worker_that_is_stuck_is_replaced_and_connections_that_wait_for_it
         assert all(is_unbroken(bytes(answer.body)) for answer in answers if not answer.end)
         await workers.until_ready()
         assert workers.pids()[0] != stuck
-        assert await workers.meter("gateway_worker_restarts_total") == 1, "somebody else was killed, too"
+        assert await workers.meter("gateway_worker_restarts_total") == 1, "another worker was killed, too"
 
 
 def test_worker_is_stuck_when_no_beat_has_come_while_several_were_due() -> None:
