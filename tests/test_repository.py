@@ -202,3 +202,10 @@ def test_lock_has_hashes_and_no_index_address(folder: str) -> None:
     assert not re.search(r"://|--(index-url|extra-index-url|find-links|trusted-host)", text)
     for pin in re.split(r"\n(?=\S)", text.strip()):
         assert pin.startswith("#") or "--hash=sha256:" in pin, pin
+
+
+def test_wheel_has_the_files_beside_the_modules() -> None:
+    globs = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["gateway"]
+    packed = {file for glob in globs for file in (REPOSITORY / "gateway").glob(glob)}
+    assert {file.name for file in packed} >= {"routes.toml", "dashboard.html", "demo.js"}
+    assert all(list((REPOSITORY / "gateway").glob(glob)) for glob in globs)
