@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import tomllib
 from collections.abc import Iterator
 
 from tests.kit.stack import REPOSITORY
@@ -18,20 +17,13 @@ WRONG = {
 def faults(text: str) -> Iterator[tuple[int, str]]:
     """Yield the number of each line that has a fault, and what to do instead."""
     for number, line in enumerate(text.splitlines(), 1):
-        yield from ((number, advice) for advice, wrong in WRONG.items() if wrong.search(line))
-
-
-def unfinished() -> re.Pattern[str]:
-    """Return an expression for the files that are not rewritten yet: those that pyproject.toml exempts from ruff's rule D401."""
-    ignores = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]["per-file-ignores"]
-    globs = "|".join(re.escape(glob) for glob, rules in ignores.items() if "D401" in rules) or "(?!)"
-    return re.compile(globs.replace(r"\*", ".*").replace(r"\{", "(").replace(r"\}", ")").replace(",", "|"))
+        plain, _, _ = line.partition(" -- ")  # a comment in SQL stays: files of earlier versions are recognized by their whole statements
+        yield from ((number, advice) for advice, wrong in WRONG.items() if wrong.search(plain))
 
 
 def test_modules_are_written_in_plain_english() -> None:
     listed = subprocess.run(["git", "ls-files", "*.py"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split()
-    exempt = unfinished()
-    modules = [name for name in listed if not exempt.fullmatch(name) and name != "tests/test_english.py"]
+    modules = [name for name in listed if name != "tests/test_english.py"]
     assert len(modules) > 100
     assert [f"{name}:{line}: {advice}" for name in modules for line, advice in faults((REPOSITORY / name).read_text())] == []
 
@@ -45,5 +37,6 @@ def test_each_fault_is_found() -> None:
         'log.info("refused; Who comes back waits")': [actor],
         '"""Return after so long."""': [number],
         '"""Return the block for a client who asks."""': [],
+        "owner TEXT -- empty: nobody": [],
     }
     assert {line: [advice for _, advice in faults(line)] for line in examples} == examples

@@ -1,4 +1,4 @@
-"""The file of the embedded store of kept streams: how it is made, opened, recognised, written to and let go."""
+"""The file of the embedded store of kept streams: its schema, upgrades, opening and bulk inserts."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ APPLICATION_ID = 0x53534B53
 
 LARGEST_WAL_BYTES = 64 * 1024 * 1024
 _WAL_PART = 4
-"""The write-ahead log gets at most this part of a small store."""
+"""In a small store the write-ahead log gets at most one part in this number."""
 _BYTES_AT_ONCE = 1024 * 1024
 
 SCHEMA = {
@@ -54,8 +54,8 @@ SCHEMA = {
     )""",
     "parts_by_stream": "CREATE INDEX parts_by_stream ON parts (stream)",  # each entry ends with the row's number
 }
-"""A stream without an ending runs. Parts stand in the order in which they came, whatever their stream: what is appended together then
-goes to the same few pages, which costs a fifth of putting each stream's parts side by side."""
+"""A stream without an ending runs. Parts of all streams are stored in the order of their arrival: parts that are appended together then
+go to the same few pages, which costs a fifth of storing each stream's parts side by side."""
 
 _FROM_1 = (
     "ALTER TABLE streams RENAME TO streams_1",
@@ -72,7 +72,7 @@ _FROM_1 = (
     "DROP TABLE endings_1",
     *(SCHEMA[name] for name in ("streams_by_key", "streams_by_owner", "endings_by_keep_until", "endings_by_dropped_at")),
 )
-"""Tables are made anew and not altered, so that their statements are those of the schema. Streams of before are nobody's."""
+"""Tables are created again, not altered, so that their statements equal those of the schema. Older streams have no owner."""
 
 
 class StreamFile(Database[StoreError]):
@@ -122,12 +122,12 @@ class StreamFile(Database[StoreError]):
 
 
 def full(path: Path) -> StoreError:
-    """The error for a device without room."""
+    """Return the error for a full device."""
     return StoreError(f"{path}: no room left on the device; free some, or lower retain_seconds")
 
 
 def damaged(path: Path, what: str) -> StoreError:
-    """The error for a file that cannot be used, with what to do about it."""
+    """Return the error for an unusable file, with advice."""
     return StoreError(
         f"{path}: {what}; stop the gateway and restore {path.parent} from a backup, or move the files {path.name}* away: "
         "the gateway then begins without the streams in them"

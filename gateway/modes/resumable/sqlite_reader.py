@@ -1,4 +1,4 @@
-"""What the embedded store of kept streams reads, each in one transaction."""
+"""Queries of the embedded store of kept streams, each in one transaction."""
 
 import json
 import sqlite3
@@ -17,7 +17,7 @@ _STREAM = (
     "SELECT number, route, method, target, credentials, body, key, fields, opened_at, owner,"
     " state, reason, ended_at, bytes, dropped_at, block_count, cost FROM streams LEFT JOIN endings ON stream = number WHERE id = ?"
 )
-# One statement that gives much: each row gives up the interpreter's lock, and a busy event loop is slow to give it back.
+# One statement for many blocks: each row releases the interpreter's lock, and a busy event loop is slow to return it.
 _SIZES = (
     "SELECT json_group_array(number), json_group_array(size)"
     " FROM (SELECT number, length(blocks) AS size FROM parts WHERE stream = ? ORDER BY number)"
@@ -31,7 +31,7 @@ _BY_KEY = (
     "SELECT id FROM streams LEFT JOIN endings ON stream = number"
     " WHERE key = ? AND key != x'' AND route = ? AND credentials = ? AND dropped_at IS NULL ORDER BY number DESC LIMIT 1"
 )
-# By the index of those whose blocks are there: those of the last minutes, with no index of their own to pay for at each new stream.
+# By the index of streams with blocks, those of the last minutes: a separate index would cost time for each new stream.
 _LIKE = (
     "SELECT number, id, target FROM endings INDEXED BY endings_by_keep_until JOIN streams ON number = stream"
     " WHERE dropped_at IS NULL AND credentials = :credentials AND body = :body AND route = :route AND method = :method"
@@ -41,13 +41,13 @@ _PARTS_WITH = "SELECT blocks FROM parts WHERE stream = ? AND instr(blocks, ?)"
 
 
 def look_up(connection: sqlite3.Connection, id: str) -> StoredStream | None:
-    """Return a stream without its blocks, None if there is none. Raises sqlite3.Error."""
+    """Return a stream without its blocks, or None. Raises sqlite3.Error."""
     found = _find(connection, id)
     return found[1] if found is not None else None
 
 
 def load(connection: sqlite3.Connection, path: Path, id: str, take: Callable[[bytes], object]) -> StoredStream | None:
-    """Do the same, and give `take` its blocks in parts. Raises StoreError if blocks are missing, sqlite3.Error."""
+    """Do the same, and call `take` with its blocks in parts. Raises StoreError if blocks are missing, and sqlite3.Error."""
     found = _find(connection, id)
     if found is None or found[1].state == EXPIRED:
         return found and found[1]
@@ -65,7 +65,7 @@ def load(connection: sqlite3.Connection, path: Path, id: str, take: Callable[[by
 
 
 def _find(connection: sqlite3.Connection, id: str) -> tuple[int, StoredStream] | None:
-    """Return the number of a stream and what is known of it."""
+    """Return the number of a stream, and the stream without its blocks."""
     row = connection.execute(_STREAM, (id,)).fetchone() if id.isascii() and id.isprintable() else None
     if row is None:
         return None
@@ -82,13 +82,13 @@ def _find(connection: sqlite3.Connection, id: str) -> tuple[int, StoredStream] |
 
 
 def find_key(connection: sqlite3.Connection, route: str, credentials: bytes, key: str) -> str | None:
-    """Return the id of the newest stream with this Idempotency-Key. Raises sqlite3.Error."""
+    """Return the ID of the newest stream with this Idempotency-Key, or None. Raises sqlite3.Error."""
     row = connection.execute(_BY_KEY, (encode(key), encode(route), credentials)).fetchone()
     return None if row is None else str(row[0])
 
 
 def find_event(connection: sqlite3.Connection, head: StreamHead, event_id: str) -> str | None:
-    """Return the id of a stream that a request may continue behind an event. Raises sqlite3.Error."""
+    """Return the ID of a stream that a request may resume after an event, or None. Raises sqlite3.Error."""
     asked = {"route": encode(head.route), "method": encode(head.method), "key": encode(head.key)}
     like = connection.execute(_LIKE, asked | {"credentials": head.credentials, "body": head.body}).fetchall()
     for number, id, target in like:
@@ -103,6 +103,6 @@ def _has_event(connection: sqlite3.Connection, stream: int, event_id: str) -> bo
 
 
 def _is_id_in(blocks: bytes, event_id: str) -> bool:
-    """Whether the last event ID becomes `event_id` somewhere. Blocks are split only when it is in an `id` field: that takes long."""
+    """Whether a block sets the last event ID to `event_id`. Blocks are split only if an `id` field has it, because that is slow."""
     ids = {id.decode("utf-8", "replace") for id in read_ids(blocks)}
     return event_id in ids and any(read_id(block) == event_id for block in split_blocks(blocks))

@@ -1,4 +1,4 @@
-"""What kept streams take of the disk, by owner, and which of them give way; all removal goes in small steps."""
+"""Count the disk space of kept streams by owner, and choose which ones give way. All removal is done in small steps."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -11,15 +11,15 @@ from .store import CUT
 
 TOMBSTONE_SECONDS = 86_400.0
 MOST_TOMBSTONES = 100_000
-"""How many streams without blocks are known at most, whatever their age; about 20 MB. Fewer in a small store."""
+"""Most streams without blocks that are remembered, whatever their age: about 20 MB. In a small store there are fewer."""
 STEP_STREAMS = 500
 STEP_BYTES = 2 * 1024 * 1024
 SMALL_CHANGE_BYTES = 1024
-"""What a stream takes in the file besides its blocks and the long parts of its head, about."""
+"""Approximate size of a stream in the file, besides its blocks and the long parts of its head."""
 GAVE_WAY = "it gave way, because the store was full"
 
-_BYTES_PER_TOMBSTONE = 4096  # of the limit, so that streams without blocks take a twentieth of it at most
-_SPARE_PART = 64  # of the limit: what is made free at once beyond what is needed
+_BYTES_PER_TOMBSTONE = 4096  # one per this number of bytes of the limit, so that streams without blocks take at most a twentieth of it
+_SPARE_PART = 64  # free an extra 1/64 of the limit at once
 
 # What `weight` returns, and the bytes of blocks.
 _WEIGHT = f"bytes + {SMALL_CHANGE_BYTES} + length(target) + length(key) + length(fields)"
@@ -33,7 +33,7 @@ _BURY = (
     "UPDATE endings SET dropped_at = :now, reason = coalesce(:reason, reason) WHERE stream IN (SELECT value FROM json_each(:these))",
     "DELETE FROM streams WHERE number IN (SELECT value FROM json_each(:these))",
 )
-_NOTHING = ("", b"", b"", b"", b"", b"", b"", "[]", 0.0, None)  # in the columns behind the id of a stream without blocks
+_NOTHING = ("", b"", b"", b"", b"", b"", b"", "[]", 0.0, None)  # in the columns after the ID of a stream without blocks
 
 _Row = tuple[int, str, int]
 """Number, owner and weight of a stream."""
@@ -41,36 +41,36 @@ _Row = tuple[int, str, int]
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A stream that runs."""
+    """A running stream."""
 
     number: int
     owner: str
     weight: int
-    """What it takes of the disk, its head included."""
+    """Bytes on disk, its head included."""
     bytes: int = 0
-    """Of its blocks."""
+    """Bytes of its blocks."""
 
 
 class Space:
-    """What streams take, in all and by owner; used by one thread at a time, and every method may block on the disk.
+    """The disk space of streams, in total and by owner. Used by one thread at a time. Every method may block on the disk.
 
-    The file gets `StreamFile.most_bytes`, of which each owner may have `share`; nobody's streams may have all. When it is full, the blocks
-    of ended streams give way: the heaviest owner's first, the oldest of them first. When the heaviest owner has only streams that run,
-    its largest one gives way: what comes of it later is kept in memory only, which has a limit of its own.
+    The file may have `StreamFile.most_bytes`, and each owner `share` of it; streams without an owner may use all. When it is full, the
+    blocks of ended streams give way: the heaviest owner's first, oldest first. If the heaviest owner has only running streams, its largest
+    one gives way: its later blocks are kept in memory only, which has its own limit.
     """
 
     def __init__(self, file: StreamFile, running: dict[str, Running], *, share: float, clock: Callable[[], float]) -> None:
-        """`running` is the writer's, and changes with it. Raises sqlite3.Error."""
+        """Use `running` of the writer, which keeps changing it. Raises sqlite3.Error."""
         self._file = file
         self._running = running
         self._clock = clock
         self.most_bytes_per_owner = int(file.most_bytes * share)
         self.owned: dict[str, int] = dict(file.connection.execute(_BY_OWNER).fetchall())
-        """What the streams of each owner take, those that have blocks."""
+        """Bytes of each owner's streams that have blocks."""
         self.gave_way: set[str] = set()
-        """Ids of streams that gave way while they ran, until somebody is told."""
+        """IDs of running streams that gave way, until their next caller gets the error."""
         self.dropped = 0
-        """How many streams have given way."""
+        """Number of streams that have given way."""
         self._most_tombstones = min(MOST_TOMBSTONES, file.most_bytes // _BYTES_PER_TOMBSTONE)
         [self._tombstones] = file.connection.execute("SELECT count(*) FROM endings WHERE dropped_at IS NOT NULL").fetchone()
 
@@ -78,12 +78,12 @@ class Space:
         return f"<Space owners={len(self.owned)} tombstones={self._tombstones} gave_way={self.dropped}>"
 
     def room(self) -> int:
-        """Return the bytes that the file may still get before it is as large as it may be. Raises StoreError."""
+        """Return the bytes until the file reaches its limit. Raises StoreError."""
         pages, unused = self._file.pages()
         return self._file.most_bytes - pages + unused
 
     def make_room(self, needs: Mapping[str, int]) -> None:
-        """Let streams give way until each owner may have so much more, as far as there are any. Raises StoreError."""
+        """Make streams give way until each owner may have `needs` more bytes, as far as possible. Raises StoreError."""
         for owner, need in needs.items():
             while owner and (excess := self.owned.get(owner, 0) + need - self.most_bytes_per_owner) > 0:
                 if not self._give_way(owner, excess):
@@ -97,15 +97,15 @@ class Space:
                 return
 
     def change(self, owner: str, step: int) -> None:
-        """Count what the streams of an owner take more."""
+        """Add `step` to the bytes of an owner."""
         owned = self.owned.get(owner, 0) + step
         if owned > 0:
             self.owned[owner] = owned
         else:
-            self.owned.pop(owner, None)  # or owners that came once would be kept for ever
+            self.owned.pop(owner, None)  # otherwise every owner ever seen stays in memory
 
     def _give_way(self, owner: str, missing: int) -> bool:
-        """Drop blocks of an owner, about so many bytes, and return whether there were any."""
+        """Drop about `missing` bytes of an owner's blocks, and return whether there were any."""
         due = self._some(_OLDEST, (owner,), min(missing, STEP_BYTES))
         if due:
             self._bury(due, self._clock(), GAVE_WAY)
@@ -119,25 +119,27 @@ class Space:
         return largest is not None
 
     def drop_running(self, id: str) -> None:
-        """Drop the blocks of a stream that runs, and take no more of it. Raises StoreError."""
+        """Drop the blocks of a running stream, and take no more of it. Raises StoreError."""
         stream, now = self._running[id], self._clock()
         self._bury([(stream.number, stream.owner, stream.weight)], now, GAVE_WAY, (CUT, now, now, stream.bytes))
         del self._running[id]
         self.dropped += 1
 
     def expire(self, now: float) -> int:
-        """Drop the blocks of some streams that are over their time, and forget some whose blocks were dropped a day ago; return how many
-        streams it dealt with. Raises StoreError."""
+        """Drop the blocks of some expired streams, and forget some whose blocks were dropped a day ago. Return the number of both.
+
+        Raises StoreError.
+        """
         if self._file.room() < 0:
-            self._file.checkpoint()  # the write-ahead log may be what fills the device, and what removes streams must work there
+            self._file.checkpoint()  # the write-ahead log may have filled the device, and removal needs room in it
         due = self._some(_OVER, (now,), STEP_BYTES)
         if due:
             self._bury(due, now)
-        self.make_room({})  # the limit may be lower than it was
+        self.make_room({})  # the limit may have been lowered
         return len(due) + self._forget(now)
 
     def _some(self, which: str, given: tuple[object, ...], most_bytes: int) -> list[_Row]:
-        """Return so many of the first rows that they have `most_bytes`, at least one if there are any."""
+        """Return the first rows, up to `most_bytes` of them, but at least one if there are any."""
         due: list[_Row] = []
         size = 0
         rows = f"{_ENDED}{which} LIMIT {STEP_STREAMS}"
@@ -150,9 +152,9 @@ class Space:
         return due
 
     def _bury(self, due: Sequence[_Row], now: float, reason: str | None = None, ending: tuple[object, ...] = ()) -> None:
-        """Leave of streams their ids and how they ended: what was long in a request must not be kept for a day.
+        """Drop everything of streams but their IDs and how they ended: long requests must not be kept for a day.
 
-        `ending` is that of one that runs: state, Unix times of its end and of its removal, and its bytes.
+        `ending` is that of a running stream: state, Unix times of its end and of its removal, and its bytes.
         """
         given = {"these": json.dumps([number for number, _, _ in due]), "now": now, "reason": reason and reason.encode()}
         with self._file.transaction() as connection:
@@ -161,7 +163,7 @@ class Space:
             ids = connection.execute(_IDS, given).fetchall()
             for statement in _BURY:
                 connection.execute(statement, given)
-            rows = [(*each, *_NOTHING) for each in ids]  # made anew: rows that get shorter in their place leave their pages half empty
+            rows = [(*each, *_NOTHING) for each in ids]  # inserted again: rows that shrink in place leave their pages half empty
             self._file.insert("INSERT INTO streams", len(rows[0]), [*chain.from_iterable(rows)])
         for _, owner, size in due:
             self.change(owner, -size)
@@ -182,5 +184,5 @@ class Space:
 
 
 def weight(target: bytes, key: bytes, fields: str) -> int:
-    """Return what a stream takes of the disk before it has blocks, by the long parts of its head as they are stored."""
+    """Return the bytes on disk of a stream without blocks, from the long parts of its head as they are stored."""
     return SMALL_CHANGE_BYTES + len(target) + len(key) + len(fields)

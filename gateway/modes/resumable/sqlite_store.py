@@ -1,4 +1,4 @@
-"""The embedded store of kept streams: one SQLite file, one thread that writes, two that read, and the event loop waits for none of them."""
+"""The embedded store of kept streams: one SQLite file, one thread that writes, and two that read. The event loop never blocks on them."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from .store import EXPIRED, RUNNING, StoredStream, StoreError, StreamHead
 
 _READERS = 2
 _STEP_PAGES = 256
-_SHRINK_SECONDS = 0.5  # whoever calls `expire` has other upkeep to do
+_SHRINK_SECONDS = 0.5  # the caller of `expire` has other maintenance to do
 
 T = TypeVar("T")
 
@@ -35,20 +35,20 @@ class _Job:
 
     @property
     def changes(self) -> Sequence[Change]:
-        """What it changes in streams."""
+        """Its changes to streams."""
         return () if callable(self.work) else self.work if isinstance(self.work, Sequence) else (self.work,)
 
 
 class SqliteStreamStore(AsyncFile[sqlite3.Connection]):
-    """A StreamStore in a directory; `open` it, and `close` it in the same event loop, or use it with `async with`.
+    """A StreamStore in a directory. `open` it, and `close` it in the same event loop, or use `async with`.
 
-    Nothing is kept in memory of streams that have ended.
+    Ended streams take no memory.
     """
 
     def __init__(
         self, writer: StreamWriter, readers: Sequence[sqlite3.Connection], *, group_seconds: float, clock: Callable[[], float]
     ) -> None:
-        """Takes over what is open; use `open`."""
+        """Use an open writer and readers. Call `open` instead."""
         super().__init__(writer.file.path, readers, failed=StoreError)
         self._writer = writer
         self._group_seconds = group_seconds
@@ -71,13 +71,14 @@ class SqliteStreamStore(AsyncFile[sqlite3.Connection]):
         most_bytes: int = 2**32,
         share_per_owner: float = 0.5,
     ) -> Self:
-        """Opens the store of a directory, which is made if need be. Raises StoreError, also when another gateway has it open.
+        """Open the store of a directory, and create it if missing. Raises StoreError, also if another gateway has it open.
 
-        What ran when it was last open is cut, and is kept for `retain_seconds` from now on. There is one transaction per `group_seconds`
-        at most; so long a change may wait. A crash of the process takes back nothing that was written, a power failure the newest.
+        Streams that were running when it was last open are cut, and kept for `retain_seconds` from now on. There is at most one transaction
+        per `group_seconds`, so a change may wait for that time. After a crash of the process no written change is lost; after a power
+        failure the newest may be.
 
-        The store takes `most_bytes` of the disk, about, and the streams of one owner their share of it. When it is full, streams give way,
-        see `Space`.
+        The store takes about `most_bytes` on disk, and one owner's streams up to their share of it. When it is full, streams give way: see
+        `Space`.
         """
         open_writer = partial(
             StreamWriter, directory, retain_seconds=retain_seconds, clock=clock, most_bytes=most_bytes, share_per_owner=share_per_owner
@@ -116,7 +117,7 @@ class SqliteStreamStore(AsyncFile[sqlite3.Connection]):
         return await self._query(lambda connection: look_up(connection, id))
 
     async def load(self, id: str, take: Callable[[bytes], object]) -> StoredStream | None:
-        """See StreamStore.load. One stream at a time is loaded, so that the other thread is there for short questions."""
+        """See StreamStore.load. One stream is loaded at a time, so that the other thread is free for short queries."""
         async with self._loading:
             return await self._query(lambda connection: load(connection, self._path, id, take))
 
@@ -129,7 +130,7 @@ class SqliteStreamStore(AsyncFile[sqlite3.Connection]):
         return await self._query(lambda connection: find_event(connection, head, event_id))
 
     async def expire(self, now: float) -> int:
-        """See StreamStore.expire. When there is nothing to do, it gives some of what is unused back to the device, for half a second."""
+        """See StreamStore.expire. If there is nothing to do, return unused space to the device for up to half a second."""
         dealt_with: int = await self._submit(lambda writer: writer.space.expire(now))
         until = time.monotonic() + _SHRINK_SECONDS
         while not dealt_with and time.monotonic() < until and await self._submit(_give_back):
@@ -152,7 +153,7 @@ class SqliteStreamStore(AsyncFile[sqlite3.Connection]):
         return waiter
 
     async def _write(self) -> None:
-        """Makes one group of all that has come, then waits a little for the next one to grow."""
+        """Write all waiting jobs as one group, then wait a little for the next group to grow."""
         loop = asyncio.get_running_loop()
         while self._jobs or not self._stopping.is_set():
             await self._wanted.wait()
@@ -172,7 +173,7 @@ class SqliteStreamStore(AsyncFile[sqlite3.Connection]):
             _tell(job, outcome)
         if not refused:
             return
-        waiting, self._jobs = self._jobs, []  # what has come since for these streams would leave a hole
+        waiting, self._jobs = self._jobs, []  # later changes of these streams would leave a gap
         for job in waiting:
             error = next((refused[change.id] for change in job.changes if change.id in refused), None)
             if error is None:
@@ -194,7 +195,7 @@ def _give_back(writer: StreamWriter) -> bool:
 
 
 def _work(writer: StreamWriter, jobs: Sequence[_Job]) -> list[object]:
-    """Gives what came of each; an exception is one outcome of them, and several changes have a list of outcomes."""
+    """Do all jobs, and return the outcome of each, or its exception. A job of several changes has a list of outcomes."""
     changes = [change for job in jobs for change in job.changes]
     made: list[Exception | None] = []
     try:
@@ -223,7 +224,7 @@ def _tell(job: _Job, outcome: object) -> None:
     if job.waiter.done():
         return  # cancelled
     if isinstance(outcome, StoreError):
-        job.waiter.set_exception(type(outcome)(*outcome.args))  # each its own, because whoever raises it adds to it
+        job.waiter.set_exception(type(outcome)(*outcome.args))  # a separate one for each waiter, because raising it adds a traceback
     elif isinstance(outcome, Exception):
         job.waiter.set_exception(outcome)
     else:

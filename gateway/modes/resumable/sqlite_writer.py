@@ -1,4 +1,4 @@
-"""What changes the embedded store of kept streams: many changes in one transaction, and removal in small steps."""
+"""Write to the embedded store of kept streams: many changes in one transaction, and removal in small steps."""
 
 import json
 import secrets
@@ -11,7 +11,7 @@ from .sqlite_space import SMALL_CHANGE_BYTES, Running, Space, weight
 from .store import CUT, StoreError, StreamGaveWay, StreamHead
 
 _STOPPED = "the gateway stopped while it ran"
-_MOST_REASON_CHARACTERS = 200  # it is known for a day
+_MOST_REASON_CHARACTERS = 200  # it is kept for a day
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Whole blocks that follow those of the stream."""
+    """The next whole blocks of a stream."""
 
     id: str
     blocks: bytes
@@ -47,14 +47,14 @@ Change = Create | Append | Finish
 
 
 class StreamWriter:
-    """The only one that changes a store, used by one thread at a time; every method may block on the disk."""
+    """The only writer to a store. Used by one thread at a time. Every method may block on the disk."""
 
     def __init__(
         self, directory: Path, *, retain_seconds: float, clock: Callable[[], float], most_bytes: int, share_per_owner: float
     ) -> None:
-        """Opens the store; what ran when it was last open was cut, and is kept for `retain_seconds` from now on. Raises StoreError.
+        """Open the store. Streams that were running when it was last open are cut, and kept for `retain_seconds`. Raises StoreError.
 
-        It is to take `most_bytes` of the device, about, and the streams of each owner their share of that.
+        It takes about `most_bytes` of the device, and each owner's streams their share of that.
         """
         self.file = StreamFile(directory, most_bytes)
         self.running: dict[str, Running] = {}
@@ -83,8 +83,10 @@ class StreamWriter:
         self.file.close()
 
     def write(self, changes: Sequence[Change]) -> list[StoreError | None]:
-        """Makes changes in their order, in one transaction, or in several when they are many megabytes; gives for each None, or why neither
-        it nor what follows of its stream was made. Raises StoreError when none was made."""
+        """Make changes in order, in one transaction, or in several if they have many megabytes.
+
+        Return for each None, or the error. After an error no later change of the same stream is made. Raises StoreError if none was made.
+        """
         outcomes: list[StoreError | None] = []
         refused: dict[str, StoreError] = {}
         for portion in _portions(changes, self._portion_bytes):
@@ -123,7 +125,7 @@ class StreamWriter:
         return outcomes
 
     def _needs(self, changes: Sequence[Change]) -> dict[str, int]:
-        """Return what changes take of the disk, by owner, about."""
+        """Return the approximate bytes on disk of changes, by owner."""
         needs: dict[str, int] = {}
         opened: dict[str, str] = {}
         for change in changes:
@@ -143,17 +145,17 @@ class _Group:
     def __init__(
         self, file: StreamFile, instance: str, space: Space, running: dict[str, Running], newest: int, refused: dict[str, StoreError]
     ) -> None:
-        """`running` and `space` stay as they are; `refused` has the streams that were refused before, by id, and gets those that are."""
+        """Begin a group. `running` and `space` are only read. `refused` has errors by stream ID, and gets new ones."""
         self.newest = newest
         self.known: set[str] = set()
-        """The ids of new streams that are not new."""
+        """IDs of created streams that exist already."""
         self.changed: dict[str, Running | None] = {}
         self.added: dict[str, int] = {}
-        """What owners take more of the disk."""
+        """Additional bytes on disk, by owner."""
         self.too_large: set[str] = set()
-        """Streams for which there is no room beside what else runs of their owners."""
+        """Streams for which there is no room beside the other running streams of their owners."""
         self.told: set[str] = set()
-        """Streams that gave way, whose callers are told now."""
+        """Streams that gave way, whose callers get the error now."""
         self._file = file
         self._instance = instance
         self._path = file.path
@@ -167,10 +169,10 @@ class _Group:
         self._endings: list[object] = []
 
     def take(self, change: Change) -> StoreError | None:
-        """Takes a change, or gives why not."""
+        """Add a change, or return why it is refused."""
         refusal = self._refused.get(change.id) or self._try(change)
         if refusal is not None:
-            self._refused[change.id] = refusal  # what follows would leave a hole
+            self._refused[change.id] = refusal  # later changes would leave a gap
         return refusal
 
     def _try(self, change: Change) -> StoreError | None:
@@ -212,7 +214,7 @@ class _Group:
         return None
 
     def _refuse(self, id: str, owner: str, size: int) -> StoreError | None:
-        """Return why so many bytes more cannot be written, None if they can, and then they count."""
+        """Return why `size` more bytes cannot be written, or None. Then they count."""
         added = self.added.get(owner, 0) + size
         most = self._space.most_bytes_per_owner
         if owner and self._space.owned.get(owner, 0) + added > most:
@@ -228,19 +230,19 @@ class _Group:
         return None
 
     def insert(self) -> None:
-        """Writes what was taken."""
+        """Write the accepted changes."""
         self._file.insert("INSERT INTO streams", 12, self._streams)
         self._file.insert_parts(self._parts)
         self._file.insert("INSERT INTO endings", 9, self._endings)
 
 
 def _size_of(head: StreamHead) -> int:
-    """Return about what `weight` will be, for less."""
+    """Return an estimate of `weight`, which costs less."""
     return SMALL_CHANGE_BYTES + len(head.target) + len(head.key) + sum(len(name) + len(value) for name, value in head.fields)
 
 
 def _portions(changes: Sequence[Change], most_bytes: int) -> Iterator[Sequence[Change]]:
-    """Return changes in their order, in portions of about `most_bytes` of blocks."""
+    """Yield changes in order, in portions of about `most_bytes` of blocks."""
     begin = size = 0
     for place, change in enumerate(changes):
         if isinstance(change, Append):
@@ -252,10 +254,10 @@ def _portions(changes: Sequence[Change], most_bytes: int) -> Iterator[Sequence[C
 
 
 def encode(text: str) -> bytes:
-    """Gives bytes for any text, also for header fields that are not UTF-8; `decode` is its inverse."""
+    """Encode any text, also header fields that are not UTF-8. `decode` is the inverse."""
     return text.encode("utf-8", "surrogatepass")
 
 
 def decode(stored: bytes) -> str:
-    """Gives the text that was encoded."""
+    """Return the text that was encoded."""
     return stored.decode("utf-8", "surrogatepass")
