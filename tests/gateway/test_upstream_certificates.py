@@ -224,7 +224,7 @@ async def test_reload_takes_files_that_were_renewed(tmp_path: Path) -> None:
 
 
 async def test_process_trusts_the_ssl_cert_file(tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.kit.gateway_process.QUICK_START", {"SSL_CERT_FILE": str(authority.file)})
+    monkeypatch.setattr("tests.kit.stack.QUICK_START", {"SSL_CERT_FILE": str(authority.file)})
     async with ScriptedUpstream(one_event, tls=authority.issue("upstream").server_context()) as upstream:
         settings = {"CONFIG": config(tmp_path / "routes.toml", upstream.url), "DATA_DIR": str(tmp_path / "data")}
         async with start_gateway(**settings) as gateway:

@@ -17,20 +17,14 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.__main__ import main
-from tests.kit.stack import QUICK_START, START_SECONDS
+from tests.kit.stack import START_SECONDS, environment
 from tests.kit.waiting import GUARD_SECONDS
-
-
-def environment(settings: dict[str, str]) -> dict[str, str]:
-    """Return this process's environment with only these settings of the gateway."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
-    return kept | QUICK_START | {f"GATEWAY_{name}": value for name, value in settings.items()}
 
 
 def run(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
     """Run the gateway until it ends by itself."""
     command = [sys.executable, "-m", "gateway", *arguments]
-    return subprocess.run(command, env=environment(settings), capture_output=True, text=True, timeout=START_SECONDS)
+    return subprocess.run(command, env=environment("gateway", settings), capture_output=True, text=True, timeout=START_SECONDS)
 
 
 def start_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[object, str]:
@@ -108,7 +102,7 @@ async def start_gateway(descriptors: int = 0, **settings: str) -> AsyncIterator[
         sys.executable,
         "-m",
         "gateway",
-        env=environment({"PORT": "0", "ADMIN_PORT": "0"} | settings),
+        env=environment("gateway", {"PORT": "0", "ADMIN_PORT": "0"} | settings),
         stdout=asyncio.subprocess.PIPE,
         limit=2**20,
         start_new_session=True,  # so that a test can signal its process group, as Ctrl-C does

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -21,7 +20,7 @@ from producer.log.sqlite_log import SqliteEventLog
 from producer.settings import Settings
 from producer.web.drain import Drain
 from producer.web.server import Server
-from tests.kit.stack import QUICK_START
+from tests.kit.stack import environment
 from tests.kit.waiting import GUARD_SECONDS
 
 NO_RETENTION = Retention()
@@ -131,12 +130,6 @@ class ProducerProcess:
             return await self._process.wait()
 
 
-def environment(settings: dict[str, str]) -> dict[str, str]:
-    """Return this process's environment, with only these settings of the producer."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PRODUCER_")}
-    return kept | QUICK_START | {f"PRODUCER_{name}": value for name, value in settings.items()}
-
-
 @asynccontextmanager
 async def start_producer(**settings: str) -> AsyncIterator[ProducerProcess]:
     """Run `python -m producer` with these settings until the block ends; its log is new and its own, unless LOG_DIR is set."""
@@ -151,7 +144,7 @@ async def _start_process(settings: dict[str, str]) -> AsyncIterator[ProducerProc
         sys.executable,
         "-m",
         "producer",
-        env=environment(settings),
+        env=environment("producer", settings),
         stdout=asyncio.subprocess.PIPE,
         limit=2**20,
     )

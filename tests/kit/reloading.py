@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,13 +14,13 @@ from gateway.policy.settings import Settings
 from gateway.server.app import Gateway
 from tests.kit.downstream import Answer, Downstream, Fields
 from tests.kit.gateway import served
+from tests.kit.stack import route_table
 from tests.kit.waiting import GUARD_SECONDS
 
 
 def route(path: str, upstream: str, **keys: object) -> str:
-    """Return one `[[routes]]` table without heartbeats. JSON's strings, numbers, booleans and arrays are valid TOML."""
-    table = {"path": path, "upstream": upstream, "heartbeat_seconds": 0} | keys
-    return "\n".join(["[[routes]]", *(f"{key} = {json.dumps(value)}" for key, value in table.items()), ""])
+    """Return one `[[routes]]` table without heartbeats."""
+    return route_table({"path": path, "upstream": upstream, "heartbeat_seconds": 0} | keys)
 
 
 def resumable(path: str, upstream: str, **keys: object) -> str:

@@ -2,12 +2,11 @@
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.kit.stack import ServiceProcess, free_ports
+from tests.kit.stack import ServiceProcess, free_ports, resident_bytes, route_table
 
 Route = dict[str, Any]
 
@@ -35,10 +34,7 @@ class Gateway:
 
     def memory(self) -> int:
         """Return the resident memory in bytes, as the kernel counts it."""
-        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * 1024
-        raise AssertionError("the gateway has no VmRSS: it is gone")
+        return resident_bytes(self.process.pid)
 
     async def metric(self, name: str, **labels: str) -> float:
         return await asyncio.to_thread(lambda: self.process.metric(name, **labels))
@@ -49,7 +45,7 @@ async def running(routes: Sequence[Route], directory: Path, **settings: object) 
     """Run the gateway; at the end it must exit with 0 and have logged no stack trace."""
     port, admin_port = free_ports(2)
     config, output = directory / "gateway.toml", directory / "gateway.log"
-    config.write_text("\n".join(_table(route) for route in routes))
+    config.write_text("\n".join(route_table(route) for route in routes))
     environ = {"PORT": port, "ADMIN_PORT": admin_port, "CONFIG": config, "DATA_DIR": directory / "data", "DRAIN_SECONDS": 2}
     environ |= {name.upper(): value for name, value in settings.items()}
     gateway = Gateway(
@@ -65,12 +61,3 @@ async def running(routes: Sequence[Route], directory: Path, **settings: object) 
     finally:
         if gateway.process.running:
             gateway.process.kill()
-
-
-def _table(route: Route) -> str:
-    """Return one `[[routes]]` table; JSON's strings, numbers, booleans and arrays are TOML's."""
-    tables = {key: value for key, value in route.items() if isinstance(value, dict)}
-    lines = ["[[routes]]", *(f"{key} = {json.dumps(value)}" for key, value in route.items() if key not in tables)]
-    for key, table in tables.items():
-        lines += [f"[routes.{key}]", *(f"{name} = {json.dumps(value)}" for name, value in table.items())]
-    return "\n".join([*lines, ""])

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.kit.waiting import wait_until
+from tests.kit.waiting import GUARD_SECONDS, wait_until
 
 REPOSITORY = Path(__file__).parents[2]
 T = TypeVar("T")
@@ -42,6 +42,28 @@ pydantic; and this machine's certificates, which aiohttp reads when it is import
 def clean_environment(**variables: str) -> dict[str, str]:
     """Return the environment of this process without any setting of the services, plus `variables`."""
     return {name: value for name, value in os.environ.items() if not name.startswith(PREFIXES)} | variables
+
+
+def environment(service: str, settings: Mapping[str, object]) -> dict[str, str]:
+    """Return the environment of this process with only these settings of a service, without their prefix, and a quick start."""
+    return clean_environment(**QUICK_START, **{f"{service}_{name}".upper(): str(value) for name, value in settings.items()})
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the resident memory of a process, as the kernel counts it."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError(f"process {pid} has no VmRSS: it is gone")
+
+
+def route_table(route: Mapping[str, object]) -> str:
+    """Return one `[[routes]]` table; JSON's strings, numbers, booleans and arrays are TOML's."""
+    tables = {key: value for key, value in route.items() if isinstance(value, dict)}
+    lines = ["[[routes]]", *(f"{key} = {json.dumps(value)}" for key, value in route.items() if key not in tables)]
+    for key, table in tables.items():
+        lines += [f"[routes.{key}]", *(f"{name} = {json.dumps(value)}" for name, value in table.items())]
+    return "\n".join([*lines, ""])
 
 
 PORTS = range(20_000, 32_000)
@@ -135,14 +157,14 @@ class ServiceProcess:
         """Crash it by SIGKILL."""
         assert self._process is not None
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(GUARD_SECONDS)
 
     def stop(self) -> int:
-        """End it by SIGTERM and return the exit status. Raises TimeoutExpired, and kills it, when that takes more than 20 s."""
+        """End it by SIGTERM and return the exit status. Raises TimeoutExpired, and kills it, when that takes longer than any drain."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
         try:
-            return self._process.wait(20)
+            return self._process.wait(GUARD_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
             raise

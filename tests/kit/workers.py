@@ -16,7 +16,8 @@ import httpx
 import psutil
 
 from tests.kit.downstream import Answer, Downstream
-from tests.kit.gateway_process import START_SECONDS, GatewayProcess, environment, meter, start_gateway
+from tests.kit.gateway_process import START_SECONDS, GatewayProcess, meter, start_gateway
+from tests.kit.stack import environment
 from tests.kit.upstream import EVENT_STREAM_HEAD, Asked, Script, ScriptedUpstream, Silence, chunk
 from tests.kit.waiting import GUARD_SECONDS
 
@@ -94,7 +95,7 @@ async def subscribed(port: int, count: int, target: str = "/stream") -> AsyncIte
 @contextmanager
 def starting(temporary: Path, **settings: str) -> Iterator["subprocess.Popen[str]"]:
     """Start a gateway with two workers and temporary files in `temporary`, without waiting; kill the parent at the end."""
-    environ = environment({"PORT": "0", "ADMIN_PORT": "0", "WORKERS": "2"} | settings) | {"TMPDIR": str(temporary)}
+    environ = environment("gateway", {"PORT": "0", "ADMIN_PORT": "0", "WORKERS": "2"} | settings) | {"TMPDIR": str(temporary)}
     command = [sys.executable, "-m", "gateway"]
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as parent:
         try:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from producer.settings import Settings
-from tests.kit.producer import ProducerProcess, environment, start_producer
-from tests.kit.stack import EXIT_SECONDS
+from tests.kit.producer import ProducerProcess, start_producer
+from tests.kit.stack import EXIT_SECONDS, environment
 from tests.kit.waiting import GUARD_SECONDS
 
 FIRST_BLOCK = "event: message\nretry: 15000\ndata: 七\n\n".encode()
@@ -35,7 +35,7 @@ async def read_chunk(reader: asyncio.StreamReader) -> bytes:
 
 def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "producer", *arguments]
-    return subprocess.run(command, env=environment(settings), capture_output=True, text=True, timeout=GUARD_SECONDS)
+    return subprocess.run(command, env=environment("producer", settings), capture_output=True, text=True, timeout=GUARD_SECONDS)
 
 
 @pytest.mark.parametrize("path", ["/", "/plain"])

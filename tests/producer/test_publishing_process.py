@@ -16,7 +16,8 @@ import aiohttp
 import psutil
 
 from eventstream import Event
-from tests.kit.producer import ProducerProcess, environment, events_of, start_producer
+from tests.kit.producer import ProducerProcess, events_of, start_producer
+from tests.kit.stack import environment
 from tests.kit.waiting import GUARD_SECONDS
 
 BATCH = 7
@@ -134,7 +135,9 @@ async def test_subscribers_of_a_stopping_process_get_a_retry_and_resume_without_
 
 def run(directory: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "producer"]
-    return subprocess.run(command, env=environment({"PORT": "0", "LOG_DIR": str(directory)}), capture_output=True, text=True, timeout=30)
+    return subprocess.run(
+        command, env=environment("producer", {"PORT": "0", "LOG_DIR": str(directory)}), capture_output=True, text=True, timeout=30
+    )
 
 
 async def test_log_that_another_process_has_open_ends_the_start_with_status_3(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import shlex
 import subprocess
@@ -14,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.kit.stack import QUICK_START, START_SECONDS, free_ports
+from tests.kit.stack import START_SECONDS, environment, free_ports, resident_bytes, route_table
+from tests.kit.waiting import GUARD_SECONDS
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = os.environ.get("PROXY_UNDER_TEST", "")
@@ -33,10 +33,7 @@ class Subject:
 
     def rss(self) -> int:
         """Return the resident memory in bytes, as the kernel counts it."""
-        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * 1024
-        raise AssertionError(f"process {self.process.pid} has no VmRSS: it is gone")
+        return resident_bytes(self.process.pid)
 
     def log(self) -> str:
         return self.log_file.read_text(errors="replace")
@@ -57,36 +54,29 @@ async def running(upstream: str, routes: Sequence[Route], directory: Path, **set
     log_file = directory / "proxy.log"
     if TEMPLATE:
         command = shlex.split(TEMPLATE.format(port=port, upstream=upstream))
-        environment = dict(os.environ)
+        environ = dict(os.environ)
         ready = f"http://127.0.0.1:{port}/"
     else:
         config = directory / "gateway.toml"
-        config.write_text("\n".join(_table(route) for route in routes))
+        config.write_text("\n".join(route_table(route) for route in routes))
         command = [sys.executable, "-m", "gateway"]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
-        environment |= QUICK_START | {"GATEWAY_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "GATEWAY_CONFIG": str(config)}
-        environment |= {"GATEWAY_ADMIN_HOST": "127.0.0.1", "GATEWAY_ADMIN_PORT": str(admin_port)}
-        environment |= {f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
+        places = {"host": "127.0.0.1", "port": port, "config": config, "admin_host": "127.0.0.1", "admin_port": admin_port}
+        environ = environment("gateway", places | settings)
         ready = f"http://127.0.0.1:{admin_port}/readyz"
     with log_file.open("wb") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=log, stderr=subprocess.STDOUT)
     subject = Subject(port, process, log_file)
     try:
         await _until_ready(subject, ready)
         yield subject
         if process.poll() is None:
-            status = await subject.stop(within=20)
+            status = await subject.stop(GUARD_SECONDS)
             assert TEMPLATE or status == 0, f"exit status is {status}; log ends:\n{subject.log()[-3000:]}"
         assert TEMPLATE or "Traceback" not in subject.log(), f"stack trace in the log:\n{_around_traceback(subject.log())}"
     finally:
         if process.poll() is None:
             process.kill()
             process.wait()
-
-
-def _table(route: Route) -> str:
-    """Return one `[[routes]]` table; JSON's strings, numbers and arrays are TOML's."""
-    return "\n".join(["[[routes]]", *(f"{key} = {json.dumps(value)}" for key, value in route.items()), ""])
 
 
 async def _until_ready(subject: Subject, url: str) -> None:

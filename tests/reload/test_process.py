@@ -11,8 +11,9 @@ import httpx
 import pytest
 
 from tests.kit.dashboard import Admin
-from tests.kit.gateway_process import START_SECONDS, GatewayProcess, environment, start_gateway, start_refused
+from tests.kit.gateway_process import START_SECONDS, GatewayProcess, start_gateway, start_refused
 from tests.kit.reloading import resumable, route
+from tests.kit.stack import environment
 from tests.kit.upstream import EVENT_STREAM_HEAD, Asked, Script, ScriptedUpstream, Silence, chunk
 from tests.kit.workers import Crew, subscribed
 
@@ -42,7 +43,7 @@ async def test_sighup_reloads_and_logs_the_result_and_is_harmless_during_start_a
         sys.executable,
         "-m",
         "gateway",
-        env=environment({"PORT": "0", "ADMIN_PORT": "0", "CONFIG": str(config)}),
+        env=environment("gateway", {"PORT": "0", "ADMIN_PORT": "0", "CONFIG": str(config)}),
         stdout=asyncio.subprocess.PIPE,
     )
     gateway = GatewayProcess(process)
