@@ -21,7 +21,7 @@ except ImportError as error:
 endef
 export CHECK_PYTHON
 
-.PHONY: help run check test soak fuzz lint format lock bench clean FORCE
+.PHONY: help run check test canary soak fuzz lint format lock bench clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 16
@@ -46,6 +46,10 @@ check: lint ## check in a minute: lint, types, import rules, unit tests
 test: lint ## check everything: lint, types, import rules, every test but those of endurance
 	$(BIN)/python -m pytest tests/eventstream -rfEs --cov=eventstream --cov-fail-under=100
 	$(BIN)/python -m pytest --ignore tests/eventstream -n 4 --dist loadscope --no-loadscope-reorder -rfEs
+	$(BIN)/python -m pytest tests/proxy --documented-aiohttp -n 4 --dist loadscope --no-loadscope-reorder -rfEs
+
+canary: $(ENVIRONMENT) ## run the tests with the newest release of every direct dependency, and say what broke
+	$(BIN)/python -m tests.canary
 
 soak: $(ENVIRONMENT) ## run the tests of endurance for SOAK_SECONDS each (600); SOAK_SEED decides as an earlier run did
 	SOAK_SECONDS=$${SOAK_SECONDS:-600} $(BIN)/python -m pytest -m "soak and not fuzz" -o log_cli=true -o log_cli_level=INFO

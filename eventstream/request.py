@@ -248,7 +248,7 @@ def open_session(max_connections: int = 100, **options: Any) -> aiohttp.ClientSe
     idempotent request at once when the server hangs up, because kept-alive connections go stale. Here there are none, and a failing
     server would get twice the requests that the back-off allows.
     """
-    connector = aiohttp.TCPConnector(limit=max_connections, force_close=True, socket_factory=_open_socket)
+    connector = aiohttp.TCPConnector(limit=max_connections, force_close=True, socket_factory=open_socket)
     return aiohttp.ClientSession(connector=connector, middlewares=(send_once,), **options)
 
 
@@ -258,7 +258,8 @@ def _forget_address(session: aiohttp.ClientSession, url: URL) -> None:
         session.connector.clear_dns_cache(url.raw_host, url.port)
 
 
-def _open_socket(address: AddrInfoType) -> socket.socket:
+def open_socket(address: AddrInfoType) -> socket.socket:
+    """Return a socket with TCP keep-alive, which detects a vanished host within about 90 s."""
     family, kind, protocol, *_ = address
     sock = socket.socket(family, kind, protocol)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

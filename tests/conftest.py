@@ -17,6 +17,7 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.install.interpreters import OLDEST, interpreters
 from tests.kit.certificates import Authority
 from tests.kit.kinds import KINDS, kind_of, may_have_units, watched
+from tests.proxy import subject
 
 DEVICE_BYTES = 16 * 1024 * 1024
 """The size of a device that a test fills."""
@@ -98,7 +99,13 @@ def _missing(tool: str) -> str | None:
     return _NEEDS[tool][1]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--documented-aiohttp", action="store_true", help="run tests/proxy on the path for an aiohttp that has changed")
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--documented-aiohttp"):
+        subject.gateway_command = ["tests.proxy.documented_gateway"]
     # A background job of a shell ignores SIGINT, and so would the processes that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for tool, (description, _) in _NEEDS.items():

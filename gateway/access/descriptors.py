@@ -4,8 +4,6 @@ import os
 import resource
 from collections.abc import Callable
 
-import aiohttp
-
 from ..policy.refusal import Refusal
 
 _LEAST_MARGIN = 32
@@ -79,10 +77,3 @@ class Descriptors:
             return None
         detail = f"{self.in_use} files and connections are open, the limit of the process is {self.limit}; retry later"
         return Refusal(503, "overload", detail)
-
-
-def count_upstream(session: aiohttp.ClientSession) -> Count:
-    """Return what counts the upstream connections of a session, kept ones too."""
-    connector = session.connector
-    assert connector is not None
-    return lambda: len(connector._acquired) + sum(map(len, connector._conns.values()))

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 
-from ..http.downstream import DownstreamProtocol, Writing
+from ..http.connection import ClientConnection, Writing
 from ..streams.flow import Connection
 from .rates import Account
 
@@ -163,18 +163,16 @@ class Throttle:
             writing.lost()
 
 
-def open_throttle(protocol: DownstreamProtocol, allowance: Allowance | None) -> Throttle | None:
-    """Return a throttle for a connection's transport, None without a limit. Close it with `Throttle.close`."""
-    if allowance is None or protocol.transport is None:
-        return None
-    return Throttle(protocol.transport, allowance, full=protocol.writing_paused)
+def open_throttle(connection: ClientConnection, sink: Connection, allowance: Allowance | None) -> Throttle | None:
+    """Return a throttle for a connection's sink, None without a limit. Close it with `Throttle.close`."""
+    return None if allowance is None else Throttle(sink, allowance, full=connection.writing_paused)
 
 
-def begin_writing(protocol: DownstreamProtocol, writing: Writing, throttle: Throttle | None) -> bool:
+def begin_writing(connection: ClientConnection, writing: Writing, throttle: Throttle | None) -> bool:
     """Register `writing` to be paused and resumed. Return whether it starts paused."""
     if throttle is None:
-        protocol.writing = writing
-        return protocol.writing_paused
+        connection.written_by(writing)
+        return connection.writing_paused
     throttle.open(writing)
-    protocol.writing = throttle
+    connection.written_by(throttle)
     return throttle.paused

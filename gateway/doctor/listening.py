@@ -12,8 +12,8 @@ from yarl import URL
 from eventstream import BlockTooLarge, DecodedTooLarge, Framer, Undecodable
 from eventstream.decoding import find_decoder
 from eventstream.request import parse_url, send_once
+from gateway.http.paths import attach, open_session
 from gateway.http.receiver import Source
-from gateway.http.upstream import attach, open_session
 
 from .observation import Arrival, Ending, Head, Observation
 from .quoting import HARMLESS, shown_url
@@ -156,7 +156,9 @@ async def listen(
         head = _head_of(response, loop.time())
         recording = Recording()
         try:
-            if type(response.content) is not aiohttp.StreamReader or not attach(response, recording):
+            if type(response.content) is aiohttp.StreamReader:
+                attach(response, recording)
+            else:
                 recording.feed(await response.read())  # this answer cannot have a body
                 recording.upstream_ended()
             if watch is not None:

@@ -4,38 +4,29 @@ import asyncio
 import socket
 import sys
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http import HttpRequestParser
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
+from multidict import CIMultiDict
 
 from ..policy.refusal import Reason, Refusal
+from .connection import AnswerHead, ClientConnection, Writing
 from .flushing import Unsent, send_end
 from .malformed import explain
-from .messages import Messages, head_too_large, refuse_head
+from .messages import Messages, refuse_head
 from .problems import problem
+from .request_framing import head_too_large
+from .response import ResponseHead
 
 _MOST_UNSENT_BYTES = 128 * 1024
 _MOST_GARBAGE_BYTES = 64 * 1024  # may be in flight before the client can notice that the gateway stopped reading
 _TCP_NOTSENT_LOWAT = 25  # of Linux; Python names it since 3.12
 
 
-class Writing(Protocol):
-    """A writer to a transport past aiohttp."""
-
-    def pause(self) -> None:
-        """Stop writing: the transport's buffer is over its high-water mark."""
-
-    def resume(self) -> None:
-        """Write again: the buffer has drained."""
-
-    def lost(self) -> None:
-        """Stop: the connection is lost."""
-
-
-class DownstreamProtocol(RequestHandler):
+class DownstreamProtocol(RequestHandler, ClientConnection):
     """aiohttp's server protocol, which pauses a writer past aiohttp, and treats a half-close as a disconnect.
 
     An orderly disconnect and a half-close look the same. Waiting for the difference would keep the upstream request of a client that never
@@ -77,9 +68,7 @@ class DownstreamProtocol(RequestHandler):
         self._messages: Messages = Messages(max_head_bytes)  # type: ignore[assignment]  # has what is used of a deque
         self.writing: Writing | None = None
         self.count_body: Callable[[], None] | None = None
-        """Called when more of a request's body may have arrived."""
         self.sent: list[Callable[[], None]] = []
-        """Called when the current answer has been sent, or the connection is lost."""
         self._head_seconds = head_seconds
         self._max_head_bytes = max_head_bytes
         self._rejected = rejected
@@ -259,41 +248,22 @@ class DownstreamProtocol(RequestHandler):
         if self.transport is not None:
             self.transport.abort()
 
+    def written_by(self, writing: Writing | None) -> None:
+        self.writing = writing
 
-def occupy(request: web.BaseRequest) -> DownstreamProtocol:
-    """Take a request's connection for writing past aiohttp for a long time, and return it.
+    def new_answer(self, status: int, headers: CIMultiDict[str], reason: str | None = None) -> AnswerHead:
+        return ResponseHead(status=status, reason=reason, headers=headers)
 
-    It drops aiohttp's keep-alive timer, which does nothing during a request and takes half a KiB per connection. It limits unsent data in
-    the kernel to 128 KiB: for a client that does not read, the kernel would buffer megabytes.
-    """
-    protocol = request.protocol
-    assert isinstance(protocol, DownstreamProtocol)
-    protocol.drop_parser()
-    if protocol._keepalive_handle is not None:
-        protocol._keepalive_handle.cancel()
-        protocol._keepalive_handle = None
-    sock = request.transport.get_extra_info("socket") if request.transport is not None else None
-    if sys.platform == "linux" and sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _MOST_UNSENT_BYTES)
-    return protocol
+    def occupy(self) -> None:
+        """Prepare for an answer that may stay open for days.
 
-
-def release(request: web.BaseRequest) -> None:
-    """Return a connection taken with `occupy` to aiohttp."""
-    protocol = request.protocol
-    assert isinstance(protocol, DownstreamProtocol)
-    protocol.writing = None
-
-
-def when_sent(request: web.BaseRequest, call: Callable[[], None]) -> None:
-    """Call `call` when the answer to a request has been sent, or its connection is lost. The answer must not be returned yet."""
-    protocol = request.protocol
-    if isinstance(protocol, DownstreamProtocol) and protocol.transport is not None:
-        protocol.sent.append(call)
-    else:
-        call()
-
-
-def comes_from_peer(request: web.BaseRequest) -> bool:
-    """Whether another worker of this gateway handed the request off. It does so on a Unix socket, which has no address."""
-    return request.remote == ""
+        aiohttp keeps a keep-alive timer also while a request is served, which wakes up and does nothing: half a KiB a connection. The
+        kernel would take megabytes for a client that does not read; now it says that the socket is full when 128 KiB are not sent yet.
+        """
+        self.drop_parser()
+        if self._keepalive_handle is not None:
+            self._keepalive_handle.cancel()
+            self._keepalive_handle = None
+        sock = self.transport.get_extra_info("socket") if self.transport is not None else None
+        if sys.platform == "linux" and sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _MOST_UNSENT_BYTES)

@@ -1,12 +1,16 @@
-"""aiohttp's low-level server, with the gateway's protocol."""
+"""aiohttp's low-level server with the gateway's protocol, and its requests."""
 
-from aiohttp import web
+from aiohttp import HttpVersion10, web
 from aiohttp.web_protocol import RequestHandler
+from multidict import CIMultiDict, CIMultiDictProxy
 
+from .connection import ClientServer
 from .downstream import DownstreamProtocol
+from .incoming import Incoming
+from .messages import NO_FIELDS, Head
 
 
-class DownstreamServer(web.Server):
+class DownstreamServer(ClientServer):
     """aiohttp's low-level server with that protocol."""
 
     def __call__(self) -> RequestHandler:
@@ -16,13 +20,25 @@ class DownstreamServer(web.Server):
         """Return how many connections there are."""
         return len(self._connections)
 
-    def close_idle(self, count: int) -> int:
-        """Close `count` connections without a request in progress, the oldest first, and return how many there were."""
-        closed = 0
-        for protocol in self.connections:
-            if isinstance(protocol, DownstreamProtocol) and protocol.is_idle:
-                protocol.force_close()
-                closed += 1
-                if closed >= count:
-                    break
-        return closed
+
+class FastIncoming(Incoming):
+    """A request whose head can be replaced and released."""
+
+    def _replace_headers(self, fields: CIMultiDict[str]) -> None:
+        self._headers = CIMultiDictProxy(fields)
+        self._cache.pop("headers", None)  # aiohttp caches the first result
+
+    def answer_as_http_10(self) -> None:
+        self._cache["version"] = HttpVersion10
+
+    def let_go(self) -> None:
+        if isinstance(self._message, Head):
+            self._message.clear()
+            self._rel_url = self._message.url
+        self._headers = NO_FIELDS
+        self._transport_peername = self._transport_sockname = None
+        self._cache.clear()
+        self._protocol._cache.clear()  # aiohttp fills it again for the connection's next request
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        self.complete(response)

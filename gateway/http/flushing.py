@@ -7,7 +7,6 @@ from collections.abc import Coroutine
 from typing import Any
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 
 LITTLE_BYTES = 16 * 1024
 """What may be unsent of an answer that counts as sent."""
@@ -44,7 +43,7 @@ class Unsent:
             self._timer.cancel()
 
 
-async def send_end(protocol: RequestHandler, finishing: Coroutine[Any, Any, _Finished]) -> _Finished:
+async def send_end(protocol: web.RequestHandler, finishing: Coroutine[Any, Any, _Finished]) -> _Finished:
     """Await `finishing`, which sends the end of an answer, and then that little is unsent.
 
     aiohttp goes on as soon as the transport's buffer is below its high-water mark, and waits for that without a limit of time. Then the

@@ -4,14 +4,13 @@ from collections.abc import Collection
 from typing import Any
 
 from aiohttp import web
-from multidict import CIMultiDict, CIMultiDictProxy, istr
+from multidict import CIMultiDict, istr
 
 from service.request_ids import REQUEST_ID, keep_or_make
 
 from ..policy.caller import Caller
 from ..policy.cors import ORIGIN, Cors, is_preflight
 from ..policy.trusted_proxies import CHAIN_FIELDS, FORWARDING_FIELDS, TrustedProxies, client_network, plain_address
-from .messages import NO_FIELDS, Head
 from .problems import ProblemAnswer
 
 _CONNECTION, _REQUEST_ID = istr("Connection"), istr(REQUEST_ID)
@@ -55,11 +54,11 @@ class Incoming(web.BaseRequest):
         peer = self.remote
         self.client = plain_address(peer) if peer else "unknown"
         if peer == "" or self._trusted.trust(self.client):  # empty: another worker of this gateway, which names the client
-            believed, self.client = self.client, self._trusted.find_client(self.client, self._headers)
+            believed, self.client = self.client, self._trusted.find_client(self.client, self.headers)
             self.forget(*(CHAIN_FIELDS if self.client == believed else ()))  # fields that are malformed or disagree
         else:
             self.forget(*FORWARDING_FIELDS)
-        given = self._headers.get(_REQUEST_ID, "")
+        given = self.headers.get(_REQUEST_ID, "")
         self.request_id = keep_or_make(given)
         self.answer_fields = CIMultiDict({_REQUEST_ID: self.request_id})
 
@@ -68,24 +67,24 @@ class Incoming(web.BaseRequest):
 
         `methods` are those of the resource; empty means all.
         """
-        self.answer_fields.update(cors.answer_fields(self._headers.get(ORIGIN)))
-        if not is_preflight(self.method, self._headers):
+        self.answer_fields.update(cors.answer_fields(self.headers.get(ORIGIN)))
+        if not is_preflight(self.method, self.headers):
             return False
-        self.answer_fields.update(cors.preflight_fields(self._headers, methods))
+        self.answer_fields.update(cors.preflight_fields(self.headers, methods))
         return True
 
     def forget(self, *names: str) -> None:
         """Remove header fields, such as credentials for the gateway."""
-        if self._headers.keys().isdisjoint(names):
+        if self.headers.keys().isdisjoint(names):
             return
-        fields = self._headers.copy()
+        fields = self.headers.copy()
         for name in names:
             fields.popall(name, None)
         self._replace_headers(fields)
 
     def set_field(self, name: str, value: str) -> None:
         """Replace all header fields of this name, even if the client's `Connection` names it, which would drop it."""
-        fields = self._headers.copy()
+        fields = self.headers.copy()
         fields[name] = value
         options = [option for option in ",".join(fields.popall(_CONNECTION, ())).split(",") if option.strip()]
         if options:
@@ -93,20 +92,17 @@ class Incoming(web.BaseRequest):
         self._replace_headers(fields)
 
     def _replace_headers(self, fields: CIMultiDict[str]) -> None:
-        self._headers = CIMultiDictProxy(fields)
-        self._cache.pop("headers", None)  # aiohttp caches the first result
+        """Let `headers` have these fields from now on."""
+        raise NotImplementedError
+
+    def answer_as_http_10(self) -> None:
+        """Send the answer as HTTP/1.0, because the version of the request is not supported."""
 
     def let_go(self) -> None:
         """Release the head and the addresses: they are not used after the answer's head, and the answer may stay open for days."""
-        if isinstance(self._message, Head):
-            self._message.clear()
-            self._rel_url = self._message.url
-        self._headers = NO_FIELDS
-        self._transport_peername = self._transport_sockname = None
-        self._cache.clear()
-        self._protocol._cache.clear()  # aiohttp fills it again for the connection's next request
 
-    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+    def complete(self, response: web.StreamResponse) -> None:
+        """Add `answer_fields` to the head of an answer, once."""
         fields = getattr(self, "answer_fields", None)  # missing when aiohttp itself answers malformed HTTP
         if fields:
             if isinstance(response, ProblemAnswer):

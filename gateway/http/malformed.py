@@ -9,6 +9,7 @@ from multidict import istr
 from service.hosts import is_host
 
 from ..policy.refusal import Refusal
+from .incoming import Incoming
 
 _HOST_FIELD, _TRANSFER_ENCODING = istr("Host"), istr("Transfer-Encoding")
 _TOO_MANY = "Too many"
@@ -34,11 +35,11 @@ _LOOKALIKES = frozenset(
 """Fields that servers with CGI variables (WSGI, PHP) also read when spelled with `_` in place of `-`."""
 
 
-def find_fault(request: web.BaseRequest, authority: str) -> Refusal | None:
+def find_fault(request: Incoming, authority: str) -> Refusal | None:
     """Return why a request must not be forwarded, None if its head is unambiguous. `authority` is that of its target."""
     version, headers = request.version, request.headers
     if version not in (HttpVersion11, HttpVersion10):
-        request._cache["version"] = HttpVersion10  # the version of the answer
+        request.answer_as_http_10()
         return Refusal(505, "malformed", f"HTTP/{version.major}.{version.minor} is not supported; use HTTP/1.1 or 1.0")
     coding = headers.get(_TRANSFER_ENCODING)
     if coding is not None:

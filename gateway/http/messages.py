@@ -15,15 +15,11 @@ from ..policy.refusal import Refusal
 from ..policy.target import restore, to_ascii
 from .headers import head_bytes
 from .malformed import HeadRefused
+from .request_framing import head_too_large
 
 _REQUEST_LINE = re.compile(rb"%b " % FIELD_NAME.encode())
 NO_FIELDS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
 _NO_URL = URL()
-
-
-def head_too_large(max_head_bytes: int) -> Refusal:
-    """Return the refusal of a head larger than this limit."""
-    return Refusal(431, "head", f"the head is larger than the limit of {max_head_bytes} bytes")
 
 
 def refuse_head(refusal: Refusal) -> tuple[_ErrInfo, StreamReader]:

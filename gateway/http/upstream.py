@@ -1,6 +1,6 @@
 """Sessions for connections to upstreams, and the fast path for an answer's body.
 
-Where `attach` refuses, the caller reads `response.content`, which is the documented way.
+`pump` takes whatever `attach` refuses.
 """
 
 import asyncio
@@ -15,14 +15,15 @@ from eventstream.request import send_once
 
 from .headers import head_limits, max_head_bytes
 from .read_buffer import ReadBuffer
-from .receiver import Receiver, take_buffer
+from .received_body import take_buffer
+from .receiver import CLOSED_EARLY, Receiver
 from .tls_connector import TlsConnector
-from .upstream_client import UpstreamAnswer
+from .upstream_client import Answer
 from .upstream_connector import UpstreamConnector
-from .upstream_protocol import CLOSED_EARLY, UpstreamProtocol
+from .upstream_protocol import UpstreamProtocol
 
 
-def attach(response: UpstreamAnswer, receiver: Receiver) -> bool:
+def attach(response: Answer | aiohttp.ClientResponse, receiver: Receiver) -> bool:
     """Send the body of `response` to `receiver`, now and in the calls that read it.
 
     Return False if the response is not built as expected. Then the caller must read the body.
@@ -45,6 +46,13 @@ def attach(response: UpstreamAnswer, receiver: Receiver) -> bool:
         return False
     protocol.attach(content, receiver)
     return True
+
+
+def count_connections(session: aiohttp.ClientSession) -> int:
+    """Return how many connections a session has, kept ones included."""
+    connector = session.connector
+    assert connector is not None
+    return len(connector._acquired) + sum(map(len, connector._conns.values()))
 
 
 def open_session(

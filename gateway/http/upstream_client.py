@@ -23,9 +23,10 @@ from multidict import CIMultiDict, CIMultiDictProxy, istr
 from yarl import URL
 
 from ..policy.target import url_of
+from .asking import UpstreamAnswer
 from .headers import head_bytes, max_head_bytes
 from .upstream_connector import UpstreamConnector
-from .upstream_protocol import BadHead, HeadTooLarge
+from .upstream_errors import BadHead, HeadTooLarge
 
 _PLAIN = re.compile(r"/[^\x00-\x20#\x7f]*")  # without spaces, controls and a fragment; other bytes beyond ASCII are sent unchanged
 _WITHOUT_BODY = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))  # others announce an empty body (RFC 9110 section 8.6)
@@ -64,9 +65,6 @@ class Answer:
         if self._connection is not None and not self._protocol.upgraded:
             self._connection.release()
             self._connection = None
-
-
-UpstreamAnswer = Answer | aiohttp.ClientResponse
 
 
 class _Destination(aiohttp.ClientRequest):

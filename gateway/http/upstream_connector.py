@@ -15,14 +15,10 @@ from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
 from .tls_connector import TlsConnector
+from .upstream_errors import Drained
 from .upstream_protocol import UpstreamProtocol
 
-_DRAINED = "the upstream is down, and the gateway is shutting down; retry later"
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 0.5
-
-
-class Drained(aiohttp.ClientConnectionError):
-    """The gateway is shutting down, and no longer waits for an upstream that is down."""
 
 
 class _Outage:
@@ -107,7 +103,7 @@ class UpstreamConnector(TlsConnector):
     ) -> Connection | None:
         """Return a connection, or None if another request has reached the upstream."""
         if self._draining:
-            raise Drained(_DRAINED)
+            raise Drained
         outage.waiting += 1
         wait = asyncio.timeout_at(end)
         try:
@@ -119,7 +115,7 @@ class UpstreamConnector(TlsConnector):
             if not wait.expired():
                 raise
             if self._draining:
-                raise Drained(_DRAINED) from None
+                raise Drained from None
             raise type(outage.error)(req.connection_key, outage.error.os_error) from None  # a separate exception for each request
         finally:
             self._waits.discard(wait)

@@ -6,8 +6,6 @@ import aiohttp
 
 from eventstream.tls import describe_tls, find_tls_error
 
-from .upstream_protocol import BadHead
-
 _TLS_ADVICE = {
     "self-signed certificate": "name the authority that issued it, or the certificate itself, with ca_file",
     "unable to get local issuer certificate": "name the authority that issued it with ca_file",
@@ -18,6 +16,27 @@ _TLS_ADVICE = {
     "wrong version number": "the upstream does not speak TLS; its URL may have to begin with http://",
     "record layer failure": "the upstream does not speak TLS; its URL may have to begin with http://",
 }
+
+
+_DRAINED = "the upstream is down, and the gateway is shutting down; come back later"
+
+
+class BadHead(aiohttp.ClientError):
+    """The head of an answer cannot be passed on; the message says why."""
+
+
+class HeadTooLarge(BadHead):
+    """The head of an answer passes a limit."""
+
+    def __init__(self, max_bytes: int, what: str = "the head of its answer") -> None:
+        super().__init__(f"{what} passed {max_bytes} bytes, which is the limit")
+
+
+class Drained(aiohttp.ClientConnectionError):
+    """The gateway shuts down and waits no longer for an upstream that is down."""
+
+    def __init__(self) -> None:
+        super().__init__(_DRAINED)
 
 
 def advise(reason: str) -> str:

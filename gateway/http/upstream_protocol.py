@@ -19,25 +19,15 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.streams import StreamReader
 
 from .read_buffer import BoundedReads, ReadBuffer
-from .receiver import ReceivedBody, Receiver, take_buffer
+from .received_body import ReceivedBody, take_buffer
+from .receiver import CLOSED_EARLY, Receiver
+from .upstream_errors import BadHead, HeadTooLarge
 
-CLOSED_EARLY = "connection closed before the end of the response"
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
 _RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # struct linger
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # except line ends, which the parser handles
 _FREE, _HEAD, _BODY = range(3)  # expected next from the upstream: nothing, a head, a body
-
-
-class BadHead(aiohttp.ClientError):
-    """The head of an answer cannot be forwarded; the message says why."""
-
-
-class HeadTooLarge(BadHead):
-    """The head of an answer exceeds a limit."""
-
-    def __init__(self, max_bytes: int, what: str = "the head of its answer") -> None:
-        super().__init__(f"{what} passed {max_bytes} bytes, which is the limit")
 
 
 class UpstreamProtocol(ResponseHandler):

@@ -10,7 +10,7 @@ from multidict import CIMultiDict, istr
 
 from ..access.budget import Budget, Holding
 from ..access.exchange import Exchange
-from ..http.downstream import DownstreamProtocol
+from ..http.connection import ClientConnection
 from ..http.incoming import Incoming
 from ..http.malformed import BAD_BODY
 from ..policy.refusal import Refusal
@@ -169,7 +169,7 @@ class RequestBody:
         self._holding.close()
         self._holding = None
         protocol = self._request.protocol
-        if isinstance(protocol, DownstreamProtocol) and protocol.count_body == self._count:
+        if isinstance(protocol, ClientConnection) and protocol.count_body == self._count:
             protocol.count_body = None
 
     def _begin(self) -> None:
@@ -180,7 +180,7 @@ class RequestBody:
         protocol = self._request.protocol
         if self._content.is_eof():
             return
-        if isinstance(protocol, DownstreamProtocol):
+        if isinstance(protocol, ClientConnection):
             protocol.count_body = self._count
         if self._request.headers.get("Expect", "").lower() == "100-continue" and self._request.version >= HttpVersion11:
             assert self._request.transport is not None

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import aiohttp
 import structlog
 from aiohttp import web
-from aiohttp.http_writer import StreamWriter
 from multidict import CIMultiDict, istr
 
 from eventstream import Framer, content_codings
@@ -18,16 +17,15 @@ from service.tracing import Span
 from ..access.exchange import Exchange
 from ..access.throttle import begin_writing, open_throttle
 from ..http.accept import names_event_stream
+from ..http.asking import UpstreamAnswer
+from ..http.connection import AnswerHead, WholeBody, comes_from_peer, connection_of
 from ..http.deadline import Deadline
-from ..http.downstream import DownstreamProtocol, comes_from_peer
 from ..http.flushing import end_unfinished
 from ..http.headers import CONTENT_ENCODING, announce_client, apply_rules, content_encoding, end_to_end, is_delimited, is_event_stream
 from ..http.incoming import Incoming
 from ..http.locations import rewrite_locations
+from ..http.paths import attach, open_client
 from ..http.problems import problem
-from ..http.response import ResponseHead, WholeBody, send_head
-from ..http.upstream import attach
-from ..http.upstream_client import UpstreamAnswer, UpstreamClient
 from ..policy.deletion import Deletion
 from ..policy.last_event_id import read_last_event_id
 from ..policy.routes import Route
@@ -53,7 +51,7 @@ class Direct:
     """Forward a request to its upstream, and relay the answer."""
 
     def __init__(self, session: aiohttp.ClientSession, wheel: TimerWheel, observer: Observer, bodies: Bodies) -> None:
-        self.client = UpstreamClient(session)
+        self.client = open_client(session)
         """The client for upstreams, also for mode resumable."""
         self._wheel = wheel
         self._observer = observer
@@ -119,41 +117,37 @@ class Direct:
 
     async def _relay(self, request: web.BaseRequest, upstream: UpstreamAnswer, exchange: Exchange) -> web.StreamResponse:
         response = _response_head(request, upstream, exchange)
-        writer = await response.prepare(request)
-        assert isinstance(writer, StreamWriter)
+        await response.prepare(request)
         if request.method == "HEAD" or upstream.status in (204, 304):
             return response
         coded = exchange.event_stream and CONTENT_ENCODING in upstream.headers  # decoded it may be much larger
         if upstream.content.is_eof() and not coded:
-            return await self._relay_whole(request, response, writer, upstream, exchange)
-        send_head(writer)
-        protocol = request.protocol
-        assert isinstance(protocol, DownstreamProtocol)
-        assert protocol.transport is not None
-        throttle = open_throttle(protocol, exchange.allowance)
+            return await self._relay_whole(request, response, upstream, exchange)
+        connection = connection_of(request)
+        sink = response.open_sink(request)
+        throttle = open_throttle(connection, sink, exchange.allowance)
         resumes = exchange.event_stream and bool(read_last_event_id(request.headers, exchange.target))
-        relay = self._open_relay(throttle or protocol.transport, writer.chunked, upstream, exchange, resumes=resumes)
-        if begin_writing(protocol, relay, throttle):
+        relay = self._open_relay(throttle or sink, response.chunked_here, upstream, exchange, resumes=resumes)
+        if begin_writing(connection, relay, throttle):
             relay.pause()
-        pump = None if attach(upstream, relay) else asyncio.create_task(_pump(upstream, relay, writer))
+        attach(upstream, relay)
         try:
             await relay.ended()
         finally:
             relay.end(LEFT)  # no effect unless the wait was cancelled
-            protocol.writing = None
+            connection.written_by(None)
             if throttle is not None:
                 throttle.close()
-            if pump is not None:
-                pump.cancel()
-        if not _may_end(exchange, relay):
+        may_end = _may_end(exchange, relay)
+        await response.flush()
+        if not may_end:
             end_unfinished(request, response, delimited=is_delimited(response.headers))
         return response
 
     async def _relay_whole(
         self,
         request: web.BaseRequest,
-        response: web.StreamResponse,
-        writer: StreamWriter,
+        response: AnswerHead,
         upstream: UpstreamAnswer,
         exchange: Exchange,
     ) -> web.StreamResponse:
@@ -162,8 +156,7 @@ class Direct:
         if exchange.allowance is not None:
             await exchange.allowance.wait()
         relay = self._open_relay(body, False, upstream, exchange, whole=True)
-        if not attach(upstream, relay):
-            await _pump(upstream, relay, writer)
+        attach(upstream, relay)
         may_end = _may_end(exchange, relay)
         if exchange.allowance is not None:
             exchange.allowance.spend(relay.bytes_out)
@@ -171,7 +164,7 @@ class Direct:
             await response.write_eof(body.getvalue())
         else:
             await response.write(body.getvalue())
-            writer.send_headers()
+            response.send_head()
             end_unfinished(request, response, delimited=is_delimited(response.headers))
         return response
 
@@ -237,7 +230,7 @@ def request_fields(request: web.BaseRequest, route: Route, span: Span | None = N
     return fields
 
 
-def _response_head(request: web.BaseRequest, upstream: UpstreamAnswer, exchange: Exchange) -> ResponseHead:
+def _response_head(request: web.BaseRequest, upstream: UpstreamAnswer, exchange: Exchange) -> AnswerHead:
     headers = upstream.headers
     fields = end_to_end(headers)
     if is_event_stream(upstream.status, headers):
@@ -253,7 +246,7 @@ def _response_head(request: web.BaseRequest, upstream: UpstreamAnswer, exchange:
     fields.setdefault(_SERVER, "gateway")
     rewrite_locations(fields, exchange.route, request)
     apply_rules(fields, exchange.route.response_headers)
-    return ResponseHead(status=upstream.status, reason=upstream.reason, headers=fields)
+    return connection_of(request).new_answer(upstream.status, fields, upstream.reason)
 
 
 def _may_end(exchange: Exchange, relay: Relay) -> bool:
@@ -266,17 +259,3 @@ def _may_end(exchange: Exchange, relay: Relay) -> bool:
         return True
     relay.tell_rest()
     return relay.verdict == COMPLETE
-
-
-async def _pump(upstream: UpstreamAnswer, relay: Relay, writer: StreamWriter) -> None:
-    """Fallback: read the body through aiohttp's StreamReader."""
-    try:
-        async for chunk in upstream.content.iter_any():
-            relay.feed(chunk)
-            await writer.drain()
-            while relay.paused and not relay.verdict:  # it is still decoding
-                await asyncio.sleep(0)
-                await writer.drain()
-        relay.upstream_ended()
-    except (aiohttp.ClientError, OSError) as error:
-        relay.upstream_lost(str(error) or type(error).__name__)

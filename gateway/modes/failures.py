@@ -6,8 +6,7 @@ from aiohttp import web
 
 from ..access.exchange import Exchange
 from ..http.problems import come_back_later, problem
-from ..http.upstream_connector import Drained
-from ..http.upstream_errors import explain
+from ..http.upstream_errors import Drained, explain
 
 log = structlog.get_logger()
 

@@ -4,16 +4,15 @@ import random
 from collections.abc import Callable
 
 from aiohttp import web
-from aiohttp.http_writer import StreamWriter
 from multidict import CIMultiDict
 
 from ..access.budget import Budget
 from ..access.exchange import Exchange
 from ..access.throttle import begin_writing, open_throttle
-from ..http.downstream import occupy, release
+from ..http.connection import connection_of
 from ..http.flushing import end_unfinished
+from ..http.headers import is_delimited
 from ..http.incoming import Incoming
-from ..http.response import ResponseHead, send_head
 from ..policy.last_event_id import read_last_event_id
 from ..streams.error_event import UI_MESSAGES
 from ..streams.relay import COMPLETE, CUT, LEFT
@@ -35,45 +34,46 @@ async def send_stream(
 
     Callers should not keep references to `fields` or `begin` while they wait: there may be ten thousand of them.
     """
-    response = ResponseHead(status=200, headers=fields)
-    writer = await response.prepare(request)
-    assert isinstance(writer, StreamWriter)
-    send_head(writer)
-    protocol = occupy(request)
-    assert protocol.transport is not None
+    connection = connection_of(request)
+    response = connection.new_answer(200, fields)
+    await response.prepare(request)
+    sink = response.open_sink(request)
+    connection.occupy()
     expires = _expiry(exchange.route.max_connection_seconds, wheel)
-    throttle = open_throttle(protocol, exchange.allowance)
-    transport = throttle or protocol.transport
+    throttle = open_throttle(connection, sink, exchange.allowance)
     subscriber = Subscriber(
-        transport,
+        throttle or sink,
         wheel,
-        chunked=writer.chunked,
+        chunked=response.chunked_here,
         takes_retry=exchange.wants_retry,
         unsent=unsent,
         owner=exchange.counted_as,
         resumes=bool(read_last_event_id(request.headers, exchange.target)),
         expires=expires,
     )
-    if begin_writing(protocol, subscriber, throttle):
+    if begin_writing(connection, subscriber, throttle):
         subscriber.pause()
     exchange.status, exchange.event_stream, exchange.relay = 200, True, subscriber
     exchange.ui_messages = UI_MESSAGES in fields
     begin(subscriber)
+    delimited = is_delimited(response.headers)
     response.headers.clear()
     assert isinstance(request, Incoming)
     request.let_go()
-    del begin, fields, writer, protocol, transport
+    del begin, fields, sink
     try:
         await subscriber.ended()
     finally:
         subscriber.end(LEFT)  # no effect unless the wait was cancelled
-        release(request)
+        connection.written_by(None)
         if throttle is not None:
             throttle.close()
-    if subscriber.verdict == CUT and exchange.route.on_upstream_loss == "error-event":
+    tells = subscriber.verdict == CUT and exchange.route.on_upstream_loss == "error-event"
+    if tells:
         subscriber.tell_error(ui_messages=exchange.ui_messages)
-    elif subscriber.verdict != COMPLETE:
-        end_unfinished(request, response, delimited=subscriber.chunked)
+    await response.flush()
+    if not tells and subscriber.verdict != COMPLETE:
+        end_unfinished(request, response, delimited=delimited)
     return response
 
 

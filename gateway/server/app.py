@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 
+import aiohttp
 import structlog
 from aiohttp import web
 from prometheus_client import generate_latest
@@ -16,14 +17,13 @@ from service.tracing import Tracing
 
 from ..access.admission import OpenCounts
 from ..access.authorization import Door
-from ..access.descriptors import Descriptors, count_upstream, limit_of_process
+from ..access.descriptors import Descriptors, limit_of_process
 from ..access.exchange import Exchange
 from ..access.key_sets import KeySets
-from ..http.downstream_server import DownstreamServer
-from ..http.headers import head_limits, max_head_bytes
-from ..http.incoming import Incoming
+from ..http.connection import ClientServer
+from ..http.internals import unexpected
 from ..http.malformed import OneLine
-from ..http.upstream import open_following_session, open_session
+from ..http.paths import count_connections, make_server, open_following_session, open_session
 from ..modes.direct import Direct
 from ..modes.resumable.peers import Peers
 from ..modes.shared.budgets import Budgets
@@ -67,7 +67,7 @@ class Gateway:
         self,
         settings: Settings,
         proxy: Proxy,
-        server: DownstreamServer,
+        server: ClientServer,
         listeners: Listeners,
         metrics: Metrics,
         routing: Routing,
@@ -139,6 +139,8 @@ async def run_gateway(
     `open_admin` creates the site of the admin port, `counts` are the open requests of all workers, `peers` the other workers.
     Raises OSError if a port is not available.
     """
+    if faults := unexpected():
+        log.warning("aiohttp has changed, using its documented interface, slower", aiohttp=aiohttp.__version__, changes=faults)
     peers = peers or Peers()
     metrics = Metrics()
     timeline = Timeline()
@@ -201,8 +203,8 @@ async def _open_proxy(
         recorder = Recorder(metrics, timeline)
         direct = Direct(session, wheel, recorder, bodies)
         admission = make_admission(settings, counts, descriptors)
-        descriptors.count(count_upstream(session))
-        descriptors.count(count_upstream(following), admission.streams.free)
+        descriptors.count(partial(count_connections, session))
+        descriptors.count(partial(count_connections, following), admission.streams.free)
         shared = Shared(following, wheel, Budgets(admission.streams, histories, descriptors), direct, recorder, routes)
         stack.push_async_callback(shared.close)
 
@@ -231,20 +233,16 @@ async def _open_proxy(
         yield proxy, shared, routing
 
 
-def _make_server(settings: Settings, proxy: Proxy, metrics: Metrics, descriptors: Descriptors) -> DownstreamServer:
+def _make_server(settings: Settings, proxy: Proxy, metrics: Metrics, descriptors: Descriptors) -> ClientServer:
     logging.getLogger("aiohttp.server").addFilter(OneLine())
-    server = DownstreamServer(
+    server = make_server(
         proxy.handle,
-        request_factory=partial(Incoming, loop=asyncio.get_running_loop(), trusted=TrustedProxies.parse(settings.trusted_proxies)),
-        handler_cancellation=True,
-        access_log=None,
-        auto_decompress=False,
-        keepalive_timeout=settings.keepalive_seconds,
+        trusted=TrustedProxies.parse(settings.trusted_proxies),
+        keepalive_seconds=settings.keepalive_seconds,
         head_seconds=settings.head_seconds,
-        max_head_bytes=max_head_bytes(settings.max_header_bytes),
+        max_header_bytes=settings.max_header_bytes,
         rejected=metrics.rejected,
         full=descriptors.refuse_client,
-        **head_limits(settings.max_header_bytes),
     )
     descriptors.count(server.count_connections, server.close_idle)
     return server

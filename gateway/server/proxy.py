@@ -13,7 +13,7 @@ from ..access.descriptors import Descriptors
 from ..access.exchange import Exchange
 from ..access.expiry import end_at_expiry
 from ..http.accept import names_event_stream, takes_retry_ahead
-from ..http.downstream import comes_from_peer, when_sent
+from ..http.connection import comes_from_peer, when_sent
 from ..http.incoming import Incoming
 from ..http.malformed import find_fault
 from ..http.problems import come_back_later, problem

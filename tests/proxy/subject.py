@@ -21,6 +21,8 @@ TEMPLATE = os.environ.get("PROXY_UNDER_TEST", "")
 """A command with `{port}` and `{upstream}`, for instance `env UPSTREAM={upstream} PORT={port} my-proxy`; empty: the gateway."""
 
 Route = Mapping[str, Any]
+gateway_command = ["gateway"]
+"""The module that starts the gateway, and its arguments; `pytest --documented-aiohttp` sets another one."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ async def running(upstream: str, routes: Sequence[Route], directory: Path, **set
     else:
         config = directory / "gateway.toml"
         config.write_text("\n".join(route_table(route) for route in routes))
-        command = [sys.executable, "-m", "gateway"]
+        command = [sys.executable, "-m", *gateway_command]
         places = {"host": "127.0.0.1", "port": port, "config": config, "admin_host": "127.0.0.1", "admin_port": admin_port}
         environ = environment("gateway", places | settings)
         ready = f"http://127.0.0.1:{admin_port}/readyz"

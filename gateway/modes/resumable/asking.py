@@ -7,8 +7,8 @@ import structlog
 from multidict import CIMultiDict
 
 from ...access.exchange import Exchange
+from ...http.asking import UpstreamAnswer, UpstreamClient
 from ...http.deadline import Deadline
-from ...http.upstream_client import UpstreamAnswer, UpstreamClient
 from ..body import RequestBody
 from .opening import Opening
 

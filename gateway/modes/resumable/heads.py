@@ -9,9 +9,9 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from ...access.exchange import Exchange
+from ...http.asking import UpstreamAnswer
 from ...http.headers import apply_rules, end_to_end
 from ...http.incoming import Incoming
-from ...http.upstream_client import UpstreamAnswer
 from ...policy.last_event_id import without_last_event_id
 from ...policy.paths import STREAMS_PATH
 from ...policy.routes import Route

@@ -1,10 +1,8 @@
 """A stream that outlives its client."""
 
-import asyncio
 import time
 from collections.abc import Iterable, Sequence
 
-import aiohttp
 import structlog
 
 from eventstream import Framer, Parser, split_blocks
@@ -12,9 +10,9 @@ from eventstream.decoding import find_decoder
 from service.tracing import Span
 
 from ...access.budget import Budget
+from ...http.asking import UpstreamAnswer
 from ...http.headers import content_encoding, is_delimited
-from ...http.upstream import attach
-from ...http.upstream_client import UpstreamAnswer
+from ...http.paths import attach
 from ...policy.routes import Route
 from ...streams.fan_out import FanOut
 from ...streams.history import UNLIMITED
@@ -132,8 +130,7 @@ class KeptStream:
             until_close=not is_delimited(upstream.headers),
             idle_ticks=self._wheel.ticks(self.route.idle_timeout_seconds),
         )
-        if not attach(upstream, relay):
-            await _pump(upstream, relay)
+        attach(upstream, relay)
         await relay.ended()
         if relay.rest:
             self._end_behind(relay.rest)
@@ -284,16 +281,3 @@ class KeptStream:
     def close(self) -> None:
         """Stop counting its memory. A request that has found it may still read from it."""
         self.fan_out.holding.close()
-
-
-async def _pump(upstream: UpstreamAnswer, relay: Relay) -> None:
-    """Fallback: read the body through aiohttp's StreamReader."""
-    try:
-        async for chunk in upstream.content.iter_any():
-            relay.feed(chunk)
-            await asyncio.sleep(0)
-            while relay.paused and not relay.verdict:  # it is still decoding
-                await asyncio.sleep(0)
-        relay.upstream_ended()
-    except (aiohttp.ClientError, OSError) as error:
-        relay.upstream_lost(str(error) or type(error).__name__)

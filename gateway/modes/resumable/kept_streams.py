@@ -11,8 +11,8 @@ from typing import Any
 from eventstream.decoding import is_readable
 
 from ...access.budget import Budget
+from ...http.asking import UpstreamAnswer
 from ...http.headers import content_encoding, is_event_stream
-from ...http.upstream_client import UpstreamAnswer
 from ...policy.refusal import Refusal
 from ...policy.routes import Route
 from ...streams.sealed import SealedBlocks

@@ -7,7 +7,7 @@ from dataclasses import replace
 from service.tracing import Span
 
 from ...access.budget import Budget
-from ...http.upstream_client import UpstreamAnswer
+from ...http.asking import UpstreamAnswer
 from .kept_stream import KeptStream
 from .store import ORPHANED, RUNNING, UNFINISHED, StreamHead
 

@@ -14,10 +14,10 @@ from multidict import CIMultiDict, istr
 
 from ...access.exchange import Exchange
 from ...access.expiry import end_at_expiry
-from ...http.downstream import comes_from_peer
+from ...http.asking import UpstreamAnswer
+from ...http.connection import comes_from_peer
 from ...http.incoming import Incoming
-from ...http.upstream import open_session
-from ...http.upstream_client import UpstreamAnswer
+from ...http.paths import open_session
 from ...policy.caller import Caller
 from ...policy.deletion import Deletion
 from ...policy.paths import STREAMS_PATH

@@ -12,7 +12,7 @@ from multidict import CIMultiDict
 from ...access.authorization import Denied, Door
 from ...access.budget import Budget
 from ...access.exchange import Exchange
-from ...http.downstream import comes_from_peer
+from ...http.connection import comes_from_peer
 from ...http.incoming import Incoming
 from ...http.locations import rewrite_locations
 from ...http.problems import problem
