@@ -35,7 +35,7 @@ def ask(url: str) -> ScriptedUpstream:
         (subprocess.run, False),  # a parameter: only the tests' own code is searched
     ],
 )
-def test_what_opens_sockets_or_starts_processes_is_found(thing: Callable[..., object], expected: bool) -> None:
+def test_use_of_sockets_or_processes_is_found(thing: Callable[..., object], expected: bool) -> None:
     assert opens(thing) is expected
 
 

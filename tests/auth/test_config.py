@@ -126,7 +126,7 @@ def test_secrets_are_read_together_with_the_routes(tmp_path: Path, monkeypatch: 
 
 
 def test_every_key_of_the_table_is_documented() -> None:
-    section = DOCUMENTATION.partition("## Who may listen\n")[2].partition("\n## ")[0]
+    section = DOCUMENTATION.partition("## Authentication\n")[2].partition("\n## ")[0]
     for name, field in Auth.model_fields.items():
         assert field.description, name
         assert f"`{name}`" in section, name

@@ -11,7 +11,7 @@ import pytest
 from tests.kit.documentation import DOCUMENTATION
 from tests.kit.stack import ServiceProcess, free_ports
 
-SECTION = DOCUMENTATION.partition("## Who may listen\n")[2].partition("\n## ")[0]
+SECTION = DOCUMENTATION.partition("## Authentication\n")[2].partition("\n## ")[0]
 
 
 @pytest.mark.curl

@@ -397,6 +397,6 @@ async def test_page_learns_that_there_is_no_stream(browser: Browser, stage: Stag
 
 
 def test_readme_shows_the_table() -> None:
-    section = DOCUMENTATION.partition("## Pages of other origins\n")[2].partition("\n## ")[0]
+    section = DOCUMENTATION.partition("## CORS: pages of other origins\n")[2].partition("\n## ")[0]
     assert [key for key in Cors.model_fields if f"| `{key}` |" not in section] == []
     assert [name for name in Cors.model_fields["headers"].default if f"`{name}`" not in section] == []
