@@ -46,7 +46,6 @@ def test_new_history_begins_at_cursor_zero_and_has_nothing() -> None:
     assert history.position(0) == 0
     history.trim(0)
     assert not history.drop_oldest(0)
-    assert repr(history) == "<History 0..0 cost=0>"
 
 
 def test_cursor_after_an_event_is_found_by_its_id() -> None:

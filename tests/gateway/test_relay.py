@@ -320,15 +320,6 @@ async def test_subscriber_is_told_when_to_come_back() -> None:
         assert await downstream.read(relay.bytes_out) == b"data: 1\n\nretry: 1234\n"
 
 
-async def test_representation_shows_the_state() -> None:
-    async with connected() as downstream:
-        relay, _ = open_relay(downstream)
-        relay.feed(b"data: 1\n\nda")
-        assert repr(relay) == "<Relay open in=11 out=9>"
-        relay.end(LEFT)
-        assert repr(relay) == "<Relay left in=11 out=9>"
-
-
 async def test_small_coded_chunk_that_becomes_much_waits_for_the_subscriber() -> None:
     block = b"data: " + b"x" * 1000 + b"\n\n"
     async with connected() as downstream:

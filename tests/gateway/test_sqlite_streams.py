@@ -233,12 +233,6 @@ async def keep_going(store: SqliteStreamStore) -> None:
     assert ((await load(store, "s1")).state, (await load(store, "s1")).blocks) == (COMPLETE, block(1) + block(2))
 
 
-async def test_store_reports_its_size(tmp_path: Path) -> None:
-    async with await SqliteStreamStore.open(tmp_path, group_seconds=0) as store:
-        await store.create(head("s1"))
-        assert repr(store) == f"<SqliteStreamStore {tmp_path / FILE} running=1 waiting=0>"
-
-
 async def test_lock_is_the_processs_own_and_ends_with_it(tmp_path: Path) -> None:
     await write(tmp_path)
     held = os.open(tmp_path / LOCK, os.O_RDWR)

@@ -187,16 +187,3 @@ async def test_ring_before_its_time_asks_to_be_rung_again(early: int) -> None:
     assert not subscriber.verdict
     assert subscriber.ring(expires) == 0
     assert subscriber.verdict == EXPIRED
-
-
-async def test_description_says_how_it_is_doing() -> None:
-    audience = Audience()
-    audience.fan_out.append(b"1\n\n")
-    lagging = audience.subscriber()
-    assert repr(lagging) == "<Subscriber lagging>"
-    live, _ = audience.join()
-    assert repr(live) == "<Subscriber live>"
-    live.pause()
-    assert repr(live) == "<Subscriber paused>"
-    live.end(LEFT)
-    assert repr(live) == "<Subscriber left>"

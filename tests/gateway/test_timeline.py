@@ -1,6 +1,5 @@
 """What is remembered of streams that ended and upstreams that were lost, and what of it is not told."""
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -90,10 +89,3 @@ def test_path_is_shown_without_the_secret_part_of_a_stream_id(target: str, shown
 )
 def test_message_is_shown_without_queries(text: str, shown: str) -> None:
     assert without_secrets(text) == shown
-
-
-async def test_representation_shows_the_amounts() -> None:
-    timeline = Timeline()
-    timeline.mark(LOST, "/news")
-    await asyncio.sleep(0)
-    assert repr(timeline) == "<Timeline marks=1 ended=0>"
