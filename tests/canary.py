@@ -53,8 +53,9 @@ def _plain(name: str) -> str:
 
 
 def _pip_setting(name: str) -> str:
+    """Return a setting of pip, which uv does not read; empty without one, or without pip."""
     command = [sys.executable, "-m", "pip", "config", "list"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(command, capture_output=True, text=True).stdout
     found = re.search(rf"^[^=]*\.{name}='(.*)'$", printed, re.MULTILINE)
     return found[1] if found else ""
 
