@@ -71,6 +71,13 @@ def defines(module: Path, name: str) -> bool:
     return re.search(rf"^ *(?:(?:async )?def|class) {name}\b", module.read_text("utf-8"), re.MULTILINE) is not None
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_classes_and_private_names_on_the_page_are_in_the_code(page: str) -> None:
+    code = "".join(module.read_text("utf-8") for folder in FOLDERS.split("|") for module in (REPOSITORY / folder).rglob("*.py"))
+    named = set(re.findall(r"`(_\w+|(?:[A-Z][a-z]+)+)\b[^`\n]*`", text_of(page)))
+    assert sorted(named - set(re.findall(r"\w+", code))) == []
+
+
 def test_every_package_has_a_row() -> None:
     rows = set(re.findall(r"^\| `([\w/]+)/` \|", text_of("docs/architecture.md"), re.MULTILINE))
     assert packages_of("gateway") | packages_of("producer") | packages_of("service") <= rows
