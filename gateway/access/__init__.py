@@ -1,1 +1,1 @@
-"""A request at the door: who sends it, whether it may, how much it may have, and when that ends."""
+"""Admission of a request: authentication, authorization, limits and expiry."""

@@ -56,14 +56,14 @@ class Denied(Exception):
         return problem(status, detail, {**(headers or {}), "WWW-Authenticate": challenge}, reason)
 
 
-class Door:
+class Authorizer:
     """Authenticate requests, and authorize what their credential grants."""
 
     def __init__(self, key_sets: KeySets, routes: RouteTable) -> None:
         self._key_sets = key_sets
         self._routes = routes
 
-    async def let_in(self, request: Incoming, route: Route, target: str) -> str:
+    async def authorize(self, request: Incoming, route: Route, target: str) -> str:
         """Authorize a client's request and return `target` without credentials. Raises Denied if it is not authorized."""
         if not self._routes.guarded:
             return target
@@ -76,7 +76,7 @@ class Door:
         _forget_subject(request, self._routes.subject_fields(route))
         return await self._admit(request, route, target) if route.auth is not None else target
 
-    async def let_in_to_stream(self, request: Incoming, exchange: Exchange, route_path: str, opened_by: tuple[str, str]) -> None:
+    async def authorize_resumption(self, request: Incoming, exchange: Exchange, route_path: str, opened_by: tuple[str, str]) -> None:
         """Authorize the resumption of a kept stream by its route's current rules: the permission that opened a stream also resumes it.
 
         `opened_by` are method and target of the request that opened it.
@@ -93,7 +93,7 @@ class Door:
         if request.caller is not None and request.caller.expires_at and not exchange.handed_over:
             end_at_expiry(exchange, request.caller.expires_at)
 
-    async def recognize(self, request: Incoming, target: str) -> None:
+    async def identify(self, request: Incoming, target: str) -> None:
         """Identify a client that resumes a kept stream, for its limits, by the rules of each resumable route: any may own the stream."""
         tried: list[Auth] = []
         for route in self._routes.routes:

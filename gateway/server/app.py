@@ -16,7 +16,7 @@ from service.status import add_status_routes
 from service.tracing import Tracing
 
 from ..access.admission import OpenCounts
-from ..access.authorization import Door
+from ..access.authorization import Authorizer
 from ..access.descriptors import Descriptors, limit_of_process
 from ..access.exchange import Exchange
 from ..access.key_sets import KeySets
@@ -218,13 +218,13 @@ async def _open_proxy(
         key_sets = await stack.enter_async_context(KeySets())
         key_sets.watch(routes.key_urls)
         metrics.registry.register(key_sets)
-        door = Door(key_sets, routes)
-        proxy = Proxy(routes, direct, shared, admission, descriptors, metrics, settings.max_request_body_bytes, timeline, door)
+        authorizer = Authorizer(key_sets, routes)
+        proxy = Proxy(routes, direct, shared, admission, descriptors, metrics, settings.max_request_body_bytes, timeline, authorizer)
         proxy.tracing = tracing
         metrics.count_open(lambda: admission.open)
         metrics.streams.watch(lambda: proxy.exchanges)
         open_later = partial(
-            open_resumable, stack, settings, routes, direct, wheel, metrics, recorder, peers, door, admission.streams, histories
+            open_resumable, stack, settings, routes, direct, wheel, metrics, recorder, peers, authorizer, admission.streams, histories
         )
         routing = Routing(routes, wheel, shared, proxy, open_later)
         key_sets.fetch(routes.key_urls())

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from pathlib import Path
 
-from ..access.authorization import Door
+from ..access.authorization import Authorizer
 from ..access.budget import Budget
 from ..modes.direct import Direct
 from ..modes.resumable.kept_streams import KeptStreams
@@ -30,7 +30,7 @@ async def open_resumable(
     metrics: Metrics,
     recorder: Recorder,
     peers: Peers,
-    door: Door,
+    authorizer: Authorizer,
     open_streams: Budget,
     unsent: Budget,
 ) -> Resumable:
@@ -49,7 +49,7 @@ async def open_resumable(
     )
     await stack.enter_async_context(streams.upkeep())
     metrics.watch_kept(lambda: streams.running, lambda: streams.memory.amount)
-    return Resumable(direct, streams, routes, wheel, recorder, peers, door, unsent)
+    return Resumable(direct, streams, routes, wheel, recorder, peers, authorizer, unsent)
 
 
 async def _open_store(directory: Path, settings: Settings, patience_seconds: float) -> SqliteStreamStore:

@@ -8,7 +8,7 @@ from aiohttp import web
 from service.tracing import Tracing
 
 from ..access.admission import Admission
-from ..access.authorization import Denied, Door
+from ..access.authorization import Authorizer, Denied
 from ..access.descriptors import Descriptors
 from ..access.exchange import Exchange
 from ..access.expiry import end_at_expiry
@@ -50,7 +50,7 @@ class Proxy:
         metrics: Metrics,
         max_request_body_bytes: int,
         timeline: Timeline,
-        door: Door,
+        authorizer: Authorizer,
     ) -> None:
         self._routes = routes
         self._shared = shared
@@ -62,7 +62,7 @@ class Proxy:
         self._metrics = metrics
         self._max_body = max_request_body_bytes
         self._timeline = timeline
-        self._door = door
+        self._authorizer = authorizer
         self._log = structlog.get_logger().bind()  # bound once, because it logs every stream
         self.exchanges: set[Exchange] = set()
         """The open requests."""
@@ -140,7 +140,7 @@ class Proxy:
             return self._refuse(request, route, path, refusal or Refusal(404, "no-route", ""))
         handed_over = comes_from_peer(request)  # counted and admitted by the worker that received it
         try:
-            target = await self._let_in(request, route, target)
+            target = await self._authorize(request, route, target)
         except Denied as denied:  # guesses of credentials count toward the rate too
             if not handed_over and (too_soon := self._admission.too_soon(request.counted_as)) is not None:
                 return self._refuse(request, route, path, too_soon)
@@ -173,14 +173,14 @@ class Proxy:
             refusal = self._descriptors.refuse_upstream()
         return refusal
 
-    async def _let_in(self, request: Incoming, route: Route, target: str) -> str:
+    async def _authorize(self, request: Incoming, route: Route, target: str) -> str:
         """Set the caller of the request, and return the target without credentials. Raises Denied if it is not authorized."""
         take_caller(request)
         if comes_from_peer(request):  # authorized by the worker that received it
             return target
-        target = await self._door.let_in(request, route, target)
+        target = await self._authorizer.authorize(request, route, target)
         if route is _STREAMS:
-            await self._door.recognize(request, target)
+            await self._authorizer.identify(request, target)
         return target
 
     def _is_stream(self, path: str) -> bool:

@@ -9,7 +9,7 @@ import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict
 
-from ...access.authorization import Denied, Door
+from ...access.authorization import Authorizer, Denied
 from ...access.budget import Budget
 from ...access.exchange import Exchange
 from ...http.connection import comes_from_peer
@@ -50,7 +50,7 @@ class Resumable:
         wheel: TimerWheel,
         observer: Observer,
         peers: Peers,
-        door: Door,
+        authorizer: Authorizer,
         unsent: Budget,
     ) -> None:
         self._direct = direct
@@ -59,7 +59,7 @@ class Resumable:
         self._wheel = wheel
         self._observer = observer
         self._peers = peers
-        self._door = door
+        self._authorizer = authorizer
         self._unsent = unsent
 
     @property
@@ -154,7 +154,7 @@ class Resumable:
         if request.method == "OPTIONS":
             return no_content(exchange, found, preflight_fields(found))
         try:
-            await self._door.let_in_to_stream(request, exchange, found.head.route, (found.head.method, found.head.target))
+            await self._authorizer.authorize_resumption(request, exchange, found.head.route, (found.head.method, found.head.target))
         except Denied as denied:
             exchange.refuse(denied.refusal.status, denied.refusal.reason)
             return denied.answer(origin_fields(found))
