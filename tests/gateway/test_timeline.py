@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gateway.access.exchange import Exchange
-from gateway.http.response import WholeBody
+from gateway.http.connection import WholeBody
 from gateway.modes.observer import BACK, GAP, LOST
 from gateway.observe.timeline import Timeline, shown_path, without_secrets
 from gateway.policy.routes import Route
