@@ -255,7 +255,7 @@ def _may_end(exchange: Exchange, relay: Relay) -> bool:
     A cut stream may, after an error event.
     """
     if relay.verdict == CUT and relay.framed and exchange.route.on_upstream_loss == "error-event":
-        relay.tell_error(ui_messages=exchange.ui_messages)
+        relay.send_error(ui_messages=exchange.ui_messages)
         return True
-    relay.tell_rest()
+    relay.send_rest()
     return relay.verdict == COMPLETE

@@ -70,7 +70,7 @@ async def send_stream(
             throttle.close()
     tells = subscriber.verdict == CUT and exchange.route.on_upstream_loss == "error-event"
     if tells:
-        subscriber.tell_error(ui_messages=exchange.ui_messages)
+        subscriber.send_error(ui_messages=exchange.ui_messages)
     await response.flush()
     if not tells and subscriber.verdict != COMPLETE:
         end_unfinished(request, response, delimited=delimited)

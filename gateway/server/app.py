@@ -120,7 +120,7 @@ def _end_streams(exchanges: list[Exchange], spread: int) -> None:
         relay = exchange.relay
         if relay is None or relay.verdict or not exchange.event_stream:
             continue
-        relay.tell_retry(random.randint(_RETURN_AFTER_MS, _RETURN_AFTER_MS + spread))
+        relay.send_retry(random.randint(_RETURN_AFTER_MS, _RETURN_AFTER_MS + spread))
         relay.end(DRAINED)
 
 
@@ -210,7 +210,7 @@ async def _open_proxy(
 
         def forget(deletion: Deletion) -> None:
             shared.forget(deletion)
-            peers.tell_deletion(deletion)
+            peers.send_deletion(deletion)
 
         direct.note_deletion = forget
         metrics.watch_bodies(lambda: bodies.budget.amount)

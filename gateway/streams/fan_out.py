@@ -94,7 +94,7 @@ class FanOut:
         subscriber.fan_out = self
         self.subscribers.add(subscriber)
         if cursor is not None and cursor < self.history.first:
-            subscriber.send_away(BEHIND, "the blocks after its last event ID are no longer kept")
+            subscriber.disconnect(BEHIND, "the blocks after its last event ID are no longer kept")
             return
         if cursor is None:
             cohort = self._cohorts.find(subscriber)
@@ -167,15 +167,15 @@ class FanOut:
         self.history.clear(self.history.end)
         self.holding.close()
 
-    async def room(self, *, for_whom: bool = False) -> None:
+    async def room(self, *, only_for_subscribers: bool = False) -> None:
         """Return when the next block may be read: at once, unless no subscriber could accept it yet.
 
-        The fastest subscriber sets the pace. If all of them stall for 2 s, reading goes on without them, unless `for_whom` is true:
+        The fastest subscriber sets the pace. If all stall for 2 s, reading goes on without them, unless `only_for_subscribers` is true:
         then the upstream is read for these subscribers alone.
         """
-        while self._crowded(for_whom):
+        while self._crowded(only_for_subscribers):
             self._room = self._loop.create_future()
-            patience = None if for_whom else self._loop.call_later(_STALLED_SECONDS, self._wake)
+            patience = None if only_for_subscribers else self._loop.call_later(_STALLED_SECONDS, self._wake)
             try:
                 await self._room
             finally:
@@ -183,7 +183,7 @@ class FanOut:
                 if patience is not None:
                     patience.cancel()
 
-    def _crowded(self, for_whom: bool) -> bool:
+    def _crowded(self, only_for_subscribers: bool) -> bool:
         history = self.history
         unsent = None
         for cohort in self._cohorts.occupied:
@@ -192,8 +192,8 @@ class FanOut:
         if unsent is not None:
             return unsent > _MOST_UNSENT_BYTES
         if not self.subscribers:
-            return for_whom
-        if not for_whom and self._loop.time() - self._last_progress > _STALLED_SECONDS:
+            return only_for_subscribers
+        if not only_for_subscribers and self._loop.time() - self._last_progress > _STALLED_SECONDS:
             return False
         best = max(subscriber.cursor for subscriber in self.subscribers)
         if best < history.first:
@@ -291,7 +291,7 @@ class FanOut:
 
     def _close_behind(self, reason: str = "it was too slow for the history") -> None:
         for subscriber in self._behind():
-            subscriber.send_away(BEHIND, reason)
+            subscriber.disconnect(BEHIND, reason)
 
     def _behind(self) -> list[Subscriber]:
         first = self.history.first

@@ -262,16 +262,16 @@ class Relay:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def tell_rest(self) -> None:
+    def send_rest(self) -> None:
         """Write the unfinished block at the end of the upstream's response, if there is one."""
         if self.rest:
             self._forward(self.rest)
 
-    def tell_error(self, *, ui_messages: bool = False) -> None:
+    def send_error(self, *, ui_messages: bool = False) -> None:
         """Write the error event with the reason, for a client of the AI SDK's `ui_messages` or any other."""
         self._forward(error_block(self.reason, ui_messages=ui_messages))
 
-    def tell_retry(self, milliseconds: int) -> None:
+    def send_retry(self, milliseconds: int) -> None:
         """Write a `retry` line at the end of the stream, if the relay knows where blocks end."""
         if self.framed:
             self._forward(encode_retry(milliseconds))

@@ -210,7 +210,7 @@ class Subscriber:
     def cut_off(self) -> bool:
         """End it to free the memory that its transport holds. The client resumes by its last event ID."""
         if self._unsent is None:
-            self.send_away(BEHIND, _FOR_MEMORY)
+            self.disconnect(BEHIND, _FOR_MEMORY)
         else:
             self.end(BEHIND, _FOR_MEMORY)
             self._transport.abort()
@@ -251,36 +251,36 @@ class Subscriber:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def tell_error(self, *, ui_messages: bool = False) -> None:
+    def send_error(self, *, ui_messages: bool = False) -> None:
         """Write the error event with the reason, for a client of the AI SDK's `ui_messages` or any other."""
         self.write(error_block(self.reason, ui_messages=ui_messages))
 
-    def tell_retry(self, milliseconds: int) -> None:
+    def send_retry(self, milliseconds: int) -> None:
         """Write a `retry` line, for the end of the stream."""
         self.write(encode_retry(milliseconds), blocks=0)
 
-    def tell_retry_ahead(self, milliseconds: int) -> None:
+    def send_retry_ahead(self, milliseconds: int) -> None:
         """Write a `retry` line before the next block, unless the client may expect `data` where a block begins."""
         if self.takes_retry:
-            self.tell_retry(milliseconds)
+            self.send_retry(milliseconds)
 
-    def tell_id_ahead(self, id: str) -> None:
+    def send_id_ahead(self, id: str) -> None:
         """Place an `id:` line before the next block with data, unless the client may expect `data` there."""
         if self.takes_retry:
             self.ahead = b"id: %b\n" % id.encode()
 
-    def send_away(self, verdict: str, reason: str = "", *, spread_ms: int = RETURN_SPREAD_MS) -> None:
+    def disconnect(self, verdict: str, reason: str = "", *, spread_ms: int = RETURN_SPREAD_MS) -> None:
         """Send a random `retry` time, then end it."""
         if not self.verdict:
             self.leave_cohort()
-            self.tell_retry(random.randint(RETURN_AFTER_MS, RETURN_AFTER_MS + spread_ms))
+            self.send_retry(random.randint(RETURN_AFTER_MS, RETURN_AFTER_MS + spread_ms))
             self.end(verdict, reason)
 
     def ring(self, now: int) -> int:
         """End it if its time is up."""
         if now < self._expires:
             return self._expires
-        self.send_away(EXPIRED)
+        self.disconnect(EXPIRED)
         return 0
 
     def ended(self) -> asyncio.Future[None]:

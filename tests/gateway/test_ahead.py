@@ -33,7 +33,7 @@ def joined(
     audience: Audience, id: str = "5", *, takes: int | None = None, takes_retry: bool = True
 ) -> tuple[Subscriber, ScriptedTransport]:
     subscriber = audience.subscriber(takes=takes, takes_retry=takes_retry)
-    subscriber.tell_id_ahead(id)
+    subscriber.send_id_ahead(id)
     audience.fan_out.join(subscriber)
     return subscriber, transport_of(subscriber)
 

@@ -129,9 +129,9 @@ async def test_paused_subscriber_gets_no_heartbeat() -> None:
     assert slow.heartbeats >= 1
 
 
-async def has_room(audience: Audience, *, for_whom: bool = False) -> bool:
+async def has_room(audience: Audience, *, only_for_subscribers: bool = False) -> bool:
     """Whether a block may be read at once."""
-    room = asyncio.ensure_future(audience.fan_out.room(for_whom=for_whom))
+    room = asyncio.ensure_future(audience.fan_out.room(only_for_subscribers=only_for_subscribers))
     await asyncio.sleep(0)
     if room.done():
         return True
@@ -144,7 +144,7 @@ async def test_there_is_room_without_subscribers_unless_reading_is_for_them_alon
     audience = Audience()
     append_all(audience.fan_out, blocks_of(1000, 1000))
     assert await has_room(audience)
-    assert not await has_room(audience, for_whom=True)
+    assert not await has_room(audience, only_for_subscribers=True)
 
 
 async def test_there_is_no_room_when_much_has_come_in_one_turn_until_it_has_left() -> None:
@@ -212,8 +212,8 @@ async def test_reading_for_stalled_subscribers_alone_waits_until_they_leave() ->
     append_all(audience.fan_out, blocks_of(1000, 1000))
     await settle(50)
     assert stalled.paused
-    assert not await has_room(audience, for_whom=True)
-    room = asyncio.ensure_future(audience.fan_out.room(for_whom=True))
+    assert not await has_room(audience, only_for_subscribers=True)
+    room = asyncio.ensure_future(audience.fan_out.room(only_for_subscribers=True))
     await settle()
     assert not room.done()
     other, _ = audience.join(audience.fan_out.history.end)

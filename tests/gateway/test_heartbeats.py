@@ -77,7 +77,7 @@ async def test_state_of_each_connection_follows_its_bytes() -> None:
 async def test_heartbeat_ends_no_block_whose_first_line_was_sent_ahead() -> None:
     audience = Beating()
     told = audience.subscriber(takes_retry=True)
-    told.tell_retry_ahead(5)
+    told.send_retry_ahead(5)
     audience.fan_out.join(told)
     transport = told._transport
     assert isinstance(transport, ScriptedTransport)

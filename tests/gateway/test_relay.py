@@ -305,7 +305,7 @@ async def test_error_event_is_one_json_block_with_the_reason() -> None:
         relay, _ = open_relay(downstream)
         relay.feed(b"data: 1\n\ndata: half")
         relay.upstream_lost("line one\nline two")
-        relay.tell_error()
+        relay.send_error()
         first, error = Parser().feed(await downstream.read(relay.bytes_out))
         assert (first.data, error.type) == ("1", "error")
         assert json.loads(error.data)["message"] == "Upstream lost: line one\nline two"
@@ -315,7 +315,7 @@ async def test_subscriber_is_told_when_to_come_back() -> None:
     async with connected() as downstream:
         relay, _ = open_relay(downstream)
         relay.feed(b"data: 1\n\ndata: half")
-        relay.tell_retry(1234)
+        relay.send_retry(1234)
         relay.end(DRAINED)
         assert await downstream.read(relay.bytes_out) == b"data: 1\n\nretry: 1234\n"
 

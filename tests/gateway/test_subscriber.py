@@ -57,7 +57,7 @@ async def test_nothing_is_written_to_a_connection_that_is_closing() -> None:
     subscriber = Audience().subscriber()
     transport_of(subscriber).closing = True
     subscriber.write(b"1\n\n")
-    subscriber.tell_error()
+    subscriber.send_error()
     assert transport_of(subscriber).writes == []
     assert subscriber.blocks_out == 0
 
@@ -68,7 +68,7 @@ async def test_first_verdict_stands() -> None:
     subscriber.end(CUT, "the upstream went away")
     subscriber.end(COMPLETE)
     subscriber.lost()
-    subscriber.send_away(EXPIRED)
+    subscriber.disconnect(EXPIRED)
     assert (subscriber.verdict, subscriber.reason) == (CUT, "the upstream went away")
     assert transport.writes == []
 
@@ -121,10 +121,10 @@ async def test_retry_is_sent_to_all_at_the_end_but_before_a_block_only_to_client
     audience = Audience()
     taking, refusing = audience.subscriber(takes_retry=True), audience.subscriber()
     for subscriber in (taking, refusing):
-        subscriber.tell_retry_ahead(1234)
+        subscriber.send_retry_ahead(1234)
     assert transport_of(taking).body == b"retry: 1234\n"
     assert transport_of(refusing).body == b""
-    refusing.tell_retry(1234)
+    refusing.send_retry(1234)
     assert transport_of(refusing).body == b"retry: 1234\n"
 
 
@@ -133,7 +133,7 @@ async def test_disconnected_subscribers_reconnect_spread_over_the_window() -> No
     times = set()
     for _ in range(200):
         subscriber, transport = audience.join(takes_retry=True)
-        subscriber.send_away(EXPIRED, spread_ms=1_000_000)
+        subscriber.disconnect(EXPIRED, spread_ms=1_000_000)
         assert subscriber.verdict == EXPIRED
         times.add(int(transport.body.removeprefix(b"retry: ")))
     assert len(times) > 150
@@ -143,14 +143,14 @@ async def test_disconnected_subscribers_reconnect_spread_over_the_window() -> No
 
 async def test_own_window_is_some_seconds() -> None:
     subscriber, transport = Audience().join(takes_retry=True)
-    subscriber.send_away(EXPIRED)
+    subscriber.disconnect(EXPIRED)
     assert RETURN_AFTER_MS <= int(transport.body.removeprefix(b"retry: ")) <= RETURN_AFTER_MS + RETURN_SPREAD_MS
 
 
 async def test_error_is_told_as_an_event_with_the_reason() -> None:
     subscriber, transport = Audience().join()
     subscriber.end(CUT, "the upstream went away")
-    subscriber.tell_error()
+    subscriber.send_error()
     [event] = Parser().feed(transport.body)
     assert event.type == "error"
     assert json.loads(event.data)["message"] == "Upstream lost: the upstream went away"

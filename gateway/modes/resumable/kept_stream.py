@@ -273,10 +273,10 @@ class KeptStream:
         else:
             self.fan_out.finish(RELAY_CUT, f"{self.state}: {self.reason}" if self.reason else self.state)
 
-    def send_away(self) -> None:
+    def disconnect(self) -> None:
         """Disconnect its subscribers to free memory. They can resume, because the store has the stream."""
         for subscriber in tuple(self.fan_out.subscribers):
-            subscriber.send_away(BEHIND, "the gateway needed the memory")
+            subscriber.disconnect(BEHIND, "the gateway needed the memory")
 
     def close(self) -> None:
         """Stop counting its memory. A request that has found it may still read from it."""

@@ -62,7 +62,7 @@ class Peers:
         self._paths = paths
         self._directs: dict[int, _OtherWorker] = {}
         self._sessions: list[aiohttp.ClientSession] = []
-        self.tell_deletion: Callable[[Deletion], None] = lambda deletion: None
+        self.send_deletion: Callable[[Deletion], None] = lambda deletion: None
         """Sends a deletion by an upstream to the other workers."""
 
     def __repr__(self) -> str:

@@ -60,7 +60,7 @@ def make_room(memory: Budget, streams: Iterable[KeptStream], drop: _Drop, owner:
         if _is_in_use(stream) and (own or memory.of(stream.head.owner) <= memory.of(owner) + size):
             continue
         if is_short() or (own and is_own_short()):
-            stream.send_away()
+            stream.disconnect()
             drop(stream)
     if is_own_short():
         detail = f"the client's kept streams hold {memory.of(owner)} bytes of memory, and one of {size} is requested"
@@ -101,7 +101,7 @@ def _lighten(
         for stream in _heaviest_first(kind, weights):
             if amount() <= limit:
                 return
-            stream.send_away()
+            stream.disconnect()
             drop(stream)
     running = sorted((stream for stream in streams if stream.state == RUNNING), key=_cost, reverse=True)
     weights = {owner: sum(map(_cost, own)) for owner, own in _by_owner(running).items()}

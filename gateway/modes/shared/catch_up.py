@@ -24,7 +24,7 @@ class Live(Protocol):
     origin: Origin
     catch_ups: set["CatchUp"]
 
-    def tell_gap(
+    def send_gap(
         self, subscriber: Subscriber, asked: str, reason: str, first_retained: str | None = None, begin: int | None = None
     ) -> None:
         """Tell a subscriber what it misses, and let it go on from `begin`, by default with all that is kept."""
@@ -167,10 +167,10 @@ class CatchUp(Following):
 
     def _hand_over(self, subscriber: Subscriber) -> None:
         if self._refused:
-            self._live.tell_gap(subscriber, self._last_id or self.asked, self._refused)
+            self._live.send_gap(subscriber, self._last_id or self.asked, self._refused)
             return
         if self._skipped:
-            self._live.tell_gap(subscriber, self.asked, _SKIPPED, self._first_id, self._join_at)
+            self._live.send_gap(subscriber, self.asked, _SKIPPED, self._first_id, self._join_at)
         else:
             self._live.fan_out.join(subscriber, self._join_at)
 

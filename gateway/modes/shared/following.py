@@ -37,7 +37,7 @@ Outcome = Literal["open", "finished", "refused", "unavailable", "late", "drainin
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class Attempt:
     """The result of an attempt to open an upstream stream that has not been open yet."""
 
     outcome: Outcome
@@ -72,9 +72,9 @@ class Following:
         self.place = place
         """Its place in the budget of open streams, until its upstream request has ended."""
         self.origin = origin
-        self.opening: asyncio.Future[Opening] = asyncio.get_running_loop().create_future()
+        self.opening: asyncio.Future[Attempt] = asyncio.get_running_loop().create_future()
         """The result of the first attempt. It is always set. If subscribers wait for another attempt, a new future replaces it."""
-        self.down: Opening | None = None
+        self.down: Attempt | None = None
         """The result of the newest attempt, while subscribers wait for another one and no stream has been open yet."""
         self.users = 0
         """Number of requests that wait for it or use it."""
@@ -110,7 +110,7 @@ class Following:
                     await self._openers_begun()
                 self.take(block, event, changed)
                 del block, event  # they may be large, and the next ones may arrive much later
-                await self.fan_out.room(for_whom=self._for_subscribers_alone)
+                await self.fan_out.room(only_for_subscribers=self._for_subscribers_alone)
             verdict, reason = COMPLETE, ""
             self.origin.reached()
         except EventStreamError as error:
@@ -119,7 +119,7 @@ class Following:
                 self.origin.reached()
         finally:
             self.origin.leave(self)
-            self._opened(Opening("finished" if verdict == COMPLETE else "refused", reason))
+            self._opened(Attempt("finished" if verdict == COMPLETE else "refused", reason))
             await self.source.close()
             self.ended(verdict, reason)
 
@@ -128,7 +128,7 @@ class Following:
         if source.state == "open":
             self.origin.reached()
             self.down = None
-            self._opened(Opening("open"))
+            self._opened(Attempt("open"))
             self._resuming = self._resuming or self.source.connections > 1
             self.connected()
         elif source.state == "connecting":
@@ -138,7 +138,7 @@ class Following:
             elif source.last_loss == "failed":
                 self.origin.reached()
             self._hurry()
-            self._opened(Opening("refused" if source.last_status else "unavailable", source.last_error or "", again_seconds))
+            self._opened(Attempt("refused" if source.last_status else "unavailable", source.last_error or "", again_seconds))
             self.lost()
 
     @property
@@ -201,11 +201,11 @@ class Following:
         self._resuming = False
         return False
 
-    def _opened(self, opening: Opening) -> None:
+    def _opened(self, opening: Attempt) -> None:
         if not self.opening.done():
             self.opening.set_result(opening)
 
-    async def opened(self, route: Route) -> Opening:
+    async def opened(self, route: Route) -> Attempt:
         """Wait for a successful attempt, or for a reason to stop waiting.
 
         A caller that joins without awaiting anything misses no block: the first one is held until all waiting callers have joined.
@@ -214,7 +214,7 @@ class Following:
             return self.opening.result()
         loop = asyncio.get_running_loop()
         since = loop.time()
-        down: Opening | None = None
+        down: Attempt | None = None
         self.users += 1  # otherwise it might end without subscribers
         self._openers += 1
         try:
@@ -226,7 +226,7 @@ class Following:
                 if self.opening is awaited:
                     return opening
         except TimeoutError:
-            return down or Opening("late", "timed out waiting for the head of its answer")
+            return down or Attempt("late", "timed out waiting for the head of its answer")
         finally:
             self.users -= 1
             loop.call_soon(self._opener_begun)
@@ -250,7 +250,7 @@ class Following:
         self.down = self.opening.result()
         self.opening = asyncio.get_running_loop().create_future()
 
-    def give_up(self, opening: Opening) -> None:
+    def give_up(self, opening: Attempt) -> None:
         """End it, with `opening` as the reason for those that wait."""
         self._opened(opening)
         self.stop()

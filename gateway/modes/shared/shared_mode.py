@@ -26,7 +26,7 @@ from ..direct import Direct
 from ..observer import Observer
 from ..subscription import Begin, send_stream
 from .budgets import Budgets
-from .following import Opening
+from .following import Attempt
 from .joining import join, join_behind_gap
 from .origin import Origin
 from .sharing import Identity, begin_target, identify, share_target
@@ -132,7 +132,7 @@ class Shared:
         try:
             id = read_last_event_id(request.headers, exchange.target)
             begin = await self._find_begin(stream, begin_target(exchange.target, target, id, request.headers), id, owner)
-            if not isinstance(begin, Opening | Refusal):
+            if not isinstance(begin, Attempt | Refusal):
                 fields = _response_fields(stream)
                 rewrite_locations(fields, stream.route, request)
                 if exchange.span is not None and stream.source.span is not None:
@@ -147,7 +147,7 @@ class Shared:
             return _refuse(request, exchange, begin)
         return await self._without_stream(request, exchange, begin)
 
-    async def _find_begin(self, stream: SharedStream, target: str, id: str, owner: str) -> Begin | Opening | Refusal:
+    async def _find_begin(self, stream: SharedStream, target: str, id: str, owner: str) -> Begin | Attempt | Refusal:
         """Return how a subscriber with a request for `target` and the last event ID `id` begins, or why there is no stream for it."""
         opening = await stream.opened(stream.route)
         if opening.outcome != "open":
@@ -178,7 +178,7 @@ class Shared:
             self._observer.subscribed(stream.route.path, begun)
             return begin
 
-    async def _without_stream(self, request: web.BaseRequest, exchange: Exchange, opening: Opening) -> web.StreamResponse:
+    async def _without_stream(self, request: web.BaseRequest, exchange: Exchange, opening: Attempt) -> web.StreamResponse:
         """Answer a request whose upstream sent no event stream."""
         if opening.outcome == "refused":
             return await self._direct.answer(request, exchange)  # a request of its own: the client gets the upstream's answer to it

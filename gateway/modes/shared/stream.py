@@ -21,7 +21,7 @@ from ...streams.wheel import TimerWheel
 from ..observer import BACK, GAP, LOST, Observer
 from .budgets import Budgets
 from .catch_up import CatchUp
-from .following import Following, Opening, OpenSource
+from .following import Attempt, Following, OpenSource
 from .origin import Origin
 
 log = structlog.get_logger()
@@ -161,15 +161,15 @@ class SharedStream(Following):
         """Answer requests that wait for an upstream that is down, because the gateway is shutting down."""
         self._draining = True
         if self.down is not None:
-            self.give_up(Opening("draining", _DRAINING))
+            self.give_up(Attempt("draining", _DRAINING))
 
     def end_if_retired(self) -> None:
         """End it if its upstream is lost and its route has changed: the old upstream may never return."""
         if self.down is not None and self._is_retired():
-            self.give_up(Opening("retired", _ROUTE_CHANGED))
+            self.give_up(Attempt("retired", _ROUTE_CHANGED))
         if self._lost and self._is_retired():
             for fan_out in (self.fan_out, *(catch_up.fan_out for catch_up in self.catch_ups)):
-                _send_away(fan_out, _ROUTE_CHANGED)
+                _disconnect_all(fan_out, _ROUTE_CHANGED)
             self.stop()
 
     def _upstream_facts(self) -> dict[str, object]:
@@ -182,10 +182,10 @@ class SharedStream(Following):
         self._done(self)
         self._wheel.remove(self)
         for catch_up in tuple(self.catch_ups):
-            _send_away(catch_up.fan_out, reason or "the stream has ended")  # they have not received every event
+            _disconnect_all(catch_up.fan_out, reason or "the stream has ended")  # they have not received every event
             catch_up.stop()
         if verdict == CUT:
-            _send_away(self.fan_out, reason)
+            _disconnect_all(self.fan_out, reason)
         self.fan_out.finish(verdict, reason)
         self.is_over = True
         self.unused()
@@ -233,7 +233,7 @@ class SharedStream(Following):
             return refusal
         return CatchUp(self, target, id, self._open_source, partial(self._open_fan_out, owner), self._budgets.streams.open(owner, 1))
 
-    def tell_gap(
+    def send_gap(
         self, subscriber: Subscriber, asked: str, reason: str, first_retained: str | None = None, begin: int | None = None
     ) -> None:
         """Send a subscriber a gap event after event `asked`, and add it at the oldest kept block, or at `begin`."""
@@ -244,9 +244,9 @@ class SharedStream(Following):
         self.fan_out.join(subscriber, history.first if begin is None else begin)
 
 
-def _send_away(fan_out: FanOut, reason: str) -> None:
+def _disconnect_all(fan_out: FanOut, reason: str) -> None:
     for subscriber in tuple(fan_out.subscribers):
-        subscriber.send_away(CUT, reason)
+        subscriber.disconnect(CUT, reason)
 
 
 def gap_block(asked: str, reason: str, first_retained: str | None = None) -> bytes:

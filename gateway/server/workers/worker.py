@@ -72,7 +72,7 @@ async def _serve_among_others(settings: Settings, place: Place, tracing: Tracing
     settings = settings.model_copy(update=shares)
     open_admin = partial(web.UnixSite, path=place.admin_path)
     peers = Peers(place.number, [f"{place.directory}/{number}.peer" for number in range(len(place.sets))])
-    peers.tell_deletion = lambda deletion: channel.tell(deleted=asdict(deletion))
+    peers.send_deletion = lambda deletion: channel.tell(deleted=asdict(deletion))
     async with run_gateway(settings, routes, listeners, open_admin, counts, peers, tracing) as gateway:
         opened.set_result(gateway)
         channel.tell(state="ready")
