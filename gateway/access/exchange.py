@@ -39,8 +39,8 @@ class Exchange:
     """Whether a `retry` line may precede the first block."""
     allowance: Allowance | None = None
     """The byte allowance of its client, or None without a limit."""
-    counted_as: str = ""
-    """The client that its memory and streams count for, from `Incoming.counted_as`."""
+    owner: str = ""
+    """The client that its memory and streams count for, from `Incoming.owner`."""
     handed_over: bool = False
     """Whether another worker of this gateway handed it off. That worker counts it."""
 

@@ -20,9 +20,9 @@ class Deadline:
     def set(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         """Start the limit of `seconds`. No effect if it was started before, or the task has left."""
         if not self._left and self._timer is None:
-            self._timer = loop.call_later(seconds, self.ring)
+            self._timer = loop.call_later(seconds, self.fire)
 
-    def ring(self) -> None:
+    def fire(self) -> None:
         """Let it pass now; nothing comes of it when it has passed, or is left."""
         if not self._left and not self._passed:
             self._passed = True

@@ -31,7 +31,7 @@ class FastIncoming(Incoming):
     def answer_as_http_10(self) -> None:
         self._cache["version"] = HttpVersion10
 
-    def let_go(self) -> None:
+    def release_memory(self) -> None:
         if isinstance(self._message, Head):
             self._message.clear()
             self._rel_url = self._message.url

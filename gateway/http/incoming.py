@@ -29,7 +29,7 @@ class Incoming(web.BaseRequest):
     """The authenticated caller, on a route that authenticates."""
     received: object | None = None
     """The body, if one mode has begun to read it before another answers."""
-    counted_for: str = ""
+    owner_at_peer: str = ""
     """Owner for whom another worker counted a handed-off request, empty if it came from a client."""
     recognized: str = ""
     """Subject of a valid credential, if the route is not known yet."""
@@ -39,10 +39,10 @@ class Incoming(web.BaseRequest):
         self._trusted = trusted
 
     @property
-    def counted_as(self) -> str:
+    def owner(self) -> str:
         """Owner for the limits: the subject of the credential, else the network of the address."""
-        if self.counted_for:
-            return self.counted_for
+        if self.owner_at_peer:
+            return self.owner_at_peer
         subject = self.caller.subject if self.caller is not None else self.recognized
         return f"subject {subject!r}" if subject else client_network(self.client)
 
@@ -98,7 +98,7 @@ class Incoming(web.BaseRequest):
     def answer_as_http_10(self) -> None:
         """Send the answer as HTTP/1.0, because the version of the request is not supported."""
 
-    def let_go(self) -> None:
+    def release_memory(self) -> None:
         """Release the head and the addresses: they are not used after the answer's head, and the answer may stay open for days."""
 
     def complete(self, response: web.StreamResponse) -> None:

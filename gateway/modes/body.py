@@ -73,7 +73,7 @@ class RequestBody:
         self._request = request
         self._content = request.content
         self._bodies = bodies
-        self._owner = exchange.counted_as
+        self._owner = exchange.owner
         self._timeout_seconds = self._seconds_left = exchange.route.body_timeout_seconds
         self._upstream_seconds = exchange.route.first_byte_timeout_seconds
         self._bytes_to_come = _LEAST_BYTES

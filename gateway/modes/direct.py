@@ -85,7 +85,7 @@ class Direct:
                     route.upstream,
                     exchange.target,
                     fields=request_fields(request, route, span),
-                    data=body.open(on_taken, first_byte.ring) if body is not None else None,
+                    data=body.open(on_taken, first_byte.fire) if body is not None else None,
                     timeout=route.subscriber_timeout if waits else route.timeout,
                     on_connected=wait_for_answer if waits else None,
                     tls=route.tls,

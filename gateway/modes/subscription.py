@@ -47,7 +47,7 @@ async def send_stream(
         chunked=response.chunked_here,
         takes_retry=exchange.wants_retry,
         unsent=unsent,
-        owner=exchange.counted_as,
+        owner=exchange.owner,
         resumes=bool(read_last_event_id(request.headers, exchange.target)),
         expires=expires,
     )
@@ -59,7 +59,7 @@ async def send_stream(
     delimited = is_delimited(response.headers)
     response.headers.clear()
     assert isinstance(request, Incoming)
-    request.let_go()
+    request.release_memory()
     del begin, fields, sink
     try:
         await subscriber.ended()

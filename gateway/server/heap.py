@@ -96,9 +96,9 @@ class Heap:
 
     def _wait(self) -> None:
         self._still_open = self._open
-        self._timer = asyncio.get_running_loop().call_later(_SECONDS, self._ring)
+        self._timer = asyncio.get_running_loop().call_later(_SECONDS, self._fire)
 
-    def _ring(self) -> None:
+    def _fire(self) -> None:
         if self._open < self._still_open:  # a loop that is busy with them calls this before it has let go of what they leave behind
             self._wait()
             return

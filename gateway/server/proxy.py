@@ -99,14 +99,14 @@ class Proxy:
         exchange = await self._open(request)
         if not isinstance(exchange, Exchange):
             return exchange
-        counted_as = request.counted_as  # kept, because the request may change meanwhile
-        exchange.counted_as = counted_as
+        owner = request.owner  # kept, because the request may change meanwhile
+        exchange.owner = owner
         exchange.request_id, exchange.caller = request.request_id, request.caller
         if self.tracing is not None:
             exchange.span = serve(self.tracing, request, exchange)
         if not exchange.handed_over:
-            self._admission.enter(counted_as)
-            exchange.allowance = self._admission.allowance(counted_as)
+            self._admission.enter(owner)
+            exchange.allowance = self._admission.allowance(owner)
         self.exchanges.add(exchange)
         self._heap.note_open(len(self.exchanges))
         if request.caller is not None and request.caller.expires_at:
@@ -122,7 +122,7 @@ class Proxy:
             finish(exchange)
             self._heap.note_open(len(self.exchanges))
             if not exchange.handed_over:
-                when_sent(request, partial(self._admission.leave, counted_as))
+                when_sent(request, partial(self._admission.leave, owner))
                 self._close(exchange)
 
     async def _open(self, request: Incoming) -> Exchange | web.Response:
@@ -142,7 +142,7 @@ class Proxy:
         try:
             target = await self._authorize(request, route, target)
         except Denied as denied:  # guesses of credentials count toward the rate too
-            if not handed_over and (too_soon := self._admission.too_soon(request.counted_as)) is not None:
+            if not handed_over and (too_soon := self._admission.too_soon(request.owner)) is not None:
                 return self._refuse(request, route, path, too_soon)
             self._metrics.rejected(denied.refusal.reason, denied.refusal.status)
             return denied.answer()
@@ -161,14 +161,14 @@ class Proxy:
             request.apply_cors(cors, ())
         headers = {"Allow": ", ".join(route.methods)} if route is not None and status == 405 else {}
         if reason == "client-rate":
-            headers["Retry-After"] = str(self._admission.retry_after_seconds(request.counted_as))
+            headers["Retry-After"] = str(self._admission.retry_after_seconds(request.owner))
         response = problem(status, detail, headers, reason)
         if reason in ("malformed", "target"):
             response.force_close()  # it is unknown where the next request begins
         return response
 
     def _overload(self, request: Incoming, route: Route) -> Refusal | None:
-        refusal = self._admission.refusal(request.counted_as)
+        refusal = self._admission.refusal(request.owner)
         if refusal is None and route.mode != "shared":  # a shared stream may need no connection of its own
             refusal = self._descriptors.refuse_upstream()
         return refusal

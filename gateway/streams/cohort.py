@@ -109,7 +109,7 @@ class Cohort:
         [write] = self._writes.values()
         write(http_chunk(data) if self.chunked else data)
 
-    def ring(self, now: int) -> int:
+    def fire(self, now: int) -> int:
         """Send a heartbeat if one is due. Return the tick of the next check."""
         if now - self._last_write >= self._heartbeat_ticks:
             self.heartbeats += 1

@@ -222,7 +222,7 @@ class Relay:
         self._end_of_input(CUT, reason)
 
     def _end_of_input(self, verdict: str, reason: str = "") -> None:
-        self._let_go()
+        self._detach_upstream()
         if self._is_decoding:
             self._waiting_end = (verdict, reason)
         else:
@@ -242,7 +242,7 @@ class Relay:
                     self.tap(b"", rest, 0)
         self.end(verdict, reason)
 
-    def _let_go(self) -> None:
+    def _detach_upstream(self) -> None:
         if self.upstream is not None:
             self.upstream.detach()
             self.upstream = None
@@ -255,7 +255,7 @@ class Relay:
         self.reason = reason
         if self.slot:
             self._wheel.remove(self)
-        self._let_go()
+        self._detach_upstream()
         if self._decoding is not None:
             self._decoding.stop()
             self._decoding = None  # a reference cycle would keep its memory until the next garbage collection
@@ -276,7 +276,7 @@ class Relay:
         if self.framed:
             self._forward(encode_retry(milliseconds))
 
-    def ring(self, now: int) -> int:
+    def fire(self, now: int) -> int:
         """Send a heartbeat, or end the relay at the idle timeout, if one is due. Return the tick of the next check."""
         if self.paused:
             self._last_read = now

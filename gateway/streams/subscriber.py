@@ -216,7 +216,7 @@ class Subscriber:
             self._transport.abort()
         return True
 
-    def _let_go_unsent(self) -> None:
+    def _release_unsent(self) -> None:
         if self._unsent is not None:
             self._unsent.close()
             self._unsent = None
@@ -224,7 +224,7 @@ class Subscriber:
     def resume(self) -> None:
         """Catch up: the transport has drained."""
         self.paused = False
-        self._let_go_unsent()
+        self._release_unsent()
         if self.fan_out is not None:
             self.fan_out.resumed(self)
 
@@ -240,7 +240,7 @@ class Subscriber:
             self.write(tail, blocks=0)
         self.verdict = verdict
         self.reason = reason
-        self._let_go_unsent()
+        self._release_unsent()
         if self.slot:
             self._wheel.remove(self)
             self.slot = 0
@@ -276,7 +276,7 @@ class Subscriber:
             self.send_retry(random.randint(RETURN_AFTER_MS, RETURN_AFTER_MS + spread_ms))
             self.end(verdict, reason)
 
-    def ring(self, now: int) -> int:
+    def fire(self, now: int) -> int:
         """End it if its time is up."""
         if now < self._expires:
             return self._expires

@@ -12,7 +12,7 @@ class Timed(Protocol):
 
     slot: int
 
-    def ring(self, now: int) -> int:
+    def fire(self, now: int) -> int:
         """Handle the call at a due tick. Return the tick of the next call, or 0 for none."""
 
 
@@ -52,7 +52,7 @@ class TimerWheel:
             self._timer = self._turn_later()
 
     def add(self, timed: Timed, due: int) -> None:
-        """Call `timed.ring` at tick `due`."""
+        """Call `timed.fire` at tick `due`."""
         if self._timer is None:
             self.now = self._elapsed()
             self._timer = self._turn_later()
@@ -80,16 +80,16 @@ class TimerWheel:
         for tick in range(before - before % stride + stride, self.now + 1, stride):
             slot = self._slots.get(tick)
             while slot:  # a call may remove others
-                self._ring(slot.pop())
+                self._fire(slot.pop())
             self._slots.pop(tick, None)
         self._timer = self._turn_later() if self._slots else None
 
-    def _ring(self, timed: Timed) -> None:
+    def _fire(self, timed: Timed) -> None:
         timed.slot = 0
         try:
-            due = timed.ring(self.now)
+            due = timed.fire(self.now)
         except Exception as error:  # noqa: BLE001  # reported, and the others are still called
-            self._loop.call_exception_handler({"message": f"{timed!r} failed to ring", "exception": error})
+            self._loop.call_exception_handler({"message": f"{timed!r} failed at its tick", "exception": error})
             return
         if due:
             self.add(timed, due)

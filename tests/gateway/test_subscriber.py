@@ -183,7 +183,7 @@ async def test_ring_before_its_time_asks_to_be_rung_again(early: int) -> None:
     audience = Audience()
     expires = audience.wheel.now + 1000
     subscriber = audience.subscriber(expires=expires)
-    assert subscriber.ring(expires - early) == expires
+    assert subscriber.fire(expires - early) == expires
     assert not subscriber.verdict
-    assert subscriber.ring(expires) == 0
+    assert subscriber.fire(expires) == 0
     assert subscriber.verdict == EXPIRED

@@ -22,7 +22,7 @@ class Entry:
         self.rings: list[tuple[int, float]] = []
         self._again = again
 
-    def ring(self, now: int) -> int:
+    def fire(self, now: int) -> int:
         self.rings.append((now, time.monotonic()))
         self.rung.set()
         return self._again(now)
@@ -230,7 +230,7 @@ async def test_wheel_turns_as_seldom_as_its_stride_says() -> None:
         wheel.add(entry, 65 + number * 4)
     for entry in entries:
         await until_rung(entry)
-    assert len({now for entry in entries for now, _ in entry.rings}) == 1, "all ring in the same turn"
+    assert len({now for entry in entries for now, _ in entry.rings}) == 1, "all fire in the same turn"
     assert all(now >= 128 for entry in entries for now, _ in entry.rings)
 
 

@@ -33,7 +33,7 @@ async def ask_for_stream(
                 first_byte.set(asyncio.get_running_loop(), route.first_byte_timeout_seconds)
 
         try:
-            data = body.open(wait_for_answer, first_byte.ring)
+            data = body.open(wait_for_answer, first_byte.fire)
             answer = await client.ask(
                 exchange.method, route.upstream, exchange.target, fields=fields, data=data, timeout=timeout, tls=route.tls
             )

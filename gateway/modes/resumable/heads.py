@@ -36,13 +36,13 @@ def head_of(request: web.BaseRequest, exchange: Exchange, id: str) -> StreamHead
         key=key if credentials else _anonymous_key(key, route, exchange.client),
         fields=(),
         opened_at=time.time(),
-        owner=digest_of_owner(exchange.counted_as),
+        owner=digest_of_owner(exchange.owner),
     )
 
 
-def digest_of_owner(counted_as: str) -> str:
+def digest_of_owner(owner: str) -> str:
     """Return a short digest of a client, which owns its streams in memory and on disk. It is empty for no client."""
-    return hashlib.blake2b(counted_as.encode("utf-8", "surrogatepass"), digest_size=_OWNER_BYTES).hexdigest() if counted_as else ""
+    return hashlib.blake2b(owner.encode("utf-8", "surrogatepass"), digest_size=_OWNER_BYTES).hexdigest() if owner else ""
 
 
 def credentials_of(request: web.BaseRequest, route: Route, target: str) -> bytes:

@@ -127,7 +127,7 @@ class Peers:
         """Hand a request off to another worker, and return its answer."""
         exchange.to_peer = True
         credentials = request.caller.credentials.hex() if isinstance(request, Incoming) and request.caller is not None else ""
-        caller = json.dumps({"credentials": credentials, "counted_as": exchange.counted_as})
+        caller = json.dumps({"credentials": credentials, "owner": exchange.owner})
         fields = {**exchange.route.request_headers, _CALLER: caller}
         exchange.route = exchange.route.model_copy(update={"upstream": "http://worker", "request_headers": fields})
         return await self._directs[number].answer(request, exchange)
@@ -174,7 +174,7 @@ def take_caller(request: Incoming) -> None:
     request.forget(_CALLER)
     if handed_over:
         told = json.loads(field)
-        request.counted_for = told["counted_as"]
+        request.owner_at_peer = told["owner"]
         if told["credentials"]:
             request.caller = Caller("", bytes.fromhex(told["credentials"]))
 

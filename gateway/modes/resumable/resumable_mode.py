@@ -189,7 +189,7 @@ class Resumable:
 
     async def _open(self, request: Incoming, exchange: Exchange, head: StreamHead, body: RequestBody) -> web.StreamResponse:
         """Send the upstream request, unless too many streams run."""
-        refusal = self._streams.refusal(exchange.counted_as)
+        refusal = self._streams.refusal(exchange.owner)
         if refusal is not None:
             return self._refuse(exchange, *refusal)
         route = exchange.route
@@ -200,7 +200,7 @@ class Resumable:
 
         self._observer.requested(route.path, request.method)
         ask = partial(ask_for_stream, self._direct.client, exchange, body, fields, timeout)
-        opening = self._streams.open(head, route, ask, exchange.counted_as)
+        opening = self._streams.open(head, route, ask, exchange.owner)
         opening.request_id, opening.span = exchange.request_id, span
         opening.when_done(body.end)
         try:

@@ -122,7 +122,7 @@ class Shared:
         if identity is None or target is None:
             return await self._direct.answer(request, exchange)
         key = (exchange.route.stream_kind, target, identity)
-        owner = exchange.counted_as
+        owner = exchange.owner
         stream = self._streams.get(key) or self._streams.get(_for_any_origin(key))
         if stream is None:
             if (refusal := self._budgets.refusal(owner)) is not None:
@@ -208,7 +208,7 @@ class Shared:
             sources.open,
             self._wheel,
             self._budgets,
-            exchange.counted_as,
+            exchange.owner,
             self._origins[str(URL(route.upstream, encoded=True).origin())],
             opened=partial(self._share_with_any_origin, key),
             done=self._forget,

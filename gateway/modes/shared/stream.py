@@ -101,7 +101,7 @@ class SharedStream(Following):
     def _expiry_ticks(self) -> int:
         return max(1, self._wheel.ticks(self.route.history_max_age_seconds / 8))
 
-    def ring(self, now: int) -> int:
+    def fire(self, now: int) -> int:
         """Drop events that are too old. Return the tick of the next check."""
         self.fan_out.expire()
         return now + self._expiry_ticks
