@@ -43,10 +43,11 @@ run: $(ENVIRONMENT) ## run producer, gateway and consumer here until Ctrl-C; dat
 check: lint ## check in a minute: lint, types, import rules, unit tests
 	$(BIN)/python -m pytest -m unit -n auto --no-header -q
 
-test: lint ## check everything: lint, types, import rules, every test but those of endurance
+test: lint ## check everything: lint, types, import rules, every test, those of endurance for some seconds each
 	$(BIN)/python -m pytest tests/eventstream -rfEs --cov=eventstream --cov-fail-under=100
 	$(BIN)/python -m pytest --ignore tests/eventstream -n 4 --dist loadscope --no-loadscope-reorder -rfEs
 	$(BIN)/python -m pytest tests/proxy --documented-aiohttp -n 4 --dist loadscope --no-loadscope-reorder -rfEs
+	$(BIN)/python -m pytest -m "soak and not fuzz and not rust" --ignore tests/soak/test_siege.py -n 2 -rfEs
 
 canary: $(ENVIRONMENT) ## run the tests with the newest release of every direct dependency, and say what broke
 	$(BIN)/python -m tests.canary
