@@ -16,9 +16,11 @@ def describe_tls(error: ssl.SSLError) -> str:
 
 def find_tls_error(error: BaseException | None) -> ssl.SSLError | None:
     """Return the TLS library's error that caused one of aiohttp's, None when there is none."""
-    while error is not None:
+    seen: set[int] = set()  # an exception may be its own cause
+    while error is not None and id(error) not in seen:
         found = getattr(error, "os_error", error)
         if isinstance(found, ssl.SSLError):
             return found
+        seen.add(id(error))
         error = error.__cause__
     return None

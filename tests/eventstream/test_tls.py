@@ -10,7 +10,7 @@ import pytest
 import uvloop
 
 from eventstream.client import EventSource
-from eventstream.tls import describe_tls
+from eventstream.tls import describe_tls, find_tls_error
 from tests.kit.blocking_upstream import BlockingUpstream, Connection
 from tests.kit.certificates import Authority
 from tests.kit.waiting import GUARD_SECONDS
@@ -70,3 +70,9 @@ async def test_untrusted_certificate_is_described_in_words(authority: Authority,
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
     assert failures[0] == "TLS: certificate verify failed: unable to get local issuer certificate"
+
+
+def test_exception_that_is_its_own_cause_has_no_tls_error() -> None:
+    error = OSError()
+    error.__cause__ = error
+    assert find_tls_error(error) is None
