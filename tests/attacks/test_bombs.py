@@ -64,7 +64,8 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gat
     async with ScriptedUpstream(play) as upstream:
         routes = [{"path": f"/{mode}", "upstream": upstream.url, "mode": mode, "heartbeat_seconds": 0} for mode in MODES]
         routes[MODES.index("shared")]["initial"] = "history"
-        routes[MODES.index("resumable")] |= {"methods": ["GET"], "max_stream_bytes": LEAST_BYTES * 5 // 4}
+        # More than the growth that is allowed by time, which is to end it first.
+        routes[MODES.index("resumable")] |= {"methods": ["GET"], "max_stream_bytes": LEAST_BYTES * 2}
         quiet = {"path": QUIET, "upstream": upstream.url, "mode": "direct"}
         async with running([quiet, *routes], tmp_path_factory.mktemp("bombs")) as gateway:
             yield gateway
@@ -138,5 +139,4 @@ async def test_stream_that_grows_by_more_than_any_real_one_is_cut(gateway: Gatew
     assert LEAST_BYTES / 2 < size < BOMB_BYTES / 2
     closed = [line for line in gateway.process.log() if line["event"] == "stream closed" and line["route"] == f"/{mode}"][-1]
     assert closed["verdict"] == "cut"
-    cuts = ("bytes of the compressed body decoded to", "which is what the route keeps of one")  # whichever one read reaches first
-    assert any(cut in closed["reason"] for cut in cuts[: 2 if mode == "resumable" else 1])
+    assert "bytes of the compressed body decoded to" in closed["reason"]
