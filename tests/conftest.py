@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.install.interpreters import OLDEST, interpreters
+from tests.kit import routed_gateway
 from tests.kit.certificates import Authority
 from tests.kit.kinds import KINDS, kind_of, may_have_units, watched
-from tests.proxy import subject
+from tests.kit.stack import service_command
 
 DEVICE_BYTES = 16 * 1024 * 1024
 """The size of a device that a test fills."""
@@ -105,7 +106,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--documented-aiohttp"):
-        subject.gateway_command = ["tests.proxy.documented_gateway"]
+        routed_gateway.gateway_command = service_command("tests.kit.documented_gateway")
     # A background job of a shell ignores SIGINT, and so would the processes that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for tool, (description, _) in _NEEDS.items():

@@ -16,7 +16,7 @@ from gateway.policy.secrets import digest_of
 from tests.auth.issuer import Issuer
 from tests.auth.signing import SECRET, public_pem
 from tests.kit.downstream import Answer, Downstream, Fields, Head
-from tests.kit.stack import ServiceProcess, free_ports
+from tests.kit.stack import ServiceProcess, free_ports, service_command
 from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Script, ScriptedUpstream, Silence, chunk
 
 QUICK_FETCHES = {
@@ -160,7 +160,8 @@ async def started(
     environ: dict[str, object] = {"TOKEN_SECRET": SECRET, "NEWS_KEY": NEWS_KEY, "GATEWAY_LOG_LEVEL": "debug"} | dict(variables or {})
     environ |= {"GATEWAY_PORT": port, "GATEWAY_ADMIN_PORT": admin_port, "GATEWAY_CONFIG": config, "GATEWAY_DATA_DIR": directory / "data"}
     environ |= {"GATEWAY_DRAIN_SECONDS": 2} | {f"GATEWAY_{name.upper()}": value for name, value in settings.items()}
-    gateway = ServiceProcess("gateway", admin_port, {name: str(value) for name, value in environ.items()}, output, QUICK_FETCHES)
+    command = service_command("gateway", constants=QUICK_FETCHES)
+    gateway = ServiceProcess("gateway", admin_port, {name: str(value) for name, value in environ.items()}, output, command)
     try:
         gateway.start()
         await asyncio.to_thread(gateway.wait_until_ready)

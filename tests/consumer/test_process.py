@@ -290,7 +290,7 @@ async def held_stdout() -> AsyncIterator[int]:
 
 def start_with_stdout(log_dir: Path, url: str, stdout: int, constants: Mapping[str, float] | None = None) -> subprocess.Popen[bytes]:
     variables = QUICK | {"CONSUMER_SOURCE_URL": url, "CONSUMER_LOG_DIR": str(log_dir)}
-    command = service_command("consumer", constants)
+    command = service_command("consumer", constants=constants)
     return subprocess.Popen(
         command, cwd=REPOSITORY, env=clean_environment(**QUICK_START, **variables), stdout=stdout, stderr=subprocess.DEVNULL
     )

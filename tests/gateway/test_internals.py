@@ -1,16 +1,16 @@
 """An aiohttp that is not as the fast path needs it is noticed, told once, and used by its documented interface."""
 
 import importlib
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.http import internals
+from tests.kit import routed_gateway
 from tests.kit.downstream import Downstream, End
+from tests.kit.stack import service_command
 from tests.kit.upstream import ScriptedUpstream
-from tests.proxy import subject
 
 NAMES = [(module, name) for module, names in internals.NAMES.items() for name in names]
 ATTRIBUTES = [(place, name) for place, names in internals.ATTRIBUTES.items() for name in names]
@@ -88,18 +88,19 @@ def test_server_that_does_not_queue_malformed_bytes_is_found(monkeypatch: pytest
 
 
 async def test_gateway_that_lacks_a_name_warns_once_and_serves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(subject, "gateway_command", ["tests.proxy.documented_gateway", "aiohttp.http:HttpRequestParser"])
+    command = service_command("tests.kit.documented_gateway", "aiohttp.http:HttpRequestParser")
+    monkeypatch.setattr(routed_gateway, "gateway_command", command)
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
     async with (
         ScriptedUpstream([head + b"9\r\ndata: 1\n\n\r\n0\r\n\r\n"]) as upstream,
-        subject.running(upstream.url, [{"path": "/", "upstream": upstream.url}], tmp_path) as gateway,
+        routed_gateway.running([{"path": "/", "upstream": upstream.url}], tmp_path) as gateway,
     ):
         for _ in range(2):
             async with Downstream(gateway.port) as downstream:
                 await downstream.ask("/")
                 answer = await downstream.answer()
                 assert (await answer.to_end(), answer.end) == (b"data: 1\n\n", End.COMPLETE)
-    warnings = [fact for line in gateway.log().splitlines() if (fact := json.loads(line))["level"] == "warning"]
+    warnings = [fact for fact in gateway.process.log() if fact["level"] == "warning"]
     assert [(fact["event"], fact["changes"]) for fact in warnings] == [
         ("aiohttp has changed, using its documented interface, slower", ["aiohttp.http has no HttpRequestParser"])
     ]

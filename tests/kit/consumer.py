@@ -104,7 +104,7 @@ async def consuming(
     """Start a consumer of `url` that logs into `log_dir`, and kill it at the end if it still runs. `started`: wait for its status port."""
     variables = QUICK | {"CONSUMER_SOURCE_URL": url, "CONSUMER_LOG_DIR": str(log_dir)} | settings
     process = await asyncio.create_subprocess_exec(
-        *service_command("consumer", constants),
+        *service_command("consumer", constants=constants),
         cwd=REPOSITORY,
         env=clean_environment(**QUICK_START, **variables),
         stdout=subprocess.PIPE,

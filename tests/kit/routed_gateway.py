@@ -1,14 +1,22 @@
-"""The gateway as a process that can be killed and restarted on its port, with routes of mode shared."""
+"""The gateway as a process that can be killed and restarted on its port, with a table of routes; or the proxy in `PROXY_UNDER_TEST`."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+import os
+import shlex
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.kit.stack import ServiceProcess, free_ports, resident_bytes, route_table
+from tests.kit.stack import ServiceProcess, answers, free_ports, resident_bytes, route_table, service_command
+from tests.kit.waiting import GUARD_SECONDS
 
-Route = dict[str, Any]
+TEMPLATE = os.environ.get("PROXY_UNDER_TEST", "")
+"""A command with `{port}` and `{upstream}`, for instance `env UPSTREAM={upstream} PORT={port} my-proxy`; empty: the gateway."""
+
+Route = Mapping[str, Any]
+gateway_command = service_command("gateway")
+"""The command that starts the gateway; `pytest --documented-aiohttp` sets another one."""
 
 
 def shared(path: str, upstream: str, **settings: object) -> Route:
@@ -28,36 +36,53 @@ class Gateway:
         await asyncio.to_thread(self.process.start)
         await asyncio.to_thread(self.process.wait_until_ready)
 
-    async def stop(self) -> None:
-        """Drain it; it must exit with 0."""
-        assert await asyncio.to_thread(self.process.stop) == 0
+    async def stop(self, within: float = GUARD_SECONDS) -> None:
+        """Drain it; it must exit with 0. Raises TimeoutExpired when it takes longer than `within` seconds."""
+        status = await asyncio.to_thread(self.process.stop, within=within)
+        assert TEMPLATE or status == 0, f"exit status is {status}; log ends:\n{self.text()[-3000:]}"
 
     def memory(self) -> int:
         """Return the resident memory in bytes, as the kernel counts it."""
         return resident_bytes(self.process.pid)
 
+    def text(self) -> str:
+        """Return what it has logged."""
+        return self.process.output.read_text(errors="replace")
+
     async def metric(self, name: str, **labels: str) -> float:
         return await asyncio.to_thread(lambda: self.process.metric(name, **labels))
 
 
+class _OtherProxy(ServiceProcess):
+    """The command in `PROXY_UNDER_TEST`. It is ready when it answers at all."""
+
+    def __init__(self, port: int, upstream: str, output: Path) -> None:
+        super().__init__("proxy", port, {}, output, shlex.split(TEMPLATE.format(port=port, upstream=upstream)))
+        self._environ = dict(os.environ)
+
+    def _is_ready(self) -> bool:
+        return answers(self.status_url, range(1000))
+
+
 @contextlib.asynccontextmanager
 async def running(routes: Sequence[Route], directory: Path, **settings: object) -> AsyncIterator[Gateway]:
-    """Run the gateway; at the end it must exit with 0 and have logged no stack trace."""
+    """Run the gateway; at the end it must exit with 0 and have logged no stack trace. Another proxy gets the first route's upstream."""
     port, admin_port = free_ports(2)
     config, output = directory / "gateway.toml", directory / "gateway.log"
     config.write_text("\n".join(route_table(route) for route in routes))
     environ = {"PORT": port, "ADMIN_PORT": admin_port, "CONFIG": config, "DATA_DIR": directory / "data", "DRAIN_SECONDS": 2}
     environ |= {name.upper(): value for name, value in settings.items()}
-    gateway = Gateway(
-        port, ServiceProcess("gateway", admin_port, {f"GATEWAY_{name}": str(value) for name, value in environ.items()}, output)
-    )
+    variables = {f"GATEWAY_{name}": str(value) for name, value in environ.items()}
+    process = ServiceProcess("gateway", admin_port, variables, output, gateway_command)
+    gateway = Gateway(port, _OtherProxy(port, routes[0]["upstream"], output) if TEMPLATE else process)
     try:
         await gateway.start()
         yield gateway
         if gateway.process.running:
             await gateway.stop()
-        log = output.read_text()
-        assert "Traceback" not in log, f"stack trace in {output}:\n{log[max(0, log.find('Traceback') - 500) :][:3500]}"
+        log = gateway.text()
+        at = log.find("Traceback")
+        assert TEMPLATE or at < 0, f"stack trace in {output}:\n{log[max(0, at - 500) : at + 3000]}"
     finally:
         if gateway.process.running:
             gateway.process.kill()

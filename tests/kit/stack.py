@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,29 +106,27 @@ def refusing() -> Iterator[str]:
         yield f"http://127.0.0.1:{held.getsockname()[1]}"
 
 
-def answers(url: str) -> bool:
-    """Whether a GET of `url` is answered 200."""
+def answers(url: str, statuses: Container[int] = (200,)) -> bool:
+    """Whether a GET of `url` is answered with one of the statuses."""
     try:
-        return httpx.get(url, trust_env=False, verify=False, timeout=5).status_code == 200  # loading the certificates to verify takes 40 ms
+        # loading the certificates to verify by takes 40 ms
+        return httpx.get(url, trust_env=False, verify=False, timeout=5).status_code in statuses
     except httpx.TransportError:
         return False
 
 
-def service_command(name: str, constants: Mapping[str, object] | None = None) -> list[str]:
+def service_command(name: str, *arguments: str, constants: Mapping[str, object] | None = None) -> list[str]:
     """Return the command that runs a service, if need be with other values for its modules' constants, such as the time between retries."""
-    if not constants:
-        return [sys.executable, "-m", name]
-    return [sys.executable, "-m", "tests.kit.with_constants", name, json.dumps(constants)]
+    changed = ["tests.kit.with_constants", name, json.dumps(constants)] if constants else [name]
+    return [sys.executable, "-m", *changed, *arguments]
 
 
 class ServiceProcess:
     """One service as a process that can be killed and started again on the same port. Its output is appended to `output`."""
 
-    def __init__(
-        self, name: str, status_port: int, environ: Mapping[str, str], output: Path, constants: Mapping[str, object] | None = None
-    ) -> None:
+    def __init__(self, name: str, status_port: int, environ: Mapping[str, str], output: Path, command: Sequence[str] | None = None) -> None:
         self.name = name
-        self._command = service_command(name, constants)
+        self._command = command or service_command(name)
         self.status_url = f"http://127.0.0.1:{status_port}"
         self.output = output
         self._environ = clean_environment(PYTHONUNBUFFERED="1", **QUICK_START, **environ)
@@ -159,12 +157,16 @@ class ServiceProcess:
         self._process.kill()
         self._process.wait(GUARD_SECONDS)
 
-    def stop(self) -> int:
-        """End it by SIGTERM and return the exit status. Raises TimeoutExpired, and kills it, when that takes longer than any drain."""
+    def send_signal(self, number: signal.Signals) -> None:
         assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
+        self._process.send_signal(number)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, within: float = GUARD_SECONDS) -> int:
+        """End it by a signal and return the exit status. Raises TimeoutExpired, and kills it, when that takes longer than `within`."""
+        assert self._process is not None
+        self._process.send_signal(number)
         try:
-            return self._process.wait(GUARD_SECONDS)
+            return self._process.wait(within)
         except subprocess.TimeoutExpired:
             self.kill()
             raise

@@ -17,9 +17,9 @@ import pytest_asyncio
 
 from tests.kit.certificates import Authority
 from tests.kit.downstream import Answer, Downstream, Fields
+from tests.kit.routed_gateway import TEMPLATE, Gateway, Route, running
 from tests.kit.stack import refusing
 from tests.kit.stage import Scene, Stage
-from tests.proxy.subject import TEMPLATE, Route, Subject, running
 
 NOT_KEPT = {
     r"answer_without_a_media_type_gets_none\[.*-(chunked|later|whole|close-delimited)": "aiohttp adds application/octet-stream",
@@ -88,7 +88,7 @@ class Talk:
 
 @contextlib.asynccontextmanager
 async def _talk(
-    subject: Subject,
+    subject: Gateway,
     stage: Stage,
     *script: object,
     target: str = "/plain/stream",
@@ -117,33 +117,29 @@ async def stage(request: pytest.FixtureRequest, authority: Authority) -> AsyncIt
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def proxy(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Subject]:
+async def proxy(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
     """Yield the proxy that most tests share."""
     with refusing() as nowhere:
-        async with running(
-            stage.url, _routes(stage.url, nowhere, stage.trust), tmp_path_factory.mktemp("proxy"), drain_seconds=2
-        ) as subject:
+        async with running(_routes(stage.url, nowhere, stage.trust), tmp_path_factory.mktemp("proxy")) as subject:
             yield subject
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def fresh_proxy(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Subject]:
+async def fresh_proxy(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
     """Yield a proxy of the module's own, whose memory no other test has touched."""
     with refusing() as nowhere:
-        async with running(
-            stage.url, _routes(stage.url, nowhere, stage.trust), tmp_path_factory.mktemp("fresh"), drain_seconds=2
-        ) as subject:
+        async with running(_routes(stage.url, nowhere, stage.trust), tmp_path_factory.mktemp("fresh")) as subject:
             yield subject
 
 
 @pytest.fixture
-def converse(proxy: Subject, stage: Stage) -> Converse:
+def converse(proxy: Gateway, stage: Stage) -> Converse:
     """Return a function: `async with converse(*script, target=…)` sends a request through the shared proxy; see `_talk`."""
     return partial(_talk, proxy, stage)
 
 
 @pytest.fixture
-def converse_freshly(fresh_proxy: Subject, stage: Stage) -> Converse:
+def converse_freshly(fresh_proxy: Gateway, stage: Stage) -> Converse:
     """Return the same for the module's own proxy."""
     return partial(_talk, fresh_proxy, stage)
 

@@ -6,10 +6,10 @@ import zlib
 import pytest
 
 from tests.kit.downstream import End
+from tests.kit.routed_gateway import Gateway
 from tests.kit.upstream import Disconnect, Pause, chunk
 from tests.proxy.conftest import Converse
 from tests.proxy.streams import HEAD, LAST_CHUNK
-from tests.proxy.subject import Subject
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -95,7 +95,7 @@ async def test_stream_in_a_coding_and_none_is_decoded(converse: Converse, gatewa
 
 @pytest.mark.parametrize("coding", [b"rot13", b"gzip, br"])
 async def test_stream_in_an_unknown_coding_passes_untouched_and_is_logged_once(
-    converse: Converse, gateway: None, proxy: Subject, coding: bytes
+    converse: Converse, gateway: None, proxy: Gateway, coding: bytes
 ) -> None:
     target = f"/heartbeat/{coding.hex()}"
     pause = Pause()
@@ -106,7 +106,7 @@ async def test_stream_in_an_unknown_coding_passes_untouched_and_is_logged_once(
         pause.go()
         assert await answer.to_end() == b"qngn: 1\n\nqn"
         assert answer.end is End.COMPLETE
-    lines = [json.loads(line) for line in proxy.log().splitlines() if target in line]
+    lines = [json.loads(line) for line in proxy.text().splitlines() if target in line]
     [said] = [line for line in lines if "unknown content coding" in line["event"]]
     assert (said["level"], said["content_encoding"]) == ("warning", coding.decode())
 

@@ -9,13 +9,13 @@ from functools import partial
 import pytest
 
 from tests.kit.downstream import End
+from tests.kit.routed_gateway import Gateway
 from tests.kit.stage import Stage
 from tests.kit.upstream import Act, Flood, Pause, chunk
 from tests.kit.waiting import GUARD_SECONDS
 from tests.proxy.concurrently import all_hold
 from tests.proxy.conftest import IDLE_SECONDS, Converse
 from tests.proxy.streams import HEAD, LAST_CHUNK, numbered_blocks
-from tests.proxy.subject import Subject
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -69,14 +69,14 @@ async def warm_up(converse: Converse) -> None:
 
 
 @pytest.mark.parametrize("target", ["/plain", "/heartbeat"])
-async def test_stalled_reader_slows_its_upstream_and_costs_no_memory(converse_freshly: Converse, fresh_proxy: Subject, target: str) -> None:
+async def test_stalled_reader_slows_its_upstream_and_costs_no_memory(converse_freshly: Converse, fresh_proxy: Gateway, target: str) -> None:
     await warm_up(converse_freshly)
     flood = NumberedFlood()
     async with converse_freshly(HEAD, Act(flood.play), target=target, receive_buffer=4096) as talk:
         answer = await talk.answer()
-        before = fresh_proxy.rss()
+        before = fresh_proxy.memory()
         await stops(lambda: flood.sent)
-        grown = fresh_proxy.rss() - before
+        grown = fresh_proxy.memory() - before
         assert flood.sent > 0
         assert grown <= MIB, f"memory grew by {grown} bytes while upstream sent {flood.sent}"
         flood.finish()
@@ -87,9 +87,9 @@ async def test_stalled_reader_slows_its_upstream_and_costs_no_memory(converse_fr
         assert hashlib.sha256(blocks).hexdigest() == flood.digest.hexdigest()
 
 
-async def test_many_stalled_readers_cost_a_bounded_amount_each(converse_freshly: Converse, fresh_proxy: Subject) -> None:
+async def test_many_stalled_readers_cost_a_bounded_amount_each(converse_freshly: Converse, fresh_proxy: Gateway) -> None:
     await warm_up(converse_freshly)
-    before = fresh_proxy.rss()
+    before = fresh_proxy.memory()
 
     async def stall() -> None:
         flood = NumberedFlood()
@@ -105,7 +105,7 @@ async def test_many_stalled_readers_cost_a_bounded_amount_each(converse_freshly:
     all_stalled, measured = asyncio.Event(), asyncio.Event()
     stalls = asyncio.create_task(all_hold({f"reader {number}": stall() for number in range(count)}))
     await asyncio.wait({stalls, asyncio.create_task(all_stalled.wait())}, return_when=asyncio.FIRST_COMPLETED)
-    grown = fresh_proxy.rss() - before
+    grown = fresh_proxy.memory() - before
     measured.set()
     await stalls
     assert grown <= count * MIB, f"memory grew by {grown} bytes for {count} readers"
@@ -257,24 +257,24 @@ async def test_flat_out_streams_starve_no_other_stream(converse: Converse, stage
     assert min(progress) * 10 > max(progress), f"read by each: {progress}"
 
 
-async def test_large_download_passes_in_bounded_memory(converse_freshly: Converse, fresh_proxy: Subject) -> None:
+async def test_large_download_passes_in_bounded_memory(converse_freshly: Converse, fresh_proxy: Gateway) -> None:
     await warm_up(converse_freshly)
     size = 50 * MIB
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n" % size
     piece = bytes(range(256)) * 256
-    before = fresh_proxy.rss()
+    before = fresh_proxy.memory()
     async with converse_freshly(head, *[piece] * (size // len(piece))) as talk:
         answer = await talk.answer()
         assert answer.head.value("Content-Length") == str(size)
         digest, grown = hashlib.sha256(), 0
         async for part in answer.pieces():
             digest.update(part)
-            grown = max(grown, fresh_proxy.rss() - before)
+            grown = max(grown, fresh_proxy.memory() - before)
         assert digest.hexdigest() == hashlib.sha256(piece * (size // len(piece))).hexdigest()
         assert grown <= 4 * MIB, f"memory grew by {grown} bytes"
 
 
-async def test_large_upload_waits_for_an_upstream_that_does_not_read(converse_freshly: Converse, fresh_proxy: Subject) -> None:
+async def test_large_upload_waits_for_an_upstream_that_does_not_read(converse_freshly: Converse, fresh_proxy: Gateway) -> None:
     await warm_up(converse_freshly)
     size = 50 * MIB
     piece = bytes(range(256)) * 256
@@ -289,7 +289,7 @@ async def test_large_upload_waits_for_an_upstream_that_does_not_read(converse_fr
 
     headers = [("Content-Length", str(size))]
     async with converse_freshly(Act(take), method="PUT", headers=headers, read_body=False) as talk:
-        before = fresh_proxy.rss()
+        before = fresh_proxy.memory()
         sent = 0
 
         async def upload() -> None:
@@ -300,7 +300,7 @@ async def test_large_upload_waits_for_an_upstream_that_does_not_read(converse_fr
 
         uploading = asyncio.create_task(upload())
         await stops(lambda: sent)
-        grown = fresh_proxy.rss() - before
+        grown = fresh_proxy.memory() - before
         go.set()
         async with asyncio.timeout(30):
             await uploading

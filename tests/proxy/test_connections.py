@@ -5,11 +5,11 @@ import asyncio
 import pytest
 
 from tests.kit.downstream import Downstream, End, FramingError, connected
+from tests.kit.routed_gateway import Gateway
 from tests.kit.stage import FIELD, Scene, Stage
 from tests.kit.upstream import Disconnect, Pause, chunk
 from tests.proxy.conftest import Converse
 from tests.proxy.streams import HEAD, LAST_CHUNK
-from tests.proxy.subject import Subject
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -26,7 +26,7 @@ def request(scene: Scene, target: str = "/plain", method: str = "GET") -> bytes:
     )
 
 
-async def test_many_streams_follow_one_another_on_one_connection(proxy: Subject, stage: Stage) -> None:
+async def test_many_streams_follow_one_another_on_one_connection(proxy: Gateway, stage: Stage) -> None:
     scene = stage.scene(*STREAM)
     async with Downstream(proxy.port) as downstream:
         for _ in range(50):
@@ -36,7 +36,7 @@ async def test_many_streams_follow_one_another_on_one_connection(proxy: Subject,
             assert answer.end is End.COMPLETE
 
 
-async def test_pipelined_requests_are_answered_in_order(proxy: Subject, stage: Stage) -> None:
+async def test_pipelined_requests_are_answered_in_order(proxy: Gateway, stage: Stage) -> None:
     slow, quick = Pause(), stage.scene(NO_BODY)
     scenes = [stage.scene(HEAD, slow, chunk(b"data: first\n\n"), LAST_CHUNK), quick, stage.scene(*STREAM)]
     async with Downstream(proxy.port) as downstream:
@@ -80,7 +80,7 @@ async def test_request_after_a_stream_has_the_same_limits(converse: Converse) ->
         assert (await talk.answer()).head.status == 431
 
 
-async def test_request_that_comes_byte_by_byte_is_served(proxy: Subject, stage: Stage) -> None:
+async def test_request_that_comes_byte_by_byte_is_served(proxy: Gateway, stage: Stage) -> None:
     scene = stage.scene(*STREAM)
     async with Downstream(proxy.port) as downstream:
         for byte in request(scene):
@@ -89,7 +89,7 @@ async def test_request_that_comes_byte_by_byte_is_served(proxy: Subject, stage: 
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_connection_continues_after_an_answer_without_body(proxy: Subject, stage: Stage, method: str) -> None:
+async def test_connection_continues_after_an_answer_without_body(proxy: Gateway, stage: Stage, method: str) -> None:
     for head in (
         NO_BODY,
         b'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\nContent-Length: 100\r\n\r\n',
@@ -102,7 +102,7 @@ async def test_connection_continues_after_an_answer_without_body(proxy: Subject,
                 assert (await downstream.answer(method)).end is End.COMPLETE
 
 
-async def test_client_gets_no_error_from_an_upstream_that_closes_unannounced_after_each_answer(proxy: Subject, stage: Stage) -> None:
+async def test_client_gets_no_error_from_an_upstream_that_closes_unannounced_after_each_answer(proxy: Gateway, stage: Stage) -> None:
     scene = stage.scene(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", Disconnect())
 
     async def ask_often(downstream: Downstream) -> list[int]:
@@ -157,7 +157,7 @@ AMBIGUOUS = {
 
 
 @pytest.mark.parametrize("fault", AMBIGUOUS)
-async def test_ambiguous_request_is_refused_and_smuggles_nothing(proxy: Subject, stage: Stage, fault: str) -> None:
+async def test_ambiguous_request_is_refused_and_smuggles_nothing(proxy: Gateway, stage: Stage, fault: str) -> None:
     """The second request in it, which another server might see, gets no answer."""
     scene = stage.scene(NO_BODY)
     head = request(scene, method="POST").removesuffix(b"\r\n")
@@ -174,7 +174,7 @@ async def test_ambiguous_request_is_refused_and_smuggles_nothing(proxy: Subject,
     assert len(stage.strays) == strays, stage.strays
 
 
-async def test_head_that_never_ends_is_refused(proxy: Subject, stage: Stage) -> None:
+async def test_head_that_never_ends_is_refused(proxy: Gateway, stage: Stage) -> None:
     scene = stage.scene(NO_BODY)
     async with Downstream(proxy.port) as downstream:
         try:

@@ -6,9 +6,9 @@ import json
 import pytest
 
 from tests.kit.downstream import Answer, Downstream, End
+from tests.kit.routed_gateway import Gateway
 from tests.kit.stage import Scene, Stage
 from tests.kit.upstream import Act, chunk, swallow
-from tests.proxy.subject import Subject
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("gateway")]
 
@@ -124,7 +124,7 @@ async def assert_problem(answer: Answer, status: int) -> None:
 
 
 @pytest.mark.parametrize("fault", REFUSED)
-async def test_malformed_head_is_refused_and_nothing_after_it_is_read(proxy: Subject, stage: Stage, fault: str) -> None:
+async def test_malformed_head_is_refused_and_nothing_after_it_is_read(proxy: Gateway, stage: Stage, fault: str) -> None:
     status, head = REFUSED[fault]
     scene, strays = stage.scene(OK), len(stage.strays)
     line_end = b"\n" if fault == "bare LF" else b"\r\n"
@@ -145,7 +145,7 @@ async def test_malformed_head_is_refused_and_nothing_after_it_is_read(proxy: Sub
         (505, get(version=b"HTTP/0.9")),
     ],
 )
-async def test_unsupported_protocol_is_refused(proxy: Subject, stage: Stage, status: int, head: bytes) -> None:
+async def test_unsupported_protocol_is_refused(proxy: Gateway, stage: Stage, status: int, head: bytes) -> None:
     scene = stage.scene(OK)
     async with Downstream(proxy.port) as downstream:
         await downstream.send(head + field(scene) + b"\r\n" + (b"0\r\n\r\n" if status == 501 else b""))
@@ -155,7 +155,7 @@ async def test_unsupported_protocol_is_refused(proxy: Subject, stage: Stage, sta
 
 
 @pytest.mark.parametrize("fault", BAD_CHUNKS)
-async def test_malformed_chunk_is_refused(proxy: Subject, stage: Stage, fault: str) -> None:
+async def test_malformed_chunk_is_refused(proxy: Gateway, stage: Stage, fault: str) -> None:
     scene, strays = stage.scene(OK), len(stage.strays)
     async with Downstream(proxy.port) as downstream:
         await send(downstream, CHUNKED + field(scene) + b"\r\n" + chunk(b"begin") + BAD_CHUNKS[fault] + chunk(b"") + SMUGGLED)
@@ -167,7 +167,7 @@ async def test_malformed_chunk_is_refused(proxy: Subject, stage: Stage, fault: s
 
 
 @pytest.mark.parametrize("fault", BAD_CHUNKS)
-async def test_malformed_chunk_after_a_forwarded_head_ends_the_upstream_request(proxy: Subject, stage: Stage, fault: str) -> None:
+async def test_malformed_chunk_after_a_forwarded_head_ends_the_upstream_request(proxy: Gateway, stage: Stage, fault: str) -> None:
     scene, strays = stage.scene(Act(swallow), read_body=False), len(stage.strays)
     async with Downstream(proxy.port) as downstream:
         await downstream.send(CHUNKED + field(scene) + b"\r\n" + chunk(b"begin"))
@@ -180,7 +180,7 @@ async def test_malformed_chunk_after_a_forwarded_head_ends_the_upstream_request(
     assert len(stage.strays) == strays, stage.strays
 
 
-async def test_chunk_extensions_are_dropped(proxy: Subject, stage: Stage) -> None:
+async def test_chunk_extensions_are_dropped(proxy: Gateway, stage: Stage) -> None:
     scene = stage.scene(OK)
     async with Downstream(proxy.port) as downstream:
         await downstream.send(CHUNKED + field(scene) + b'\r\n1;a=b\r\nx\r\n2;c="d;\\"e"\r\nyz\r\n0;f\r\n\r\n')
@@ -188,7 +188,7 @@ async def test_chunk_extensions_are_dropped(proxy: Subject, stage: Stage) -> Non
     assert scene.requests[0].body == b"xyz"
 
 
-async def test_host_of_an_absolute_target_takes_precedence_over_the_field(proxy: Subject, stage: Stage) -> None:
+async def test_host_of_an_absolute_target_takes_precedence_over_the_field(proxy: Gateway, stage: Stage) -> None:
     """Follow RFC 9112 section 3.2.2."""
     scene = stage.scene(OK)
     async with Downstream(proxy.port) as downstream:
@@ -199,7 +199,7 @@ async def test_host_of_an_absolute_target_takes_precedence_over_the_field(proxy:
 
 
 @pytest.mark.parametrize("target", [b"/plain/../plain/x", b"/plain/a/%2e%2e/b", b"/plain//x", b"/plain/%70lain", b"/plain/a%2Fb"])
-async def test_odd_target_that_stays_in_its_route_passes_unchanged(proxy: Subject, stage: Stage, target: bytes) -> None:
+async def test_odd_target_that_stays_in_its_route_passes_unchanged(proxy: Gateway, stage: Stage, target: bytes) -> None:
     scene = stage.scene(OK)
     async with Downstream(proxy.port) as downstream:
         await downstream.send(get(target=target) + field(scene) + b"\r\n")
@@ -207,7 +207,7 @@ async def test_odd_target_that_stays_in_its_route_passes_unchanged(proxy: Subjec
     assert scene.requests[0].target == target.decode()
 
 
-async def test_refused_request_is_logged_without_its_content(proxy: Subject) -> None:
+async def test_refused_request_is_logged_without_its_content(proxy: Gateway) -> None:
     async with Downstream(proxy.port) as downstream:
         await downstream.send(get(b"Authorization: Bearer planted\x00") + b"\r\n")
         await assert_problem(await downstream.answer(), 400)
@@ -215,6 +215,6 @@ async def test_refused_request_is_logged_without_its_content(proxy: Subject) -> 
     async with Downstream(proxy.port) as downstream:
         await send(downstream, get(b"Authorization: Bearer planted" + b"x" * 20_000) + b"\r\n")
         await assert_problem(await downstream.answer(), 431)
-    assert "bad request: Invalid header value char" in proxy.log()
-    assert "bad request: the request line or a header field is too long" in proxy.log()
-    assert "planted" not in proxy.log()
+    assert "bad request: Invalid header value char" in proxy.text()
+    assert "bad request: the request line or a header field is too long" in proxy.text()
+    assert "planted" not in proxy.text()

@@ -21,9 +21,9 @@ import pytest_asyncio
 from tests.kit.blocking_upstream import BlockingUpstream, Connection
 from tests.kit.certificates import Authority
 from tests.kit.downstream import AT_ONCE_SECONDS, Answer, Downstream, End
+from tests.kit.routed_gateway import Gateway, Route, running
 from tests.kit.waiting import GUARD_SECONDS
 from tests.proxy.concurrently import all_hold
-from tests.proxy.subject import Route, Subject, running
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("gateway")]
 
@@ -54,7 +54,7 @@ class House:
     """An odd upstream, the gateway in front of it, and requests to them."""
 
     upstream: BlockingUpstream
-    subject: Subject
+    subject: Gateway
     _hall: Hall
     _paths: Iterator[int] = field(default_factory=lambda: iter(range(1_000_000)))
 
@@ -99,8 +99,8 @@ async def house(request: pytest.FixtureRequest, authority: Authority, tmp_path_f
             route("/orphan", mode="resumable", methods=["GET", "POST"], orphan_seconds=0),
             route("/shared", mode="shared", linger_seconds=0, wait_seconds=0, initial="history", share_by=["x-scene"]),
         ]
-        settings = {"data_dir": directory / "data", "drain_seconds": 1, "max_streams": MOST_STREAMS, "max_streams_per_client": MOST_STREAMS}
-        async with running(upstream.url, routes, directory, **settings) as subject:
+        settings = {"drain_seconds": 1, "max_streams": MOST_STREAMS, "max_streams_per_client": MOST_STREAMS}
+        async with running(routes, directory, **settings) as subject:
             yield House(upstream, subject, hall)
 
 

@@ -9,11 +9,11 @@ import pytest
 import pytest_asyncio
 
 from tests.kit.downstream import Answer, Downstream, End
+from tests.kit.routed_gateway import Gateway, Route, running
 from tests.kit.stage import Stage
 from tests.kit.upstream import Disconnect, Pause, Silence, chunk
 from tests.proxy.conftest import Converse
 from tests.proxy.streams import HEAD, LAST_CHUNK
-from tests.proxy.subject import Route, Subject, running
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("gateway")]
 
@@ -35,7 +35,7 @@ def port_that_does_not_answer() -> Iterator[int]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def limited(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Subject]:
+async def limited(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
     """Run a gateway with narrow limits."""
     with port_that_does_not_answer() as port:
         routes: list[Route] = [
@@ -43,7 +43,7 @@ async def limited(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Asy
             {"path": "/hangs", "upstream": f"http://127.0.0.1:{port}", "connect_timeout_seconds": 0.3},
         ]
         limits = {"max_streams": 3, "max_streams_per_client": 2, "max_request_body_bytes": BODY_LIMIT, "drain_seconds": 1}
-        async with running(stage.url, routes, tmp_path_factory.mktemp("limited"), **limits) as subject:
+        async with running(routes, tmp_path_factory.mktemp("limited"), **limits) as subject:
             yield subject
 
 
@@ -64,7 +64,7 @@ async def problem(answer: Answer, status: int) -> dict[str, object]:
 
 
 @contextlib.asynccontextmanager
-async def opened(subject: Subject, stage: Stage, source: str = "127.0.0.1") -> AsyncIterator[tuple[Downstream, Answer]]:
+async def opened(subject: Gateway, stage: Stage, source: str = "127.0.0.1") -> AsyncIterator[tuple[Downstream, Answer]]:
     """Open a stream that stays open."""
     scene = stage.scene(HEAD, chunk(b"data: x\n\n"), Silence())
     async with Downstream(subject.port, source=source) as downstream:
@@ -104,7 +104,7 @@ async def test_upstream_that_hangs_up_before_its_head_gets_one_request(converse:
         assert len(talk.scene.requests) == 1
 
 
-async def test_connect_timeout_is_a_504(limited: Subject) -> None:
+async def test_connect_timeout_is_a_504(limited: Gateway) -> None:
     async with Downstream(limited.port) as downstream:
         await downstream.ask("/hangs")
         await problem(await downstream.answer(), 504)
@@ -151,7 +151,7 @@ async def test_trace_is_a_405_on_every_route(converse: Converse) -> None:
         assert not talk.scene.requests
 
 
-async def test_body_over_the_limit_is_a_413(limited: Subject, stage: Stage) -> None:
+async def test_body_over_the_limit_is_a_413(limited: Gateway, stage: Stage) -> None:
     scene = stage.scene(HEAD, LAST_CHUNK)
     async with Downstream(limited.port) as downstream:
         await downstream.ask("/plain", "POST", scene.headers, b"x" * (BODY_LIMIT + 1))
@@ -163,7 +163,7 @@ async def test_body_over_the_limit_is_a_413(limited: Subject, stage: Stage) -> N
     assert len(scene.requests[0].body) == BODY_LIMIT
 
 
-async def test_chunked_body_over_the_limit_is_a_413_and_never_complete_for_the_upstream(limited: Subject, stage: Stage) -> None:
+async def test_chunked_body_over_the_limit_is_a_413_and_never_complete_for_the_upstream(limited: Gateway, stage: Stage) -> None:
     scene = stage.scene(HEAD, LAST_CHUNK)  # played when the whole body has come
     async with Downstream(limited.port) as downstream:
         await downstream.ask("/plain", "POST", [*scene.headers, ("Transfer-Encoding", "chunked")])
@@ -173,7 +173,7 @@ async def test_chunked_body_over_the_limit_is_a_413_and_never_complete_for_the_u
     assert not scene.requests
 
 
-async def test_body_over_the_limit_is_refused_before_it_is_sent(limited: Subject, stage: Stage) -> None:
+async def test_body_over_the_limit_is_refused_before_it_is_sent(limited: Gateway, stage: Stage) -> None:
     scene = stage.scene(HEAD, LAST_CHUNK)
     headers = [*scene.headers, ("Expect", "100-continue"), ("Content-Length", str(BODY_LIMIT + 1))]
     async with Downstream(limited.port) as downstream:
@@ -182,7 +182,7 @@ async def test_body_over_the_limit_is_refused_before_it_is_sent(limited: Subject
     assert not scene.requests
 
 
-async def test_stream_beyond_the_limit_of_a_client_is_a_429(limited: Subject, stage: Stage) -> None:
+async def test_stream_beyond_the_limit_of_a_client_is_a_429(limited: Gateway, stage: Stage) -> None:
     async with opened(limited, stage), opened(limited, stage) as (second, answer):
         assert answer.head.status == 200
         async with opened(limited, stage) as (_, refused):
@@ -193,7 +193,7 @@ async def test_stream_beyond_the_limit_of_a_client_is_a_429(limited: Subject, st
         await is_served_again(limited, stage)
 
 
-async def test_stream_beyond_the_limit_of_all_is_a_503(limited: Subject, stage: Stage) -> None:
+async def test_stream_beyond_the_limit_of_all_is_a_503(limited: Gateway, stage: Stage) -> None:
     async with opened(limited, stage), opened(limited, stage, "127.0.0.2"), opened(limited, stage, "127.0.0.3") as (third, answer):
         assert answer.head.status == 200
         async with opened(limited, stage, "127.0.0.4") as (_, refused):
@@ -202,7 +202,7 @@ async def test_stream_beyond_the_limit_of_all_is_a_503(limited: Subject, stage: 
         await is_served_again(limited, stage)
 
 
-async def is_served_again(subject: Subject, stage: Stage) -> None:
+async def is_served_again(subject: Gateway, stage: Stage) -> None:
     """Return when a new stream is served; the proxy may need a moment to notice that another one has ended."""
     for _ in range(100):
         async with opened(subject, stage) as (_, answer):

@@ -9,9 +9,9 @@ import pytest
 import pytest_asyncio
 
 from tests.kit.downstream import Downstream, End
+from tests.kit.routed_gateway import Gateway, running
 from tests.kit.stage import Stage
 from tests.kit.upstream import Act, chunk, swallow
-from tests.proxy.subject import Subject, running
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("gateway")]
 
@@ -25,7 +25,7 @@ DRIP_SECONDS = 0.05
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def impatient(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Subject]:
+async def impatient(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
     """Run a gateway with short time limits."""
     routes = [
         {"path": "/plain", "upstream": stage.url, "body_timeout_seconds": BODY_SECONDS} | stage.trust,
@@ -36,8 +36,8 @@ async def impatient(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> A
         {"path": "/patient", "upstream": stage.url, "body_timeout_seconds": 0} | stage.trust,
     ]
     directory = tmp_path_factory.mktemp("impatient")
-    limits = {"head_seconds": HEAD_SECONDS, "keepalive_seconds": KEEPALIVE_SECONDS, "data_dir": directory, "drain_seconds": 1}
-    async with running(stage.url, routes, directory, **limits) as subject:
+    limits = {"head_seconds": HEAD_SECONDS, "keepalive_seconds": KEEPALIVE_SECONDS, "drain_seconds": 1}
+    async with running(routes, directory, **limits) as subject:
         yield subject
 
 
@@ -68,7 +68,7 @@ async def problem(downstream: Downstream, status: int) -> str:
 
 
 @pytest.mark.parametrize("before", [0, 1], ids=["first request", "second request"])
-async def test_head_that_drips_is_refused(impatient: Subject, stage: Stage, before: int) -> None:
+async def test_head_that_drips_is_refused(impatient: Gateway, stage: Stage, before: int) -> None:
     scene = stage.scene(OK)
     async with Downstream(impatient.port) as downstream:
         for _ in range(before):
@@ -80,7 +80,7 @@ async def test_head_that_drips_is_refused(impatient: Subject, stage: Stage, befo
     assert len(scene.requests) == before
 
 
-async def test_head_that_stalls_is_refused_and_one_that_ends_in_time_is_served(impatient: Subject, stage: Stage) -> None:
+async def test_head_that_stalls_is_refused_and_one_that_ends_in_time_is_served(impatient: Gateway, stage: Stage) -> None:
     scene = stage.scene(OK)
     async with Downstream(impatient.port) as slow, Downstream(impatient.port) as stopped:
         await stopped.send(b"GET /plain HT")
@@ -92,7 +92,7 @@ async def test_head_that_stalls_is_refused_and_one_that_ends_in_time_is_served(i
 
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n"], ids=["nothing", "an empty line"])
-async def test_connection_without_a_request_is_closed(impatient: Subject, sent: bytes) -> None:
+async def test_connection_without_a_request_is_closed(impatient: Gateway, sent: bytes) -> None:
     loop = asyncio.get_running_loop()
     begun = loop.time()
     async with Downstream(impatient.port) as downstream:
@@ -102,7 +102,7 @@ async def test_connection_without_a_request_is_closed(impatient: Subject, sent: 
         assert not downstream.buffer
 
 
-async def test_answer_that_takes_longer_than_a_head_may_is_not_cut(impatient: Subject, stage: Stage) -> None:
+async def test_answer_that_takes_longer_than_a_head_may_is_not_cut(impatient: Gateway, stage: Stage) -> None:
     async def late(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(1.2 * max(HEAD_SECONDS, KEEPALIVE_SECONDS))
         writer.write(OK)
@@ -121,7 +121,7 @@ async def idle(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> 
 @pytest.mark.parametrize("path", ["/upload", "/upload/kept"])
 @pytest.mark.parametrize("fields", [[], [("Idempotency-Key", "1")]], ids=["plain", "key"])
 async def test_upstream_that_reads_nothing_of_a_body_is_abandoned(
-    impatient: Subject, stage: Stage, path: str, fields: list[tuple[str, str]]
+    impatient: Gateway, stage: Stage, path: str, fields: list[tuple[str, str]]
 ) -> None:
     scene = stage.scene(Act(idle), read_body=False)
     async with Downstream(impatient.port) as downstream:
@@ -136,7 +136,7 @@ async def test_upstream_that_reads_nothing_of_a_body_is_abandoned(
 @pytest.mark.parametrize("path", ["/plain", "/kept"])
 @pytest.mark.parametrize("framing", [("Content-Length", "10000"), ("Transfer-Encoding", "chunked")], ids=["length", "chunked"])
 async def test_body_that_drips_is_refused_and_frees_its_upstream(
-    impatient: Subject, stage: Stage, path: str, framing: tuple[str, str]
+    impatient: Gateway, stage: Stage, path: str, framing: tuple[str, str]
 ) -> None:
     scene = stage.scene(Act(swallow), read_body=False)
     async with Downstream(impatient.port) as downstream:
@@ -148,7 +148,7 @@ async def test_body_that_drips_is_refused_and_frees_its_upstream(
     assert len(scene.requests) == 1
 
 
-async def test_body_that_stalls_after_much_data_is_refused(impatient: Subject, stage: Stage) -> None:
+async def test_body_that_stalls_after_much_data_is_refused(impatient: Gateway, stage: Stage) -> None:
     scene = stage.scene(Act(swallow), read_body=False)
     async with Downstream(impatient.port) as downstream:
         await downstream.ask("/plain", "POST", [*scene.headers, ("Content-Length", "1000000")])
@@ -157,7 +157,7 @@ async def test_body_that_stalls_after_much_data_is_refused(impatient: Subject, s
         await scene.left()
 
 
-async def test_body_that_keeps_coming_may_take_longer_than_its_time_limit(impatient: Subject, stage: Stage) -> None:
+async def test_body_that_keeps_coming_may_take_longer_than_its_time_limit(impatient: Gateway, stage: Stage) -> None:
     scene, piece, count = stage.scene(OK), b"x" * 300, 18
     async with Downstream(impatient.port) as downstream:
         await downstream.ask("/steady", "POST", [*scene.headers, ("Content-Length", str(count * len(piece)))])
@@ -168,7 +168,7 @@ async def test_body_that_keeps_coming_may_take_longer_than_its_time_limit(impati
     assert scene.requests[0].body == count * piece
 
 
-async def test_client_is_not_refused_for_an_upstream_that_reads_slowly(impatient: Subject, stage: Stage) -> None:
+async def test_client_is_not_refused_for_an_upstream_that_reads_slowly(impatient: Gateway, stage: Stage) -> None:
     size = 8 * 2**20
 
     async def take_slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -183,7 +183,7 @@ async def test_client_is_not_refused_for_an_upstream_that_reads_slowly(impatient
         assert (await downstream.answer()).head.status == 200
 
 
-async def test_route_without_the_limit_waits(impatient: Subject, stage: Stage) -> None:
+async def test_route_without_the_limit_waits(impatient: Gateway, stage: Stage) -> None:
     scene = stage.scene(OK)
     async with Downstream(impatient.port) as downstream:
         await downstream.ask("/patient", "POST", [*scene.headers, ("Content-Length", "2")])

@@ -12,8 +12,8 @@ import pytest_asyncio
 
 from tests.kit.certificates import Authority
 from tests.kit.downstream import Answer, Downstream, Fields
+from tests.kit.routed_gateway import Gateway, Route, running
 from tests.kit.stage import Scene, Stage
-from tests.proxy.subject import Route, Subject, running
 
 BODY = b'{"message": "hello"}'
 JSON = ("Content-Type", "application/json")
@@ -47,7 +47,7 @@ def _routes(upstream: str, trust: Mapping[str, object]) -> list[Route]:
 class Play:
     """The gateway and the upstream behind it."""
 
-    subject: Subject
+    subject: Gateway
     stage: Stage
 
     @contextlib.asynccontextmanager
@@ -91,7 +91,7 @@ async def play(request: pytest.FixtureRequest, authority: Authority, tmp_path_fa
     secure = getattr(request, "param", "http") == "https"
     async with (
         Stage(authority if secure else None) as stage,
-        running(stage.url, _routes(stage.url, stage.trust), directory, data_dir=directory / "data") as subject,
+        running(_routes(stage.url, stage.trust), directory) as subject,
     ):
         yield Play(subject, stage)
 
@@ -106,8 +106,7 @@ def start_play(tmp_path: Path) -> StartPlay:
 
     @contextlib.asynccontextmanager
     async def start(settings: dict[str, object] | None = None, **keys: object) -> AsyncIterator[Play]:
-        options = {"data_dir": tmp_path / "data"} | (settings or {})
-        async with Stage() as stage, running(stage.url, [resumable("/", stage.url, **keys)], tmp_path, **options) as subject:
+        async with Stage() as stage, running([resumable("/", stage.url, **keys)], tmp_path, **(settings or {})) as subject:
             yield Play(subject, stage)
 
     return start

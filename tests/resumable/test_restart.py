@@ -39,14 +39,13 @@ async def body_of(play: Play, stream: str, last_event_id: str = "") -> tuple[End
 
 
 async def stop(play: Play, number: signal.Signals) -> None:
-    play.subject.process.send_signal(number)
-    await asyncio.to_thread(play.subject.process.wait, 20)
+    await asyncio.to_thread(play.subject.process.stop, number)
 
 
 async def log_line(play: Play, part: str) -> None:
     """Return when a line of the log has this part."""
     async with asyncio.timeout(60):
-        while part not in play.subject.log():
+        while part not in play.subject.text():
             await asyncio.sleep(0.02)
 
 
@@ -59,7 +58,7 @@ async def is_stored(directory: Path, question: str, answer: int) -> None:
 
 
 def lines_of(play: Play, part: str) -> int:
-    return sum(part in line for line in play.subject.log().splitlines())
+    return sum(part in line for line in play.subject.text().splitlines())
 
 
 def large(size: int) -> bytes:
@@ -182,7 +181,7 @@ async def test_finished_streams_leave_memory_and_are_served_from_the_store(start
         async def keep_many() -> int:
             for _ in range(25):
                 streams.extend(await asyncio.gather(*(keep(play, HEAD + large(250 * KILOBYTES) + END) for _ in range(8))))
-            return play.subject.rss()
+            return play.subject.memory()
 
         sizes = [await keep_many(), await keep_many()]
         while sizes[-1] - sizes[-2] >= 25_000 * KILOBYTES:  # each time there were twice as many

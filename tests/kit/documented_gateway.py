@@ -1,4 +1,4 @@
-"""Run the gateway as if aiohttp had changed: `python -m tests.proxy.documented_gateway [MODULE:NAME]`.
+"""Run the gateway as if aiohttp had changed: `python -m tests.kit.documented_gateway [MODULE:NAME]`.
 
 With an argument that name is missing from aiohttp. The modules of the fast path cannot even be imported here.
 """
