@@ -6,7 +6,8 @@ from collections.abc import Awaitable
 import pytest
 
 from gateway.http.deadline import Deadline
-from tests.kit.waiting import GUARD_SECONDS
+from tests.kit.clock import Clock
+from tests.kit.waiting import GUARD_SECONDS, settle
 
 
 async def limited(seconds: float, doing: Awaitable[object]) -> None:
@@ -29,8 +30,9 @@ async def test_slow_work_times_out_and_the_task_goes_on() -> None:
 
 
 async def test_work_done_in_time_is_not_interrupted_later() -> None:
-    await limited(0.001, asyncio.sleep(0))
-    await asyncio.sleep(0.005)
+    clock = Clock()
+    await limited(1, asyncio.sleep(0))
+    await clock.advance(5)
 
 
 async def test_cancellation_by_another_task_stays_one_even_after_the_deadline() -> None:
@@ -46,7 +48,7 @@ async def test_time_that_begins_when_all_is_done_already_is_no_limit() -> None:
     with Deadline() as deadline:
         pass
     deadline.set(asyncio.get_running_loop(), 0)
-    await asyncio.sleep(0.001)
+    await settle()
 
 
 async def test_error_passes_as_it_is() -> None:

@@ -44,11 +44,11 @@ async def test_closed_fan_out_no_longer_counts() -> None:
     assert memory.amount == 0
 
 
-async def test_age_is_kept_also_when_nothing_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_age_is_kept_also_when_nothing_comes() -> None:
     audience = Audience(Limits(blocks=100, bytes=1 << 30, age_seconds=0.05))
     append_all(audience.fan_out, blocks_of(5))
     await settle()
-    await asyncio.sleep(0.06)
+    await asyncio.sleep(0.06)  # longer than the age
     audience.fan_out.expire()
     assert audience.fan_out.history.first == 5
     assert audience.memory.amount == 0
@@ -58,7 +58,7 @@ async def test_newcomer_gets_the_oldest_block_that_grows_too_old_before_its_turn
     audience = Audience(Limits(blocks=100, bytes=1 << 30, age_seconds=0.05))
     whole = append_all(audience.fan_out, blocks_of(5))
     await settle()
-    await asyncio.sleep(0.06)
+    await asyncio.sleep(0.06)  # longer than the age
     subscriber, transport = audience.join(0)
     audience.fan_out.expire()
     await settle()

@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from gateway.access.budget import Budget
 from gateway.http.upstream import open_session
+from gateway.modes.resumable import kept_streams
 from gateway.modes.resumable.kept_stream import KeptStream
 from gateway.modes.resumable.kept_streams import KeptStreams
 from gateway.modes.resumable.loading import LoadedBlocks
@@ -26,7 +27,7 @@ from gateway.streams.subscriber import BEHIND, Subscriber
 from gateway.streams.wheel import TimerWheel
 from tests.gateway.scripted_transport import ScriptedTransport
 from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Pause, ScriptedUpstream, Silence, Step, chunk
-from tests.kit.waiting import until
+from tests.kit.waiting import GUARD_SECONDS, until
 
 EVENT = b"data: x\n\n"
 KILOBYTES = 1024
@@ -44,6 +45,8 @@ class ScriptedStore:
         self.goes.set()
         self.calls: list[str] = []
         self.gives_up: set[str] = set()
+        self.rounds = 0
+        """Rounds of upkeep."""
 
     async def _do(self, call: str) -> None:
         self.calls.append(call)
@@ -103,6 +106,7 @@ class ScriptedStore:
         return next((id for id in like if f"id: {event_id}\n".encode() in self.blocks[id]), None)
 
     async def expire(self, now: float) -> int:
+        self.rounds += 1
         return 0
 
     async def close(self) -> None:
@@ -153,7 +157,7 @@ async def house(max_bytes: int = 2**30, max_bytes_per_client: int = 2**30, max_s
     store, wheel = ScriptedStore(), TimerWheel(0.05)
     scripts: list[tuple[Step, ...]] = []
     async with (
-        asyncio.timeout(30),
+        asyncio.timeout(GUARD_SECONDS),
         ScriptedUpstream(lambda _: scripts.pop(0)) as upstream,
         open_session(keepalive_seconds=1.0, max_header_bytes=8192) as session,
     ):
@@ -164,6 +168,18 @@ async def house(max_bytes: int = 2**30, max_bytes_per_client: int = 2**30, max_s
         async with streams.upkeep():
             yield House(store, wheel, streams, session, scripts, upstream.url, route)
             store.goes.set()
+
+
+async def rounds_of_upkeep(kept: House, count: int = 3) -> None:
+    """Return when the store has been asked `count` times more to expire streams, as it is once a round."""
+    enough = kept.store.rounds + count
+    await until(lambda: kept.store.rounds >= enough)
+
+
+@pytest.fixture
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a round of upkeep begin every 50 ms."""
+    monkeypatch.setattr(kept_streams, "_UPKEEP_SECONDS", 0.05)
 
 
 def blocks_of(store: ScriptedStore, stream: KeptStream) -> int:
@@ -218,7 +234,7 @@ class _Late(asyncio.Event):
         return bool(await self._event.wait())
 
 
-async def test_ended_stream_stays_in_memory_until_stored_and_costs_no_running_stream() -> None:
+async def test_ended_stream_stays_in_memory_until_stored_and_costs_no_running_stream(brisk: None) -> None:
     async with house(max_bytes=250 * KILOBYTES) as kept:
         kept.store.goes.clear()
         ended = [await kept.opened(chunk(LARGE) + LAST_CHUNK) for _ in range(3)]
@@ -227,7 +243,7 @@ async def test_ended_stream_stays_in_memory_until_stored_and_costs_no_running_st
             stream.viewer_left()  # else they stay for a while for those who asked for them
         await until(lambda: all(stream.state == COMPLETE for stream in ended))
         await until(lambda: kept.streams.memory.amount > 400 * KILOBYTES)
-        await asyncio.sleep(0.2)  # some rounds of upkeep
+        await rounds_of_upkeep(kept)
         assert [await kept.streams.find(stream.head.id) for stream in ended] == ended
         kept.store.goes.set()
         await until(lambda: kept.streams.memory.amount < 250 * KILOBYTES)
@@ -396,7 +412,7 @@ async def test_stream_whose_request_left_before_the_answer_is_an_orphan() -> Non
         assert stream.state == ORPHANED
 
 
-async def test_stream_that_the_store_gave_up_goes_on_in_memory_and_is_offered_no_more() -> None:
+async def test_stream_that_the_store_gave_up_goes_on_in_memory_and_is_offered_no_more(brisk: None) -> None:
     async with house() as kept:
         gives_up = kept.store.gives_up
         pause = Pause()
@@ -408,7 +424,7 @@ async def test_stream_that_the_store_gave_up_goes_on_in_memory_and_is_offered_no
         other = await kept.opened(chunk(EVENT) + LAST_CHUNK)
         await until(lambda: other.end_stored)
         calls = len(kept.store.calls)
-        await asyncio.sleep(0.2)  # some rounds of upkeep
+        await rounds_of_upkeep(kept)
         assert len(kept.store.calls) == calls
         assert await kept.streams.find(stream.head.id) is stream
         assert not kept.streams._storing.failed

@@ -1,9 +1,8 @@
-"""One body on its way to a real connection, with a real timer wheel."""
+"""One body on its way to a real connection, with a timer wheel that the tests turn."""
 
 import asyncio
 import gzip
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,9 +14,9 @@ from eventstream.decoding import find_decoder
 from gateway.streams.relay import COMPLETE, CUT, DRAINED, LEFT, Relay
 from gateway.streams.wheel import TimerWheel
 from tests.gateway.subscribing import Downstream, connected
-from tests.kit.waiting import GUARD_SECONDS, until
+from tests.kit.clock import TICK_SECONDS, Clock
+from tests.kit.waiting import GUARD_SECONDS, settle, until
 
-TICK_SECONDS = 0.01
 HEARTBEAT = b":\n\n"
 
 
@@ -39,29 +38,14 @@ class Upstream:
         self.wishes.append("detach")
 
 
-class HandWheel(TimerWheel):
-    """Turns when the test says so, however long the machine takes meanwhile."""
-
-    def __init__(self) -> None:
-        super().__init__(TICK_SECONDS)
-        self._turns = 1
-
-    def _elapsed(self) -> int:
-        return self._turns
-
-    def _turn_later(self) -> asyncio.TimerHandle:
-        return self._loop.call_later(3600, self._turn)
-
-    def turn(self, ticks: int = 1) -> None:
-        for _ in range(ticks):
-            self._turns += 1
-            self._turn()
+@pytest.fixture
+async def clock() -> Clock:
+    return Clock()
 
 
-def open_relay(downstream: Downstream, wheel: TimerWheel | None = None, **options: Any) -> tuple[Relay, Upstream]:
+def open_relay(downstream: Downstream, **options: Any) -> tuple[Relay, Upstream]:
     options.setdefault("framer", Framer())
-    wheel = wheel or TimerWheel(TICK_SECONDS)
-    relay = Relay(downstream.transport, wheel, **options)
+    relay = Relay(downstream.transport, TimerWheel(TICK_SECONDS), **options)
     downstream.written_by(relay)
     upstream = Upstream()
     relay.attached(upstream)
@@ -128,61 +112,56 @@ async def test_block_over_the_limit_cuts_the_stream_after_the_blocks_before_it()
         assert relay.bytes_out == 18
 
 
-async def test_heartbeat_comes_whenever_nothing_has_left_for_its_interval() -> None:
+async def test_heartbeat_comes_whenever_nothing_has_left_for_its_interval(clock: Clock) -> None:
     async with connected() as downstream:
-        began_at = time.monotonic()
         relay, _ = open_relay(downstream, heartbeat_ticks=10)
         relay.feed(b"data: 1\n\n")
+        await clock.turn(9)
+        assert relay.heartbeats == 0
+        await clock.turn(21)
         assert await downstream.read(9 + 3 * 3) == b"data: 1\n\n" + HEARTBEAT * 3
-        assert time.monotonic() - began_at >= 3 * 9 * TICK_SECONDS
-        assert relay.heartbeats >= 3  # one more when the machine was busy meanwhile
-        assert (relay.blocks_out, relay.bytes_out) == (1, 9 + 3 * relay.heartbeats)
+        assert (relay.heartbeats, relay.blocks_out, relay.bytes_out) == (3, 1, 9 + 3 * 3)
 
 
-async def test_heartbeat_comes_while_a_block_is_held_back_and_not_inside_it() -> None:
+async def test_heartbeat_comes_while_a_block_is_held_back_and_not_inside_it(clock: Clock) -> None:
     async with connected() as downstream:
         relay, _ = open_relay(downstream, heartbeat_ticks=4)
         relay.feed(b"data: 1\n")
-        await until(lambda: relay.heartbeats >= 1)
+        await clock.turn(4)
         relay.feed(b"data: 2\n")
-        await until(lambda: relay.heartbeats >= 2)
+        await clock.turn(4)
         relay.feed(b"\n")
-        sent = await downstream.read(relay.bytes_out)
-        assert sent.replace(HEARTBEAT, b"") == b"data: 1\ndata: 2\n\n"
-        assert sent.startswith(HEARTBEAT * 2)
+        assert await downstream.read(relay.bytes_out) == HEARTBEAT * 2 + b"data: 1\ndata: 2\n\n"
 
 
-async def test_stream_that_sends_within_its_interval_gets_no_heartbeat() -> None:
+async def test_stream_that_sends_within_its_interval_gets_no_heartbeat(clock: Clock) -> None:
     async with connected() as downstream:
-        wheel = HandWheel()
-        relay, _ = open_relay(downstream, wheel, heartbeat_ticks=10)
+        relay, _ = open_relay(downstream, heartbeat_ticks=10)
         for _ in range(50):
             relay.feed(b"data: 1\n\n")
-            wheel.turn(9)
+            await clock.turn(9)
         assert relay.heartbeats == 0
-        wheel.turn(2)
+        await clock.turn(2)
         assert relay.heartbeats == 1
 
 
-async def test_silent_upstream_is_given_up_after_the_idle_time_though_heartbeats_leave() -> None:
+async def test_silent_upstream_is_given_up_after_the_idle_time_though_heartbeats_leave(clock: Clock) -> None:
     async with connected() as downstream:
-        wheel = HandWheel()
-        relay, upstream = open_relay(downstream, wheel, heartbeat_ticks=4, idle_ticks=25)
-        wheel.turn(24)
-        assert (relay.verdict, relay.heartbeats) == ("", 6)
-        wheel.turn(2)
-        assert (relay.verdict, relay.reason, upstream.wishes) == (CUT, "upstream sent nothing for 0.25 s", ["detach"])
+        relay, upstream = open_relay(downstream, heartbeat_ticks=4, idle_ticks=32)
+        await clock.turn(31)
+        assert (relay.verdict, relay.heartbeats) == ("", 7)
+        await clock.turn(2)
+        assert (relay.verdict, relay.reason, upstream.wishes) == (CUT, "upstream sent nothing for 0.5 s", ["detach"])
 
 
-async def test_bytes_of_an_unfinished_block_show_that_upstream_is_not_idle() -> None:
+async def test_bytes_of_an_unfinished_block_show_that_upstream_is_not_idle(clock: Clock) -> None:
     async with connected() as downstream:
-        wheel = HandWheel()
-        relay, _ = open_relay(downstream, wheel, idle_ticks=10)
+        relay, _ = open_relay(downstream, idle_ticks=10)
         for _ in range(50):
             relay.feed(b"x")
-            wheel.turn(9)
+            await clock.turn(9)
         assert (relay.verdict, relay.bytes_in) == ("", 50)
-        wheel.turn(2)
+        await clock.turn(2)
         assert relay.verdict == CUT
 
 
@@ -192,7 +171,7 @@ async def stalled(downstream: Downstream, relay: Relay) -> int:
     async with asyncio.timeout(GUARD_SECONDS):
         while not relay.paused:
             relay.feed(block)
-            await asyncio.sleep(0)
+            await settle()
     return relay.bytes_out
 
 
@@ -209,22 +188,21 @@ async def test_subscriber_that_does_not_read_pauses_its_upstream_until_he_has_ca
         assert await downstream.read(9) == b"data: 1\n\n"
 
 
-async def test_paused_relay_sends_no_heartbeat_and_is_not_idle_and_both_clocks_begin_anew_when_it_goes_on() -> None:
+async def test_paused_relay_sends_no_heartbeat_and_is_not_idle_and_both_clocks_begin_anew_when_it_goes_on(clock: Clock) -> None:
     async with connected() as downstream:
-        wheel = HandWheel()
-        relay, upstream = open_relay(downstream, wheel, heartbeat_ticks=3, idle_ticks=30)
+        relay, upstream = open_relay(downstream, heartbeat_ticks=3, idle_ticks=30)
         size = await stalled(downstream, relay)
-        wheel.turn(100)
+        await clock.turn(100)
         assert (relay.verdict, relay.heartbeats) == ("", 0)
         await downstream.read(size)
         async with asyncio.timeout(GUARD_SECONDS):
             await upstream.resumed.wait()
-        wheel.turn(2)
+        await clock.turn(2)
         assert relay.heartbeats == 0
-        wheel.turn(27)
+        await clock.turn(27)
         assert relay.verdict == ""
         assert relay.heartbeats > 0
-        wheel.turn(2)
+        await clock.turn(2)
         assert relay.verdict == CUT
 
 
@@ -257,13 +235,13 @@ async def test_first_verdict_stands(first: str, later: str) -> None:
         assert (upstream.wishes, relay.upstream) == (["detach"], None)
 
 
-async def test_nothing_leaves_after_the_end() -> None:
+async def test_nothing_leaves_after_the_end(clock: Clock) -> None:
     async with connected() as downstream:
         relay, _ = open_relay(downstream, heartbeat_ticks=1)
         relay.feed(b"data: 1\n\ndata: unfinished")
         relay.upstream_ended()
         relay.feed(b"\n\n")
-        await asyncio.sleep(10 * TICK_SECONDS)
+        await clock.turn(10)
         assert (relay.bytes_out, relay.heartbeats) == (9, 0)
 
 
@@ -287,16 +265,15 @@ async def test_subscriber_that_has_left_gets_nothing_and_costs_nothing() -> None
         assert (relay.bytes_out, relay.verdict, upstream.wishes) == (0, "", [])
 
 
-async def test_unsent_data_is_not_counted() -> None:
+async def test_unsent_data_is_not_counted(clock: Clock) -> None:
     async with connected() as downstream:
-        wheel = HandWheel()
-        relay, _ = open_relay(downstream, wheel, heartbeat_ticks=2)
+        relay, _ = open_relay(downstream, heartbeat_ticks=2)
         relay.feed(b"data: 1\n\n")
-        wheel.turn(2)
+        await clock.turn(2)
         assert (relay.blocks_out, relay.heartbeats, relay.bytes_out) == (1, 1, 9 + 3)
         downstream.transport.close()  # the gateway hears of it a moment later
         relay.feed(b"data: 2\n\n")
-        wheel.turn(10)
+        await clock.turn(10)
         assert (relay.blocks_out, relay.heartbeats, relay.bytes_out) == (1, 1, 9 + 3)
 
 

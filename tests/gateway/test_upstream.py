@@ -212,8 +212,7 @@ async def test_receiver_that_pauses_while_it_is_attached_to_an_overflowed_body_s
         receiver = attached(response, Recorder(pause_after=1))
         assert receiver.paused
         received = len(receiver.body)
-        for _ in range(20):
-            await asyncio.sleep(0.005)
+        await settle()
         assert len(receiver.body) == received < len(LARGE)
         receiver.resume()
         assert await receiver.until_over() == "ended"

@@ -117,7 +117,7 @@ async def test_since_accepts_a_time_or_a_duration() -> None:
         assert numbers(await replay(producer, since="15m")) == [1, 2, 3]
         assert numbers(await replay(producer, since="1d2h3m4s5ms")) == [1, 2, 3]
         assert await replay(producer, since=(moment + timedelta(hours=1)).isoformat()) == []
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # longer than 1 ms
         assert await replay(producer, since="1ms") == []
 
 
