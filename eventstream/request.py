@@ -24,15 +24,15 @@ NETWORK_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError)
 """The exceptions that aiohttp raises when the network or the peer's HTTP is at fault, timeouts among them."""
 
 _READ_AHEAD_BYTES = 64 * 1024  # aiohttp pauses the socket at twice this; enough for full speed, small enough for back-pressure
-_MOST_REDIRECTS = 20  # Fetch standard 4.4 step 7
+MOST_REDIRECTS = 20  # Fetch standard 4.4 step 7
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
-_REDIRECTS = {301, 302, 303, 307, 308}
+REDIRECTS = {301, 302, 303, 307, 308}
 _TOO_MANY_REQUESTS = 429
 _LONGEST_RETRY_AFTER_SECONDS = 86_400.0  # a server that asks for more than a day made a typing error
 _CREDENTIALS = ("Authorization", "Cookie", "Proxy-Authorization", "Host")  # Host is no credential, but must not reach another origin either
 _FOR_ANY_ORIGIN = {"accept", "accept-encoding", "accept-language", "cache-control", "content-language", "content-type"}
 """The fields that are sent to another origin too. All others may be secrets, or mean something to the first origin alone."""
-_BODY_HEADERS = ("Content-Encoding", "Content-Language", "Content-Location", "Content-Type", "Content-Length")
+BODY_HEADERS = ("Content-Encoding", "Content-Language", "Content-Location", "Content-Type", "Content-Length")
 Headers: TypeAlias = Mapping[str, str] | Callable[[], Mapping[str, str]]
 """The header fields of a request, or a function that returns them for each attempt."""
 
@@ -107,13 +107,13 @@ class StreamRequest:
             headers = self.headers.copy()
             headers.update(self.give_headers())
             asked = replace(self, headers=headers)
-        for _ in range(_MOST_REDIRECTS + 1):
+        for _ in range(MOST_REDIRECTS + 1):
             response = await asked._send(session, last_event_id, timeout)
-            if response.status not in _REDIRECTS:
+            if response.status not in REDIRECTS:
                 return _judge(asked.shown_url, response)
             response.close()
             asked = asked._redirected(response, session)
-        raise ConnectionFailed(self.shown_url, f"more than {_MOST_REDIRECTS} redirects", status=response.status)
+        raise ConnectionFailed(self.shown_url, f"more than {MOST_REDIRECTS} redirects", status=response.status)
 
     async def _send(self, session: aiohttp.ClientSession, last_event_id: str, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
         headers = self.headers.copy()
@@ -162,8 +162,8 @@ class StreamRequest:
                     self.shown_url, f"redirect {status} would send the session's credentials to {url.host}", status=status
                 )
             headers = CIMultiDict((name, value) for name, value in headers.items() if name.lower() in _FOR_ANY_ORIGIN)
-        if (status in (301, 302) and self.method == "POST") or (status == 303 and self.method not in ("GET", "HEAD")):
-            for name in _BODY_HEADERS:
+        if becomes_get(status, self.method):
+            for name in BODY_HEADERS:
                 headers.popall(name, None)
             return replace(self, url=url, method="GET", headers=headers, body=None, tls=tls)
         return replace(self, url=url, headers=headers, tls=tls)
@@ -172,6 +172,11 @@ class StreamRequest:
     def shown_url(self) -> str:
         """The URL without user name and password, for messages."""
         return str(self.url.with_user(None))
+
+
+def becomes_get(status: int, method: str) -> bool:
+    """Whether a redirect turns a request into a GET without a body (Fetch standard 4.4 step 12)."""
+    return (status in (301, 302) and method == "POST") or (status == 303 and method not in ("GET", "HEAD"))
 
 
 def parse_url(text: str, base: URL | None = None) -> URL:

@@ -40,7 +40,7 @@ def judge_answer(seen: Observation, quote: Quote) -> Iterator[Finding]:
 
 
 def _judge_silence(seen: Observation, quote: Quote) -> Finding:
-    waited = seen.ended_seconds - seen.asked_seconds
+    waited = seen.ended_seconds - seen.sent_seconds
     if seen.ending == "silent":
         return Finding(
             "answer",
@@ -138,7 +138,7 @@ def _judge_caching(head: Head, quote: Quote) -> Iterator[Finding]:
 
 
 def _judge_time(seen: Observation, head: Head, quote: Quote) -> Finding:
-    to_head = head.seconds - seen.asked_seconds
+    to_head = head.seconds - seen.sent_seconds
     first = seen.first_byte_seconds
     shown = f"head after {to_head:.2f} s, " + (f"first byte after {first:.2f} s" if first is not None else "no byte of the body")
     if to_head < _SLOW_HEAD_SECONDS:

@@ -17,12 +17,12 @@ from .comparison import Path as StreamPath
 from .comparison import compare
 from .diagnosis import Examination, diagnose, measure
 from .examining import examine
-from .listening import CannotAsk, Question
+from .listening import CannotConnect, Request
 from .progress import Progress
 from .quoting import Quote, secrets_of_headers, secrets_of_url
 from .report import Report, Section, write_json, write_text
 
-_HEALTHY, _PROBLEMS, _CANNOT_ASK = 0, 1, 2
+_HEALTHY, _PROBLEMS, _CANNOT_CONNECT = 0, 1, 2
 _USER_AGENT = "eventstream-doctor"
 _DESCRIPTION = """Diagnose an event stream on any server, through any proxies: whether it streams, whether clients can read it, and
 whether they can resume it. Values of --header and of the query do not appear in the report."""
@@ -34,26 +34,26 @@ def doctor(arguments: Sequence[str], out: TextIO | None = None, err: TextIO | No
     """Return the exit status: 0 healthy, 1 problems found, 2 no connection. Exits with 2 itself on wrong usage."""
     out, err = out or sys.stdout, err or sys.stderr
     parser = _parser()
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        question = _question(asked, asked.url)
-        through = None if asked.through is None else _question(asked, asked.through)
+        request = _build_request(options, options.url)
+        through = None if options.through is None else _build_request(options, options.through)
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    questions = [question] if through is None else [question, through]
-    secrets = secrets_of_headers(question.headers).union(*(secrets_of_url(each.url) for each in questions))
+    requests = [request] if through is None else [request, through]
+    secrets = secrets_of_headers(request.headers).union(*(secrets_of_url(each.url) for each in requests))
     quote = Quote(secrets)
-    once = asked.once if asked.once is not None else question.method not in ("GET", "HEAD")
+    once = options.once if options.once is not None else request.method not in ("GET", "HEAD")
     failures: list[BaseException] = []
     try:
-        examinations = asyncio.run(_listen(questions, asked.seconds, once, err))
-    except* CannotAsk as group:
+        examinations = asyncio.run(_listen(requests, options.seconds, once, err))
+    except* CannotConnect as group:
         failures = list(group.exceptions)
     if failures:
-        return _say_failure(failures[0], quote, asked.json, out, err)
+        return _say_failure(failures[0], quote, options.json, out, err)
     report = judge(examinations, quote)
     try:
-        out.write(write_json(report) + "\n" if asked.json else write_text(report))
+        out.write(write_json(report) + "\n" if options.json else write_text(report))
         out.flush()
     except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports an error when it flushes at exit
@@ -84,7 +84,7 @@ def _seconds(text: str) -> float:
     return number
 
 
-def _question(asked: argparse.Namespace, url: str) -> Question:
+def _build_request(options: argparse.Namespace, url: str) -> Request:
     """Return the request to send.
 
     Raises ValueError if an argument is wrong, OSError if the body's file cannot be read.
@@ -94,19 +94,19 @@ def _question(asked: argparse.Namespace, url: str) -> Question:
     except ValueError as error:
         raise ValueError(f"the URL {error}, such as https://example.org/events") from None
     body = None
-    if asked.data is not None:
-        body = Path(asked.data[1:]).read_bytes() if asked.data.startswith("@") else asked.data.encode()
+    if options.data is not None:
+        body = Path(options.data[1:]).read_bytes() if options.data.startswith("@") else options.data.encode()
     headers = {"Accept": "text/event-stream", "Cache-Control": "no-cache", "User-Agent": _USER_AGENT}
     if body is not None:
         headers["Content-Type"] = "application/json" if _is_json(body) else "text/plain"
-    method = (asked.method or ("GET" if body is None else "POST")).upper()
+    method = (options.method or ("GET" if body is None else "POST")).upper()
     if not method.isalpha():
         raise ValueError("--method must be a word such as POST")
-    question = Question(target, method, tuple(headers.items()), body)
-    given = [_field(number, text) for number, text in enumerate(asked.header, 1)]
+    request = Request(target, method, tuple(headers.items()), body)
+    given = [_field(number, text) for number, text in enumerate(options.header, 1)]
     for name, _ in given:
-        question = question.without(name)
-    return question.adding(given)
+        request = request.without_field(name)
+    return request.with_fields(given)
 
 
 def _field(number: int, text: str) -> tuple[str, str]:
@@ -130,16 +130,16 @@ def _is_json(body: bytes) -> bool:
     return True
 
 
-async def _listen(questions: list[Question], seconds: float, once: bool, err: TextIO) -> list[Examination]:
+async def _listen(requests: list[Request], seconds: float, once: bool, err: TextIO) -> list[Examination]:
     enough = asyncio.Event()
     progress = Progress(err, seconds)
     with contextlib.suppress(NotImplementedError, RuntimeError):  # only the main thread of a Unix process has signals
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, enough.set)
-    names = [""] if len(questions) == 1 else ["direct ", "through "]
+    names = [""] if len(requests) == 1 else ["direct ", "through "]
     watchers = [progress.watcher(name) for name in names]
     async with asyncio.TaskGroup() as group:
         writer = group.create_task(progress.run())
-        examinations = await examine(questions, seconds, once=once, enough=enough, watchers=watchers)
+        examinations = await examine(requests, seconds, once=once, enough=enough, watchers=watchers)
         writer.cancel()
     return examinations
 
@@ -147,12 +147,12 @@ async def _listen(questions: list[Question], seconds: float, once: bool, err: Te
 def _say_failure(failure: BaseException, quote: Quote, as_json: bool, out: TextIO, err: TextIO) -> int:
     while isinstance(failure, BaseExceptionGroup):
         failure = failure.exceptions[0]
-    assert isinstance(failure, CannotAsk)
+    assert isinstance(failure, CannotConnect)
     url, reason = quote(failure.url, 300), quote(failure.reason, 300)
     if as_json:
         out.write(json.dumps({"healthy": False, "url": url, "error": reason}, ensure_ascii=False, indent=2) + "\n")
     err.write(f"doctor: {url} could not connect: {reason}\n")
-    return _CANNOT_ASK
+    return _CANNOT_CONNECT
 
 
 def judge(examinations: Sequence[Examination], quote: Quote) -> Report:

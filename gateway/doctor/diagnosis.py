@@ -112,9 +112,9 @@ def measure(examination: Examination) -> dict[str, object]:
     return {
         "status": head.status if head else None,
         "http_version": f"{head.version[0]}.{head.version[1]}" if head else None,
-        "head_seconds": _rounded(head.seconds - seen.asked_seconds) if head else None,
+        "head_seconds": _rounded(head.seconds - seen.sent_seconds) if head else None,
         "first_byte_seconds": _rounded(seen.first_byte_seconds),
-        "seconds": _rounded(seen.ended_seconds - seen.asked_seconds),
+        "seconds": _rounded(seen.ended_seconds - seen.sent_seconds),
         "end": seen.ending,
         "bytes": len(anatomy.body),
         "wire_bytes": seen.wire_bytes,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .anatomy import dissect
 from .diagnosis import Examination
-from .listening import Question, Recording, Watcher, listen
+from .listening import Recording, Request, Watcher, listen
 from .observation import Head, Observation
 from .quoting import shown_url
 from .resuming import Resumption, choose_id
@@ -18,13 +18,13 @@ _PROTOCOL_SECONDS = 5.0
 
 
 async def examine(
-    questions: Sequence[Question], seconds: float, *, once: bool, enough: asyncio.Event, watchers: Sequence[Watcher | None]
+    requests: Sequence[Request], seconds: float, *, once: bool, enough: asyncio.Event, watchers: Sequence[Watcher | None]
 ) -> list[Examination]:
-    """Examine several paths at once, each with an optional watcher. Raises CannotAsk, in a group, if a path allows no connection."""
+    """Examine several paths at once, each with an optional watcher. Raises CannotConnect, in a group, if a path allows no connection."""
     async with asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(_Examiner(question, seconds, once=once, enough=enough, watch=watch).examine())
-            for question, watch in zip(questions, watchers, strict=True)
+            group.create_task(_Examiner(request, seconds, once=once, enough=enough, watch=watch).examine())
+            for request, watch in zip(requests, watchers, strict=True)
         ]
     return [task.result() for task in tasks]
 
@@ -32,18 +32,18 @@ async def examine(
 class _Examiner:
     """Examine one path. Setting `enough` stops listening early; the bytes received by then are judged."""
 
-    def __init__(self, question: Question, seconds: float, *, once: bool, enough: asyncio.Event, watch: Watcher | None) -> None:
-        self._question = question.having("Accept-Encoding", "identity")
+    def __init__(self, request: Request, seconds: float, *, once: bool, enough: asyncio.Event, watch: Watcher | None) -> None:
+        self._request = request.with_field("Accept-Encoding", "identity")
         self._seconds = seconds
         self._once = once
         self._enough = enough
         self._watch = watch
 
     async def examine(self) -> Examination:
-        """Listen, offer compression at the same time, then reconnect with a last event ID. Raises CannotAsk, in a group."""
-        url = self._question.url
+        """Listen, offer compression at the same time, then reconnect with a last event ID. Raises CannotConnect, in a group."""
+        url = self._request.url
         async with asyncio.TaskGroup() as group:
-            first = group.create_task(listen(self._question, self._seconds, self._enough, self._watch))
+            first = group.create_task(listen(self._request, self._seconds, self._enough, self._watch))
             offering = None if self._once else group.create_task(self._offer_compression())
             protocol = group.create_task(_choose_protocol(url.host or "", url.port or 443)) if url.scheme == "https" else None
         seen = first.result()
@@ -52,7 +52,7 @@ class _Examiner:
 
     async def _offer_compression(self) -> Observation:
         """Listen for as long as to the first request if the server compresses, else only for the head."""
-        return await listen(self._question.having("Accept-Encoding", _OFFERED), self._seconds, self._enough, stop_after=_is_plain)
+        return await listen(self._request.with_field("Accept-Encoding", _OFFERED), self._seconds, self._enough, stop_after=_is_plain)
 
     async def _resume(self, seen: Observation) -> Resumption | None:
         """Resume after an event in the middle, until the events known to follow have arrived or a few seconds have passed.
@@ -71,9 +71,9 @@ class _Examiner:
             if owed:
                 recording.wanted_bytes = owed
 
-        question = self._question.having("Last-Event-ID", event.id) if event.id else self._question
+        request = self._request.with_field("Last-Event-ID", event.id) if event.id else self._request
         seconds = min(self._seconds, _RESUME_SECONDS if owed else _NEWS_SECONDS)
-        return Resumption(behind, await listen(question, seconds, self._enough, want))
+        return Resumption(behind, await listen(request, seconds, self._enough, want))
 
 
 def _is_plain(head: Head) -> bool:

@@ -39,7 +39,7 @@ def judge_lifetime(seen: Observation, anatomy: Anatomy, quote: Quote) -> Iterato
 
 def longest_silence(seen: Observation) -> float:
     """Return the longest time without a byte between the head and the end, in seconds."""
-    begin = seen.head.seconds if seen.head is not None else seen.asked_seconds
+    begin = seen.head.seconds if seen.head is not None else seen.sent_seconds
     times = [begin, *(arrival.seconds for arrival in seen.body), seen.ended_seconds]
     return max(after - before for before, after in itertools.pairwise(times))
 
@@ -56,7 +56,7 @@ def _judge_heartbeat(seen: Observation, anatomy: Anatomy, quote: Quote) -> Findi
     forms = ", ".join(dict.fromkeys(form for _, form in beats[:10]))
     if len(times) == 1:
         return Finding(
-            "heartbeat", "ok", f"one in {seen.ended_seconds - seen.asked_seconds:.0f} s: {forms}; longest silence {silence:.1f} s"
+            "heartbeat", "ok", f"one in {seen.ended_seconds - seen.sent_seconds:.0f} s: {forms}; longest silence {silence:.1f} s"
         )
     interval = statistics.median(after - before for before, after in itertools.pairwise(times))
     shown = f"{len(times)}, {interval:.1f} s apart: {forms}"
@@ -97,7 +97,7 @@ def _judge_no_heartbeat(seen: Observation, silence: float) -> Finding:
 
 
 def _judge_end(seen: Observation, anatomy: Anatomy, quote: Quote) -> Finding:
-    after = f"after {seen.ended_seconds - seen.asked_seconds:.1f} s"
+    after = f"after {seen.ended_seconds - seen.sent_seconds:.1f} s"
     has_length = seen.head is not None and seen.head.get("Content-Length") is not None
     match seen.ending:
         case "open":
@@ -141,7 +141,7 @@ def _judge_complete_end(seen: Observation, anatomy: Anatomy, after: str, quote: 
 
 def _judge_idle_cut(seen: Observation) -> Finding | None:
     """Return a finding if the stream ended after a silence, as idle timeouts do."""
-    last = seen.body[-1].seconds if seen.body else seen.head.seconds if seen.head else seen.asked_seconds
+    last = seen.body[-1].seconds if seen.body else seen.head.seconds if seen.head else seen.sent_seconds
     silence = seen.ended_seconds - last
     if seen.ending == "open" or seen.head is None or silence < _IDLE_LEAST_SECONDS:
         return None

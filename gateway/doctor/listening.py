@@ -11,7 +11,7 @@ from yarl import URL
 
 from eventstream import BlockTooLarge, DecodedTooLarge, Framer, Undecodable
 from eventstream.decoding import find_decoder
-from eventstream.request import parse_url, send_once
+from eventstream.request import BODY_HEADERS, MOST_REDIRECTS, REDIRECTS, becomes_get, parse_url, send_once
 from gateway.http.paths import attach, open_session
 from gateway.http.receiver import Source
 
@@ -24,13 +24,10 @@ _MAX_RECORDED_BYTES = 4 * 1024 * 1024
 """Bytes recorded at most, except for the rest of a large block: this much is enough to judge."""
 _LARGE_BLOCK_BYTES = 1024 * 1024
 _MAX_HEADER_BYTES = 64 * 1024
-_MOST_REDIRECTS = 20  # Fetch standard 4.4 step 7
 _CONNECT_SECONDS = 10.0
-_REDIRECTS = (301, 302, 303, 307, 308)
-_BODY_FIELDS = ("content-type", "content-length", "content-encoding")
 
 
-class CannotAsk(Exception):
+class CannotConnect(Exception):
     """No connection: no such host, refused, or TLS failed. `url` is without secrets; `reason` is the network's message."""
 
     def __init__(self, url: str, reason: str) -> None:
@@ -40,7 +37,7 @@ class CannotAsk(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Request:
     """The request to send."""
 
     url: URL
@@ -48,25 +45,24 @@ class Question:
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes | None = None
 
-    def having(self, name: str, value: str) -> "Question":
+    def with_field(self, name: str, value: str) -> "Request":
         """Return the same request with one header field, replacing all of that name."""
-        return self.without(name).adding([(name, value)])
+        return self.without_field(name).with_fields([(name, value)])
 
-    def without(self, name: str) -> "Question":
+    def without_field(self, name: str) -> "Request":
         """Return the same request without header fields of that name."""
         return replace(self, headers=tuple(field for field in self.headers if field[0].lower() != name.lower()))
 
-    def adding(self, fields: Iterable[tuple[str, str]]) -> "Question":
+    def with_fields(self, fields: Iterable[tuple[str, str]]) -> "Request":
         """Return the same request with further header fields."""
         return replace(self, headers=(*self.headers, *fields))
 
-    def redirected(self, status: int, url: URL) -> "Question":
+    def redirected(self, status: int, url: URL) -> "Request":
         """Return the request that a redirect calls for. Another origin gets no field that may hold a credential."""
-        gets = (status in (301, 302) and self.method == "POST") or (status == 303 and self.method not in ("GET", "HEAD"))
         same = url.origin() == self.url.origin()
         headers = tuple(field for field in self.headers if same or field[0].lower() in HARMLESS)
-        if gets:
-            return Question(url, "GET", tuple(field for field in headers if field[0].lower() not in _BODY_FIELDS))
+        if becomes_get(status, self.method):
+            return Request(url, "GET", tuple(field for field in headers if field[0].title() not in BODY_HEADERS))
         return replace(self, url=url, headers=headers)
 
 
@@ -131,7 +127,7 @@ Watcher = Callable[[Recording], None]
 
 
 async def listen(
-    question: Question,
+    request: Request,
     seconds: float,
     enough: asyncio.Event,
     watch: Watcher | None = None,
@@ -140,7 +136,7 @@ async def listen(
     """Send a request and listen until the answer ends, `seconds` have passed, or `enough` is set.
 
     `watch` gets the recording when the head has arrived. If `stop_after` returns True for the head, the body is not awaited.
-    Raises CannotAsk if no connection is possible.
+    Raises CannotConnect if no connection is possible.
     """
     loop = asyncio.get_running_loop()
     asked = loop.time()
@@ -148,7 +144,7 @@ async def listen(
     redirects: list[str] = []
     async with open_session(keepalive_seconds=0, max_header_bytes=_MAX_HEADER_BYTES) as session:
         try:
-            response = await _before(deadline, enough, _ask(session, question, redirects))
+            response = await _before(deadline, enough, _send_redirected(session, request, redirects))
         except _NoAnswer as error:
             return Observation(asked, ending="cut", ended_seconds=loop.time(), failure=str(error), redirects=tuple(redirects))
         if response is None:
@@ -218,35 +214,35 @@ def _decode(head: Head, arrivals: list[Arrival]) -> tuple[tuple[Arrival, ...], s
     return tuple(decoded), ""
 
 
-async def _ask(session: aiohttp.ClientSession, question: Question, redirects: list[str]) -> aiohttp.ClientResponse:
+async def _send_redirected(session: aiohttp.ClientSession, request: Request, redirects: list[str]) -> aiohttp.ClientResponse:
     """Return the answer after all redirects, which are appended to `redirects`."""
     while True:
-        response = await _send(session, question)
+        response = await _send(session, request)
         location = response.headers.get("Location", "").strip()
-        if response.status not in _REDIRECTS or not location or len(redirects) == _MOST_REDIRECTS:
+        if response.status not in REDIRECTS or not location or len(redirects) == MOST_REDIRECTS:
             return response
         response.close()
         try:
-            url = parse_url(location, question.url)
+            url = parse_url(location, request.url)
         except ValueError:
             return response
         redirects.append(shown_url(url))
-        question = question.redirected(response.status, url)
+        request = request.redirected(response.status, url)
 
 
-async def _send(session: aiohttp.ClientSession, question: Question) -> aiohttp.ClientResponse:
+async def _send(session: aiohttp.ClientSession, request: Request) -> aiohttp.ClientResponse:
     try:
         return await session.request(
-            question.method,
-            question.url,
-            headers=question.headers,
-            data=question.body,
+            request.method,
+            request.url,
+            headers=request.headers,
+            data=request.body,
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
             middlewares=(send_once,),
         )
     except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError, aiohttp.InvalidURL) as error:
-        raise CannotAsk(shown_url(question.url), str(error) or "timed out while connecting") from error
+        raise CannotConnect(shown_url(request.url), str(error) or "timed out while connecting") from error
     except (
         aiohttp.ClientError,
         HttpProcessingError,

@@ -57,7 +57,7 @@ class Head:
 class Observation:
     """One request and its result."""
 
-    asked_seconds: float
+    sent_seconds: float
     head: Head | None = None
     body: tuple[Arrival, ...] = ()
     """The body without content coding."""
@@ -76,7 +76,7 @@ class Observation:
     @property
     def first_byte_seconds(self) -> float | None:
         """Seconds from the request to the first byte of the body, None if there was none."""
-        return self.body[0].seconds - self.asked_seconds if self.body else None
+        return self.body[0].seconds - self.sent_seconds if self.body else None
 
     @property
     def size(self) -> int:

@@ -62,7 +62,7 @@ def judge_resumption(first: Anatomy, again: Resumption, quote: Quote) -> Iterato
         means = "a disconnected EventSource gives up for good" if head else "a disconnected client waits or gives up"
         yield Finding("coming back", "problem", f"{asked}: {answer}", means, "answer reconnections with 200, even if the id is unknown")
         return
-    yield Finding("coming back", "ok", f"a second request was answered after {head.seconds - again.seen.asked_seconds:.2f} s")
+    yield Finding("coming back", "ok", f"a second request was answered after {head.seconds - again.seen.sent_seconds:.2f} s")
     anatomy = dissect(again.seen.body)
     yield _judge_new_begin(first, anatomy, asked) if behind is None else _judge_order(first.events, behind, again.seen, anatomy, asked)
 
@@ -90,7 +90,7 @@ def _judge_order(before: list[Block], behind: int, seen: Observation, anatomy: A
     if not came:
         if not wanted:
             return _cannot_tell(asked)
-        waited = seen.ended_seconds - seen.asked_seconds
+        waited = seen.ended_seconds - seen.sent_seconds
         return Finding("resuming", "problem", f"{asked}: none of the {wanted} missed events arrived within {waited:.1f} s{told}", means, do)
     place = found[0]
     if place is None:

@@ -71,7 +71,7 @@ def _kind(seen: Observation, anatomy: Anatomy, clumps: list[Clump], pauses: list
     if len(anatomy.blocks) < _LEAST_BLOCKS:
         return "unknown"
     if len(clumps) == 1:
-        late = clumps[0].begin - seen.asked_seconds >= _LATE_SECONDS
+        late = clumps[0].begin - seen.sent_seconds >= _LATE_SECONDS
         return "at once" if late and seen.ending != "open" else "unknown"
     return "clumps" if per_clump >= _CLUMP_BLOCKS and pause >= _CLUMP_PAUSE_SECONDS else "single"
 
@@ -91,7 +91,7 @@ def judge_rhythm(seen: Observation, anatomy: Anatomy, head: Head, quote: Quote) 
                 advice(head, quote),
             )
         case "at once":
-            wait = anatomy.clumps[0].begin - seen.asked_seconds
+            wait = anatomy.clumps[0].begin - seen.sent_seconds
             return Finding(
                 "rhythm",
                 "problem",
@@ -117,7 +117,7 @@ def _undecided(seen: Observation, anatomy: Anatomy) -> Finding:
     count = len(anatomy.blocks)
     if count >= _LEAST_BLOCKS and seen.ending != "open":
         return Finding(
-            "rhythm", "ok", f"all {count} blocks arrived at once, {anatomy.clumps[0].begin - seen.asked_seconds:.2g} s after the request"
+            "rhythm", "ok", f"all {count} blocks arrived at once, {anatomy.clumps[0].begin - seen.sent_seconds:.2g} s after the request"
         )
     return Finding(
         "rhythm",

@@ -16,7 +16,7 @@ from yarl import URL
 from gateway.doctor.command import judge
 from gateway.doctor.examining import examine
 from gateway.doctor.findings import Finding
-from gateway.doctor.listening import Question
+from gateway.doctor.listening import Request
 from gateway.doctor.quoting import Quote
 from gateway.doctor.report import Report, Section
 from tests.doctor.proxies import PROGRAMS, naive
@@ -64,9 +64,9 @@ async def reports(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dic
 
 async def _report(*urls: str) -> Report:
     """Examine anew while even the path without a proxy looks uneven: then this machine was too busy to judge the other one."""
-    questions = [Question(URL(url)).having("Accept", "text/event-stream") for url in urls]
+    requests = [Request(URL(url)).with_field("Accept", "text/event-stream") for url in urls]
     for _ in range(MOST_EXAMINATIONS):
-        examinations = await examine(questions, SECONDS, once=False, enough=asyncio.Event(), watchers=[None] * len(urls))
+        examinations = await examine(requests, SECONDS, once=False, enough=asyncio.Event(), watchers=[None] * len(urls))
         report = judge(examinations, Quote())
         if by_check(report.direct.findings)["rhythm"].severity not in ("warning", "problem"):
             break
