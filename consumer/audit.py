@@ -6,6 +6,7 @@ from pathlib import Path
 
 from .log import is_owned
 from .record import GAP_FACTS, Position, Record, RecordError, decode
+from .repeats import RepeatWindow
 from .segment import Segment, SegmentUnreadable, list_segments
 
 WINDOW = 500_000
@@ -47,8 +48,8 @@ class Audit:
     first: Position | None = None
     last: Position | None = None
     problems: dict[str, int] = field(default_factory=dict)
-    _keys: dict[int, int] = field(default_factory=dict)
-    _ids: dict[int, None] = field(default_factory=dict)
+    _keys: RepeatWindow = field(default_factory=lambda: RepeatWindow(WINDOW))
+    _ids: RepeatWindow = field(default_factory=lambda: RepeatWindow(WINDOW))
 
     def check(self) -> Iterator[tuple[Segment, bytes, list[Problem]]]:
         """Yield each line with its segment and its problems, and an empty line for an unreadable segment. Raises OSError."""
@@ -114,21 +115,14 @@ class Audit:
             yield Problem("misplaced line", place, f"{position} follows {last}: out of order")
 
     def _check_repeat(self, place: str, record: Record) -> Iterator[Problem]:
-        key, id = record.key(), hash(record.id)
-        earlier = self._keys.pop(key, None)
-        self._keys[key] = record.position.number
-        if len(self._keys) > WINDOW:
-            del self._keys[next(iter(self._keys))]
+        earlier = self._keys.note(record.key(), record.position.number)
+        known_id = self._ids.note(hash(record.id), record.position.number)
         if record.repeat:
             self.repeats += 1
         elif earlier is not None:
             yield Problem("duplicate", place, f"ID {record.id!r} is already in line {earlier}")
-        elif id in self._ids:
+        elif known_id is not None:
             self.reused += 1
-        self._ids.pop(id, None)
-        self._ids[id] = None
-        if len(self._ids) > WINDOW:
-            del self._ids[next(iter(self._ids))]
 
 
 def _describe_gap(record: Record) -> str:

@@ -10,11 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from service.storage.file_format import sync
 from service.storage.lock import is_locked, lock
 
 from .record import decode
 from .recovery import Recovered, recover
-from .segment import list_segments, segment_path, sync_directory
+from .segment import list_segments, segment_path
 
 _WRITE_BYTES = 1024 * 1024
 _LONGEST_UNSYNCED_BYTES = 4 * 1024 * 1024  # unsynced lines are kept in memory too, to be written again when a sync fails
@@ -135,7 +136,7 @@ class EventLog:
 
     def _begin_segment(self) -> None:
         self._use(segment_path(self.directory, self._next))
-        sync_directory(self.directory)
+        sync(self.directory)
 
     def _too_old(self) -> bool:
         return time.time() - self._begun_at > self._rotation.max_age_seconds
@@ -187,7 +188,7 @@ class EventLog:
             self._begin_segment()
         else:
             self._use(self._path)
-            sync_directory(self.directory)
+            sync(self.directory)
 
 
 def _first_received(path: Path) -> float:

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from service.storage.file_format import sync
+
 from .record import Position, Record, RecordError, decode
-from .segment import Segment, SegmentUnreadable, clear_unfinished, list_segments, sync_directory
+from .segment import Segment, SegmentUnreadable, clear_unfinished, list_segments
 
 _PIECE_BYTES = 64 * 1024
 
@@ -61,7 +63,7 @@ def recover(directory: Path, source: str, window: int) -> Recovered:
     segments = list_segments(directory)
     if segments and not segments[-1].compressed:
         cut_bytes = _cut_torn_end(segments[-1].path)
-    sync_directory(directory)
+    sync(directory)
     unreadable: list[str] = []
     recent = _read_back(segments, window, unreadable)
     # The next line may have to begin a segment, whose name must differ from that of an unreadable compressed one.

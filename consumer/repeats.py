@@ -2,24 +2,24 @@
 
 
 class RepeatWindow:
-    """The newest `size` keys, each with the connection on which it was last seen."""
+    """The newest `size` keys, each with the place where it was last seen: a connection, or a line."""
 
-    __slots__ = ("_connections", "_size")
+    __slots__ = ("_places", "_size")
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._connections: dict[int, int] = {}
+        self._places: dict[int, int] = {}
 
     def __repr__(self) -> str:
         return f"<RepeatWindow {len(self)} of {self._size}>"
 
     def __len__(self) -> int:
-        return len(self._connections)
+        return len(self._places)
 
-    def note(self, key: int, connection: int) -> int | None:
-        """Record `key` as the newest, seen on `connection`. Return the connection on which it was seen before, None for a new one."""
-        known = self._connections.pop(key, None)
-        self._connections[key] = connection
-        if len(self._connections) > self._size:
-            del self._connections[next(iter(self._connections))]
+    def note(self, key: int, place: int) -> int | None:
+        """Record `key` as the newest, seen at `place`. Return the place where it was seen before, None for a new one."""
+        known = self._places.pop(key, None)
+        self._places[key] = place
+        if len(self._places) > self._size:
+            del self._places[next(iter(self._places))]
         return known

@@ -10,6 +10,8 @@ from typing import IO
 
 import zstandard
 
+from service.storage.file_format import sync
+
 _NAME = re.compile(r"events-([0-9]{16})\.jsonl(\.zst)?")
 _UNFINISHED = re.compile(r"events-[0-9]{16}\.jsonl\.zst\.tmp")
 _PIECE_BYTES = 1024 * 1024
@@ -145,21 +147,12 @@ def compress(segment: Segment, stopped: threading.Event) -> int | None:
             unfinished.unlink()
             return None
         os.rename(unfinished, target)
-        sync_directory(target.parent)
+        sync(target.parent)
         os.unlink(segment.path)
     except OSError:
         unfinished.unlink(missing_ok=True)
         raise
     return target.stat().st_size
-
-
-def sync_directory(directory: Path) -> None:
-    """Make new and removed names in `directory` durable."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _compressed_path(path: Path) -> Path:

@@ -6,8 +6,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 from service.progress import Progress
 
@@ -48,7 +47,7 @@ def tail(directory: Path, *, count: int = 10, follow: bool = True) -> int:
 def read_tail(directory: Path, *, count: int, follow: bool) -> Generator[bytes | None, None, None]:
     """Yield the newest `count` whole lines, then with `follow` each new one, and None whenever there is none yet. The caller closes it."""
     segments = list_segments(directory)
-    with _Cursor(directory, segments[-1] if segments else None) as cursor:
+    with contextlib.closing(_Cursor(directory, segments[-1] if segments else None)) as cursor:
         yield from _newest(segments, count, cursor.offset)
         while follow:
             given = False
@@ -99,12 +98,6 @@ class _Cursor:
             if not segment.compressed:
                 self._file = segment.path.open("rb")
                 self.offset = self._last_line_end(self._file)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
     def close(self) -> None:
         if self._file is not None:

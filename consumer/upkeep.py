@@ -10,7 +10,9 @@ from pathlib import Path
 
 import structlog
 
-from .segment import Segment, compress, list_segments, sync_directory
+from service.storage.file_format import sync
+
+from .segment import Segment, compress, list_segments
 
 _log = structlog.get_logger()
 
@@ -55,7 +57,7 @@ def remove_old(directory: Path, retention: Retention, clock: Callable[[], float]
         total -= state.st_size
         removed.append(segment)
     if removed:
-        sync_directory(directory)
+        sync(directory)
     return removed
 
 

@@ -6,7 +6,6 @@ from starlette.middleware.cors import CORSMiddleware
 
 from service.tracing import Tracing
 
-from .log.closed_log import ClosedLog
 from .log.event_log import EventLog
 from .settings import Settings
 from .status import status_routes
@@ -17,7 +16,7 @@ from .topics.paths import TOPICS_PATH
 from .topics.routes import topic_routes
 from .web.body_limit import BodyLimit
 from .web.drain import Drain
-from .web.hosts import OneHost
+from .web.hosts import HostCheck
 from .web.meters import Meters
 from .web.problems import answer_with_problems
 from .web.requests import Requests
@@ -26,20 +25,11 @@ _LONGEST_ESCAPE = len(r"\ud83d\ude00")  # the most bytes that JSON needs for one
 _BODY_OVERHEAD_BYTES = 1024  # for `{"message": ""}` and generous white space
 
 
-def create_app(
-    settings: Settings,
-    drain: Drain | None = None,
-    log: EventLog | None = None,
-    meters: Meters | None = None,
-    tracing: Tracing | None = None,
-) -> FastAPI:
+def create_app(settings: Settings, drain: Drain, log: EventLog, meters: Meters, tracing: Tracing | None = None) -> FastAPI:
     """Return the application. The caller begins `drain` to stop: then streams end and none is opened.
 
-    Topics are kept in `log`, which the caller opens before and closes after. Without a log there are no topics.
+    Topics are kept in `log`, which the caller opens before and closes after.
     """
-    drain = drain or Drain()
-    log = log or ClosedLog()
-    meters = meters or Meters()
     app = FastAPI(title="Producer", version="1", description=API_DESCRIPTION, redirect_slashes=False)
     feeds = Feeds(log)
     topics, shortcut = topic_routes(settings, meters, drain, log, feeds)
@@ -56,5 +46,5 @@ def create_app(
         allow_headers=["*"],  # Authorization, Idempotency-Key and Last-Event-ID too; a preflight gets the headers it asks for
         expose_headers=["Location"],
     )
-    app.user_middleware[:0] = [Middleware(Requests, meters=meters, tracing=tracing), Middleware(OneHost), shortcut]
+    app.user_middleware[:0] = [Middleware(Requests, meters=meters, tracing=tracing), Middleware(HostCheck), shortcut]
     return app

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from service.settings import ServiceSettings
+from service.settings import ServiceSettings, checked_by
 
 from .web.origins import ANY_ORIGIN, parse_origins
 from .web.publish_keys import PublishKeys
@@ -89,7 +89,7 @@ class Settings(ServiceSettings):
     topic_retry_ms: Annotated[int, Field(ge=0, le=86_400_000)] = 3000
     """Reconnection time that subscribers of topics receive (`retry:`), in milliseconds."""
 
-    cors_origins: str = ANY_ORIGIN
+    cors_origins: Annotated[str, checked_by(parse_origins)] = ANY_ORIGIN
     """Origins whose pages may read the streams: `*`, or origins separated by commas, or a JSON list of them; `[]` for none."""
 
     cors_credentials: bool | None = None
@@ -97,12 +97,6 @@ class Settings(ServiceSettings):
 
     demo: bool = True
     """Whether the topics `demo.host` (CPU, memory and network of the machine) and `demo.clock` get an event each second."""
-
-    @field_validator("cors_origins")
-    @classmethod
-    def _origins_make_sense(cls, value: str) -> str:
-        parse_origins(value)
-        return value
 
     @field_validator("publish_keys")
     @classmethod

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from .field_names import FIELD_NAME
+from .field_names import is_name
 from .keys import ApiKey, StrictTable, exactly_one, read_at
 from .secrets import read_file, read_public_key, read_variable
 from .tokens import PUBLIC_ALGORITHMS, SECRET_ALGORITHMS, PublicKey, TokenRules, algorithms_of
@@ -31,7 +31,6 @@ _KEYS_OF_KINDS = {
     ),
 }
 TOKEN_KEYS = ("secret_env", "secret_file", "public_key_file", "jwks_url")
-_FIELD_NAME = re.compile(FIELD_NAME)
 _PARAMETER = re.compile(r"[A-Za-z0-9._~-]+")
 _ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[^\s/?#@:\[\]A-Z]+)(:[0-9]{1,5})?")
 _LEAST_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}  # RFC 7518 section 3.2
@@ -94,7 +93,7 @@ class Auth(StrictTable):
     @field_validator("cookie", "subject_header")
     @classmethod
     def _is_a_name(cls, name: str) -> str:
-        if name and not _FIELD_NAME.fullmatch(name):
+        if name and not is_name(name):
             raise ValueError("must be a name without blanks")
         return name
 

@@ -8,7 +8,7 @@ from typing import Self
 from multidict import CIMultiDict, CIMultiDictProxy, istr
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from .field_names import FIELD_NAME
+from .field_names import check_names, is_name
 
 ANY = "*"
 
@@ -35,7 +35,6 @@ _ORIGIN = re.compile(rf"[a-z][a-z0-9+.-]*://{_HOST}(:[0-9]{{1,5}})?")
 _SUBDOMAINS = re.compile(r"(https?://)\*(\.[a-z0-9_-]+(?:\.[a-z0-9_-]+)+(?::[0-9]{1,5})?)")
 _LABELS = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
-_NAME = re.compile(FIELD_NAME)
 
 
 class Cors(BaseModel):
@@ -96,12 +95,12 @@ class Cors(BaseModel):
     @field_validator("methods")
     @classmethod
     def _methods_are_upper_case(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(method.upper() for method in _names(methods, "method"))
+        return tuple(method.upper() for method in check_names(methods, "method"))
 
     @field_validator("headers", "expose")
     @classmethod
     def _headers_are_field_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return _names(names, "field name")
+        return check_names(names, "field name")
 
     @model_validator(mode="after")
     def _wildcards_are_for_pages_without_credentials(self) -> Self:
@@ -151,7 +150,7 @@ class Cors(BaseModel):
         allowed = [method for method in self.methods or methods if not methods or method in methods or method == ANY]
         asked = headers.get(_REQUEST_METHOD, "")
         return {
-            _ALLOW_METHODS: ", ".join(allowed) if self.methods or methods else asked if _NAME.fullmatch(asked) else "",
+            _ALLOW_METHODS: ", ".join(allowed) if self.methods or methods else asked if is_name(asked) else "",
             _ALLOW_HEADERS: ", ".join(self.headers),
             _MAX_AGE: str(self.max_age_seconds),
         }
@@ -160,10 +159,3 @@ class Cors(BaseModel):
 def is_preflight(method: str, headers: CIMultiDictProxy[str]) -> bool:
     """Return whether this is a CORS preflight."""
     return method == "OPTIONS" and ORIGIN in headers and _REQUEST_METHOD in headers
-
-
-def _names(names: tuple[str, ...], what: str) -> tuple[str, ...]:
-    for name in names:
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is not a {what}")
-    return names

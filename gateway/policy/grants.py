@@ -1,22 +1,17 @@
 """Grants: what the holder of a credential may read and publish."""
 
-import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import parse_qsl
+
+from service.topic_names import LONGEST_NAME, SEGMENT, WILDCARDS, canonical_segment
 
 from .paths import split_path
 
 _READING = ("GET", "HEAD")
 _MOST_TOPICS = 64
-_LONGEST_TOPIC = 255
 _ANY, _REST = "*", ">"
-_WILDCARDS = {"*": _ANY, "%2A": _ANY, "%2a": _ANY, ">": _REST, "%3E": _REST, "%3e": _REST}
-_TOPIC_SEGMENT = re.compile(r"(?:[A-Za-z0-9_~-]|%[0-9A-Fa-f]{2})+")
-_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
-_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_~-")
 _AMBIGUOUS = ("%25", "%2E", "%2F", "%2A", "%3E", "%5C")  # a second decoding would yield another name
 
 Topic = tuple[str, ...]
@@ -32,11 +27,11 @@ def parse_topic(text: str) -> Topic | None:
 
     Return None if it is malformed or ambiguous.
     """
-    if not text or len(text) > _LONGEST_TOPIC:
+    if not text or len(text) > LONGEST_NAME:
         return None
     segments: list[str] = []
     for raw in text.split("."):
-        segment = _WILDCARDS.get(raw) or _canonical(raw)
+        segment = WILDCARDS.get(raw) or _canonical(raw)
         if segment is None or (segments and segments[-1] == _REST):
             return None
         segments.append(segment)
@@ -44,21 +39,13 @@ def parse_topic(text: str) -> Topic | None:
 
 
 def _canonical(raw: str) -> str | None:
-    if not _TOPIC_SEGMENT.fullmatch(raw):
+    if not SEGMENT.fullmatch(raw):
         return None
     try:
-        decoded = unquote_to_bytes(raw).decode()
-    except UnicodeDecodeError:
+        canonical = canonical_segment(raw)
+    except ValueError:
         return None
-    canonical = _ESCAPE.sub(_canonical_escape, raw)
-    if any(escape in canonical for escape in _AMBIGUOUS) or any(unicodedata.category(character) == "Cc" for character in decoded):
-        return None
-    return canonical
-
-
-def _canonical_escape(escape: re.Match[str]) -> str:
-    character = chr(int(escape[0][1:], 16))
-    return character if character in _UNRESERVED else escape[0].upper()
+    return None if any(escape in canonical for escape in _AMBIGUOUS) else canonical
 
 
 def covers(granted: Topic, asked: Topic) -> bool:

@@ -11,11 +11,11 @@ import aiohttp
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from eventstream import DEFAULT_MAX_BLOCK_BYTES
+from service.last_event_id import PARAMETERS
 
 from .auth_table import Auth, conflict_with_route
 from .cors import Cors
-from .field_names import FIELD_NAME
-from .last_event_id import PARAMETERS
+from .field_names import check_names
 from .upstream_tls import UpstreamTls
 
 _KEYS_OF_MODES = {
@@ -44,8 +44,6 @@ _KEYS_OF_MODES = {
         "anonymous_keys",
     ),
 }
-_TOKEN = re.compile(FIELD_NAME)
-
 
 _KEYS_OF_REQUESTS = ("methods", "query_parameters", "auth", "cors")
 """Keys that restrict requests and do not change a shared stream."""
@@ -176,25 +174,18 @@ class Route(BaseModel):
     @field_validator("methods")
     @classmethod
     def _methods_are_upper_case(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
-        for method in methods:
-            if not _TOKEN.fullmatch(method):
-                raise ValueError(f"{method!r} is not a method")
-        return tuple(method.upper() for method in methods)
+        return tuple(method.upper() for method in check_names(methods, "method"))
 
     @field_validator("share_by", "credential_fields")
     @classmethod
     def _names_are_those_of_fields(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            if not _TOKEN.fullmatch(name):
-                raise ValueError(f"{name!r} is not a field name")
-        return tuple(name.lower() for name in names)
+        return tuple(name.lower() for name in check_names(names, "field name"))
 
     @field_validator("request_headers", "response_headers")
     @classmethod
     def _headers_are_fields(cls, headers: dict[str, str]) -> dict[str, str]:
+        check_names(tuple(headers), "field name")
         for name, value in headers.items():
-            if not _TOKEN.fullmatch(name):
-                raise ValueError(f"{name!r} is not a field name")
             if not re.fullmatch(r"[\t -~\x80-\U0010ffff]*", value):
                 raise ValueError(f"the value of {name} contains a control character")
         return headers

@@ -2,12 +2,12 @@
 
 import re
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from service.settings import ServiceSettings
+from service.settings import ServiceSettings, checked_by
 
 from .admin_hosts import AdminHosts
 from .services import parse_services
@@ -28,7 +28,7 @@ class Settings(ServiceSettings):
     """Address of the admin port: dashboard, health and metrics. Keep it off the internet."""
     admin_port: int = Field(8081, ge=0, le=65535)
     """Admin port. 0: a free one."""
-    admin_hosts: str = ""
+    admin_hosts: Annotated[str, checked_by(AdminHosts.parse)] = ""
     """Host names accepted by the admin port, comma-separated, also `*.example.org`. IP addresses, localhost and names without dots are
     always accepted. Other names get 421: a page at such a name could read the admin port in your browser (DNS rebinding)."""
     workers: int = Field(1, ge=1, le=1024)
@@ -38,7 +38,7 @@ class Settings(ServiceSettings):
     that stop a worker."""
     public_url: str | None = None
     """URL at which browsers reach the public port, for the pages of the admin port. Not set: the page's own host, at GATEWAY_PORT."""
-    services: str = ""
+    services: Annotated[str, checked_by(parse_services)] = ""
     """Other services on the dashboard: `name=URL` of their status ports, comma-separated."""
     upstream: str = "http://127.0.0.1:8000"
     """Upstream of routes that name none, and of all requests without GATEWAY_CONFIG: an http or https URL. Its path is kept as a prefix."""
@@ -58,7 +58,7 @@ class Settings(ServiceSettings):
     """Requests per second and client, with a burst of one second's worth; beyond that: 429. 0: no limit."""
     max_bytes_per_second_per_client: int = Field(0, ge=0)
     """Bytes per second sent to one client, all its answers together; beyond that, its streams pause at the end of a block. 0: no limit."""
-    trusted_proxies: str = ""
+    trusted_proxies: Annotated[str, checked_by(TrustedProxies.parse)] = ""
     """Proxies in front whose `Forwarded` and `X-Forwarded-*` fields are trusted: addresses and networks (`10.0.0.0/8`), comma-separated.
     From other peers these fields are dropped."""
     max_request_body_bytes: int = Field(2**30, ge=0)
@@ -97,24 +97,6 @@ class Settings(ServiceSettings):
         if 0 < seconds < 1:
             raise ValueError("must be 0 or at least 1, because a busy worker may be silent for a moment")
         return seconds
-
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _trusted_proxies_are_networks(cls, text: str) -> str:
-        TrustedProxies.parse(text)
-        return text
-
-    @field_validator("admin_hosts")
-    @classmethod
-    def _admin_hosts_are_names(cls, text: str) -> str:
-        AdminHosts.parse(text)
-        return text
-
-    @field_validator("services")
-    @classmethod
-    def _services_make_sense(cls, services: str) -> str:
-        parse_services(services)
-        return services
 
     @field_validator("public_url")
     @classmethod

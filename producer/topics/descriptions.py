@@ -5,11 +5,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from eventstream import encode
+from service.topic_names import LONGEST_NAME
 
 from ..web.problems import describe_problems
 from ..web.responses import EVENT_SCHEMA, EVENT_STREAM
 from .event_bodies import LONGEST_RETRY_MS, LONGEST_TYPE
-from .names import LONGEST_NAME, MOST_PATTERNS, MOST_SEGMENTS
+from .names import MOST_PATTERNS, MOST_SEGMENTS
 
 _ID = "k3v9x0q2m7-42"
 

@@ -77,7 +77,7 @@ class Feed:
         return await asyncio.shield(task)  # a cancelled subscriber must not cancel the read of the others
 
     async def wait(self, seconds: float) -> bool:
-        """Return True when an event of these topics came or `call` was called, False after `seconds`."""
+        """Return True when an event of these topics came or `wake` was called, False after `seconds`."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[bool] = loop.create_future()
         timer = loop.call_later(seconds, _release, waiter)
@@ -89,10 +89,10 @@ class Feed:
             self._waiters.discard(waiter)
 
     def add(self, event: Stored) -> None:
-        """Add a new event that matches. `call` must follow."""
+        """Add a new event that matches. `wake` must follow."""
         self._ring.append(event)
 
-    def call(self) -> None:
+    def wake(self) -> None:
         """Wake all waiting subscribers."""
         while len(self._ring) > 1 and self._ring.bytes > self._ring_bytes:
             self.start = self._ring.evict()
@@ -102,7 +102,7 @@ class Feed:
                 waiter.set_result(True)
                 self.wakes += 1
 
-    def learn(self, topic: str) -> None:
+    def add_topic(self, topic: str) -> None:
         """Add a topic that matches and may be new."""
         self._topics.add(topic)
 
@@ -196,10 +196,10 @@ class Feeds:
         for feed in self._of(topic):
             feed.forget()
 
-    def call(self) -> None:
+    def wake_all(self) -> None:
         """Wake all waiting subscribers without an event, so that they see that the drain has begun."""
         for feed in self._feeds.values():
-            feed.call()
+            feed.wake()
 
     def _open(self, patterns: Patterns) -> Feed:
         feed = self._feeds[patterns] = Feed(patterns, self._log)
@@ -229,7 +229,7 @@ class Feeds:
         if wild is None:
             wild = tuple(feed for feed in self._wild if feed.matcher.fullmatch(topic))
             for feed in wild:
-                feed.learn(topic)
+                feed.add_topic(topic)
             if len(self._matching) == _MOST_REMEMBERED_TOPICS:
                 self._matching.clear()
             self._matching[topic] = wild
@@ -247,7 +247,7 @@ class Feeds:
         limit = min(_MOST_RING_BYTES, _ALL_RINGS_BYTES // len(self._feeds))
         for feed in touched:
             feed.limit_ring(limit)
-            feed.call()
+            feed.wake()
 
 
 def _release(waiter: asyncio.Future[bool]) -> None:

@@ -5,20 +5,15 @@ character in UTF-8. In a pattern, the segment `*` matches any one segment, and `
 """
 
 import re
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import unquote_to_bytes
 
-LONGEST_NAME = 255
+from service.topic_names import LONGEST_NAME, SEGMENT, WILDCARDS, canonical_segment
+
 MOST_SEGMENTS = 32
 MOST_PATTERNS = 64
 
-_SEGMENT = re.compile(r"(?:[A-Za-z0-9_~-]|%[0-9A-Fa-f]{2})+")
 _PLAIN = re.compile(r"[A-Za-z0-9_~-]+(?:\.[A-Za-z0-9_~-]+)*")
-_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
-_WILDCARDS = {"*": "*", "%2A": "*", "%2a": "*", ">": ">", "%3E": ">", "%3e": ">"}
-_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_~-")
 _RESERVED = {"%2E": "a dot", "%2A": "`*`", "%3E": "`>`", "%2F": "a slash"}
 """Escapes that would change the meaning of a name if they were decoded once too often."""
 
@@ -32,7 +27,7 @@ def parse_topic(text: str) -> str:
     if len(text) <= LONGEST_NAME and _PLAIN.fullmatch(text) and text.count(".") < MOST_SEGMENTS:
         return text  # nearly all names
     segments = _segments(text)
-    if not _WILDCARDS.keys().isdisjoint(segments):
+    if not WILDCARDS.keys().isdisjoint(segments):
         raise TopicError("is a pattern, not a topic; name the topic, without `*` and `>`")
     return ".".join(map(_canonical, segments))
 
@@ -75,7 +70,7 @@ class Patterns:
 
 def _parse_pattern(text: str) -> str:
     segments = _segments(text)
-    canonical = [_WILDCARDS.get(segment) or _canonical(segment) for segment in segments]
+    canonical = [WILDCARDS.get(segment) or _canonical(segment) for segment in segments]
     if ">" in canonical[:-1]:
         raise TopicError("has `>` before the end; it matches all the rest, so it must be the last segment")
     return ".".join(canonical)
@@ -90,31 +85,21 @@ def _segments(text: str) -> list[str]:
     if len(segments) > MOST_SEGMENTS:
         raise TopicError(f"has {len(segments)} segments, allowed are {MOST_SEGMENTS}")
     for segment in segments:
-        if segment not in _WILDCARDS and not _SEGMENT.fullmatch(segment):
+        if segment not in WILDCARDS and not SEGMENT.fullmatch(segment):
             wrong = "an empty segment" if not segment else f"{segment[:50]!r}"
             raise TopicError(f"has {wrong}; segments, between dots, are of letters, digits, `-`, `_`, `~` and %XX")
     return segments
 
 
 def _canonical(segment: str) -> str:
-    if "%" not in segment:
-        return segment
     try:
-        decoded = unquote_to_bytes(segment).decode()
-    except UnicodeDecodeError as error:
-        raise TopicError(f"has {segment[:50]!r}, which is not UTF-8: {error.reason}") from None
-    if any(unicodedata.category(character) == "Cc" for character in decoded):
-        raise TopicError(f"has a control character in {segment[:50]!r}")
-    canonical = _ESCAPE.sub(_canonical_escape, segment)
+        canonical = canonical_segment(segment)
+    except ValueError as error:
+        raise TopicError(str(error)) from None
     for escape, meaning in _RESERVED.items():
         if escape in canonical:
             raise TopicError(f"has {escape}: {meaning} cannot be part of a name")
     return canonical
-
-
-def _canonical_escape(escape: re.Match[str]) -> str:
-    character = chr(int(escape[0][1:], 16))
-    return character if character in _UNRESERVED else escape[0].upper()
 
 
 def _has_wildcard(pattern: str) -> bool:

@@ -4,7 +4,7 @@ from fastapi import Request
 
 from ..web.problems import Problem, describe_value, nothing_at
 from .names import TopicError, parse_topic
-from .wishes import refuse_topic
+from .selection import refuse_topic
 
 TOPICS_PATH = "/topics"
 TOPIC_PATH = "/topics/{topic}"

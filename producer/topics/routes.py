@@ -22,7 +22,7 @@ def topic_routes(settings: Settings, meters: Meters, drain: Drain, log: EventLog
     """Return the routes that publish to the topics of `log` and subscribe to them, and the outermost middleware, for fast publishing."""
     router = APIRouter(tags=["topics"])
     limits = Limits(settings.max_event_bytes, settings.max_batch_events, settings.max_batch_bytes)
-    drain.watch(feeds.call)
+    drain.watch(feeds.wake_all)
     publisher = Publisher(log, meters, limits)
     keys = PublishKeys.parse(settings.publish_keys.get_secret_value())
     publishing = PublishRoutes(log, feeds, publisher, keys, drain, limits)

@@ -18,8 +18,8 @@ from ..web.responses import EVENT_STREAM, STREAM_HEADERS, respond_by_sse_starlet
 from .descriptions import EVENT, LIST, SUBSCRIBE, SUBSCRIBE_SEVERAL, ListedTopic, StoredEvent, TopicPage
 from .names import Patterns
 from .paths import EVENT_PATH, EVENTS_PATH, SEVERAL_TOPICS, TOPICS_PATH, read_segment, read_topic
+from .selection import SubscribeParameters, read_parameters, read_patterns, select
 from .subscription import Subscriptions
-from .wishes import Asked, make_wish, read_asked, read_patterns
 
 SEVERAL_PATH = "/events"
 _ONE = "GET /topics/{topic}/events"
@@ -49,19 +49,19 @@ class SubscribeRoutes:
         router.add_api_route(EVENT_PATH, self.show_event, methods=["GET"], **EVENT)
         router.add_api_route(TOPICS_PATH, self.list_topics, methods=["GET"], **LIST)
 
-    async def subscribe(self, request: Request, asked: Annotated[Asked, Depends(read_asked)]) -> Response:
+    async def subscribe(self, request: Request, parameters: Annotated[SubscribeParameters, Depends(read_parameters)]) -> Response:
         """Stream the events of the topics that the path's pattern matches."""
         patterns = read_patterns([read_segment(request, EVENTS_PATH)], "path")
-        return await self._open(request, patterns, asked, _ONE)
+        return await self._open(request, patterns, parameters, _ONE)
 
     async def subscribe_several(
         self,
         request: Request,
-        asked: Annotated[Asked, Depends(read_asked)],
+        parameters: Annotated[SubscribeParameters, Depends(read_parameters)],
         topic: Annotated[list[str] | None, Query(description="A topic or a pattern; repeat it for several.")] = None,
     ) -> Response:
         """Stream the events of all topics that one of the patterns matches."""
-        return await self._open(request, read_patterns(topic or [], "query"), asked, "GET /events")
+        return await self._open(request, read_patterns(topic or [], "query"), parameters, "GET /events")
 
     async def show_event(self, request: Request, event_id: str) -> StoredEvent:
         """Return one event as JSON. Raises Problem: 404 when the topic never had this id, 410 when the event is gone."""
@@ -109,18 +109,18 @@ class SubscribeRoutes:
             subscribers=self._subscriptions.feeds.subscribers(topic.name),
         )
 
-    async def _open(self, request: Request, patterns: Patterns, asked: Asked, route: str) -> Response:
+    async def _open(self, request: Request, patterns: Patterns, parameters: SubscribeParameters, route: str) -> Response:
         self._subscriptions.drain.refuse()
         try:
-            wish = await make_wish(self._log, patterns, asked)
-            if not asked.follow and asked.last_event_id and not await self._subscriptions.has_anything(wish):
+            selection = await select(self._log, patterns, parameters)
+            if not parameters.follow and parameters.last_event_id and not await self._subscriptions.has_anything(selection):
                 return Response(status_code=HTTPStatus.NO_CONTENT, headers={"Cache-Control": "no-store"})
         except LogError as error:
             raise _cannot_read(error) from None
         if request.method == "HEAD":
             response = Response(headers=STREAM_HEADERS, media_type=EVENT_STREAM)
         else:
-            response = self._respond(self._subscriptions.send(wish, route, request.scope.get("state", {})))
+            response = self._respond(self._subscriptions.send(selection, route, request.scope.get("state", {})))
         if not (route == _ONE and patterns.topics):  # else a DELETE of the topic invalidates the path below it
             response.headers["Cache-Groups"] = SEVERAL_TOPICS
         return response

@@ -19,7 +19,7 @@ _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class Selection:
     """The request of a subscriber."""
 
     patterns: Patterns
@@ -43,16 +43,16 @@ class Subscriptions:
     send_timeout_seconds: float
     retry_ms: int
 
-    async def has_anything(self, wish: Wish) -> bool:
+    async def has_anything(self, selection: Selection) -> bool:
         """Return whether the stream would have an event now, or a gap that is reported. Raises LogError."""
-        with self.feeds.subscribe(wish.patterns) as feed:
-            cursor = self._cursor(feed, wish)
+        with self.feeds.subscribe(selection.patterns) as feed:
+            cursor = self._cursor(feed, selection)
             found = await cursor.advance()
-            if isinstance(found, GapBlock) and not wish.tell_gaps:
+            if isinstance(found, GapBlock) and not selection.tell_gaps:
                 found = await cursor.advance()
             return found is not None
 
-    async def send(self, wish: Wish, route: str, state: Mapping[str, object]) -> AsyncGenerator[bytes, None]:
+    async def send(self, selection: Selection, route: str, state: Mapping[str, object]) -> AsyncGenerator[bytes, None]:
         """Yield whole event blocks, joined, and heartbeats between them; first a `retry` line, which becomes part of the first block.
 
         A heartbeat is never a block of its own: before the first block it would end the `retry` line's block, which httpx-sse takes for an
@@ -65,8 +65,8 @@ class Subscriptions:
             retry = encode_retry(self.retry_ms)
             yield retry
             count.add(retry)
-            with self.feeds.subscribe(wish.patterns) as feed:
-                cursor = self._cursor(feed, wish)
+            with self.feeds.subscribe(selection.patterns) as feed:
+                cursor = self._cursor(feed, selection)
                 while not self.drain.begun:
                     found = await cursor.advance()
                     if found is None:
@@ -78,7 +78,7 @@ class Subscriptions:
                         body, events = HEARTBEAT, 0
                     elif isinstance(found, GapBlock):
                         self.meters.gaps.labels(found.reason).inc()
-                        if not wish.tell_gaps:
+                        if not selection.tell_gaps:
                             continue
                         body, events = found.body, 0
                     else:
@@ -95,5 +95,5 @@ class Subscriptions:
         finally:
             count.close(reason or ("stalled" if state.get(STALLED) else "left"))
 
-    def _cursor(self, feed: Feed, wish: Wish) -> Cursor:
-        return Cursor(feed, self.log.epoch, wish.start, upto=wish.upto, limit=wish.limit)
+    def _cursor(self, feed: Feed, selection: Selection) -> Cursor:
+        return Cursor(feed, self.log.epoch, selection.start, upto=selection.upto, limit=selection.limit)

@@ -9,7 +9,7 @@ from service.hosts import is_host
 from .problems import Problem, answer_problem
 
 
-class OneHost:
+class HostCheck:
     """ASGI middleware that answers 400 unless a request has one valid `Host`, as RFC 9112 section 3.2 requires. HTTP/1.0 needs none.
 
     A proxy in front may take the first of two for the one that counts, and the producer's own links the last.

@@ -39,24 +39,6 @@ class Meters:
             registry=self.registry,
         )
         self.log_writable = Gauge("producer_log_writable", "0 since the event log last failed to store events.", registry=self.registry)
-        self.log_events = Gauge("producer_log_events", "Events in the event log.", registry=self.registry)
-        self.log_bytes = Gauge("producer_log_bytes", "Bytes of the blocks in the event log.", registry=self.registry)
-        self.log_topics = Gauge("producer_log_topics", "Topics that have events.", registry=self.registry)
-        self.log_first = Gauge(
-            "producer_log_first_offset", "Offset of the oldest event, NaN when it cannot be read.", registry=self.registry
-        )
-        self.log_last = Gauge("producer_log_last_offset", "Offset of the newest event.", registry=self.registry)
-        self._feeds = Gauge("producer_feeds_open", "Sets of patterns with a subscriber.", registry=self.registry)
-        self._feed_reads = Counter("producer_feed_reads", "Reads of the event log for subscribers.", registry=self.registry)
-        self._feed_wakes = Counter("producer_feed_wakes", "Waiting subscribers that events woke.", registry=self.registry)
-        self._noted_reads = self._noted_wakes = 0
-
-    def note_feeds(self, count: int, reads: int, wakes: int) -> None:
-        """Set the number of open feeds, and the total numbers of reads and wakes."""
-        self._feeds.set(count)
-        self._feed_reads.inc(reads - self._noted_reads)
-        self._feed_wakes.inc(wakes - self._noted_wakes)
-        self._noted_reads, self._noted_wakes = reads, wakes
 
 
 class StreamCount:

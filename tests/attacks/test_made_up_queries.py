@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.policy.last_event_id import PARAMETERS
 from gateway.policy.routes import Route
 from producer.settings import Settings
+from service.last_event_id import PARAMETERS
 from tests.kit.downstream import Answer, Downstream
 from tests.kit.gateway import serving
 from tests.kit.producer import serve

@@ -9,9 +9,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
+from fastapi import FastAPI
 
 from eventstream import Event, Parser
 from producer.app import create_app
@@ -19,6 +21,7 @@ from producer.log.retention import Retention
 from producer.log.sqlite_log import SqliteEventLog
 from producer.settings import Settings
 from producer.web.drain import Drain
+from producer.web.meters import Meters
 from producer.web.server import Server
 from tests.kit.stack import environment
 from tests.kit.waiting import GUARD_SECONDS
@@ -64,6 +67,12 @@ class Producer:
                 await asyncio.sleep(0.01)
 
 
+def app_without_log(settings: Settings) -> FastAPI:
+    """Return the app with an event log that has no events and takes none, to describe it or to ask for what is not in the log."""
+    log: Any = SimpleNamespace(epoch="closed", last=0, topics={}, watch=lambda announce: None)
+    return create_app(settings, Drain(), log, Meters())
+
+
 @asynccontextmanager
 async def serve(settings: Settings, *, drain_seconds: int = 5, retention: Retention = NO_RETENTION) -> AsyncIterator[Producer]:
     """Serve the app on a free port of the loopback interface, in the test's event loop; its log is new, unless `log_dir` is set."""
@@ -76,7 +85,7 @@ async def serve(settings: Settings, *, drain_seconds: int = 5, retention: Retent
 @asynccontextmanager
 async def _serve(settings: Settings, log: SqliteEventLog, drain_seconds: int) -> AsyncIterator[Producer]:
     drain = Drain()
-    app = create_app(settings, drain, log)
+    app = create_app(settings, drain, log, Meters())
     send_timeout = settings.send_timeout_seconds
     server = Server(app, drain, host="127.0.0.1", port=0, send_timeout_seconds=send_timeout, drain_seconds=drain_seconds)
     serving = asyncio.create_task(server.serve())

@@ -2,15 +2,15 @@ from typing import Any
 
 import pytest
 
-from producer.app import create_app
 from producer.settings import Settings
+from tests.kit.producer import app_without_log
 
 STREAMS = [("/", "get"), ("/sse", "post"), ("/plain", "get"), ("/plain", "post")]
 
 
 @pytest.fixture(scope="module")
 def openapi() -> dict[str, Any]:
-    return create_app(Settings(max_message_chars=70)).openapi()
+    return app_without_log(Settings(max_message_chars=70)).openapi()
 
 
 @pytest.mark.parametrize(("path", "method"), STREAMS)

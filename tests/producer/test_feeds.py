@@ -103,7 +103,7 @@ async def test_topics_that_are_new_while_a_feed_is_open_are_read_too(log: Script
         for name in ("a.x", "b.x", "a.y", "a.z"):
             log.publish(name, size=2000)
             feed.limit_ring(1)
-        feed.call()
+        feed.wake()
         assert feed.start == 3  # the ring has only the newest
         assert await take_all(slow) == [1, 3, 4]
         assert log.reads[0][2] == {"a.x", "a.y", "a.z"}
@@ -156,7 +156,7 @@ async def test_wait_times_out_and_leaves_nothing(feeds: Feeds) -> None:
         assert not await feed.wait(0.01)
         called = waiting(feed)
         await asyncio.sleep(0)
-        feeds.call()
+        feeds.wake_all()
         assert await called
 
 

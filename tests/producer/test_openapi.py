@@ -10,14 +10,14 @@ from schemathesis.checks import load_all_checks
 from schemathesis.schemas import BaseSchema
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from producer.app import create_app
 from producer.settings import Settings
+from tests.kit.producer import app_without_log
 from tests.kit.stack import ServiceProcess, free_ports
 
 load_all_checks()
 
 HEALTH = list(HealthCheck)
-OPERATIONS = [(method, path) for path, methods in create_app(Settings()).openapi()["paths"].items() for method in methods]
+OPERATIONS = [(method, path) for path, methods in app_without_log(Settings()).openapi()["paths"].items() for method in methods]
 
 
 @pytest.fixture(scope="module")

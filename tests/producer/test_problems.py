@@ -6,9 +6,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from producer.app import create_app
 from producer.settings import Settings
-from tests.kit.producer import Producer, serve
+from tests.kit.producer import Producer, app_without_log, serve
 
 SETTINGS = Settings(interval_ms=0, max_message_chars=10)
 AS_JSON = {"Content-Type": "application/json"}
@@ -132,7 +131,7 @@ async def test_unknown_path_is_404_and_wrong_method_405_with_what_is_allowed(pro
 
 
 async def test_internal_error_is_a_500_without_internals() -> None:
-    app = create_app(SETTINGS)
+    app = app_without_log(SETTINGS)
 
     @app.get("/failing")
     async def fail() -> None:

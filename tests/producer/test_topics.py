@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.topics.names import LONGEST_NAME, Patterns, TopicError, parse_topic
+from producer.topics.names import Patterns, TopicError, parse_topic
+from service.topic_names import LONGEST_NAME
 
 SEGMENTS = st.text("abcXYZ019-_~", min_size=1, max_size=4)
 NAMES = st.lists(SEGMENTS, min_size=1, max_size=5).map(".".join)

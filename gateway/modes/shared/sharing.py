@@ -5,9 +5,11 @@ from urllib.parse import unquote_plus
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from service.last_event_id import PARAMETERS
+
 from ...http.accept import accepts_event_stream
 from ...http.headers import VIA, apply_rules
-from ...policy.last_event_id import PARAMETERS, without_last_event_id
+from ...policy.last_event_id import without_last_event_id
 from ...policy.routes import Route
 from ...policy.target import is_utf8
 

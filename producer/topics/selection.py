@@ -14,7 +14,7 @@ from ..web.problems import Problem, describe_value, refuse_field
 from .cursor import Start, start_after_id
 from .moments import parse_moment
 from .names import Patterns, TopicError
-from .subscription import Wish
+from .subscription import Selection
 
 _LONGEST_ID = 200
 
@@ -26,7 +26,7 @@ _SINCE = """A time (`2026-03-01T12:00:00Z`) or a duration (`15m`, `1h30m`, `7d`)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SubscribeParameters:
     """The query and headers of a request for events."""
 
     last_event_id: str
@@ -37,18 +37,18 @@ class Asked:
     gap: bool
 
 
-async def read_asked(
+async def read_parameters(
     last_event_id: Annotated[str, Depends(read_last_event_id(_RESUME))],
     from_: Annotated[Literal["", "start"], Query(alias="from", description="`start`: all retained events.")] = "",
     since: Annotated[str, Query(description=_SINCE)] = "",
     limit: Annotated[int | None, Query(ge=1, description="End after this number of events.")] = None,
     follow: Annotated[bool, Query(description="`false`: end after the existing events.")] = True,
     gap: Annotated[bool, Query(description="`false`: no `gap` events, for clients that cannot handle them.")] = True,
-) -> Asked:
+) -> SubscribeParameters:
     """Read query and headers, as a FastAPI dependency. Raises Problem (422)."""
     if from_ and since:
         raise refuse_field("query", "since", "cannot be combined with from=start; send one of them", got=describe_value(since))
-    return Asked(last_event_id, from_ == "start", since, limit, follow, gap)
+    return SubscribeParameters(last_event_id, from_ == "start", since, limit, follow, gap)
 
 
 def read_patterns(texts: Sequence[str], place: str) -> Patterns:
@@ -66,23 +66,23 @@ def refuse_topic(error: TopicError, text: str, place: str) -> Problem:
     return refuse_field(place, "topic", str(error), got=describe_value(text))
 
 
-async def make_wish(log: EventLog, patterns: Patterns, asked: Asked) -> Wish:
+async def select(log: EventLog, patterns: Patterns, parameters: SubscribeParameters) -> Selection:
     """Return where the subscriber starts and ends. Raises Problem (422), LogError."""
-    upto = None if asked.follow else log.last
-    return Wish(patterns, await _find_start(log, asked), upto, asked.limit, asked.gap)
+    upto = None if parameters.follow else log.last
+    return Selection(patterns, await _find_start(log, parameters), upto, parameters.limit, parameters.gap)
 
 
-async def _find_start(log: EventLog, asked: Asked) -> Start:
-    if asked.last_event_id:
-        return start_after_id(log, asked.last_event_id[:_LONGEST_ID])
-    if asked.from_start:
+async def _find_start(log: EventLog, parameters: SubscribeParameters) -> Start:
+    if parameters.last_event_id:
+        return start_after_id(log, parameters.last_event_id[:_LONGEST_ID])
+    if parameters.from_start:
         return Start(0, "")
-    if not asked.since:
+    if not parameters.since:
         return Start(log.last, format_event_id(log.epoch, log.last))
     try:
-        moment = parse_moment(asked.since, time.time_ns() // 1_000_000)
+        moment = parse_moment(parameters.since, time.time_ns() // 1_000_000)
     except (ValueError, OverflowError) as error:
-        raise refuse_field("query", "since", str(error), got=describe_value(asked.since)) from None
+        raise refuse_field("query", "since", str(error), got=describe_value(parameters.since)) from None
     before, first = await log.offset_before(moment), await log.first()
     # The log does not know the times of removed events, so before the first retained one the reader gets a gap, if any are missing.
-    return Start(before if first and before >= first else 0, asked.since)
+    return Start(before if first and before >= first else 0, parameters.since)
