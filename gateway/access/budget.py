@@ -26,38 +26,38 @@ class Elsewhere(Protocol):
 class _Account:
     """What one owner holds."""
 
-    __slots__ = ("amount", "holdings", "spare")
+    __slots__ = ("amount", "holdings", "reclaimable")
 
     def __init__(self) -> None:
         self.amount = 0
         self.holdings: dict[Holding, None] = {}  # oldest first
-        self.spare: dict[Holding, None] = {}  # those that have `give_way`
+        self.reclaimable: dict[Holding, None] = {}  # those that have `reclaim`
 
 
 class Holding:
     """Units of a budget held for `owner`. Open it with `Budget.open`, and close it when they are free again."""
 
-    __slots__ = ("_budget", "_give_way", "amount", "owner")
+    __slots__ = ("_budget", "_reclaim", "amount", "owner")
 
-    def __init__(self, budget: "Budget", owner: str, give_way: Callable[[], bool] | None) -> None:
+    def __init__(self, budget: "Budget", owner: str, reclaim: Callable[[], bool] | None) -> None:
         self._budget = budget
         self.owner = owner
         self.amount = 0
         """Units held."""
-        self._give_way = give_way
+        self._reclaim = reclaim
 
     def __repr__(self) -> str:
         return f"<Holding {self.amount} of {self.owner or 'all'}>"
 
     @property
-    def give_way(self) -> Callable[[], bool] | None:
+    def reclaim(self) -> Callable[[], bool] | None:
         """A function that frees some or all of it at once, for example by ending a stream. It returns whether it did. None: it cannot."""
-        return self._give_way
+        return self._reclaim
 
-    @give_way.setter
-    def give_way(self, give_way: Callable[[], bool] | None) -> None:
-        self._give_way = give_way
-        self._budget._note_spare(self)
+    @reclaim.setter
+    def reclaim(self, reclaim: Callable[[], bool] | None) -> None:
+        self._reclaim = reclaim
+        self._budget._note_reclaimable(self)
 
     def set(self, amount: int) -> None:
         """Set the held units. If they grow beyond a limit, holdings give way at once."""
@@ -72,7 +72,7 @@ class Holding:
     def close(self) -> None:
         """Release it. Further calls do nothing."""
         self._budget._close(self)
-        self._give_way = None  # a reference cycle would keep its memory until the next garbage collection
+        self._reclaim = None  # a reference cycle would keep its memory until the next garbage collection
 
 
 class Budget:
@@ -117,11 +117,11 @@ class Budget:
         account = self._accounts.get(owner)
         return account.amount if account is not None else 0
 
-    def open(self, owner: str, amount: int = 0, *, give_way: Callable[[], bool] | None = None) -> Holding:
+    def open(self, owner: str, amount: int = 0, *, reclaim: Callable[[], bool] | None = None) -> Holding:
         """Hold `amount` units for an owner. Call `refusal` before, to check for room."""
-        holding = Holding(self, owner, give_way)
+        holding = Holding(self, owner, reclaim)
         self._account(owner).holdings[holding] = None
-        self._note_spare(holding)
+        self._note_reclaimable(holding)
         holding.set(amount)
         return holding
 
@@ -132,7 +132,7 @@ class Budget:
         then its own.
         """
         if owner and self._in_all_workers_of(owner) + amount > self.limit_per_client:
-            own = ByWeight(self._accounts[owner].spare if owner in self._accounts else ())
+            own = ByWeight(self._accounts[owner].reclaimable if owner in self._accounts else ())
             while self._in_all_workers_of(owner) + amount > self.limit_per_client:
                 if not _take_next(own):
                     return Refusal(
@@ -199,7 +199,7 @@ class Budget:
                 if accounts is named and account.amount <= more_than and account is not own:
                     continue
                 if account not in queues:
-                    queues[account] = ByWeight(account.spare)
+                    queues[account] = ByWeight(account.reclaimable)
                 holding = queues[account].pop()
                 if holding is not None:
                     yield queues[account], holding
@@ -207,7 +207,7 @@ class Budget:
 
     def _relieve_owner(self, account: _Account) -> None:
         least = self.limit_per_client - self.limit_per_client // _SLACK
-        queue = ByWeight(account.spare)
+        queue = ByWeight(account.reclaimable)
         while account.amount > least and _take_next(queue):
             pass
 
@@ -215,14 +215,14 @@ class Budget:
         account = self._accounts.get(holding.owner)
         return account is not None and holding in account.holdings
 
-    def _note_spare(self, holding: Holding) -> None:
+    def _note_reclaimable(self, holding: Holding) -> None:
         if not self._is_open(holding):
             return
-        spare = self._accounts[holding.owner].spare
-        if holding.give_way is None:
-            spare.pop(holding, None)
+        reclaimable = self._accounts[holding.owner].reclaimable
+        if holding.reclaim is None:
+            reclaimable.pop(holding, None)
         else:
-            spare[holding] = None
+            reclaimable[holding] = None
 
     def _account(self, owner: str) -> _Account:
         account = self._accounts.get(owner)
@@ -263,7 +263,7 @@ class Budget:
             return
         account = self._accounts[holding.owner]
         del account.holdings[holding]
-        account.spare.pop(holding, None)
+        account.reclaimable.pop(holding, None)
         self._count(holding.owner, account, -holding.amount)
         holding.amount = 0
         if not account.holdings:
@@ -275,13 +275,13 @@ class Budget:
             self._close(holding)
             self._account(owner).holdings[holding] = None
         holding.owner = owner
-        self._note_spare(holding)
+        self._note_reclaimable(holding)
         self._change(holding, amount)
 
 
 def _take(holding: Holding) -> bool:
     """Make a holding give way, and return whether it did."""
-    return bool(holding.amount) and holding.give_way is not None and holding.give_way()
+    return bool(holding.amount) and holding.reclaim is not None and holding.reclaim()
 
 
 def _take_next(queue: ByWeight[Holding]) -> bool:

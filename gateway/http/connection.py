@@ -95,7 +95,7 @@ class ClientConnection:
         """Return an answer for a request on this connection."""
         raise NotImplementedError
 
-    def occupy(self) -> None:
+    def prepare_for_stream(self) -> None:
         """Prepare for an answer that may stay open for days."""
 
 

@@ -254,7 +254,7 @@ class DownstreamProtocol(RequestHandler, ClientConnection):
     def new_answer(self, status: int, headers: CIMultiDict[str], reason: str | None = None) -> AnswerHead:
         return ResponseHead(status=status, reason=reason, headers=headers)
 
-    def occupy(self) -> None:
+    def prepare_for_stream(self) -> None:
         """Prepare for an answer that may stay open for days.
 
         aiohttp keeps a keep-alive timer also while a request is served, which wakes up and does nothing: half a KiB a connection. The

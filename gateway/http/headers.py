@@ -32,6 +32,7 @@ CONTENT_ENCODING = istr("Content-Encoding")
 
 _CONNECTION = HOP_BY_HOP[0]
 _CONTENT_LENGTH, _CONTENT_TYPE, _TRANSFER_ENCODING = istr("Content-Length"), istr("Content-Type"), istr("Transfer-Encoding")
+_CACHE_CONTROL, _ACCEL_BUFFERING, SERVER = map(istr, ("Cache-Control", "X-Accel-Buffering", "Server"))
 _VIA, _FORWARDED, _FOR, _PROTO, _HOST = map(istr, ("Via", "Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"))
 
 
@@ -63,6 +64,17 @@ def end_to_end(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
     for name, value in headers.items():
         if not value.isascii() and name in fields:
             _respell(fields, name)
+    return fields
+
+
+def stream_fields(headers: CIMultiDictProxy[str], leave_out: Iterable[str] = ()) -> CIMultiDict[str]:
+    """Return the fields of an upstream's event stream to forward, without `leave_out`. No proxy may store, change or buffer it."""
+    fields = end_to_end(headers)
+    for name in leave_out:
+        fields.popall(name, None)
+    fields.setdefault(_CACHE_CONTROL, "no-cache, no-transform")
+    fields[_ACCEL_BUFFERING] = "no"
+    fields.setdefault(SERVER, "gateway")
     return fields
 
 

@@ -9,28 +9,14 @@ from multidict import istr
 from service.hosts import is_host
 
 from ..policy.refusal import Refusal
+from ..policy.trusted_proxies import FORWARDING_FIELDS
 from .incoming import Incoming
 
 _HOST_FIELD, _TRANSFER_ENCODING = istr("Host"), istr("Transfer-Encoding")
 _TOO_MANY = "Too many"
 BAD_BODY = Refusal(400, "malformed", "the body does not match its head, or its chunks are not valid")
 _LOOKALIKES = frozenset(
-    (
-        "authorization",
-        "connection",
-        "content-length",
-        "cookie",
-        "forwarded",
-        "host",
-        "transfer-encoding",
-        "x-forwarded-for",
-        "x-forwarded-host",
-        "x-forwarded-port",
-        "x-forwarded-prefix",
-        "x-forwarded-proto",
-        "x-forwarded-server",
-        "x-real-ip",
-    )
+    ("authorization", "connection", "content-length", "cookie", "host", "transfer-encoding", *(name.lower() for name in FORWARDING_FIELDS))
 )
 """Fields that servers with CGI variables (WSGI, PHP) also read when spelled with `_` in place of `-`."""
 

@@ -175,7 +175,7 @@ class RequestBody:
     def _begin(self) -> None:
         if self._holding is not None:
             return
-        self._holding = self._bodies.budget.open(self._owner, give_way=self._give_way)
+        self._holding = self._bodies.budget.open(self._owner, reclaim=self._reclaim)
         self._count()
         protocol = self._request.protocol
         if self._content.is_eof():
@@ -244,7 +244,7 @@ class RequestBody:
         self._count()
         return chunk
 
-    def _give_way(self) -> bool:
+    def _reclaim(self) -> bool:
         budget = self._bodies.budget
         detail = "the request bodies of {} exceed the limit of {} bytes; retry later"
         if budget.of(self._owner) > budget.limit_per_client:

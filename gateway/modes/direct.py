@@ -21,7 +21,17 @@ from ..http.asking import UpstreamAnswer
 from ..http.connection import AnswerHead, WholeBody, comes_from_peer, connection_of
 from ..http.deadline import Deadline
 from ..http.flushing import end_unfinished
-from ..http.headers import CONTENT_ENCODING, announce_client, apply_rules, content_encoding, end_to_end, is_delimited, is_event_stream
+from ..http.headers import (
+    CONTENT_ENCODING,
+    SERVER,
+    announce_client,
+    apply_rules,
+    content_encoding,
+    end_to_end,
+    is_delimited,
+    is_event_stream,
+    stream_fields,
+)
 from ..http.incoming import Incoming
 from ..http.locations import rewrite_locations
 from ..http.paths import attach, open_client
@@ -41,10 +51,9 @@ from .spans import answered, ask_upstream
 
 log = structlog.get_logger()
 
-_ACCEPT_ENCODING, _CACHE_CONTROL, _CONTENT_LENGTH, _EXPECT, _HOST, _SERVER = map(
-    istr, ("Accept-Encoding", "Cache-Control", "Content-Length", "Expect", "Host", "Server")
+_ACCEPT_ENCODING, _CONTENT_LENGTH, _EXPECT, _HOST, _REQUEST_ID = map(
+    istr, ("Accept-Encoding", "Content-Length", "Expect", "Host", REQUEST_ID)
 )
-_ACCEL_BUFFERING, _REQUEST_ID = istr("X-Accel-Buffering"), istr(REQUEST_ID)
 
 
 class Direct:
@@ -232,18 +241,15 @@ def request_fields(request: web.BaseRequest, route: Route, span: Span | None = N
 
 def _response_head(request: web.BaseRequest, upstream: UpstreamAnswer, exchange: Exchange) -> AnswerHead:
     headers = upstream.headers
-    fields = end_to_end(headers)
     if is_event_stream(upstream.status, headers):
         exchange.event_stream = True
         exchange.ui_messages = UI_MESSAGES in headers
-        fields.setdefault(_CACHE_CONTROL, "no-cache, no-transform")
-        fields[_ACCEL_BUFFERING] = "no"
         coding = content_encoding(headers)
-        if is_readable(coding):
-            fields.popall(_CONTENT_LENGTH, None)
-            if content_codings(coding):
-                fields.popall(CONTENT_ENCODING, None)
-    fields.setdefault(_SERVER, "gateway")
+        own = (_CONTENT_LENGTH, CONTENT_ENCODING) if content_codings(coding) else (_CONTENT_LENGTH,)
+        fields = stream_fields(headers, own if is_readable(coding) else ())
+    else:
+        fields = end_to_end(headers)
+        fields.setdefault(SERVER, "gateway")
     rewrite_locations(fields, exchange.route, request)
     apply_rules(fields, exchange.route.response_headers)
     return connection_of(request).new_answer(upstream.status, fields, upstream.reason)

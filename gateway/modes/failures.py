@@ -16,14 +16,23 @@ def failed(exchange: Exchange, error: Exception) -> web.Response:
     if isinstance(error, Drained):
         exchange.refuse(503, "draining")
         return come_back_later() if exchange.wants_retry else problem(503, str(error), code="draining")
-    if isinstance(error, TimeoutError):
-        what = "connecting" if isinstance(error, aiohttp.ServerTimeoutError) else "waiting for the head of its answer"
-        detail = f"timed out {what}"
-        exchange.refuse(504, "upstream-timeout")
+    late = isinstance(error, TimeoutError)
+    if late:
+        detail = f"timed out {'connecting' if isinstance(error, aiohttp.ServerTimeoutError) else 'waiting for the head of its answer'}"
     else:
         detail = explain(error)
+    return no_answer(exchange, detail, f": {detail}", late=late)
+
+
+def no_answer(exchange: Exchange, detail: str, told: str, *, late: bool) -> web.Response:
+    """Log that an upstream did not answer, or answered too late, and return the client's answer.
+
+    `told` is its end: clients must not see the upstream's address.
+    """
+    if late:
+        exchange.refuse(504, "upstream-timeout")
+    else:
         exchange.refuse(502, "upstream-unreachable")
     route = exchange.route
     log.warning("no answer", **exchange.facts(), upstream=route.upstream, detail=detail)
-    detail = f"the upstream of route {route.path}: {detail}"  # without the upstream's address, which clients must not see
-    return problem(exchange.status, detail, code=exchange.refused or "")
+    return problem(exchange.status, f"the upstream of route {route.path}{told}", code=exchange.refused or "")

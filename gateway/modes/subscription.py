@@ -38,7 +38,7 @@ async def send_stream(
     response = connection.new_answer(200, fields)
     await response.prepare(request)
     sink = response.open_sink(request)
-    connection.occupy()
+    connection.prepare_for_stream()
     expires = _expiry(exchange.route.max_connection_seconds, wheel)
     throttle = open_throttle(connection, sink, exchange.allowance)
     subscriber = Subscriber(

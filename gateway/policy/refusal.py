@@ -1,6 +1,6 @@
 """Reasons for which the gateway itself answers a request with an error."""
 
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from typing import Literal, NamedTuple, TypeAlias
 
 Reason: TypeAlias = Literal[
     "malformed",
@@ -28,8 +28,6 @@ Reason: TypeAlias = Literal[
     "upstream-timeout",
 ]
 """Labels of `gateway_rejected_total`. A closed set, so that clients cannot create series."""
-
-REASONS: frozenset[str] = frozenset(get_args(Reason))
 
 
 class Refusal(NamedTuple):

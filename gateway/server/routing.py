@@ -3,7 +3,7 @@
 import math
 from collections.abc import Awaitable, Callable
 
-from ..access.revocation import end_revoked
+from ..access.expiry import end_revoked
 from ..modes.resumable.resumable_mode import Resumable
 from ..modes.shared.shared_mode import Shared
 from ..policy.deletion import Deletion

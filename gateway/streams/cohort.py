@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from .ahead import place_ahead
 from .flow import http_chunk
 from .heartbeats import Shown, shows_id
 from .history import History
+from .stamping import place_ahead
 from .subscriber import Kind, Subscriber
 from .wheel import TimerWheel
 

@@ -40,7 +40,7 @@ class FanOut:
         note_latency: Callable[[float], object] | None = None,
     ) -> None:
         self.history = History(limits, clock=time.monotonic)
-        self.holding = budget.open(owner, give_way=self.give_way)
+        self.holding = budget.open(owner, reclaim=self.reclaim)
         """The history's share of the budget, in bytes."""
         self.subscribers: set[Subscriber] = set()
         self._limits = limits
@@ -128,7 +128,7 @@ class FanOut:
         members = [member for cohort in self._cohorts.all if cohort.cursor == end for member in cohort.members]
         return members + [subscriber for subscriber in self._alone if subscriber.cursor == end and not subscriber.queued]
 
-    def give_way(self) -> bool:
+    def reclaim(self) -> bool:
         """Drop the oldest segment to free memory, the newest one only if no subscriber is about to get it. Return whether it did."""
         keep = self._cohorts.least_cursor
         if not self.history.drop_oldest(min(keep, self.history.end - 1) if self._lagging else keep):

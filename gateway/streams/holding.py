@@ -26,5 +26,5 @@ class Holding(Protocol):
 class Budget(Protocol):
     """Limits what is held in memory, in all and per owner."""
 
-    def open(self, owner: str, amount: int = 0, *, give_way: Callable[[], bool] | None = None) -> Holding:
-        """Count `amount` bytes for an owner. Over a limit `give_way` is called; it frees some at once, and returns whether it did."""
+    def open(self, owner: str, amount: int = 0, *, reclaim: Callable[[], bool] | None = None) -> Holding:
+        """Count `amount` bytes for an owner. Over a limit `reclaim` is called; it frees some at once, and returns whether it did."""

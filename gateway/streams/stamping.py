@@ -1,9 +1,9 @@
-"""Add an ID to each event of a stream, so that clients can resume."""
+"""Add IDs to a stream, so that clients can resume."""
 
 import re
 from collections.abc import Iterator
 
-from eventstream import BYTE_ORDER_MARK
+from eventstream import BYTE_ORDER_MARK, split_blocks
 
 _LINE_ENDS = b"\r\n"
 # Each pattern begins with a literal, which `re` finds about as fast as `bytes.find`. A character class or an alternative takes 50 times as
@@ -34,6 +34,22 @@ def stamp(block: bytes, stream: str, number: int) -> tuple[bytes, str | None] | 
 def has_data(block: bytes) -> bool:
     """Whether a block has data, so that clients dispatch an event."""
     return block.startswith((b"data:", b"data\n", b"data\r")) or _DATA.search(_lines(block)) is not None
+
+
+def place_ahead(line: bytes, blocks: bytes) -> tuple[bytes, bytes]:
+    """Return `blocks` with an `id:` line before the first block that has data, and the part of the line still to be placed.
+
+    The line is dropped if a block before that sets the ID itself. The line is never a block of its own: some clients take each block after
+    an ID for an event.
+    """
+    begin = 0
+    for block in split_blocks(blocks):
+        if read_ids(block):
+            return blocks, b""
+        if has_data(block):
+            return blocks[:begin] + line + blocks[begin:], b""
+        begin += len(block)
+    return blocks, line
 
 
 def stamp_plain(blocks: bytes, before_number: bytes, number: int) -> list[bytes] | None:

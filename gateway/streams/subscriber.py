@@ -6,12 +6,12 @@ from typing import Protocol
 
 from eventstream import encode_retry
 
-from .ahead import place_ahead
 from .error_event import error_block
 from .flow import Connection, http_chunk
 from .heartbeats import Shown
 from .holding import Budget, Holding
 from .relay import LEFT
+from .stamping import place_ahead
 from .wheel import TimerWheel
 
 BEHIND = "behind"
@@ -205,7 +205,7 @@ class Subscriber:
         size = self._transport.get_write_buffer_size() - _USUAL_UNSENT_BYTES
         if size > 0 and self._unsent is None:
             members = len(self.cohort) if self.cohort is not None else 1
-            self._unsent = self._unsent_budget.open(self._owner, size // members, give_way=self.cut_off)
+            self._unsent = self._unsent_budget.open(self._owner, size // members, reclaim=self.cut_off)
 
     def cut_off(self) -> bool:
         """End it to free the memory that its transport holds. The client resumes by its last event ID."""

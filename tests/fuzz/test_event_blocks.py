@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from eventstream import BYTE_ORDER_MARK, BlockTooLarge, Event, Framer, Parser, count_blocks, encode, split_blocks
 from eventstream.received import Received, UnfinishedLines
-from gateway.streams.ahead import place_ahead
-from gateway.streams.stamping import guard_mark, has_data, read_id, read_ids, read_stamp, stamp, stamp_plain
+from gateway.streams.stamping import guard_mark, has_data, place_ahead, read_id, read_ids, read_stamp, stamp, stamp_plain
 from tests.eventstream.reference import PLACES, cut_at, naive_blocks, naive_events
 from tests.fuzz.fuzzing import TARGET, fuzz, joined, mutated
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.streams.ahead import place_ahead
+from gateway.streams.stamping import place_ahead
 from gateway.streams.subscriber import Subscriber
 from tests.gateway.scripted_transport import Audience, ScriptedTransport, transport_of
 from tests.kit.waiting import settle, until

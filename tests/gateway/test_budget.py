@@ -15,10 +15,10 @@ class Thing:
         self.name = name or f"{owner} {amount}"
         self._gone = gone
         self._stays = stays
-        self.holding: Holding = budget.open(owner, give_way=self.give_way)
+        self.holding: Holding = budget.open(owner, reclaim=self.reclaim)
         self.holding.set(amount)
 
-    def give_way(self) -> bool:
+    def reclaim(self) -> bool:
         if self._stays:
             return False
         self._gone.append(self.name)
@@ -169,11 +169,11 @@ def test_holding_that_cannot_give_way_for_now_is_passed_over() -> None:
     gone: list[str] = []
     held = budget(2)
     first, second = Thing(held, "a", 1, gone=gone, name="first"), Thing(held, "a", 1, gone=gone, name="second")
-    first.holding.give_way = None
+    first.holding.reclaim = None
     assert held.refusal("a") is None
     assert gone == ["second"]
-    first.holding.give_way = first.give_way
-    second.holding.give_way = second.give_way
+    first.holding.reclaim = first.reclaim
+    second.holding.reclaim = second.reclaim
     assert held.refusal("a", 2) is None
     assert gone == ["second", "first"]
 
@@ -194,9 +194,9 @@ def test_thousands_at_the_limit_are_searched_once_for_many_that_grow() -> None:
 
     class Part:
         def __init__(self, owner: str) -> None:
-            self.holding = held.open(owner, 100, give_way=self.give_way)
+            self.holding = held.open(owner, 100, reclaim=self.reclaim)
 
-        def give_way(self) -> bool:
+        def reclaim(self) -> bool:
             nonlocal looked_at
             looked_at += 1
             self.holding.set(self.holding.amount - 50)

@@ -20,7 +20,7 @@ from gateway.modes.resumable.kept_stream import KeptStream
 from gateway.modes.resumable.kept_streams import KeptStreams
 from gateway.modes.resumable.loading import LoadedBlocks
 from gateway.modes.resumable.opening import Opening
-from gateway.modes.resumable.store import COMPLETE, CUT, ORPHANED, RUNNING, TOO_LARGE, StoredStream, StoreError, StreamGaveWay, StreamHead
+from gateway.modes.resumable.store import COMPLETE, CUT, ORPHANED, RUNNING, TOO_LARGE, StoredStream, StoreError, StreamEvicted, StreamHead
 from gateway.modes.resumable.storing import Storing
 from gateway.policy.routes import Route
 from gateway.streams.subscriber import BEHIND, Subscriber
@@ -78,7 +78,7 @@ class ScriptedStore:
 
     def _running(self, id: str) -> StoredStream:
         if id in self.gives_up:
-            raise StreamGaveWay("the stream gave way here")
+            raise StreamEvicted("the stream gave way here")
         if id not in self.streams or self.streams[id].state != RUNNING:
             raise StoreError("the stream does not run here")
         return self.streams[id]

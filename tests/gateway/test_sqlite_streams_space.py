@@ -10,7 +10,7 @@ import pytest
 
 from gateway.modes.resumable.sqlite_file import FILE
 from gateway.modes.resumable.sqlite_store import SqliteStreamStore
-from gateway.modes.resumable.store import COMPLETE, CUT, EXPIRED, RUNNING, StoreError, StreamGaveWay
+from gateway.modes.resumable.store import COMPLETE, CUT, EXPIRED, RUNNING, StoreError, StreamEvicted
 from tests.gateway.sqlite_stream_checks import assert_clean
 from tests.gateway.stream_store_contract import DAY_SECONDS, NOW, expire_all, head, keep, load
 from tests.kit.waiting import GUARD_SECONDS
@@ -87,7 +87,7 @@ async def test_largest_running_stream_of_the_heaviest_owner_gives_way_when_all_r
         await store.append("other", PART)
         for _ in range(50):
             await store.append("large", PART)
-        with pytest.raises(StreamGaveWay, match="'large' gave way, because the store was full"):
+        with pytest.raises(StreamEvicted, match="'large' gave way, because the store was full"):
             await store.append("large", PART * 20)
         await store.append("small", PART)
         await store.finish("small", COMPLETE, "", NOW + 1000)
@@ -108,7 +108,7 @@ async def test_stream_that_gave_way_to_another_of_its_owner_fails_its_next_call_
             await store.append("second", PART)
         assert await states(store, "first", "second") == [EXPIRED, RUNNING]
         calls = (store.append("first", PART), store.finish("first", COMPLETE, "", NOW))
-        assert [type(each) for each in await asyncio.gather(*calls, return_exceptions=True)] == [StreamGaveWay] * 2
+        assert [type(each) for each in await asyncio.gather(*calls, return_exceptions=True)] == [StreamEvicted] * 2
         with pytest.raises(StoreError, match="'first' does not run there"):
             await store.append("first", PART)
 

@@ -28,7 +28,7 @@ async def ask_for_stream(
     with Deadline() as first_byte:
 
         def wait_for_answer() -> None:
-            opening.take_body(body.digest)
+            opening.set_body_digest(body.digest)
             if route.first_byte_timeout_seconds:
                 first_byte.set(asyncio.get_running_loop(), route.first_byte_timeout_seconds)
 

@@ -10,7 +10,7 @@ from multidict import CIMultiDict
 
 from ...access.exchange import Exchange
 from ...http.asking import UpstreamAnswer
-from ...http.headers import apply_rules, end_to_end
+from ...http.headers import apply_rules, stream_fields
 from ...http.incoming import Incoming
 from ...policy.last_event_id import without_last_event_id
 from ...policy.paths import STREAMS_PATH
@@ -77,12 +77,7 @@ def _anonymous_key(key: str, route: Route, client: str) -> str:
 
 def kept_fields(upstream: UpstreamAnswer, id: str, route: Route) -> CIMultiDict[str]:
     """Return the header fields of a kept stream, for all its clients."""
-    fields = end_to_end(upstream.headers)
-    for name in ("Set-Cookie", "Content-Length", "Content-Encoding", "Date", "Age"):
-        fields.popall(name, None)
-    fields.setdefault("Cache-Control", "no-cache, no-transform")
-    fields["X-Accel-Buffering"] = "no"
-    fields.setdefault("Server", "gateway")
+    fields = stream_fields(upstream.headers, ("Set-Cookie", "Content-Length", "Content-Encoding", "Date", "Age"))
     fields["Stream-Id"] = id
     fields["Location"] = f"{STREAMS_PATH}{id}"
     if "Access-Control-Allow-Origin" in fields:

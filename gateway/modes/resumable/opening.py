@@ -17,7 +17,7 @@ class Opening:
 
     def __init__(self, head: StreamHead, streams: Budget, owner: str) -> None:
         self.head = head
-        self.holding = streams.open(owner, give_way=self._give_way)
+        self.holding = streams.open(owner, reclaim=self._reclaim)
         """Its place in the budget; closed when the stream has ended."""
         self.answer: asyncio.Future[KeptStream | UpstreamAnswer] = asyncio.get_running_loop().create_future()
         """The stream, or another response, which belongs to the request that opened it. Raises the exception of the upstream request."""
@@ -47,7 +47,7 @@ class Opening:
         """Whether the stream has ended in a way that allows its request to be repeated."""
         return (stream := self.stream) is not None and stream.state in UNFINISHED
 
-    def take_body(self, digest: bytes) -> None:
+    def set_body_digest(self, digest: bytes) -> None:
         """Set the digest of the request's body. The upstream may have answered before the whole body arrived."""
         self.head = replace(self.head, body=digest)
         if self.stream is not None:
@@ -71,7 +71,7 @@ class Opening:
         finally:
             self._waiting -= 1
 
-    def _give_way(self) -> bool:
+    def _reclaim(self) -> bool:
         """End it if no client subscribes to it or waits for it. Return whether it has ended."""
         stream = self.stream
         if self._waiting or (stream is None and not self.left):

@@ -16,7 +16,7 @@ STEP_STREAMS = 500
 STEP_BYTES = 2 * 1024 * 1024
 SMALL_CHANGE_BYTES = 1024
 """Approximate size of a stream in the file, besides its blocks and the long parts of its head."""
-GAVE_WAY = "it gave way, because the store was full"
+EVICTED = "it gave way, because the store was full"
 
 _BYTES_PER_TOMBSTONE = 4096  # one per this number of bytes of the limit, so that streams without blocks take at most a twentieth of it
 _SPARE_PART = 64  # free an extra 1/64 of the limit at once
@@ -67,7 +67,7 @@ class Space:
         self.most_bytes_per_owner = int(file.most_bytes * share)
         self.owned: dict[str, int] = dict(file.connection.execute(_BY_OWNER).fetchall())
         """Bytes of each owner's streams that have blocks."""
-        self.gave_way: set[str] = set()
+        self.evicted: set[str] = set()
         """IDs of running streams that gave way, until their next caller gets the error."""
         self.dropped = 0
         """Number of streams that have given way."""
@@ -75,7 +75,7 @@ class Space:
         [self._tombstones] = file.connection.execute("SELECT count(*) FROM endings WHERE dropped_at IS NOT NULL").fetchone()
 
     def __repr__(self) -> str:
-        return f"<Space owners={len(self.owned)} tombstones={self._tombstones} gave_way={self.dropped}>"
+        return f"<Space owners={len(self.owned)} tombstones={self._tombstones} evicted={self.dropped}>"
 
     def room(self) -> int:
         """Return the bytes until the file reaches its limit. Raises StoreError."""
@@ -86,14 +86,14 @@ class Space:
         """Make streams give way until each owner may have `needs` more bytes, as far as possible. Raises StoreError."""
         for owner, need in needs.items():
             while owner and (excess := self.owned.get(owner, 0) + need - self.most_bytes_per_owner) > 0:
-                if not self._give_way(owner, excess):
+                if not self._evict(owner, excess):
                     break
 
         def total(owner: str) -> tuple[bool, int]:
             return owner != "", self.owned[owner] + needs.get(owner, 0)
 
         while self.owned and (missing := sum(needs.values()) - self.room()) > 0:
-            if not self._give_way(max(self.owned, key=total), missing + self._file.most_bytes // _SPARE_PART):
+            if not self._evict(max(self.owned, key=total), missing + self._file.most_bytes // _SPARE_PART):
                 return
 
     def change(self, owner: str, step: int) -> None:
@@ -104,24 +104,24 @@ class Space:
         else:
             self.owned.pop(owner, None)  # otherwise every owner ever seen stays in memory
 
-    def _give_way(self, owner: str, missing: int) -> bool:
+    def _evict(self, owner: str, missing: int) -> bool:
         """Drop about `missing` bytes of an owner's blocks, and return whether there were any."""
         due = self._some(_OLDEST, (owner,), min(missing, STEP_BYTES))
         if due:
-            self._bury(due, self._clock(), GAVE_WAY)
+            self._bury(due, self._clock(), EVICTED)
             self.dropped += len(due)
             return True
         runs = ((stream.weight, id) for id, stream in self._running.items() if stream.owner == owner)
         largest = max(runs, default=None)
         if largest is not None:
             self.drop_running(largest[1])
-            self.gave_way.add(largest[1])
+            self.evicted.add(largest[1])
         return largest is not None
 
     def drop_running(self, id: str) -> None:
         """Drop the blocks of a running stream, and take no more of it. Raises StoreError."""
         stream, now = self._running[id], self._clock()
-        self._bury([(stream.number, stream.owner, stream.weight)], now, GAVE_WAY, (CUT, now, now, stream.bytes))
+        self._bury([(stream.number, stream.owner, stream.weight)], now, EVICTED, (CUT, now, now, stream.bytes))
         del self._running[id]
         self.dropped += 1
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .sqlite_file import StreamFile, full
 from .sqlite_space import SMALL_CHANGE_BYTES, Running, Space, weight
-from .store import CUT, StoreError, StreamGaveWay, StreamHead
+from .store import CUT, StoreError, StreamEvicted, StreamHead
 
 _STOPPED = "the gateway stopped while it ran"
 _MOST_REASON_CHARACTERS = 200  # it is kept for a day
@@ -119,7 +119,7 @@ class StreamWriter:
                 self.running.pop(id, None)  # opened and ended in one group
         for owner, size in group.added.items():
             self.space.change(owner, size)
-        self.space.gave_way -= group.told
+        self.space.evicted -= group.told
         for id in group.too_large & self.running.keys():
             self.space.drop_running(id)
         return outcomes
@@ -182,9 +182,9 @@ class _Group:
                 return StoreError(f"{self._path}: there is a stream {change.id!r} already; take a new id")
             return self._create(change.head)
         if stream is None:
-            if change.id in self._space.gave_way:
+            if change.id in self._space.evicted:
                 self.told.add(change.id)
-                return StreamGaveWay(f"{self._path}: stream {change.id!r} gave way, because the store was full")
+                return StreamEvicted(f"{self._path}: stream {change.id!r} gave way, because the store was full")
             return StoreError(f"{self._path}: stream {change.id!r} does not run there, so that it cannot take or end it")
         if isinstance(change, Append):
             return self._append(change, stream)
@@ -219,7 +219,7 @@ class _Group:
         most = self._space.most_bytes_per_owner
         if owner and self._space.owned.get(owner, 0) + added > most:
             self.too_large.add(id)
-            return StreamGaveWay(f"{self._path}: the streams of one client have {most} bytes there, and stream {id!r} would have more")
+            return StreamEvicted(f"{self._path}: the streams of one client have {most} bytes there, and stream {id!r} would have more")
         if self._room < size:
             return StoreError(f"{self._path}: the store is as large as it may be; raise GATEWAY_MAX_STORE_BYTES, or lower retain_seconds")
         if self._device_room < size * 2:  # once in the write-ahead log, once in the file

@@ -28,7 +28,7 @@ class StoreInUse(StoreError):
     """Another process has the store open."""
 
 
-class StreamGaveWay(StoreError):
+class StreamEvicted(StoreError):
     """The store was full and has dropped a running stream. It takes no more of it, and the stream is in memory only."""
 
 
@@ -90,7 +90,7 @@ class StreamStore(Protocol):
 
     Calls for one stream come in the order create, append…, finish, and take effect in this order, even if the caller does not await each.
     A call takes effect even if its caller is cancelled. If a call raises StoreError, neither it nor the calls made after it took effect.
-    The caller must repeat all of them. After StreamGaveWay the store takes nothing more of the stream. A stream that was running when the
+    The caller must repeat all of them. After StreamEvicted the store takes nothing more of the stream. A stream that was running when the
     store is opened is found as cut, with the blocks that were stored.
     """
 

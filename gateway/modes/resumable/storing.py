@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 
 from .kept_stream import KeptStream
-from .store import RUNNING, StoreError, StreamGaveWay, StreamStore
+from .store import RUNNING, StoreError, StreamEvicted, StreamStore
 
 log = structlog.get_logger()
 
@@ -57,7 +57,7 @@ class Storing:
             outcomes = await self.store.append_all([(stream.head.id, data) for (stream, _), (data, _) in zip(unstored, parts, strict=True)])
             left = []
             for (stream, end), (_, cursor), failure in zip(unstored, parts, outcomes, strict=True):
-                if isinstance(failure, StreamGaveWay):
+                if isinstance(failure, StreamEvicted):
                     _keep_in_memory(stream, failure)
                     continue
                 if failure is not None:
@@ -90,7 +90,7 @@ class Storing:
                 steps.append((finish, partial(setattr, stream, "end_stored", True)))
             outcomes = await asyncio.gather(*(step for step, _ in steps), return_exceptions=True)
             for outcome, (_, note) in zip(outcomes, steps, strict=True):
-                if isinstance(outcome, StreamGaveWay):
+                if isinstance(outcome, StreamEvicted):
                     _keep_in_memory(stream, outcome)
                     return
                 if outcome is not None:
@@ -105,7 +105,7 @@ def is_settled(stream: KeptStream) -> bool:
     return stream.end_stored or stream.memory_only
 
 
-def _keep_in_memory(stream: KeptStream, error: StreamGaveWay) -> None:
+def _keep_in_memory(stream: KeptStream, error: StreamEvicted) -> None:
     """Keep a stream in memory only: the store takes no more of it. The limit of memory still applies."""
     stream.memory_only = True
     log.warning("stream is kept in memory only", stream=stream.head.id[:8], reason=str(error))

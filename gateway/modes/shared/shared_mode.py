@@ -5,14 +5,13 @@ from collections import defaultdict
 from functools import partial
 
 import aiohttp
-import structlog
 from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
 from ...access.exchange import Exchange
 from ...http.accept import names_event_stream
-from ...http.headers import apply_rules, end_to_end
+from ...http.headers import apply_rules, stream_fields
 from ...http.locations import rewrite_locations
 from ...http.problems import come_back_later, problem
 from ...http.upstream_errors import advise
@@ -23,17 +22,15 @@ from ...policy.route_table import RouteTable
 from ...policy.routes import Route
 from ...streams.wheel import TimerWheel
 from ..direct import Direct
+from ..failures import no_answer
 from ..observer import Observer
 from ..subscription import Begin, send_stream
 from .budgets import Budgets
 from .following import Attempt
-from .joining import join, join_behind_gap
 from .origin import Origin
 from .sharing import Identity, begin_target, identify, share_target
 from .sources import Sources
 from .stream import SharedStream
-
-log = structlog.get_logger()
 
 _Key = tuple[str, str, Identity]
 _OWN_FIELDS = ("Set-Cookie", "Content-Length", "Content-Encoding", "ETag", "Last-Modified", "Age", "Date")  # of a single response
@@ -155,12 +152,12 @@ class Shared:
         while True:
             begun, begin = (
                 "live",
-                partial(join, stream, stream.fan_out, stream.fan_out.history.first if stream.route.initial == "history" else None),
+                partial(stream.join, stream.fan_out, stream.fan_out.history.first if stream.route.initial == "history" else None),
             )
             if id and (found := stream.find(id)) is not None:
-                begun, begin = "history", partial(join, stream, *found)
+                begun, begin = "history", partial(stream.join, *found)
             elif id and (reason := stream.why_not(id)):
-                begun, begin = "gap", partial(join_behind_gap, stream, id, reason)
+                begun, begin = "gap", partial(stream.join_behind_gap, id, reason)
             elif id or target != stream.target:
                 catch_up = stream.catch_up(target, id, owner)
                 if isinstance(catch_up, Refusal):
@@ -170,11 +167,11 @@ class Shared:
                 if opening.outcome == "finished" or (opening.outcome == "refused" and not id and not passing):
                     return opening
                 if opening.outcome == "refused" and catch_up.source.state == "closed":  # otherwise it is retried
-                    begun, begin = "gap", partial(join_behind_gap, stream, id, opening.reason)
+                    begun, begin = "gap", partial(stream.join_behind_gap, id, opening.reason)
                 elif (cursor := catch_up.begin) is None:
                     continue  # too late to join: look again
                 else:
-                    begun, begin = "catch-up", partial(join, None, catch_up.fan_out, cursor)  # it brings the upstream's `retry`
+                    begun, begin = "catch-up", partial(catch_up.fan_out.join, cursor=cursor)  # it brings the upstream's `retry`
             self._observer.subscribed(stream.route.path, begun)
             return begin
 
@@ -188,16 +185,9 @@ class Shared:
         if opening.outcome in ("draining", "retired"):
             exchange.refuse(503, "draining" if opening.outcome == "draining" else "upstream-unreachable")
             return come_back_later()
-        if opening.outcome == "late":
-            exchange.refuse(504, "upstream-timeout")
-        else:
-            exchange.refuse(502, "upstream-unreachable")
-        route = exchange.route
         reason = advise(opening.reason)
-        log.warning("no answer", **exchange.facts(), upstream=route.upstream, detail=reason)
         told = f": {reason}" if reason.startswith("TLS: ") else ""  # other reasons name its address, which clients must not see
-        detail = f"the upstream of route {route.path} sent no event stream{told}"
-        return problem(exchange.status, detail, code=exchange.refused or "")
+        return no_answer(exchange, reason, f" sent no event stream{told}", late=opening.outcome == "late")
 
     def _open(self, key: _Key, request: web.BaseRequest, exchange: Exchange) -> SharedStream:
         route = exchange.route
@@ -230,7 +220,7 @@ class Shared:
     def _enter(self, stream: SharedStream, owner: str) -> None:
         stream.enter()
         stream.used_by(owner)
-        stream.place.give_way = None
+        stream.place.reclaim = None
         stream.linger(None)
 
     def _leave(self, stream: SharedStream) -> None:
@@ -243,7 +233,7 @@ class Shared:
         if not is_of_use or self._is_retired(stream.route):
             self._end_unused(stream)
             return
-        stream.place.give_way = partial(self._end_unused, stream)
+        stream.place.reclaim = partial(self._end_unused, stream)
         stream.linger(asyncio.get_running_loop().call_later(stream.route.linger_seconds, self._end_unused, stream))
 
     def _end_unused(self, stream: SharedStream) -> bool:
@@ -273,11 +263,6 @@ def _for_any_origin(key: _Key) -> _Key:
 
 
 def _response_fields(stream: SharedStream) -> CIMultiDict[str]:
-    fields = end_to_end(stream.source.response_headers)
-    for name in _OWN_FIELDS:
-        fields.popall(name, None)
-    fields.setdefault("Cache-Control", "no-cache, no-transform")
-    fields["X-Accel-Buffering"] = "no"
-    fields.setdefault("Server", "gateway")
+    fields = stream_fields(stream.source.response_headers, _OWN_FIELDS)
     apply_rules(fields, stream.route.response_headers)
     return fields

@@ -233,6 +233,22 @@ class SharedStream(Following):
             return refusal
         return CatchUp(self, target, id, self._open_source, partial(self._open_fan_out, owner), self._budgets.streams.open(owner, 1))
 
+    def join(self, fan_out: FanOut, cursor: int | None, subscriber: Subscriber) -> None:
+        """Add a new subscriber at `cursor` of one of the stream's fan-outs, or at the next event. It gets the upstream's last `retry`."""
+        self._send_retry(subscriber)
+        if cursor is None and self.last_event_id:  # the next event may have no ID of its own, and the client could not resume
+            subscriber.send_id_ahead(self.last_event_id)
+        fan_out.join(subscriber, cursor)
+
+    def join_behind_gap(self, asked: str, reason: str, subscriber: Subscriber) -> None:
+        """Add a new subscriber, beginning with a gap event."""
+        self._send_retry(subscriber)
+        self.send_gap(subscriber, asked, reason)
+
+    def _send_retry(self, subscriber: Subscriber) -> None:
+        if self.source.reconnection_time is not None:
+            subscriber.send_retry_ahead(self.source.reconnection_time)
+
     def send_gap(
         self, subscriber: Subscriber, asked: str, reason: str, first_retained: str | None = None, begin: int | None = None
     ) -> None:
