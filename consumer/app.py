@@ -16,10 +16,14 @@ from .worker import Worker
 _STATES = ("connecting", "open", "finished", "refused", "closed")
 
 
-def create_app(worker: Worker, metrics: "WorkerMetrics | None" = None) -> web.Application:
+def create_app(worker: Worker, metrics: "WorkerMetrics") -> web.Application:
     """Return the status pages of `worker`."""
+
+    async def not_ready() -> str | None:
+        return worker.not_ready()
+
     app = web.Application()
-    add_status_routes(app, (metrics or WorkerMetrics(worker)).registry, worker.not_ready)
+    add_status_routes(app, metrics.registry, not_ready)
     return app
 
 

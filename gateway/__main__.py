@@ -15,7 +15,8 @@ from .policy.route_table import RouteError
 from .policy.settings import Settings
 from .server.check import check, read_routes_of
 from .server.hash_key import hash_key
-from .server.workers.parent import WorkerFailed, serve_with_workers
+from .server.workers.parent import serve_with_workers
+from .server.workers.pool import WorkerFailed
 from .server.workers.running import run
 from .server.workers.worker import serve_alone
 

@@ -17,11 +17,11 @@ from prometheus_client import CollectorRegistry
 
 from bench.servers import ALLOCATOR, Place, gateway
 from gateway.policy.routes import Route
-from producer.app import create_app
 from producer.settings import Settings as ProducerSettings
 from service.process_metrics import add_process_metrics
 from service.settings import ServiceSettings, setting_names
 from tests.kit.documentation import DOCUMENTATION
+from tests.kit.producer import app_without_log
 from tests.kit.stack import REPOSITORY
 
 SERVICES = ("producer", "gateway", "consumer")
@@ -50,7 +50,9 @@ def metrics(service: str) -> set[str]:
     for module in (REPOSITORY / service).rglob("*.py"):
         for node in ast.walk(ast.parse(module.read_text())):
             match node:
-                case ast.Call(func=ast.Name(id=kind), args=[ast.Constant(value=str(name)), *_]) if name.startswith(f"{service}_"):
+                case ast.Call(func=ast.Name(id=kind) | ast.Attribute(attr=kind), args=[ast.Constant(value=str(name)), *_]) if (
+                    name.startswith(f"{service}_")
+                ):
                     names.add(name.removesuffix("_total") + "_total" if kind.startswith("Counter") else name)
     return names
 
@@ -134,7 +136,7 @@ def test_readme_documents_every_key_of_a_route(readme: str) -> None:
 
 
 def test_readme_documents_every_path_of_the_producer(readme: str) -> None:
-    paths = create_app(ProducerSettings()).openapi()["paths"]
+    paths = app_without_log(ProducerSettings()).openapi()["paths"]
     assert {"/", "/sse", "/plain"} <= set(paths)
     assert sorted(path for path in paths if not re.search(rf"[` ]{re.escape(path)}[`? ]", readme)) == []
 

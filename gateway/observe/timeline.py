@@ -56,22 +56,12 @@ class _End(NamedTuple):
     seconds: float
 
 
-@dataclass(slots=True)
-class Sent:
-    """Totals sent by the ended event streams of one route."""
-
-    blocks: int = 0
-    bytes: int = 0
-
-
 class Timeline:
     """Keep the newest marks and ends, a bounded number. Costs nothing per event."""
 
     def __init__(self) -> None:
         self._marks: deque[Mark] = deque(maxlen=_MOST_MARKS)
         self._ended: deque[_End] = deque(maxlen=_MOST_ENDED)
-        self.sent: dict[str, Sent] = {}
-        """Totals of ended event streams, by the route's path."""
 
     def __repr__(self) -> str:
         return f"<Timeline marks={len(self._marks)} ended={len(self._ended)}>"
@@ -99,11 +89,6 @@ class Timeline:
         """Record an event stream that has ended."""
         relay = exchange.relay
         assert relay is not None
-        sent = self.sent.get(exchange.route.path)
-        if sent is None:
-            sent = self.sent[exchange.route.path] = Sent()
-        sent.blocks += relay.blocks_out
-        sent.bytes += relay.bytes_out
         seconds = time.monotonic() - exchange.opened_at
         route, path = exchange.route.path, exchange.target.partition("?")[0]
         end = (time.time(), route, exchange.method, path, relay.verdict, relay.reason, relay.blocks_out, relay.bytes_out, seconds)

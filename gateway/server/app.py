@@ -31,8 +31,6 @@ from ..modes.shared.shared_mode import Shared
 from ..observe.dashboard.process import add_dashboard, add_sample
 from ..observe.dashboard.snapshot import Sampler
 from ..observe.metrics import Metrics
-from ..observe.recorder import Recorder
-from ..observe.timeline import Timeline
 from ..policy.admin_hosts import AdminHosts
 from ..policy.deletion import Deletion
 from ..policy.route_table import RouteTable
@@ -82,7 +80,7 @@ class Gateway:
         self.reload = reload
         """Reloads the routes, in a process without a parent that does so."""
 
-    def figures(self) -> str:
+    def metrics_text(self) -> str:
         """Return the text of `/metrics`, even after the admin port is closed."""
         return generate_latest(self._metrics.registry).decode()
 
@@ -143,18 +141,17 @@ async def run_gateway(
         log.warning("aiohttp has changed, using its documented interface, slower", aiohttp=aiohttp.__version__, changes=faults)
     peers = peers or Peers()
     metrics = Metrics()
-    timeline = Timeline()
     descriptors = Descriptors(limit_of_process())
     async with (
-        _open_proxy(settings, routes, metrics, timeline, counts, peers, tracing, descriptors) as (proxy, shared, routing),
+        _open_proxy(settings, routes, metrics, counts, peers, tracing, descriptors) as (proxy, shared, routing),
         contextlib.AsyncExitStack() as stack,
     ):
         stack.enter_context(metrics.loop_lag.watch())
-        reload = Reload(settings, routing.replace, timeline)
+        reload = Reload(settings, routing.replace, metrics.timeline)
         server = _make_server(settings, proxy, metrics, descriptors)
-        sampler = Sampler(proxy, shared, metrics, timeline)
+        sampler = Sampler(proxy, shared, metrics)
         status = web.Application() if peers.path else admin_application(AdminHosts.parse(settings.admin_hosts))
-        add_status_routes(status, metrics.registry, lambda: "draining" if proxy.draining else None)
+        add_status_routes(status, metrics.registry, proxy.not_ready)
         if not peers.path:  # with peers there is a parent, which has the admin port
             metrics.registry.register(reload)
             add_pages(status, settings.public_url, listeners.port)
@@ -180,7 +177,6 @@ async def _open_proxy(
     settings: Settings,
     routes: RouteTable,
     metrics: Metrics,
-    timeline: Timeline,
     counts: OpenCounts | None,
     peers: Peers,
     tracing: Tracing | None,
@@ -192,7 +188,7 @@ async def _open_proxy(
         open_session(
             keepalive_seconds=settings.upstream_keepalive_seconds,
             max_header_bytes=settings.max_header_bytes,
-            note_latency=metrics.latency.note,
+            note_latency=metrics.note_latency,
         ) as session,
         open_following_session(max_header_bytes=settings.max_header_bytes) as following,
         contextlib.AsyncExitStack() as stack,
@@ -200,12 +196,11 @@ async def _open_proxy(
         if tracing is not None:
             stack.push_async_callback(tracing.close)  # closed last, so that all requests that end before have their spans
         bodies, histories = make_bodies(settings), make_histories(settings)
-        recorder = Recorder(metrics, timeline)
-        direct = Direct(session, wheel, recorder, bodies)
+        direct = Direct(session, wheel, metrics, bodies)
         admission = make_admission(settings, counts, descriptors)
         descriptors.count(partial(count_connections, session))
         descriptors.count(partial(count_connections, following), admission.streams.free)
-        shared = Shared(following, wheel, Budgets(admission.streams, histories, descriptors), direct, recorder, routes)
+        shared = Shared(following, wheel, Budgets(admission.streams, histories, descriptors), direct, metrics, routes)
         stack.push_async_callback(shared.close)
 
         def forget(deletion: Deletion) -> None:
@@ -213,18 +208,20 @@ async def _open_proxy(
             peers.send_deletion(deletion)
 
         direct.note_deletion = forget
-        metrics.watch_bodies(lambda: bodies.budget.amount)
-        metrics.watch_shared(lambda: len(shared), lambda: histories.amount, lambda: shared.history_blocks)
+        metrics.watch("gateway_held_body_bytes", lambda: bodies.budget.amount)
+        metrics.watch("gateway_shared_streams", lambda: len(shared))
+        metrics.watch("gateway_history_bytes", lambda: histories.amount)
+        metrics.watch("gateway_history_blocks", lambda: shared.history_blocks)
         key_sets = await stack.enter_async_context(KeySets())
         key_sets.watch(routes.key_urls)
         metrics.registry.register(key_sets)
         authorizer = Authorizer(key_sets, routes)
-        proxy = Proxy(routes, direct, shared, admission, descriptors, metrics, settings.max_request_body_bytes, timeline, authorizer)
+        proxy = Proxy(routes, direct, shared, admission, descriptors, metrics, settings.max_request_body_bytes, authorizer)
         proxy.tracing = tracing
-        metrics.count_open(lambda: admission.open)
-        metrics.streams.watch(lambda: proxy.exchanges)
+        metrics.watch("gateway_open_requests", lambda: admission.open)
+        metrics.traffic.watch(lambda: proxy.exchanges)
         open_later = partial(
-            open_resumable, stack, settings, routes, direct, wheel, metrics, recorder, peers, authorizer, admission.streams, histories
+            open_resumable, stack, settings, routes, direct, wheel, metrics, peers, authorizer, admission.streams, histories
         )
         routing = Routing(routes, wheel, shared, proxy, open_later)
         key_sets.fetch(routes.key_urls())

@@ -13,7 +13,6 @@ from ..modes.resumable.resumable_mode import Resumable
 from ..modes.resumable.sqlite_store import SqliteStreamStore
 from ..modes.resumable.store import StoreError, StoreInUse
 from ..observe.metrics import Metrics
-from ..observe.recorder import Recorder
 from ..policy.route_table import RouteTable
 from ..policy.settings import Settings
 from ..streams.wheel import TimerWheel
@@ -28,7 +27,6 @@ async def open_resumable(
     direct: Direct,
     wheel: TimerWheel,
     metrics: Metrics,
-    recorder: Recorder,
     peers: Peers,
     authorizer: Authorizer,
     open_streams: Budget,
@@ -45,11 +43,12 @@ async def open_resumable(
         max_bytes_per_client=settings.share_of(settings.max_kept_bytes),
         open_streams=open_streams,
         routes=routes.route_of,
-        observer=recorder,
+        observer=metrics,
     )
     await stack.enter_async_context(streams.upkeep())
-    metrics.watch_kept(lambda: streams.running, lambda: streams.memory.amount)
-    return Resumable(direct, streams, routes, wheel, recorder, peers, authorizer, unsent)
+    metrics.watch("gateway_kept_streams_running", lambda: streams.running)
+    metrics.watch("gateway_kept_bytes", lambda: streams.memory.amount)
+    return Resumable(direct, streams, routes, wheel, metrics, peers, authorizer, unsent)
 
 
 async def _open_store(directory: Path, settings: Settings, patience_seconds: float) -> SqliteStreamStore:

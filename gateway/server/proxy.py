@@ -24,7 +24,6 @@ from ..modes.resumable.resumable_mode import Resumable
 from ..modes.shared.shared_mode import Shared
 from ..modes.spans import finish, serve
 from ..observe.metrics import Metrics
-from ..observe.timeline import Timeline
 from ..policy.paths import STREAMS_PATH
 from ..policy.refusal import Refusal
 from ..policy.route_table import RouteTable
@@ -49,7 +48,6 @@ class Proxy:
         descriptors: Descriptors,
         metrics: Metrics,
         max_request_body_bytes: int,
-        timeline: Timeline,
         authorizer: Authorizer,
     ) -> None:
         self._routes = routes
@@ -61,7 +59,6 @@ class Proxy:
         self._descriptors = descriptors
         self._metrics = metrics
         self._max_body = max_request_body_bytes
-        self._timeline = timeline
         self._authorizer = authorizer
         self._log = structlog.get_logger().bind()  # bound once, because it logs every stream
         self.exchanges: set[Exchange] = set()
@@ -77,6 +74,10 @@ class Proxy:
         self.draining = True
         self._shared.drain()
         self._direct.client.stop_waiting()
+
+    async def not_ready(self) -> str | None:
+        """Return why new requests are refused, or None."""
+        return "draining" if self.draining else None
 
     @property
     def routes(self) -> RouteTable:
@@ -216,7 +217,6 @@ class Proxy:
     def _close(self, exchange: Exchange) -> None:
         self._metrics.closed(exchange)
         if exchange.event_stream and exchange.relay is not None:
-            self._timeline.note_end(exchange)
             self._log.info("stream closed", **exchange.facts())
 
 

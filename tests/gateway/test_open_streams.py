@@ -7,9 +7,8 @@ from prometheus_client import CollectorRegistry, Histogram
 from gateway.access.exchange import Exchange
 from gateway.http.read_buffer import SAMPLE_EVERY
 from gateway.http.upstream import attach, open_session
-from gateway.observe.latency import Latency
 from gateway.observe.metrics import Metrics
-from gateway.observe.received import Received
+from gateway.observe.traffic import Traffic
 from gateway.policy.routes import Route
 from gateway.streams.relay import Relay
 from gateway.streams.wheel import TimerWheel
@@ -51,7 +50,7 @@ def opened(relay: Relay, **facts: bool) -> Exchange:
 
 async def test_counts_of_open_streams_move_before_they_end_and_never_go_back() -> None:
     metrics, exchanges = Metrics(), []
-    metrics.streams.watch(lambda: exchanges)
+    metrics.traffic.watch(lambda: exchanges)
     relays = [Relay(Sink(), TimerWheel(1.0)) for _ in range(3)]
     exchanges += [opened(relay) for relay in relays]
     for number, relay in enumerate(relays, 1):
@@ -80,7 +79,7 @@ async def test_paused_streams_are_counted_and_those_of_other_workers_are_not() -
     metrics = Metrics()
     slow, foreign = Relay(Sink(), TimerWheel(1.0)), Relay(Sink(), TimerWheel(1.0))
     slow.pause()
-    metrics.streams.watch(lambda: [opened(slow), opened(foreign, handed_over=True)])
+    metrics.traffic.watch(lambda: [opened(slow), opened(foreign, handed_over=True)])
     assert sample(metrics, "gateway_streams_paused", route="/") == 1
     assert sample(metrics, "gateway_streams_open", route="/", mode="direct") == 1
 
@@ -89,22 +88,21 @@ def test_received_totals_are_kept_when_their_source_is_closed() -> None:
     class Source:
         blocks_received, bytes_received = 2, 30
 
-    received, source = Received(), Source()
-    received.open(source, "/a")
-    received.add("/b", 1, 10)
-    assert {route: (count.blocks, count.bytes) for route, count in received.totals().items()} == {"/a": (2, 30), "/b": (1, 10)}
+    traffic, source = Traffic(), Source()
+    traffic.began_reading(source, "/a")
+    assert [(sums.blocks_in, sums.bytes_in) for sums in traffic.totals().values()] == [(2, 30)]
     source.blocks_received = 5
-    received.close(source)
-    received.close(source)
+    traffic.ended_reading(source)
+    traffic.ended_reading(source)
     source.blocks_received = 9
-    assert received.totals()["/a"].blocks == 5
+    assert traffic.totals()["/a"].blocks_in == 5
 
 
 async def test_one_read_in_64_of_an_upstream_is_timed_if_it_completes_a_block() -> None:
-    latency = Latency(histogram())
+    metrics = Metrics()
     async with (
         ScriptedUpstream(lambda _: [EVENT_STREAM_HEAD, Silence()]) as upstream,
-        open_session(keepalive_seconds=1, max_header_bytes=8192, note_latency=latency.note) as session,
+        open_session(keepalive_seconds=1, max_header_bytes=8192, note_latency=metrics.note_latency) as session,
         session.get(upstream.url) as response,
     ):
         sink = Sink()
@@ -113,24 +111,24 @@ async def test_one_read_in_64_of_an_upstream_is_timed_if_it_completes_a_block() 
         assert relay.upstream is not None
         for _ in range(3 * SAMPLE_EVERY):
             read(relay.upstream, chunk(BLOCK))
-        assert len(latency.recent) == 3
-        assert all(0 < seconds < GUARD_SECONDS for seconds in latency.recent)
+        assert len(metrics.latencies) == 3
+        assert all(0 < seconds < GUARD_SECONDS for seconds in metrics.latencies)
         assert sink.written == BLOCK * 3 * SAMPLE_EVERY
         for _ in range(2 * SAMPLE_EVERY):
             read(relay.upstream, b"")
-        assert len(latency.recent) == 3
+        assert len(metrics.latencies) == 3
 
 
 async def test_one_turn_in_64_of_a_shared_stream_is_timed_until_the_last_live_subscriber_was_written_to() -> None:
-    latency = Latency(histogram())
-    audience = Audience(note_latency=latency.note)
+    metrics = Metrics()
+    audience = Audience(note_latency=metrics.note_latency)
     audience.join()
     await settle()
     for number in range(3 * SAMPLE_EVERY):
         audience.fan_out.append(b"data: %d\n\n" % number)
         await settle(3)
-    assert 2 <= len(latency.recent) <= 3
-    assert all(0 < seconds < GUARD_SECONDS for seconds in latency.recent)
+    assert 2 <= len(metrics.latencies) <= 3
+    assert all(0 < seconds < GUARD_SECONDS for seconds in metrics.latencies)
 
 
 async def test_loop_that_is_kept_busy_is_late_and_the_worst_of_it_stays_for_a_while() -> None:

@@ -12,8 +12,9 @@ from gateway.policy.route_changes import RouteChanges
 from gateway.policy.route_table import RouteError, RouteTable, routes_of
 from gateway.policy.settings import Settings
 from gateway.server.reload import Reload, ReloadFailed
-from gateway.server.workers.orders import Obedience, Orders, replace_in_all, tables_of
-from gateway.server.workers.worker import Channel, _obey
+from gateway.server.workers.commands import Commands, tables_of
+from gateway.server.workers.pool import WorkerPool
+from gateway.server.workers.worker import Channel, CommandHandler, _handle_messages
 
 HOST = "http://127.0.0.1:9"
 
@@ -84,32 +85,32 @@ class ScriptedChannel:
     def __init__(self) -> None:
         self.told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
-    def tell(self, **message: Any) -> None:
+    def send(self, **message: Any) -> None:
         self.told.put_nowait(message)
 
 
 def workers(*states: str) -> Any:
     """Workers in these states, as their parent sees them."""
     crew = [SimpleNamespace(number=number, state=state, channel=ScriptedChannel()) for number, state in enumerate(states)]
-    return SimpleNamespace(workers=crew, draining=False, orders=Orders(b"key", table({"path": "/old"})))
+    return SimpleNamespace(workers=crew, commands=Commands(b"key", table({"path": "/old"})))
 
 
 def paths(crew: Any) -> list[str]:
     """Return the routes with which a new worker begins."""
-    return [route["path"] for route in crew.orders.plan["routes"]]
+    return [route["path"] for route in crew.commands.plan["routes"]]
 
 
-async def answer(crew: Any, number: int, obstacle: str = "") -> dict[str, Any]:
-    """Return the next order to a worker, once it has reported that it is done."""
+async def answer(crew: Any, number: int, error: str = "") -> dict[str, Any]:
+    """Return the next command to a worker, once it has reported that it is done."""
     message: dict[str, Any] = await crew.workers[number].channel.told.get()
-    crew.orders.note(crew.workers[number], {"done": message["order"], "obstacle": obstacle})
+    crew.commands.note_result(crew.workers[number], {"done": message["command"], "error": error})
     return message
 
 
 async def test_routes_are_put_in_place_when_all_have_prepared_them() -> None:
     crew = workers("ready", "ready")
     new = table({"path": "/new"})
-    replacing = asyncio.create_task(replace_in_all(crew, new, 1))
+    replacing = asyncio.create_task(crew.commands.replace_routes(crew.workers, new, 1))
     assert (await answer(crew, 0))["prepare"] == tables_of(new)
     await asyncio.sleep(0)
     assert crew.workers[0].channel.told.empty()
@@ -123,7 +124,7 @@ async def test_routes_are_put_in_place_when_all_have_prepared_them() -> None:
 
 async def test_worker_that_cannot_prepare_leaves_all_with_the_old_routes() -> None:
     crew = workers("ready", "ready")
-    replacing = asyncio.create_task(replace_in_all(crew, table({"path": "/new"}), 1))
+    replacing = asyncio.create_task(crew.commands.replace_routes(crew.workers, table({"path": "/new"}), 1))
     await asyncio.gather(answer(crew, 0), answer(crew, 1, "no room"))
     with pytest.raises(ReloadFailed, match=r"\Aworker 1: no room\Z"):
         await replacing
@@ -132,38 +133,37 @@ async def test_worker_that_cannot_prepare_leaves_all_with_the_old_routes() -> No
 
 
 async def test_worker_that_does_not_answer_leaves_all_with_the_old_routes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.server.workers.orders._OBEYING_SECONDS", 0.05)
+    monkeypatch.setattr("gateway.server.workers.commands._RESULT_SECONDS", 0.05)
     crew = workers("ready", "ready")
-    replacing = asyncio.create_task(replace_in_all(crew, table({"path": "/new"}), 0))
+    replacing = asyncio.create_task(crew.commands.replace_routes(crew.workers, table({"path": "/new"}), 0))
     await answer(crew, 0)
     with pytest.raises(ReloadFailed, match=r"\Aworker 1: no answer\Z"):
         await replacing
-    crew.orders.note(crew.workers[1], {"done": 2, "obstacle": ""})  # too late, and harmless
+    crew.commands.note_result(crew.workers[1], {"done": 2, "error": ""})  # too late, and harmless
 
 
 async def test_worker_that_ends_meanwhile_is_not_waited_for() -> None:
     crew = workers("ready", "ready")
-    replacing = asyncio.create_task(replace_in_all(crew, table({"path": "/new"}), 1))
+    replacing = asyncio.create_task(crew.commands.replace_routes(crew.workers, table({"path": "/new"}), 1))
     await answer(crew, 0)
-    crew.orders.note_end(crew.workers[1])
+    crew.commands.note_end(crew.workers[1])
     await answer(crew, 0)
     await crew.workers[1].channel.told.get()
-    crew.orders.note_end(crew.workers[1])
+    crew.commands.note_end(crew.workers[1])
     assert (await replacing).added == ("/new",)
 
 
 async def test_worker_that_starts_is_told_at_once_and_obeys_when_it_serves() -> None:
     crew = workers("starting", "gone")
     crew.workers[1].channel = None
-    await replace_in_all(crew, table({"path": "/new"}), 1)
+    await crew.commands.replace_routes(crew.workers, table({"path": "/new"}), 1)
     assert [route["path"] for route in (await crew.workers[0].channel.told.get())["put"]] == ["/new"]
 
 
 async def test_workers_that_drain_are_left_alone() -> None:
-    crew = workers("ready")
-    crew.draining = True
+    draining: Any = SimpleNamespace(draining=True)
     with pytest.raises(ReloadFailed, match="the gateway is shutting down"):
-        await replace_in_all(crew, table({"path": "/new"}), 1)
+        await WorkerPool.replace_routes(draining, table({"path": "/new"}))
 
 
 class Routing:
@@ -171,33 +171,33 @@ class Routing:
 
     def __init__(self) -> None:
         self.done: list[tuple[str, list[str]]] = []
-        self.obstacle = ""
+        self.error = ""
 
     async def prepare(self, routes: RouteTable) -> None:
         self.done.append(("prepare", [route.path for route in routes.routes]))
-        if self.obstacle:
-            raise OSError(self.obstacle)
+        if self.error:
+            raise OSError(self.error)
 
     def put(self, routes: RouteTable) -> None:
         self.done.append(("put", [route.path for route in routes.routes]))
 
 
 async def test_worker_applies_prepared_routes_and_prepares_others() -> None:
-    routing, obedience = Routing(), Obedience()
+    routing, handler = Routing(), CommandHandler()
     a, b = tables_of(table({"path": "/a"})), tables_of(table({"path": "/b"}))
-    assert await obedience.obey(routing, {"prepare": a}) == ""  # type: ignore[arg-type]
-    assert await obedience.obey(routing, {"put": a}) == ""  # type: ignore[arg-type]
-    assert await obedience.obey(routing, {"prepare": b}) == ""  # type: ignore[arg-type]
-    assert await obedience.obey(routing, {"put": a}) == ""  # type: ignore[arg-type]
+    assert await handler.handle(routing, {"prepare": a}) == ""  # type: ignore[arg-type]
+    assert await handler.handle(routing, {"put": a}) == ""  # type: ignore[arg-type]
+    assert await handler.handle(routing, {"prepare": b}) == ""  # type: ignore[arg-type]
+    assert await handler.handle(routing, {"put": a}) == ""  # type: ignore[arg-type]
     kinds = [("prepare", ["/a"]), ("put", ["/a"]), ("prepare", ["/b"]), ("prepare", ["/a"]), ("put", ["/a"])]
     assert routing.done == kinds
 
 
 async def test_worker_reports_the_error_and_applies_nothing() -> None:
-    routing, obedience = Routing(), Obedience()
-    routing.obstacle = "no room"
-    assert await obedience.obey(routing, {"put": tables_of(table({"path": "/a"}))}) == "no room"  # type: ignore[arg-type]
-    assert "route 1 (/a): key 'upstream' is missing" in await obedience.obey(routing, {"prepare": [{"path": "/a"}]})  # type: ignore[arg-type]
+    routing, handler = Routing(), CommandHandler()
+    routing.error = "no room"
+    assert await handler.handle(routing, {"put": tables_of(table({"path": "/a"}))}) == "no room"  # type: ignore[arg-type]
+    assert "route 1 (/a): key 'upstream' is missing" in await handler.handle(routing, {"prepare": [{"path": "/a"}]})  # type: ignore[arg-type]
     assert [what for what, _ in routing.done] == ["prepare"]
 
 
@@ -205,13 +205,13 @@ async def test_worker_that_starts_and_cannot_have_the_new_routes_leaves_for_one_
     ours, theirs = socket.socketpair()
     parent, worker = await Channel.open(ours), await Channel.open(theirs)
     routing, leave = Routing(), asyncio.Event()
-    routing.obstacle = "no room"
+    routing.error = "no room"
     opened = asyncio.get_running_loop().create_future()
-    obeying = asyncio.create_task(_obey(worker, None, opened, leave))  # type: ignore[arg-type]
-    parent.tell(order=0, put=tables_of(table({"path": "/a"})))
-    parent.tell(drain=True)
+    handling = asyncio.create_task(_handle_messages(worker, None, opened, leave))  # type: ignore[arg-type]
+    parent.send(command=0, put=tables_of(table({"path": "/a"})))
+    parent.send(drain=True)
     opened.set_result(SimpleNamespace(routing=routing))
-    assert await asyncio.wait_for(obeying, 10)
+    assert await asyncio.wait_for(handling, 10)
     assert leave.is_set()
-    assert await parent.hear() == {"done": 0, "obstacle": "no room"}
+    assert await parent.receive() == {"done": 0, "error": "no room"}
     await asyncio.gather(parent.close(), worker.close())

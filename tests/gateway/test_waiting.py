@@ -30,7 +30,7 @@ async def asking(gateway: Reloading, fields: Fields = SUBSCRIBER, method: str = 
 async def until_waiting(gateway: Reloading, count: int) -> None:
     """Wait until this number of requests are open."""
     async with asyncio.timeout(GUARD_SECONDS):
-        while f"gateway_open_requests {count}.0" not in gateway.gateway.figures():
+        while f"gateway_open_requests {count}.0" not in gateway.gateway.metrics_text():
             await asyncio.sleep(0.01)
 
 

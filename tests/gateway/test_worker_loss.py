@@ -6,7 +6,7 @@ import re
 import signal
 from pathlib import Path
 
-from gateway.server.workers.pulse import BEATS, Pulse
+from gateway.server.workers.watchdog import HEARTBEATS, Watchdog
 from tests.kit.downstream import Answer, Downstream, End, connected
 from tests.kit.gateway_process import START_SECONDS
 from tests.kit.upstream import EVENT_STREAM_HEAD, Act, Asked, Script, ScriptedUpstream, chunk
@@ -106,12 +106,12 @@ async def test_worker_that_is_stuck_is_replaced_and_connections_that_wait_for_it
 
 def test_worker_is_stuck_when_no_beat_has_come_while_several_were_due() -> None:
     """However long that took: on a machine that was suspended or is overloaded the parent is late, too."""
-    pulse = Pulse()
+    watchdog = Watchdog()
     for _ in range(3):
-        assert not any(pulse.is_missing() for _ in range(BEATS))
-        pulse.note()
-    assert not any(pulse.is_missing() for _ in range(BEATS))
-    assert pulse.is_missing()
+        assert not any(watchdog.expired() for _ in range(HEARTBEATS))
+        watchdog.reset()
+    assert not any(watchdog.expired() for _ in range(HEARTBEATS))
+    assert watchdog.expired()
 
 
 async def test_counters_never_fall_when_a_worker_is_replaced_and_gauges_do() -> None:

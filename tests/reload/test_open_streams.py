@@ -111,7 +111,7 @@ async def test_shared_stream_without_subscribers_ends_when_its_route_is_removed(
             topic.publish()
             await subscriber.until_number(1)
         async with asyncio.timeout(GUARD_SECONDS):
-            while gateway.gateway.figures().count("gateway_open_requests 0.0") != 1:
+            while gateway.gateway.metrics_text().count("gateway_open_requests 0.0") != 1:
                 await asyncio.sleep(0.01)
         assert topic.open == 1, "it lingers"
         await gateway.reload(route("/other", upstream.url))

@@ -191,5 +191,5 @@ async def test_waiting_subscribers_move_to_the_new_route_when_theirs_changes(tmp
 async def until_figure(gateway: Reloading, *figures: str) -> None:
     """Return when the metrics contain all of this."""
     async with asyncio.timeout(GUARD_SECONDS):
-        while not all(figure in gateway.gateway.figures() for figure in figures):
+        while not all(figure in gateway.gateway.metrics_text() for figure in figures):
             await asyncio.sleep(0.01)

@@ -18,10 +18,9 @@ Look = Callable[[], Awaitable[dict[str, Any]]]
 """Returns a snapshot: the result of `gateway.dashboard.snapshot_total.total` with the gateway's `state`, `reason` and `workers`."""
 
 EVENTS_PATH = "/dashboard/events"
-FIELDS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no", "X-Content-Type-Options": "nosniff"}
-"""Header fields of the event streams that the admin port sends."""
+_FIELDS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no", "X-Content-Type-Options": "nosniff"}
 
-WRITE_SECONDS = 20.0
+_WRITE_SECONDS = 20.0
 """A viewer that takes no bytes for 20 s is disconnected."""
 
 _INTERVAL_SECONDS = 1.0
@@ -63,14 +62,7 @@ class Dashboard:
         """Send snapshots until the viewer disconnects."""
         if self._lookers >= _MOST_LOOKERS:
             return problem(503, f"the dashboard already has {self._lookers} viewers, its limit; close one")
-        response = web.StreamResponse(headers=FIELDS)
-        await response.prepare(request)
-        with contextlib.suppress(ConnectionResetError, TimeoutError):
-            async with contextlib.aclosing(self._events()) as events:
-                async for block in events:
-                    async with asyncio.timeout(WRITE_SECONDS):
-                        await response.write(block)
-        return response
+        return await send_stream(request, self._events())
 
     async def _events(self) -> AsyncGenerator[bytes, None]:
         making = self._enter()
@@ -118,6 +110,18 @@ class Dashboard:
     def _wake(self) -> None:
         news, self._news = self._news, asyncio.Event()
         news.set()
+
+
+async def send_stream(request: web.Request, parts: AsyncGenerator[bytes, None]) -> web.StreamResponse:
+    """Send an event stream to a viewer until it ends or the viewer disconnects, and close `parts`."""
+    response = web.StreamResponse(headers=_FIELDS)
+    await response.prepare(request)
+    with contextlib.suppress(ConnectionResetError, TimeoutError):
+        async with contextlib.aclosing(parts):
+            async for part in parts:
+                async with asyncio.timeout(_WRITE_SECONDS):
+                    await response.write(part)
+    return response
 
 
 def add_events(app: web.Application, dashboard: Dashboard) -> None:

@@ -6,7 +6,7 @@ import itertools
 import resource
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,8 @@ from ...policy.routes import Route
 from ...streams.fan_out import FanOut
 from ...streams.relay import Relay
 from ..metrics import Metrics
-from ..timeline import Timeline, shown_id, shown_path, without_secrets
+from ..timeline import shown_id, shown_path, without_secrets
+from ..traffic import Sums
 
 MOST_STREAMS = 100
 """Streams shown one by one at most, the busiest first. The others only count for their routes."""
@@ -56,25 +57,16 @@ class _Seen:
     rate: float | None = None
 
 
-@dataclass(slots=True)
-class _Sums:
-    subscribers: int = 0
-    blocks_in: int = 0
-    blocks_out: int = 0
-    bytes_out: int = 0
-
-
 class Sampler:
     """Sample on request, and remember the last sample for 5 s, to calculate rates. Costs nothing between samples."""
 
-    def __init__(self, proxy: Requests, shared: Shared, metrics: Metrics, timeline: Timeline) -> None:
+    def __init__(self, proxy: Requests, shared: Shared, metrics: Metrics) -> None:
         self._proxy = proxy
         self._shared = shared
         self._metrics = metrics
-        self._timeline = timeline
         self._numbers = itertools.count(1)
         self._seen: dict[Stream, _Seen] = {}
-        self._sums: dict[str, _Sums] = {}
+        self._sums: dict[str, Sums] = {}
         self._at = 0.0
         self._cpu = 0.0
         self._forgetting: asyncio.TimerHandle | None = None
@@ -103,8 +95,8 @@ class Sampler:
         passed = now - self._at if self._at else 0.0
         streams = self._look_at_streams(passed)
         routes = self._look_at_routes(passed, streams)
-        latencies, lag = list(self._metrics.latency.recent), self._metrics.loop_lag
-        self._metrics.latency.recent.clear()  # later latencies belong to the next sample
+        latencies, lag = list(self._metrics.latencies), self._metrics.loop_lag
+        self._metrics.latencies.clear()  # later latencies belong to the next sample
         sample = {
             "state": "draining" if self._proxy.draining else "ready",
             "requests": sum(not exchange.handed_over for exchange in self._proxy.exchanges),
@@ -116,8 +108,8 @@ class Sampler:
             "routes": routes,
             "streams": [self._row(stream) for stream in heapq.nlargest(MOST_STREAMS, streams, key=self._activity)],
             "streams_left_out": max(0, len(streams) - MOST_STREAMS),
-            "ended": self._timeline.ended + self._kept_that_ended(),
-            "marks": self._timeline.marks,
+            "ended": self._metrics.timeline.ended + self._kept_that_ended(),
+            "marks": self._metrics.timeline.marks,
         }
         self._at, self._cpu = now, cpu
         return sample
@@ -139,22 +131,22 @@ class Sampler:
         return streams
 
     def _look_at_routes(self, passed: float, streams: Iterable[Stream]) -> list[dict[str, Any]]:
-        before, self._sums = self._sums, self._add_up()
+        before, self._sums = self._sums, self._metrics.traffic.totals()
         counts = Counter(stream.route.path for stream in streams)
         history = self._history_bytes()
         rows = []
         for route in self._proxy.routes.routes:
-            sums = self._sums.get(route.path, _Sums())
+            sums = self._sums.get(route.path, Sums())
             row: dict[str, Any] = _describe(route) | {
                 "streams": counts[route.path],
                 "history_bytes": history[route.path],
-                "subscribers": sums.subscribers,
+                "subscribers": sums.open.total(),
                 "in": None,
                 "out": None,
                 "bytes_out": None,
             }
             if passed:
-                last = before.get(route.path, _Sums())
+                last = before.get(route.path, Sums())
                 row["in"] = max(0.0, (sums.blocks_in - last.blocks_in) / passed)
                 row["out"] = max(0.0, (sums.blocks_out - last.blocks_out) / passed)
                 row["bytes_out"] = max(0.0, (sums.bytes_out - last.bytes_out) / passed)
@@ -188,26 +180,6 @@ class Sampler:
             }
             for stream in heapq.nlargest(_MOST_ENDED, ended, key=lambda stream: stream.ended_at)
         ]
-
-    def _add_up(self) -> dict[str, _Sums]:
-        """Return how much each route's streams have received and sent, including ended streams."""
-        sums: dict[str, _Sums] = defaultdict(_Sums)
-        for path, sent in self._timeline.sent.items():
-            sums[path].blocks_out += sent.blocks
-            sums[path].bytes_out += sent.bytes
-        for path, received in self._metrics.received.totals().items():
-            sums[path].blocks_in += received.blocks
-        for exchange in self._proxy.exchanges:
-            relay = exchange.relay
-            if relay is None or not exchange.event_stream or exchange.handed_over:
-                continue
-            each = sums[exchange.route.path]
-            each.subscribers += 1
-            each.blocks_out += relay.blocks_out
-            each.bytes_out += relay.bytes_out
-            if isinstance(relay, Relay) and not exchange.to_peer:
-                each.blocks_in += relay.blocks_out
-        return sums
 
     def _activity(self, stream: Stream) -> tuple[float, int]:
         return self._seen[stream].rate or 0.0, _subscribers(stream)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from aiohttp import web
@@ -18,7 +18,7 @@ from ...modes.shared.stream import SharedStream
 from ...streams.fan_out import FanOut
 from ...streams.stamping import stamp
 from ..timeline import without_secrets
-from .events import FIELDS, WRITE_SECONDS
+from .events import send_stream
 from .snapshot import Stream
 from .taps import Tail, Tappable, show_block
 
@@ -55,31 +55,27 @@ class Tails:
             return problem(404, "the stream has ended, or the dashboard has no viewer; open the dashboard and tail a stream that it shows")
         self._open += 1
         try:
-            response = web.StreamResponse(headers=FIELDS)
-            await response.prepare(request)
-            with contextlib.suppress(ConnectionResetError, TimeoutError):
-                await self._send(request, response, stream)
-            return response
+            return await send_stream(request, self._events(request, stream))
         finally:
             self._open -= 1
 
-    async def _send(self, request: web.Request, response: web.StreamResponse, stream: Stream) -> None:
+    async def _events(self, request: web.Request, stream: Stream) -> AsyncGenerator[bytes, None]:
         tappable = _tappable(stream)
         tail = None if tappable is None else Tail(tappable, _sent_as(stream) if isinstance(stream, KeptStream) else None)
         try:
-            await _write(response, "history", _history(stream))
+            yield _encode("history", _history(stream))
             quiet = 0
             while not self._closing.is_set() and request.transport is not None:  # None: the viewer has disconnected
                 end = _end(stream)  # checked before the drain, so that no chunk follows the end
                 if tail is not None and (gathered := tail.drain()) is not None:
-                    await _write(response, "chunks", gathered)
+                    yield _encode("chunks", gathered)
                     quiet = 0
                 if end is not None:
-                    await _write(response, "end", end)
+                    yield _encode("end", end)
                     return
                 quiet += 1
                 if quiet % _INTERVALS_PER_HEARTBEAT == 0:
-                    await response.write(encode(comment=""))  # reveals a lost connection
+                    yield encode(comment="")  # reveals a lost connection
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._closing.wait(), _INTERVAL_SECONDS)
         finally:
@@ -97,9 +93,8 @@ def add_tails(app: web.Application, tails: Tails) -> None:
     app.on_shutdown.append(close)
 
 
-async def _write(response: web.StreamResponse, type: str, facts: dict[str, Any]) -> None:
-    async with asyncio.timeout(WRITE_SECONDS):
-        await response.write(encode(json.dumps(facts, separators=(",", ":")), type=type))
+def _encode(type: str, facts: dict[str, Any]) -> bytes:
+    return encode(json.dumps(facts, separators=(",", ":")), type=type)
 
 
 def _tappable(stream: Stream) -> Tappable | None:

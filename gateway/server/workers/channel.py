@@ -11,7 +11,7 @@ _MAX_MESSAGE_BYTES = 2**24
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerArguments:
     """A worker's command line: its number and the descriptors that it inherits."""
 
     number: int
@@ -43,12 +43,12 @@ class Channel:
         sock.setblocking(False)
         return cls(*await asyncio.open_unix_connection(sock=sock, limit=_MAX_MESSAGE_BYTES))
 
-    def tell(self, **message: object) -> None:
+    def send(self, **message: object) -> None:
         """Send a message, unless the connection is closing."""
         if not self._writer.is_closing():
             self._writer.write(json.dumps(message).encode() + b"\n")
 
-    async def hear(self) -> dict[str, Any] | None:
+    async def receive(self) -> dict[str, Any] | None:
         """Return the next message, None if the other process is gone."""
         try:
             line = await self._reader.readline()

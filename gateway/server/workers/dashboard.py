@@ -3,38 +3,40 @@
 import asyncio
 import contextlib
 import json
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import aiohttp
 from aiohttp import web
 
 from ...http.problems import problem
-from ...observe.dashboard.events import FIELDS, WRITE_SECONDS, Dashboard, add_events
+from ...observe.dashboard.events import Dashboard, add_events, send_stream
 from ...observe.dashboard.process import SAMPLE_PATH
 from ...observe.dashboard.services import Services
 from ...observe.dashboard.snapshot_total import total
 from ...observe.dashboard.tail import TAIL_PATH
 from ...policy.services import parse_services
-from .process import Crew, Worker
+from .pool import WorkerPool
+from .process import Worker
 
 
-def add_dashboard_of_workers(app: web.Application, workers: Crew, services: str) -> None:
+def add_dashboard_of_workers(app: web.Application, pool: WorkerPool, services: str) -> None:
     """Add the dashboard's event streams, and the tails of all workers' streams. `services` is the setting's value."""
 
     async def look() -> dict[str, Any]:
-        asked = await asyncio.gather(*map(_ask, workers.workers))
-        samples = {worker.number: sample for worker, sample in zip(workers.workers, asked, strict=True) if sample is not None}
-        reasons = [_not_ready(worker, sample) for worker, sample in zip(workers.workers, asked, strict=True)]
+        asked = await asyncio.gather(*map(_ask, pool.workers))
+        samples = {worker.number: sample for worker, sample in zip(pool.workers, asked, strict=True) if sample is not None}
+        reasons = [_not_ready(worker, sample) for worker, sample in zip(pool.workers, asked, strict=True)]
         reason = "; ".join(filter(None, reasons))
-        state = "draining" if workers.draining else "not ready" if reason else "ready"
-        states = [{"number": worker.number, "state": worker.state} for worker in workers.workers]
-        return total(samples, workers.timeline.marks) | {"state": state, "reason": reason, "workers": states}
+        state = "draining" if pool.draining else "not ready" if reason else "ready"
+        states = [{"number": worker.number, "state": worker.state} for worker in pool.workers]
+        return total(samples, pool.timeline.marks) | {"state": state, "reason": reason, "workers": states}
 
     async def tail(request: web.Request) -> web.StreamResponse:
         number = int(request.match_info["key"].partition("-")[0])
-        if number >= len(workers.workers):
-            return problem(404, f"worker numbers are 0 to {len(workers.workers) - 1}, got {number}")
-        return await _pass_on(request, workers.workers[number])
+        if number >= len(pool.workers):
+            return problem(404, f"worker numbers are 0 to {len(pool.workers) - 1}, got {number}")
+        return await _pass_on(request, pool.workers[number])
 
     add_events(app, Dashboard(look, Services(parse_services(services))))
     app.router.add_get(TAIL_PATH, tail)
@@ -63,12 +65,12 @@ async def _pass_on(request: web.Request, worker: Worker) -> web.StreamResponse:
                 return web.Response(
                     status=answer.status, headers={"Content-Type": answer.headers["Content-Type"]}, body=await answer.read()
                 )
-            response = web.StreamResponse(headers=FIELDS)
-            await response.prepare(request)
-            with contextlib.suppress(TimeoutError, ConnectionResetError, aiohttp.ClientError):
-                async for part in answer.content.iter_any():
-                    async with asyncio.timeout(WRITE_SECONDS):
-                        await response.write(part)
-            return response
+            return await send_stream(request, _parts(answer))
     except (TimeoutError, aiohttp.ClientError):
         return problem(503, f"worker {worker.number} does not answer; it is {worker.state}")
+
+
+async def _parts(answer: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+    with contextlib.suppress(TimeoutError, aiohttp.ClientError):  # the worker ended
+        async for part in answer.content.iter_any():
+            yield part

@@ -3,15 +3,12 @@
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator
 
 import aiohttp
 
-from ...observe.timeline import Timeline
-from ...observe.totals import Totals
 from .channel import Channel
-from .pulse import Pulse
+from .watchdog import Watchdog
 
 _ANSWER_SECONDS = 2.0
 
@@ -29,7 +26,7 @@ class Worker:
         """Time at which its process became ready, on the loop's clock."""
         self.process: asyncio.subprocess.Process | None = None
         self.channel: Channel | None = None
-        self.pulse = Pulse()
+        self.watchdog = Watchdog()
         self._admin_path = admin_path
 
     def __repr__(self) -> str:
@@ -56,28 +53,6 @@ class Worker:
     def drain(self) -> None:
         """Tell the worker to drain, together with all others."""
         if self.state == "ready" and self.channel is not None:
-            self.channel.tell(drain=True)
+            self.channel.send(drain=True)
         elif self.state == "starting" and self.process is not None and self.process.returncode is None:
             self.process.terminate()
-
-
-class Crew(Protocol):
-    """All workers of a gateway, as seen by the admin port and the dashboard."""
-
-    totals: Totals
-    """Metrics of all workers, as of their latest answers."""
-    timeline: Timeline
-    """Incidents that the parent itself saw."""
-    restarts: int
-    """Number of restarts of workers."""
-
-    @property
-    def workers(self) -> Sequence[Worker]:
-        """The workers, in the order of their numbers."""
-
-    @property
-    def draining(self) -> bool:
-        """Whether the gateway is shutting down."""
-
-    async def ask_for_figures(self) -> None:
-        """Update `totals` from each worker that answers."""

@@ -9,6 +9,7 @@ import socket
 import sys
 from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -20,14 +21,14 @@ from service.tracing import Tracing, tracing_or_exit
 from ...access.admission import OpenCounts
 from ...modes.resumable.peers import Peers
 from ...policy.deletion import Deletion
-from ...policy.route_table import RouteTable, routes_of
+from ...policy.route_table import RouteError, RouteTable, routes_of
 from ...policy.settings import Settings
 from ..app import Gateway, run_gateway
 from ..listeners import BACKLOG, Listeners, bind_listeners, url_of
-from .channel import Channel, Place
-from .orders import Obedience
-from .pulse import beat
+from ..routing import Routing
+from .channel import Channel, WorkerArguments
 from .running import listening_facts, run, stop_at_signal
+from .watchdog import send_heartbeats
 
 log = structlog.get_logger()
 
@@ -54,42 +55,42 @@ async def serve_alone(settings: Settings, routes: RouteTable, tracing: Tracing |
     log.info("stopped")
 
 
-async def _serve_among_others(settings: Settings, place: Place, tracing: Tracing | None) -> None:
+async def _serve_among_others(settings: Settings, arguments: WorkerArguments, tracing: Tracing | None) -> None:
     signalled = stop_at_signal()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _leave_reloading_to_parent)
-    channel = await Channel.open(socket.socket(fileno=place.channel))
-    plan = await channel.hear()
+    channel = await Channel.open(socket.socket(fileno=arguments.channel))
+    plan = await channel.receive()
     if plan is None:
-        _tidy(place)
+        _remove_sockets(arguments)
         return  # the parent ended before this worker started
     routes = routes_of(plan["routes"])
-    counts = OpenCounts(place.counts, bytes.fromhex(plan["key"]), len(place.sets), place.number)
-    listeners = Listeners([[_inherited(number) for number in numbers] for numbers in place.sets], place.number)
+    counts = OpenCounts(arguments.counts, bytes.fromhex(plan["key"]), len(arguments.sets), arguments.number)
+    listeners = Listeners([[_inherited(number) for number in numbers] for numbers in arguments.sets], arguments.number)
     opened: asyncio.Future[Gateway] = asyncio.get_running_loop().create_future()
-    obeying = asyncio.create_task(_obey(channel, listeners, opened, signalled))
+    handling = asyncio.create_task(_handle_messages(channel, listeners, opened, signalled))
     divided = ("max_history_bytes", "max_kept_bytes", "max_store_bytes", "max_held_body_bytes")
-    shares = {name: max(1, getattr(settings, name) // len(place.sets)) for name in divided}
+    shares = {name: max(1, getattr(settings, name) // len(arguments.sets)) for name in divided}
     settings = settings.model_copy(update=shares)
-    open_admin = partial(web.UnixSite, path=place.admin_path)
-    peers = Peers(place.number, [f"{place.directory}/{number}.peer" for number in range(len(place.sets))])
-    peers.send_deletion = lambda deletion: channel.tell(deleted=asdict(deletion))
+    open_admin = partial(web.UnixSite, path=arguments.admin_path)
+    peers = Peers(arguments.number, [f"{arguments.directory}/{number}.peer" for number in range(len(arguments.sets))])
+    peers.send_deletion = lambda deletion: channel.send(deleted=asdict(deletion))
     async with run_gateway(settings, routes, listeners, open_admin, counts, peers, tracing) as gateway:
         opened.set_result(gateway)
-        channel.tell(state="ready")
-        beating = asyncio.create_task(beat(channel, settings.worker_silence_seconds))
+        channel.send(state="ready")
+        heartbeats = asyncio.create_task(send_heartbeats(channel, settings.worker_silence_seconds))
         leaving = asyncio.create_task(signalled.wait())
-        await asyncio.wait((obeying, leaving), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((handling, leaving), return_when=asyncio.FIRST_COMPLETED)
         leaving.cancel()
-        if not obeying.done():  # the signal was for this worker only: the others take over at once, and the parent starts a new one
+        if not handling.done():  # the signal was for this worker only: the others take over at once, and the parent starts a new one
             await listeners.leave()
-            channel.tell(state="leaving")
+            channel.send(state="leaving")
             await asyncio.sleep(_HANDOVER_SECONDS)
         await gateway.drain()
-    if obeying.done() and not obeying.result():
-        _tidy(place)
-    beating.cancel()
-    obeying.cancel()  # before the channel closes, which would look like the parent's end
-    channel.tell(figures=gateway.figures())
+    if handling.done() and not handling.result():
+        _remove_sockets(arguments)
+    heartbeats.cancel()
+    handling.cancel()  # before the channel closes, which would look like the parent's end
+    channel.send(metrics=gateway.metrics_text())
     await channel.close()
 
 
@@ -97,31 +98,53 @@ def _leave_reloading_to_parent() -> None:
     log.info("a worker ignores SIGHUP; send it to the parent", parent=os.getppid())
 
 
-def _tidy(place: Place) -> None:
+def _remove_sockets(arguments: WorkerArguments) -> None:
     """Remove the sockets' directory in place of the parent that is gone."""
-    shutil.rmtree(place.directory, ignore_errors=True)  # another worker may remove it at the same time
+    shutil.rmtree(arguments.directory, ignore_errors=True)  # another worker may remove it at the same time
 
 
-async def _obey(channel: Channel, listeners: Listeners, opened: "asyncio.Future[Gateway]", leave: asyncio.Event) -> bool:
-    """Obey the parent until it orders all workers to drain. Return False if the parent is gone instead."""
-    obedience = Obedience()
-    while (message := await channel.hear()) is not None:
+class CommandHandler:
+    """Carry out the parent's commands: prepare or adopt routes."""
+
+    def __init__(self) -> None:
+        self._prepared: tuple[object, RouteTable] | None = None
+
+    async def handle(self, routing: Routing, command: dict[str, Any]) -> str:
+        """Carry out a command. Return the error, empty on success."""
+        tables = command.get("put") or command["prepare"]
+        try:
+            if "prepare" in command or self._prepared is None or self._prepared[0] != tables:
+                routes = routes_of(tables)
+                await routing.prepare(routes)
+                self._prepared = tables, routes
+            if "put" in command:
+                routing.put(self._prepared[1])
+                self._prepared = None
+        except (OSError, RouteError) as error:
+            return str(error)
+        return ""
+
+
+async def _handle_messages(channel: Channel, listeners: Listeners, opened: "asyncio.Future[Gateway]", leave: asyncio.Event) -> bool:
+    """Handle the parent's messages until it commands all workers to drain. Return False if the parent is gone instead."""
+    handler = CommandHandler()
+    while (message := await channel.receive()) is not None:
         if "drain" in message:
             return True
         if "deleted" in message:
             (await opened).routing.forget(Deletion(**message["deleted"]))
             continue
-        if "order" in message:
-            obstacle = await obedience.obey((await opened).routing, message)
-            channel.tell(done=message["order"], obstacle=obstacle)
-            if obstacle and "put" in message:
-                log.error("worker leaves: it cannot serve the new routes", reason=obstacle)
+        if "command" in message:
+            error = await handler.handle((await opened).routing, message)
+            channel.send(done=message["command"], error=error)
+            if error and "put" in message:
+                log.error("worker leaves: it cannot serve the new routes", reason=error)
                 leave.set()
             continue
         try:
             await listeners.adopt(message["adopt"])
-        except OSError as error:  # too many open files; open connections continue
-            log.error("cannot accept for other workers", reason=str(error))
+        except OSError as failure:  # too many open files; open connections continue
+            log.error("cannot accept for other workers", reason=str(failure))
     log.warning("parent is gone, draining")
     return False
 
@@ -133,12 +156,12 @@ def _inherited(descriptor: int) -> socket.socket:
 
 
 def main() -> None:
-    """Serve as one of several workers. The command line is a `Place` as JSON; the channel carries the rest."""
-    place = Place(**json.loads(sys.argv[1]))
+    """Serve as one of several workers. The command line is a `WorkerArguments` as JSON; the channel carries the rest."""
+    arguments = WorkerArguments(**json.loads(sys.argv[1]))
     settings = settings_or_exit(Settings)
-    configure_logs("gateway", settings.log_level, worker=place.number)
+    configure_logs("gateway", settings.log_level, worker=arguments.number)
     try:
-        run(_serve_among_others(settings, place, tracing_or_exit("gateway")))
+        run(_serve_among_others(settings, arguments, tracing_or_exit("gateway")))
     except OSError as error:
         raise SystemExit(f"gateway: {error}") from None
 
