@@ -68,5 +68,5 @@ class LogState(Collector):
         yield GaugeMetricFamily("producer_log_first_offset", "Offset of the oldest event, NaN when it cannot be read.", self._first)
         yield GaugeMetricFamily("producer_log_last_offset", "Offset of the newest event.", self._log.last)
         yield GaugeMetricFamily("producer_feeds_open", "Sets of patterns with a subscriber.", len(self._feeds))
-        yield CounterMetricFamily("producer_feed_reads", "Reads of the event log for subscribers.", self._feeds.reads)
-        yield CounterMetricFamily("producer_feed_wakes", "Waiting subscribers that events woke.", self._feeds.wakes)
+        yield CounterMetricFamily("producer_feed_reads", "Reads of the event log for subscribers.", self._feeds.counts.reads)
+        yield CounterMetricFamily("producer_feed_wakes", "Waiting subscribers that events woke.", self._feeds.counts.wakes)

@@ -29,6 +29,16 @@ class Reading:
     run: Run
 
 
+@dataclass(slots=True)
+class FeedCounts:
+    """What all feeds of a log have done."""
+
+    reads: int = 0
+    """Reads of the log for subscribers."""
+    wakes: int = 0
+    """Waiting subscribers that events woke."""
+
+
 class Feed:
     """The events of some topics from the offset `start` on: the newest in memory, those before them read from the log.
 
@@ -36,15 +46,12 @@ class Feed:
     needs no queue and no copy, and it is woken only by events of its topics.
     """
 
-    def __init__(self, patterns: Patterns, log: EventLog) -> None:
+    def __init__(self, patterns: Patterns, log: EventLog, counts: FeedCounts) -> None:
         self.patterns = patterns
         self.start = log.last
         """The offset after which all events are in memory."""
         self.subscribers = 0
-        self.wakes = 0
-        """The number of waiting subscribers that events woke, in all."""
-        self.reads = 0
-        """The number of reads of the log, in all."""
+        self._counts = counts
         self.matcher = patterns.matcher()
         self._log = log
         self._topics = set(patterns.topics)
@@ -100,7 +107,7 @@ class Feed:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(True)
-                self.wakes += 1
+                self._counts.wakes += 1
 
     def add_topic(self, topic: str) -> None:
         """Add a topic that matches and may be new."""
@@ -117,7 +124,7 @@ class Feed:
         self._reading.clear()
 
     async def _read(self, after: int) -> Reading:
-        self.reads += 1
+        self._counts.reads += 1
         ring, upto = self._ring, self._log.last
         topics = None if self.patterns.match_all else self._topics.copy()
         batch = await self._log.read(after, upto, topics, max_events=_READ_EVENTS, max_bytes=_READ_BYTES)
@@ -155,22 +162,11 @@ class Feeds:
         self._by_name: dict[str, set[Feed]] = {}  # the feeds without wildcards
         self._wild: set[Feed] = set()
         self._matching: dict[str, tuple[Feed, ...]] = {}  # those of `_wild`, by topic
-        self._wakes = 0  # of closed feeds
-        self._reads = 0
+        self.counts = FeedCounts()
         log.watch(self._announce)
 
     def __repr__(self) -> str:
         return f"<Feeds {list(self._feeds.values())!r}>"
-
-    @property
-    def wakes(self) -> int:
-        """The number of waiting subscribers that were woken, in all."""
-        return self._wakes + sum(feed.wakes for feed in self._feeds.values())
-
-    @property
-    def reads(self) -> int:
-        """The number of reads of the log for subscribers, in all."""
-        return self._reads + sum(feed.reads for feed in self._feeds.values())
 
     def __len__(self) -> int:
         return len(self._feeds)
@@ -202,7 +198,7 @@ class Feeds:
             feed.wake()
 
     def _open(self, patterns: Patterns) -> Feed:
-        feed = self._feeds[patterns] = Feed(patterns, self._log)
+        feed = self._feeds[patterns] = Feed(patterns, self._log, self.counts)
         if len(patterns.topics) == len(patterns.texts):
             for topic in patterns.topics:
                 self._by_name.setdefault(topic, set()).add(feed)
@@ -213,8 +209,6 @@ class Feeds:
 
     def _close(self, feed: Feed) -> None:
         del self._feeds[feed.patterns]
-        self._wakes += feed.wakes
-        self._reads += feed.reads
         if feed in self._wild:
             self._wild.remove(feed)
             self._matching.clear()

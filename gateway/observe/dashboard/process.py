@@ -9,7 +9,7 @@ from .events import Dashboard, add_events
 from .services import Services
 from .snapshot import Sampler
 from .snapshot_total import total
-from .tail import Tails, add_tails
+from .tail import TAIL_PATH, Tails
 
 SAMPLE_PATH = "/dashboard/sample"
 """Path at which a worker's parent gets a sample."""
@@ -37,8 +37,12 @@ def add_sample(app: web.Application, sampler: Sampler) -> None:
 
 
 def _add_tails(app: web.Application, sampler: Sampler) -> None:
+    """Add the tails of streams to `app`, whose shutdown ends them."""
+    tails = Tails(sampler.find)
+
     async def close(_app: web.Application) -> None:
+        tails.close()
         sampler.close()
 
-    add_tails(app, Tails(sampler.find))
+    app.router.add_get(TAIL_PATH, tails.answer)
     app.on_shutdown.append(close)

@@ -83,16 +83,6 @@ class Tails:
                 tail.close()
 
 
-def add_tails(app: web.Application, tails: Tails) -> None:
-    """Add the tails to `app`, whose shutdown ends them."""
-
-    async def close(_app: web.Application) -> None:
-        tails.close()
-
-    app.router.add_get(TAIL_PATH, tails.answer)
-    app.on_shutdown.append(close)
-
-
 def _encode(type: str, facts: dict[str, Any]) -> bytes:
     return encode(json.dumps(facts, separators=(",", ":")), type=type)
 
