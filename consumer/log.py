@@ -92,7 +92,7 @@ class EventLog:
     def flush(self, *, sync: bool = False) -> list[bytes]:
         """Write the buffered lines; sync if that is due or if `sync`. Return the lines that are durable now. Raises OSError."""
         if self._broken:
-            self._mend()
+            self._repair()
         self._broken = True  # until the end: after any exception between, the next call repairs first
         while self._unwritten:
             if self._size and (self._size + len(self._unwritten[0]) > self._rotation.max_bytes or self._too_old()):
@@ -175,7 +175,7 @@ class EventLog:
         self._durable.extend(self._unsynced)
         self._unsynced.clear()
 
-    def _mend(self) -> None:
+    def _repair(self) -> None:
         """Return to the durable state; everything after it will be written again."""
         self._next -= len(self._unsynced)
         self._unwritten.extendleft(reversed(self._unsynced))

@@ -16,13 +16,13 @@ from ..http.problems import problem
 from ..policy.auth_table import Auth
 from ..policy.caller import Caller
 from ..policy.grants import GrantError, Grants
-from ..policy.paths import guises
+from ..policy.paths import all_readings
 from ..policy.refusal import Reason, Refusal
 from ..policy.route_table import RouteTable
 from ..policy.routes import Route
 from ..policy.secrets import digest_of
 from ..policy.tokens import TokenRefused, read_head, verify
-from .credentials import CredentialsUnclear, Presented, cut_parameter, find_credential, forget_credential, is_from_own_pages
+from .credentials import AmbiguousCredentials, Credential, cut_parameter, find_credential, forget_credential, is_from_own_pages
 from .exchange import Exchange
 from .expiry import end_at_expiry
 from .key_sets import KeySets, KeysUnavailable
@@ -124,7 +124,7 @@ class Authorizer:
             request.set_field(auth.subject_header, quote(caller.subject, safe=_VISIBLE, errors="surrogatepass"))
         return target
 
-    async def _identify(self, auth: Auth, presented: Presented) -> tuple[Caller, Grants | None]:
+    async def _identify(self, auth: Auth, presented: Credential) -> tuple[Caller, Grants | None]:
         if len(presented.text) > _MOST_CHARACTERS:
             raise Denied(401, "unauthenticated", f"the credential must have at most {_MOST_CHARACTERS} characters", "invalid_token")
         if auth.kind == "api-keys":
@@ -161,12 +161,12 @@ def _forget_subject(request: Incoming, names: frozenset[str]) -> None:
     request.forget(*names)
 
 
-def _find_presented(request: Incoming, route: Route, auth: Auth, target: str) -> tuple[Presented, str]:
+def _find_presented(request: Incoming, route: Route, auth: Auth, target: str) -> tuple[Credential, str]:
     """Return the credential of a request, and `target` without it. Raises Denied if there is no usable credential."""
     target, parameters = cut_parameter(target, auth.query_parameter)
     try:
         presented = find_credential(request, auth, parameters)
-    except CredentialsUnclear as error:
+    except AmbiguousCredentials as error:
         raise Denied(400, "unauthenticated", str(error), "invalid_request") from None
     if not presented.text:
         raise Denied(401, "unauthenticated", f"{_ways(auth)} is required")
@@ -222,7 +222,7 @@ def _describe(auth: Auth, token: str, claims: dict[str, Any]) -> tuple[Caller, G
 
 def _may_be_guarded_otherwise(routes: RouteTable, route: Route, path: str) -> bool:
     """Return whether an upstream may read `path` as one with other guards: `/open/../closed`, `/%2563losed`, `/closed;x`, `/CLOSED`."""
-    others = [other for guise in guises(path) for other in (routes.find(guise), routes.find_ignoring_case(guise))]
+    others = [other for guise in all_readings(path) for other in (routes.find(guise), routes.find_ignoring_case(guise))]
     if (other := routes.find_ignoring_case(path)) is not routes.find(path):
         others.append(other)
     return any(other is not None and _guard(other) not in (None, _guard(route)) for other in others)

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from ..policy.refusal import Reason, Refusal
 from ..streams.holding import NOBODY
-from .by_weight import ByWeight
+from .heaviest_first import HeaviestFirst
 
 _SLACK = 256  # free an extra 1/256 of a limit, otherwise each event at the limit costs a search
 
@@ -132,7 +132,7 @@ class Budget:
         then its own.
         """
         if owner and self._in_all_workers_of(owner) + amount > self.limit_per_client:
-            own = ByWeight(self._accounts[owner].reclaimable if owner in self._accounts else ())
+            own = HeaviestFirst(self._accounts[owner].reclaimable if owner in self._accounts else ())
             while self._in_all_workers_of(owner) + amount > self.limit_per_client:
                 if not _take_next(own):
                     return Refusal(
@@ -142,7 +142,7 @@ class Budget:
                         f"the limit is {self.limit_per_client}",
                     )
         if self._in_all_workers() + amount > self.limit:
-            for queue, holding in self._by_weight(self.of(owner) + amount, owner):
+            for queue, holding in self._heaviest_first(self.of(owner) + amount, owner):
                 if _take(holding) and holding.amount:
                     queue.put_back(holding)
                 if self._in_all_workers() + amount <= self.limit:
@@ -162,7 +162,7 @@ class Budget:
         if self.amount <= self.limit:
             return
         least = self.limit - self.limit // _SLACK
-        for queue, holding in self._by_weight():
+        for queue, holding in self._heaviest_first():
             if self.amount <= least:
                 return
             if _take(holding) and holding.amount:
@@ -172,7 +172,7 @@ class Budget:
         """Let holdings give way until `amount` more units are free, as far as possible. Return how many are."""
         least = self.amount - amount
         before = self.amount
-        for queue, holding in self._by_weight():
+        for queue, holding in self._heaviest_first():
             if _take(holding) and holding.amount:
                 queue.put_back(holding)
             if self.amount <= least:
@@ -185,7 +185,7 @@ class Budget:
     def _in_all_workers_of(self, owner: str) -> int:
         return self.of(owner) + (self._elsewhere.elsewhere_of(owner) if self._elsewhere is not None else 0)
 
-    def _by_weight(self, more_than: int = -1, asker: str = "") -> Iterator[tuple[ByWeight[Holding], Holding]]:
+    def _heaviest_first(self, more_than: int = -1, asker: str = "") -> Iterator[tuple[HeaviestFirst[Holding], Holding]]:
         """Yield holdings of owners with more than `more_than` and of `asker`, the heaviest owner's largest first, then those of NOBODY.
 
         Each comes with the queue of its owner's other holdings, to put it back.
@@ -193,13 +193,13 @@ class Budget:
         own = self._accounts.get(asker)
         named = [account for owner, account in self._accounts.items() if owner and (account.amount > more_than or account is own)]
         for accounts in (named, [self._accounts[NOBODY]] if NOBODY in self._accounts else []):
-            owners = ByWeight(accounts)
-            queues: dict[_Account, ByWeight[Holding]] = {}
+            owners = HeaviestFirst(accounts)
+            queues: dict[_Account, HeaviestFirst[Holding]] = {}
             while (account := owners.pop()) is not None:
                 if accounts is named and account.amount <= more_than and account is not own:
                     continue
                 if account not in queues:
-                    queues[account] = ByWeight(account.reclaimable)
+                    queues[account] = HeaviestFirst(account.reclaimable)
                 holding = queues[account].pop()
                 if holding is not None:
                     yield queues[account], holding
@@ -207,7 +207,7 @@ class Budget:
 
     def _relieve_owner(self, account: _Account) -> None:
         least = self.limit_per_client - self.limit_per_client // _SLACK
-        queue = ByWeight(account.reclaimable)
+        queue = HeaviestFirst(account.reclaimable)
         while account.amount > least and _take_next(queue):
             pass
 
@@ -284,7 +284,7 @@ def _take(holding: Holding) -> bool:
     return bool(holding.amount) and holding.reclaim is not None and holding.reclaim()
 
 
-def _take_next(queue: ByWeight[Holding]) -> bool:
+def _take_next(queue: HeaviestFirst[Holding]) -> bool:
     """Make the first holding of a queue that can give way do so, and return whether one did."""
     while (holding := queue.pop()) is not None:
         if _take(holding):

@@ -14,12 +14,12 @@ _BEARER = re.compile(r"bearer[ \t]+(\S+)[ \t]*", re.IGNORECASE)
 _API_KEY_FIELD = "X-API-Key"
 
 
-class CredentialsUnclear(ValueError):
+class AmbiguousCredentials(ValueError):
     """The request has several credentials in one place, which the message names."""
 
 
 @dataclass(frozen=True, slots=True)
-class Presented:
+class Credential:
     """A credential as received."""
 
     text: str
@@ -45,10 +45,10 @@ def cut_parameter(target: str, name: str) -> tuple[str, list[str]]:
     return f"{path}?{'&'.join(kept)}" if kept else path, values
 
 
-def find_credential(request: Incoming, auth: Auth, parameters: Collection[str]) -> Presented:
+def find_credential(request: Incoming, auth: Auth, parameters: Collection[str]) -> Credential:
     """Return the credential of a request: from a header field, else from `parameters` of the query, else from the cookie.
 
-    Raises CredentialsUnclear if one of these has several.
+    Raises AmbiguousCredentials if one of these has several.
     """
     given = {match[1] for value in request.headers.getall("Authorization", ()) if (match := _BEARER.fullmatch(value))}
     if auth.kind == "api-keys":
@@ -57,10 +57,10 @@ def find_credential(request: Incoming, auth: Auth, parameters: Collection[str]) 
     for place, found in (("header fields", given), ("query parameters", set(parameters)), ("cookies", cookies)):
         found.discard("")
         if len(found) > 1:
-            raise CredentialsUnclear(f"several credentials in the {place}; send one")
+            raise AmbiguousCredentials(f"several credentials in the {place}; send one")
         if found:
-            return Presented(found.pop(), by_cookie=place == "cookies")
-    return Presented("")
+            return Credential(found.pop(), by_cookie=place == "cookies")
+    return Credential("")
 
 
 def forget_credential(request: Incoming, auth: Auth) -> None:

@@ -73,7 +73,7 @@ class HeadRefused(HttpProcessingError):
         self.refusal = refusal
 
 
-class OneLine(logging.Filter):
+class OneLineFilter(logging.Filter):
     """Log a client's malformed request as one line at level info, not as a stack trace at level error."""
 
     def filter(self, record: logging.LogRecord) -> bool:

@@ -61,7 +61,7 @@ def problem(status: int, detail: str, headers: dict[str, str] | None = None, cod
     return ProblemAnswer(status, document, fields)
 
 
-def come_back_later() -> web.Response:
+def retry_later() -> web.Response:
     """Return an event stream with only a `retry`: an EventSource gives up for good on any other answer."""
     milliseconds = random.randint(_RETURN_AFTER_MS, _RETURN_AFTER_MS + _RETURN_SPREAD_MS)
     headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "Server": "gateway"}

@@ -5,7 +5,7 @@ import structlog
 from aiohttp import web
 
 from ..access.exchange import Exchange
-from ..http.problems import come_back_later, problem
+from ..http.problems import problem, retry_later
 from ..http.upstream_errors import Drained, explain
 
 log = structlog.get_logger()
@@ -15,7 +15,7 @@ def failed(exchange: Exchange, error: Exception) -> web.Response:
     """Return the answer to a client whose upstream request failed."""
     if isinstance(error, Drained):
         exchange.refuse(503, "draining")
-        return come_back_later() if exchange.wants_retry else problem(503, str(error), code="draining")
+        return retry_later() if exchange.wants_retry else problem(503, str(error), code="draining")
     late = isinstance(error, TimeoutError)
     if late:
         detail = f"timed out {'connecting' if isinstance(error, aiohttp.ServerTimeoutError) else 'waiting for the head of its answer'}"

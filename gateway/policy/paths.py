@@ -39,7 +39,7 @@ def split_path(path: str) -> tuple[str, ...] | None:
     return None if "" in segments[:-1] else tuple(segments)
 
 
-def guises(path: str) -> Iterator[str]:
+def all_readings(path: str) -> Iterator[str]:
     """Yield the paths as which a server may read `path`: its `readings`, also decoded twice or without `;parameters`."""
     if not _ODD.search(path):
         return

@@ -22,7 +22,7 @@ from ..access.exchange import Exchange
 from ..access.key_sets import KeySets
 from ..http.connection import ClientServer
 from ..http.internals import unexpected
-from ..http.malformed import OneLine
+from ..http.malformed import OneLineFilter
 from ..http.paths import count_connections, make_server, open_following_session, open_session
 from ..modes.direct import Direct
 from ..modes.resumable.peers import Peers
@@ -231,7 +231,7 @@ async def _open_proxy(
 
 
 def _make_server(settings: Settings, proxy: Proxy, metrics: Metrics, descriptors: Descriptors) -> ClientServer:
-    logging.getLogger("aiohttp.server").addFilter(OneLine())
+    logging.getLogger("aiohttp.server").addFilter(OneLineFilter())
     server = make_server(
         proxy.handle,
         trusted=TrustedProxies.parse(settings.trusted_proxies),

@@ -16,7 +16,7 @@ from ..http.accept import names_event_stream, takes_retry_ahead
 from ..http.connection import comes_from_peer, when_sent
 from ..http.incoming import Incoming
 from ..http.malformed import find_fault
-from ..http.problems import come_back_later, problem
+from ..http.problems import problem, retry_later
 from ..modes.direct import Direct
 from ..modes.resumable.kept_streams import KeptStreams
 from ..modes.resumable.peers import take_caller
@@ -150,7 +150,7 @@ class Proxy:
         if not handed_over and (overload := self._overload(request, route)) is not None:
             if route.mode == "shared" and names_event_stream(request.headers):
                 self._metrics.rejected(overload.reason, overload.status)
-                return come_back_later()
+                return retry_later()
             return self._refuse(request, route, path, overload)
         wants_retry = takes_retry_ahead(request)
         return Exchange(route, request.method, target, request.client, wants_retry=wants_retry, handed_over=handed_over)

@@ -83,14 +83,14 @@ class Reload(Collector):
         wanted = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, wanted.set)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
-        heeding = asyncio.create_task(self._heed(wanted))
+        reloading = asyncio.create_task(self._reload_at(wanted))
         try:
             yield
         finally:
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # without the loop's handler, SIGHUP would end the process
-            heeding.cancel()
+            reloading.cancel()
 
-    async def _heed(self, wanted: asyncio.Event) -> None:
+    async def _reload_at(self, wanted: asyncio.Event) -> None:
         while await wanted.wait():
             wanted.clear()
             with contextlib.suppress(RouteError, ReloadFailed):  # already logged

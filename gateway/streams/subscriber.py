@@ -269,11 +269,11 @@ class Subscriber:
         if self.takes_retry:
             self.ahead = b"id: %b\n" % id.encode()
 
-    def disconnect(self, verdict: str, reason: str = "", *, spread_ms: int = RETURN_SPREAD_MS) -> None:
+    def disconnect(self, verdict: str, reason: str = "") -> None:
         """Send a random `retry` time, then end it."""
         if not self.verdict:
             self.leave_cohort()
-            self.send_retry(random.randint(RETURN_AFTER_MS, RETURN_AFTER_MS + spread_ms))
+            self.send_retry(random.randint(RETURN_AFTER_MS, RETURN_AFTER_MS + RETURN_SPREAD_MS))
             self.end(verdict, reason)
 
     def fire(self, now: int) -> int:

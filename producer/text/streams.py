@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from eventstream import HEARTBEAT, HEARTBEAT_BLOCK, encode
 
-from ..web.drain import Drain, encode_farewell
+from ..web.drain import Drain, encode_last_retry
 from ..web.meters import Meters, Reason, StreamCount
 
 
@@ -62,9 +62,9 @@ class Delivery:
                     if await self.drain.wait(pause):
                         break
                 if self.drain.begun:
-                    farewell = encode_farewell(self.retry_ms)
-                    yield farewell
-                    count.add(farewell)
+                    last_retry = encode_last_retry(self.retry_ms)
+                    yield last_retry
+                    count.add(last_retry)
                     reason = "drained"
                     return
                 yield block

@@ -9,11 +9,11 @@ from ..web.drain import Drain
 from ..web.meters import Meters
 from ..web.publish_keys import PublishKeys
 from .event_bodies import Limits
+from .fast_publish import FastPublish
 from .feeds import Feeds
 from .paths import EVENTS_PATH
 from .publish_routes import PublishRoutes
 from .publishing import Publisher
-from .shortcut import Shortcut
 from .subscribe_routes import SubscribeRoutes
 from .subscription import Subscriptions
 
@@ -38,4 +38,4 @@ def topic_routes(settings: Settings, meters: Meters, drain: Drain, log: EventLog
     )
     SubscribeRoutes(log, subscriptions, settings.drain_seconds).add_to(router)
     prefix, _, suffix = EVENTS_PATH.partition("{topic:path}")
-    return router, Middleware(Shortcut, endpoint=publishing.publish, prefix=prefix, suffix=suffix)
+    return router, Middleware(FastPublish, endpoint=publishing.publish, prefix=prefix, suffix=suffix)

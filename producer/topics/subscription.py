@@ -8,7 +8,7 @@ import structlog
 from eventstream import HEARTBEAT, encode_retry
 
 from ..log.event_log import EventLog, LogError
-from ..web.drain import Drain, encode_farewell
+from ..web.drain import Drain, encode_last_retry
 from ..web.meters import Meters, Reason, StreamCount
 from ..web.responses import STALLED
 from .cursor import Cursor, GapBlock, Start
@@ -85,9 +85,9 @@ class Subscriptions:
                         body, events = found.body, found.events
                     yield body
                     count.add(body, events=events)
-            farewell = encode_farewell(self.retry_ms)
-            yield farewell
-            count.add(farewell)
+            last_retry = encode_last_retry(self.retry_ms)
+            yield last_retry
+            count.add(last_retry)
             reason = "drained"
         except LogError as error:
             _log.error("subscriber lost the log", route=route, error=str(error))

@@ -54,7 +54,7 @@ class Drain:
         return True
 
 
-def encode_farewell(retry_ms: int) -> bytes:
+def encode_last_retry(retry_ms: int) -> bytes:
     """Return a `retry` line that spreads the reconnections evenly from half to one and a half times the reconnection time.
 
     It is no block of its own: httpx-sse and others take that for an event without data.

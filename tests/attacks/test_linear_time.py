@@ -11,7 +11,7 @@ from eventstream import HEARTBEAT, Framer, Parser
 from gateway.observe.timeline import shown_path, without_secrets
 from gateway.policy.cors import Cors
 from gateway.policy.deletion import Deletion
-from gateway.policy.paths import guises, split_path
+from gateway.policy.paths import all_readings, split_path
 from gateway.policy.target import readings, split_target
 from gateway.policy.tokens import TokenRefused, read_head
 from gateway.policy.trusted_proxies import TrustedProxies
@@ -46,7 +46,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "target": split_target,
     "path of a guarded route": lambda text: split_path("/" + text),
     "readings of a path": lambda text: list(readings("/" + text)),
-    "guises of a path": lambda text: list(guises("/" + text)),
+    "all_readings of a path": lambda text: list(all_readings("/" + text)),
     "token": _token_head,
     "Forwarded": _client_of("Forwarded"),
     "X-Forwarded-For": _client_of("X-Forwarded-For"),

@@ -21,7 +21,7 @@ from gateway.policy.deletion import Deletion
 from gateway.policy.grants import Grant, GrantError, covers
 from gateway.policy.grants import parse_topic as parse_granted
 from gateway.policy.last_event_id import read_last_event_id, without_last_event_id
-from gateway.policy.paths import guises, split_path
+from gateway.policy.paths import all_readings, split_path
 from gateway.policy.route_table import routes_of
 from gateway.policy.target import readings, split_target, to_ascii
 from gateway.policy.trusted_proxies import TrustedProxies, client_network, plain_address
@@ -59,7 +59,7 @@ def check_targets(text: str) -> None:
     if segments is not None:
         assert not {".", ".."}.intersection(segments)
         assert "/".join(["", *segments]) == unquote_to_bytes(path).decode()
-        assert all(ROUTES.find(guise) is ROUTES.find(path) for guise in guises(path) if "%" not in path and ";" not in path)
+        assert all(ROUTES.find(guise) is ROUTES.find(path) for guise in all_readings(path) if "%" not in path and ";" not in path)
     to_ascii(path.encode("utf-8", "surrogateescape")).decode("ascii")
     kept, values = cut_parameter(target, "a")
     _, _, query = target.partition("?")

@@ -209,14 +209,14 @@ def test_thousands_at_the_limit_are_searched_once_for_many_that_grow() -> None:
     freed = 10 * len(parts)
     assert freed / 50 <= looked_at <= 1.1 * freed / 50 + 1_000_000 / 50 / 100
     searches = 0
-    by_weight = held._by_weight
+    heaviest_first = held._heaviest_first
 
     def count(*arguments: object) -> object:
         nonlocal searches
         searches += 1
-        return by_weight(*arguments)  # type: ignore[arg-type]
+        return heaviest_first(*arguments)  # type: ignore[arg-type]
 
-    held._by_weight = count  # type: ignore[method-assign, assignment]
+    held._heaviest_first = count  # type: ignore[method-assign, assignment]
     for part in parts:
         part.holding.set(part.holding.amount + 1)
     assert 0 < searches < len(parts) / 100

@@ -7,7 +7,7 @@ from functools import partial
 from time import monotonic
 
 from ...access.budget import Budget
-from ...access.by_weight import ByWeight
+from ...access.heaviest_first import HeaviestFirst
 from ...policy.refusal import Refusal
 from ...streams.holding import NOBODY
 from .kept_stream import KeptStream
@@ -117,7 +117,7 @@ def _heaviest_first(streams: Iterable[KeptStream], weights: Mapping[str, int]) -
     """Yield the streams, each time the next one of the owner that is then the heaviest. Those without an owner are last."""
     owners = _by_owner(streams)
     nobodys = owners.pop(NOBODY, [])
-    queue = ByWeight(_Weighed(weights[owner], deque(own)) for owner, own in owners.items())
+    queue = HeaviestFirst(_Weighed(weights[owner], deque(own)) for owner, own in owners.items())
     while (heaviest := queue.pop()) is not None:
         stream = heaviest.streams.popleft()
         heaviest.amount -= _cost(stream)

@@ -13,7 +13,7 @@ from ...access.exchange import Exchange
 from ...http.accept import names_event_stream
 from ...http.headers import apply_rules, stream_fields
 from ...http.locations import rewrite_locations
-from ...http.problems import come_back_later, problem
+from ...http.problems import problem, retry_later
 from ...http.upstream_errors import advise
 from ...policy.deletion import Deletion
 from ...policy.last_event_id import read_last_event_id
@@ -184,7 +184,7 @@ class Shared:
             return web.Response(status=204, headers={"Cache-Control": "no-store", "Server": "gateway"})
         if opening.outcome in ("draining", "retired"):
             exchange.refuse(503, "draining" if opening.outcome == "draining" else "upstream-unreachable")
-            return come_back_later()
+            return retry_later()
         reason = advise(opening.reason)
         told = f": {reason}" if reason.startswith("TLS: ") else ""  # other reasons name its address, which clients must not see
         return no_answer(exchange, reason, f" sent no event stream{told}", late=opening.outcome == "late")
@@ -253,7 +253,7 @@ class Shared:
 def _refuse(request: web.BaseRequest, exchange: Exchange, refusal: Refusal) -> web.Response:
     """Return the answer to a request for which no stream may be opened. EventSource reconnects only if that looks like a stream."""
     exchange.refuse(refusal.status, refusal.reason)
-    return come_back_later() if names_event_stream(request.headers) else problem(refusal.status, refusal.detail, code=refusal.reason)
+    return retry_later() if names_event_stream(request.headers) else problem(refusal.status, refusal.detail, code=refusal.reason)
 
 
 def _for_any_origin(key: _Key) -> _Key:

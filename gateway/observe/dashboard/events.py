@@ -26,7 +26,7 @@ _WRITE_SECONDS = 20.0
 _INTERVAL_SECONDS = 1.0
 _SERIES_SECONDS = 180
 _SERIES = ("at", "in", "out", "latency_p50", "latency_p99", "loop_lag")
-_MOST_LOOKERS = 32
+_MOST_VIEWERS = 32
 _RETURN_AFTER_MS = 2000
 
 
@@ -43,12 +43,12 @@ class Dashboard:
         self._series: deque[list[float | None]] = deque(maxlen=_SERIES_SECONDS)
         self._latest = b""
         self._news = asyncio.Event()
-        self._lookers = 0
+        self._viewers = 0
         self._making: asyncio.Task[None] | None = None
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"<Dashboard lookers={self._lookers}>"
+        return f"<Dashboard viewers={self._viewers}>"
 
     async def close(self) -> None:
         """End the event streams of all viewers."""
@@ -60,8 +60,8 @@ class Dashboard:
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Send snapshots until the viewer disconnects."""
-        if self._lookers >= _MOST_LOOKERS:
-            return problem(503, f"the dashboard already has {self._lookers} viewers, its limit; close one")
+        if self._viewers >= _MOST_VIEWERS:
+            return problem(503, f"the dashboard already has {self._viewers} viewers, its limit; close one")
         return await send_stream(request, self._events())
 
     async def _events(self) -> AsyncGenerator[bytes, None]:
@@ -77,15 +77,15 @@ class Dashboard:
             self._leave()
 
     def _enter(self) -> "asyncio.Task[None]":
-        self._lookers += 1
+        self._viewers += 1
         if self._making is None:
             self._making = asyncio.create_task(self._make())
             self._making.add_done_callback(_report)
         return self._making
 
     def _leave(self) -> None:
-        self._lookers -= 1
-        if not self._lookers and self._making is not None:
+        self._viewers -= 1
+        if not self._viewers and self._making is not None:
             self._making.cancel()
             self._making, self._latest = None, b""
 

@@ -14,7 +14,7 @@ class Weighed(Protocol):
 T = TypeVar("T", bound=Weighed)
 
 
-class ByWeight(Generic[T]):
+class HeaviestFirst(Generic[T]):
     """Returns the heaviest first, the oldest of equal ones, though they lose weight meanwhile."""
 
     __slots__ = ("_heap", "_place")
@@ -25,7 +25,7 @@ class ByWeight(Generic[T]):
         heapq.heapify(self._heap)
 
     def __repr__(self) -> str:
-        return f"<ByWeight {len(self._heap)}>"
+        return f"<HeaviestFirst {len(self._heap)}>"
 
     def pop(self) -> T | None:
         """Return the heaviest, None when none is left."""

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ..web.problems import Problem, answer_problem
 
 
-class Shortcut:
+class FastPublish:
     """ASGI middleware that calls `endpoint` directly for POST requests whose path begins with `prefix` and ends with `suffix`.
 
     The inner application has a route to the same endpoint. It still gets the requests of web pages, which have an `Origin`.
