@@ -7,6 +7,7 @@ import sys
 if __name__ == "__main__":  # before the imports, which take most of the start: until then SIGHUP would end the process
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 
+from service.event_loop import run
 from service.logs import configure_logs
 from service.settings import parse_arguments, settings_or_exit
 from service.tracing import tracing_or_exit
@@ -17,7 +18,6 @@ from .server.check import check, read_routes_of
 from .server.hash_key import hash_key
 from .server.workers.parent import serve_with_workers
 from .server.workers.pool import WorkerFailed
-from .server.workers.running import run
 from .server.workers.worker import serve_alone
 
 

@@ -2,15 +2,13 @@
 
 import argparse
 import asyncio
-import gc
 import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from types import FrameType
 
-import uvloop
-
+from service.event_loop import run
 from service.logs import configure_logs
 from service.settings import parse_arguments, settings_or_exit
 from service.tracing import Tracing, tracing_or_exit
@@ -26,13 +24,8 @@ from .web.drain import Drain
 from .web.meters import Meters
 from .web.server import Server
 
-_SWITCH_SECONDS = 0.001
-"""The longest wait of a thread of the event log while the event loop is busy; it needs several turns for each commit and each read.
-With Python's 0.005 an append takes 36 ms beside a busy loop, with this 4 ms."""
-
-_GARBAGE_THRESHOLDS = (10_000, 20, 50)
-"""Each open stream has some hundred objects that live as long as it does. With Python's (700, 10, 10) the collector takes a quarter of
-the time while 3,000 streams are opened."""
+_GARBAGE_THRESHOLD = 10_000
+"""With Python's 700 the collector takes a quarter of the time while 3,000 streams are opened."""
 
 
 def main() -> None:
@@ -43,12 +36,9 @@ def main() -> None:
         raise SystemExit(check(asked.directory or settings.log_dir))
     configure_logs("producer", settings.log_level)
     tracing = tracing_or_exit("producer")
-    sys.setswitchinterval(_SWITCH_SECONDS)
-    gc.set_threshold(*_GARBAGE_THRESHOLDS)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit)  # uvicorn installs its own handlers, and raises the signal again after the drain
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, tracing))
+    run(_serve(settings, tracing), _GARBAGE_THRESHOLD)
 
 
 def _parser() -> argparse.ArgumentParser:

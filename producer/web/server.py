@@ -31,7 +31,6 @@ class Server(uvicorn.Server):
                 app,
                 host=host,
                 port=port,
-                loop="uvloop",
                 http=_limit_stalls(send_timeout_seconds, drain_seconds / 2),
                 ws="none",
                 lifespan="off",
