@@ -59,6 +59,7 @@ def opened(wheel: TimerWheel) -> tuple[Live, CatchUp]:
     catch_up = CatchUp(
         live, "/", "1", lambda *_: source, lambda moved: FanOut(UNLIMITED, wheel, memory, heartbeat_ticks=0, moved=moved), place
     )
+    catch_up.following.start()
     return live, catch_up
 
 
@@ -116,4 +117,4 @@ async def test_nothing_is_lost_or_repeated_where_a_catch_up_meets_the_live_strea
             take(catch_up, *private)
             live.take(*public, LAST)
         assert await downstream.read(len(expected + LAST)) == expected + LAST
-    await catch_up.stopped()
+    await catch_up.following.stopped()

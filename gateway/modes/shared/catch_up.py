@@ -10,7 +10,7 @@ from ...streams.fan_out import FanOut
 from ...streams.relay import COMPLETE
 from ...streams.stamping import has_data
 from ...streams.subscriber import Subscriber
-from .following import Following, OpenSource
+from .following import Follower, Following, OpenSource
 from .origin import Origin
 
 _WITHOUT_IDS = "the upstream's events have no IDs"
@@ -30,7 +30,7 @@ class Live(Protocol):
         """Tell a subscriber what it misses, and let it go on from `begin`, by default with all that is kept."""
 
 
-class CatchUp(Following):
+class CatchUp(Follower):
     """A second upstream request of a shared stream, from event `asked` or the beginning in `target`, for all subscribers that need it.
 
     When it has an event ID in common with the live stream, it stops reading. Each subscriber moves to the live stream once it has received
@@ -58,7 +58,8 @@ class CatchUp(Following):
         self._join_at: int | None = None  # cursor of its end in the live history
         self._refused = ""  # why no more blocks are taken
         self._skipped = False  # whether the upstream left out events before the first one, which was sent already
-        super().__init__(open_source, target, asked, open_fan_out(self._moved), live.origin, place, for_subscribers_alone=True)
+        self.fan_out = open_fan_out(self._moved)
+        self.following = Following(self, open_source, target, asked, self.fan_out, live.origin, place, for_subscribers_alone=True)
         if asked:
             self.fan_out.history.begins_after(asked)
         live.catch_ups.add(self)
@@ -74,7 +75,7 @@ class CatchUp(Following):
 
     def find(self, id: str) -> int | None:
         """Return the cursor after event `id`, or None if it is not here or it is too late to join."""
-        if self._is_over() or not self.opening.done():  # those that opened it wait for its opening, and all begin together
+        if self._is_over() or not self.following.opening.done():  # those that opened it wait for its opening, and all begin together
             return None
         return self.fan_out.history.find(id)
 
@@ -118,7 +119,7 @@ class CatchUp(Following):
 
     def _refuse(self, reason: str) -> None:
         self._refused = reason
-        self.stop()
+        self.following.stop()
 
     def meet(self, id: str) -> None:
         """Handle event `id` of the live stream."""
@@ -130,7 +131,7 @@ class CatchUp(Following):
 
     def _meet(self) -> None:
         self.met = True
-        self.stop()
+        self.following.stop()
         self._find_end()
 
     def _find_end(self) -> None:
@@ -157,8 +158,8 @@ class CatchUp(Following):
                 subscriber.leave_cohort()
                 self.fan_out.leave(subscriber)
                 self._hand_over(subscriber)
-        if not self.fan_out.subscribers and not self.users:
-            self.stop()
+        if not self.fan_out.subscribers and not self.following.users:
+            self.following.stop()
             self._close()
 
     def unused(self) -> None:

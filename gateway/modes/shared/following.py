@@ -48,8 +48,28 @@ class Attempt:
     """Time until the next attempt, if the upstream may be restarting."""
 
 
+class Follower:
+    """What an upstream is followed for. A subclass takes the blocks, and reacts to what it needs to."""
+
+    def take(self, block: bytes, event: Event | None, id: str | None) -> None:
+        """Take the next block. `id` is the last event ID if the block changes it."""
+        raise NotImplementedError
+
+    def connected(self) -> None:
+        """React to an opened stream."""
+
+    def lost(self) -> None:
+        """React to the end of a stream or an attempt that will be retried."""
+
+    def ended(self, verdict: str, reason: str) -> None:
+        """React to the final end."""
+
+    def unused(self) -> None:
+        """React to the end of the last request that used it."""
+
+
 class Following:
-    """Follow an upstream and append its blocks to a fan-out, until the upstream ends the stream for good.
+    """Follow an upstream for the subscribers of a fan-out, from `start` until the upstream ends the stream for good.
 
     With `for_subscribers_alone` it reads no faster than the subscribers receive.
 
@@ -59,6 +79,7 @@ class Following:
 
     def __init__(
         self,
+        follower: Follower,
         open_source: OpenSource,
         target: str,
         last_event_id: str,
@@ -68,10 +89,11 @@ class Following:
         *,
         for_subscribers_alone: bool,
     ) -> None:
-        self.fan_out = fan_out
+        self._follower = follower
+        self._fan_out = fan_out
         self.place = place
         """Its place in the budget of open streams, until its upstream request has ended."""
-        self.origin = origin
+        self._origin = origin
         self.opening: asyncio.Future[Attempt] = asyncio.get_running_loop().create_future()
         """The result of the first attempt. It is always set. If subscribers wait for another attempt, a new future replaces it."""
         self.down: Attempt | None = None
@@ -85,12 +107,17 @@ class Following:
         self._resuming = bool(self._id)  # whether the next events may be repeated ones
         self._openers = 0  # requests that wait for the opening, or were woken by it and have not joined
         self._begun: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None]
+
+    def __repr__(self) -> str:
+        return f"<Following {self.source} {self._fan_out}>"
+
+    def start(self) -> None:
+        """Begin to read the upstream."""
+        place = self.place
         self._task = asyncio.create_task(self._follow())
         self._task.add_done_callback(_report)
         self._task.add_done_callback(lambda task: place.close())
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.source} {self.fan_out}>"
 
     async def _follow(self) -> None:
         verdict, reason = CUT, "the gateway failed; its log says why"
@@ -108,38 +135,38 @@ class Following:
                     self._pace.brought_news()
                 if self._openers:
                     await self._openers_begun()
-                self.take(block, event, changed)
+                self._follower.take(block, event, changed)
                 del block, event  # they may be large, and the next ones may arrive much later
-                await self.fan_out.room(only_for_subscribers=self._for_subscribers_alone)
+                await self._fan_out.room(only_for_subscribers=self._for_subscribers_alone)
             verdict, reason = COMPLETE, ""
-            self.origin.reached()
+            self._origin.reached()
         except EventStreamError as error:
             reason = str(error)
             if self.source.last_status not in _PASSING:
-                self.origin.reached()
+                self._origin.reached()
         finally:
-            self.origin.leave(self)
+            self._origin.leave(self)
             self._opened(Attempt("finished" if verdict == COMPLETE else "refused", reason))
             await self.source.close()
-            self.ended(verdict, reason)
+            self._follower.ended(verdict, reason)
 
     def _changed(self, source: EventSource) -> None:
-        self.origin.leave(self)
+        self._origin.leave(self)
         if source.state == "open":
-            self.origin.reached()
+            self._origin.reached()
             self.down = None
             self._opened(Attempt("open"))
             self._resuming = self._resuming or self.source.connections > 1
-            self.connected()
+            self._follower.connected()
         elif source.state == "connecting":
             again_seconds = math.inf
             if source.last_status in _PASSING:
                 again_seconds = max(source.retry_after_seconds, FIRST_SECONDS)
             elif source.last_loss == "failed":
-                self.origin.reached()
+                self._origin.reached()
             self._hurry()
             self._opened(Attempt("refused" if source.last_status else "unavailable", source.last_error or "", again_seconds))
-            self.lost()
+            self._follower.lost()
 
     @property
     def last_event_id(self) -> str:
@@ -149,13 +176,13 @@ class Following:
     @property
     def wanted(self) -> bool:
         """Whether it has subscribers or waiting requests."""
-        return bool(self.users or self.fan_out.subscribers)
+        return bool(self.users or self._fan_out.subscribers)
 
     def used_by(self, owner: str) -> None:
         """Count it for no client from now on, if another client opened it."""
         if owner != self.place.owner:
             self.place.give_to(NOBODY)
-            self.fan_out.holding.give_to(NOBODY)
+            self._fan_out.holding.give_to(NOBODY)
 
     def enter(self) -> None:
         """Count a request that uses it. The first one speeds up the next attempt at a lost upstream."""
@@ -180,7 +207,7 @@ class Following:
             self.attempt_in(after_loss(self._pace.setbacks))
         elif source.last_loss == "failed" and source.last_status in _PASSING and not source.retry_after_seconds:
             self.attempt_in(_ORIGIN_DECIDES_SECONDS)
-            self.origin.wait(self)
+            self._origin.wait(self)
 
     def _repeats(self, block: bytes, event: Event | None, id: str | None) -> bool:
         """Whether the upstream repeats a block: the event after which it was to resume, or its whole history."""
@@ -191,7 +218,7 @@ class Following:
             own = self._id  # a block without data that repeats the ID
         if not own:
             return False
-        history = self.fan_out.history
+        history = self._fan_out.history
         cursor = history.find(own)
         if cursor is not None and (
             cursor == history.first  # it was received, but is no longer kept
@@ -237,7 +264,7 @@ class Following:
         if not self._openers and self._begun is not None and not self._begun.done():
             self._begun.set_result(None)
         if not self.users:
-            self.unused()
+            self._follower.unused()
 
     async def _openers_begun(self) -> None:
         """Wait until all requests that waited for the opening have joined, because an upstream may send events with its head."""
@@ -255,24 +282,8 @@ class Following:
         self._opened(opening)
         self.stop()
 
-    def take(self, block: bytes, event: Event | None, id: str | None) -> None:
-        """Process the next block."""
-        self.fan_out.append(block, id)
-
-    def connected(self) -> None:
-        """React to an opened stream."""
-
-    def lost(self) -> None:
-        """React to the end of a stream or an attempt that will be retried."""
-
-    def ended(self, verdict: str, reason: str) -> None:
-        """React to the final end."""
-
-    def unused(self) -> None:
-        """React to the end of the last request that used it."""
-
     def stop(self) -> None:
-        """End it. `ended` is called afterwards."""
+        """End it. The follower hears of it afterwards."""
         self._task.cancel()
 
     async def stopped(self) -> None:

@@ -108,9 +108,9 @@ class Shared:
         """End all streams."""
         streams = self.streams
         for stream in streams:
-            stream.stop()
+            stream.following.stop()
         for stream in streams:
-            await stream.stopped()
+            await stream.following.stopped()
 
     async def answer(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
         """Return the response, sent except for its end. aiohttp cancels it when the client disconnects; the stream goes on."""
@@ -146,14 +146,12 @@ class Shared:
 
     async def _find_begin(self, stream: SharedStream, target: str, id: str, owner: str) -> Begin | Attempt | Refusal:
         """Return how a subscriber with a request for `target` and the last event ID `id` begins, or why there is no stream for it."""
-        opening = await stream.opened(stream.route)
+        opening = await stream.following.opened(stream.route)
         if opening.outcome != "open":
             return opening
         while True:
-            begun, begin = (
-                "live",
-                partial(stream.join, stream.fan_out, stream.fan_out.history.first if stream.route.initial == "history" else None),
-            )
+            first = stream.fan_out.history.first if stream.route.initial == "history" else None
+            begun, begin = "live", partial(stream.join, stream.fan_out, first)
             if id and (found := stream.find(id)) is not None:
                 begun, begin = "history", partial(stream.join, *found)
             elif id and (reason := stream.why_not(id)):
@@ -162,11 +160,11 @@ class Shared:
                 catch_up = stream.catch_up(target, id, owner)
                 if isinstance(catch_up, Refusal):
                     return catch_up
-                opening = await catch_up.opened(stream.route)
+                opening = await catch_up.following.opened(stream.route)
                 passing = opening.again_seconds <= stream.route.wait_seconds
                 if opening.outcome == "finished" or (opening.outcome == "refused" and not id and not passing):
                     return opening
-                if opening.outcome == "refused" and catch_up.source.state == "closed":  # otherwise it is retried
+                if opening.outcome == "refused" and catch_up.following.source.state == "closed":  # otherwise it is retried
                     begun, begin = "gap", partial(stream.join_behind_gap, id, opening.reason)
                 elif (cursor := catch_up.begin) is None:
                     continue  # too late to join: look again
@@ -207,6 +205,7 @@ class Shared:
         )
         self._streams[key] = stream
         self._keys[stream] = [key]
+        stream.following.start()
         return stream
 
     def _share_with_any_origin(self, key: _Key, stream: SharedStream) -> None:
@@ -218,30 +217,30 @@ class Shared:
             self._keys[stream].append(key)
 
     def _enter(self, stream: SharedStream, owner: str) -> None:
-        stream.enter()
-        stream.used_by(owner)
-        stream.place.reclaim = None
+        stream.following.enter()
+        stream.following.used_by(owner)
+        stream.following.place.reclaim = None
         stream.linger(None)
 
     def _leave(self, stream: SharedStream) -> None:
         """Make an unused stream linger. It ends at once if it is down, its route has changed, or it has no event and no ID."""
-        stream.users -= 1
-        if stream.users:
+        stream.following.users -= 1
+        if stream.following.users:
             return
         stream.unused()
-        is_of_use = not stream.is_over and stream.down is None and (stream.has_begun or stream.last_event_id)
+        is_of_use = not stream.is_over and stream.following.down is None and (stream.has_begun or stream.following.last_event_id)
         if not is_of_use or self._is_retired(stream.route):
             self._end_unused(stream)
             return
-        stream.place.reclaim = partial(self._end_unused, stream)
+        stream.following.place.reclaim = partial(self._end_unused, stream)
         stream.linger(asyncio.get_running_loop().call_later(stream.route.linger_seconds, self._end_unused, stream))
 
     def _end_unused(self, stream: SharedStream) -> bool:
-        if stream.users:
+        if stream.following.users:
             return False
         stream.linger(None)
-        stream.stop()
-        stream.place.close()
+        stream.following.stop()
+        stream.following.place.close()
         self._forget(stream)
         return True
 

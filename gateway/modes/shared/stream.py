@@ -21,7 +21,7 @@ from ...streams.wheel import TimerWheel
 from ..observer import BACK, GAP, LOST, Observer
 from .budgets import Budgets
 from .catch_up import CatchUp
-from .following import Attempt, Following, OpenSource
+from .following import Attempt, Follower, Following, OpenSource
 from .origin import Origin
 
 log = structlog.get_logger()
@@ -32,7 +32,7 @@ _ROUTE_CHANGED = "the upstream was lost, and its route has changed; reconnect"
 _LOST_WITHOUT_IDS = "the upstream was lost and its events have no IDs, so missed events cannot be requested"
 
 
-class SharedStream(Following):
+class SharedStream(Follower):
     """The live stream of one URL, and catch-ups for subscribers that are further back than its history.
 
     `owner` is the client that opens it. `opened` is called at the upstream's first answer with an event stream, and `done` when it
@@ -75,9 +75,12 @@ class SharedStream(Following):
         self._lost = False
         self._draining = False
         self._limits = Limits(route.history_max_blocks, route.history_max_bytes, route.history_max_age_seconds)
-        super().__init__(
-            open_source, target, "", self._open_fan_out(owner), origin, budgets.streams.open(owner, 1), for_subscribers_alone=False
+        self.origin = origin
+        self.fan_out = self._open_fan_out(owner)
+        self.following = Following(
+            self, open_source, target, "", self.fan_out, origin, budgets.streams.open(owner, 1), for_subscribers_alone=False
         )
+        self.source = self.following.source
         wheel.add(self, wheel.now + self._expiry_ticks)
 
     def linger(self, end: asyncio.TimerHandle | None) -> None:
@@ -147,12 +150,12 @@ class SharedStream(Following):
 
     def _wait_or_stop(self) -> None:
         """Retry while subscribers may wait. Otherwise end: they get the error, and the next request makes a new attempt."""
-        if self.opening.result().again_seconds > self.route.wait_seconds:
-            self.stop()
+        if self.following.opening.result().again_seconds > self.route.wait_seconds:
+            self.following.stop()
             return
-        if self.down is None:
+        if self.following.down is None:
             log.warning("upstream is down, subscribers wait", **self._upstream_facts(), reason=self.source.last_error)
-        self.wait_on()
+        self.following.wait_on()
         if self._draining:
             self.drain()
         self.end_if_retired()
@@ -160,17 +163,17 @@ class SharedStream(Following):
     def drain(self) -> None:
         """Answer requests that wait for an upstream that is down, because the gateway is shutting down."""
         self._draining = True
-        if self.down is not None:
-            self.give_up(Attempt("draining", _DRAINING))
+        if self.following.down is not None:
+            self.following.give_up(Attempt("draining", _DRAINING))
 
     def end_if_retired(self) -> None:
         """End it if its upstream is lost and its route has changed: the old upstream may never return."""
-        if self.down is not None and self._is_retired():
-            self.give_up(Attempt("retired", _ROUTE_CHANGED))
+        if self.following.down is not None and self._is_retired():
+            self.following.give_up(Attempt("retired", _ROUTE_CHANGED))
         if self._lost and self._is_retired():
             for fan_out in (self.fan_out, *(catch_up.fan_out for catch_up in self.catch_ups)):
                 _disconnect_all(fan_out, _ROUTE_CHANGED)
-            self.stop()
+            self.following.stop()
 
     def _upstream_facts(self) -> dict[str, object]:
         return {"route": self.route.path, "request_id": self.source.request_id}
@@ -183,7 +186,7 @@ class SharedStream(Following):
         self._wheel.remove(self)
         for catch_up in tuple(self.catch_ups):
             _disconnect_all(catch_up.fan_out, reason or "the stream has ended")  # they have not received every event
-            catch_up.stop()
+            catch_up.following.stop()
         if verdict == CUT:
             _disconnect_all(self.fan_out, reason)
         self.fan_out.finish(verdict, reason)
@@ -192,7 +195,7 @@ class SharedStream(Following):
 
     def unused(self) -> None:
         """Free the history if the upstream has ended: until then, and while a request uses it, it counts."""
-        if self.is_over and not self.users:
+        if self.is_over and not self.following.users:
             self.fan_out.close()
 
     def forget(self) -> None:
@@ -227,17 +230,20 @@ class SharedStream(Following):
         """
         for catch_up in self.catch_ups:
             if catch_up.fetches(target, id):
-                catch_up.used_by(owner)
+                catch_up.following.used_by(owner)
                 return catch_up
         if (refusal := self._budgets.refusal(owner)) is not None:
             return refusal
-        return CatchUp(self, target, id, self._open_source, partial(self._open_fan_out, owner), self._budgets.streams.open(owner, 1))
+        place = self._budgets.streams.open(owner, 1)
+        catch_up = CatchUp(self, target, id, self._open_source, partial(self._open_fan_out, owner), place)
+        catch_up.following.start()
+        return catch_up
 
     def join(self, fan_out: FanOut, cursor: int | None, subscriber: Subscriber) -> None:
         """Add a new subscriber at `cursor` of one of the stream's fan-outs, or at the next event. It gets the upstream's last `retry`."""
         self._send_retry(subscriber)
-        if cursor is None and self.last_event_id:  # the next event may have no ID of its own, and the client could not resume
-            subscriber.send_id_ahead(self.last_event_id)
+        if cursor is None and self.following.last_event_id:  # the next event may have no ID of its own, and the client could not resume
+            subscriber.send_id_ahead(self.following.last_event_id)
         fan_out.join(subscriber, cursor)
 
     def join_behind_gap(self, asked: str, reason: str, subscriber: Subscriber) -> None:
