@@ -18,7 +18,7 @@ from ..policy.caller import Caller
 from ..policy.grants import GrantError, Grants
 from ..policy.paths import all_readings
 from ..policy.refusal import Reason, Refusal
-from ..policy.route_table import RouteTable
+from ..policy.route_table import Routes, RouteTable
 from ..policy.routes import Route
 from ..policy.secrets import digest_of
 from ..policy.tokens import TokenRefused, read_head, verify
@@ -59,44 +59,51 @@ class Denied(Exception):
 class Authorizer:
     """Authenticate requests, and authorize what their credential grants."""
 
-    def __init__(self, key_sets: KeySets, routes: RouteTable) -> None:
+    def __init__(self, key_sets: KeySets, routes: Routes) -> None:
         self._key_sets = key_sets
         self._routes = routes
 
-    async def authorize(self, request: Incoming, route: Route, target: str) -> str:
-        """Authorize a client's request and return `target` without credentials. Raises Denied if it is not authorized."""
-        if not self._routes.guarded:
+    async def authorize(self, request: Incoming, route: Route | None, target: str) -> str:
+        """Authorize a client's request and return `target` without credentials. Raises Denied if it is not authorized.
+
+        Without a route the request names a kept stream: then identify the client for its limits, and authorize once the stream is found.
+        """
+        routes = self._routes.current
+        if not routes.guarded:
             return target
-        if _may_be_guarded_otherwise(self._routes, route, target.partition("?")[0]):
+        if _may_be_guarded_otherwise(routes, route, target.partition("?")[0]):
             detail = (
                 "the path is ambiguous; send it without dot segments, double slashes and needless percent-encoding, "
                 "in the letter case of the route"
             )
             raise Denied(400, "target", detail)
-        _forget_subject(request, self._routes.subject_fields(route))
+        if route is None:
+            await self._recognize(request, target)
+            return target
+        _forget_subject(request, routes.subject_fields(route))
         return await self._admit(request, route, target) if route.auth is not None else target
 
-    async def authorize_resumption(self, request: Incoming, exchange: Exchange, route_path: str, opened_by: tuple[str, str]) -> None:
+    async def authorize_resumption(self, request: Incoming, exchange: Exchange, opened_by: tuple[str, str]) -> None:
         """Authorize the resumption of a kept stream by its route's current rules: the permission that opened a stream also resumes it.
 
         `opened_by` are method and target of the request that opened it.
 
         Raises Denied if it is not authorized.
         """
-        route = next((each for each in self._routes.routes if each.path == route_path), None)
+        route = self._routes.current.by_path.get(exchange.route.path)
         if route is None:
             if _guard(exchange.route) is not None:
                 raise Denied(403, "forbidden", "the stream's route is gone, and its permissions with it")
             return
         exchange.target = await self._admit(request, route, exchange.target, opened_by)
         exchange.caller = request.caller
-        if request.caller is not None and request.caller.expires_at and not exchange.handed_over:
+        if request.caller is not None and request.caller.expires_at and not exchange.handed_off:
             end_at_expiry(exchange, request.caller.expires_at)
 
-    async def identify(self, request: Incoming, target: str) -> None:
-        """Identify a client that resumes a kept stream, for its limits, by the rules of each resumable route: any may own the stream."""
+    async def _recognize(self, request: Incoming, target: str) -> None:
+        """Identify a client that resumes a kept stream, by the rules of each resumable route: any may own the stream."""
         tried: list[Auth] = []
-        for route in self._routes.routes:
+        for route in self._routes.current.routes:
             auth = _guard(route) if route.mode == "resumable" else None
             if auth is None or auth in tried:
                 continue
@@ -220,16 +227,16 @@ def _describe(auth: Auth, token: str, claims: dict[str, Any]) -> tuple[Caller, G
         raise Denied(403, "forbidden", f"the claim {auth.grants_claim!r} of the token: {error}", "insufficient_scope") from None
 
 
-def _may_be_guarded_otherwise(routes: RouteTable, route: Route, path: str) -> bool:
+def _may_be_guarded_otherwise(routes: RouteTable, route: Route | None, path: str) -> bool:
     """Return whether an upstream may read `path` as one with other guards: `/open/../closed`, `/%2563losed`, `/closed;x`, `/CLOSED`."""
     others = [other for guise in all_readings(path) for other in (routes.find(guise), routes.find_ignoring_case(guise))]
     if (other := routes.find_ignoring_case(path)) is not routes.find(path):
         others.append(other)
-    return any(other is not None and _guard(other) not in (None, _guard(route)) for other in others)
+    return any(_guard(other) not in (None, _guard(route)) for other in others)
 
 
-def _guard(route: Route) -> Auth | None:
-    return route.auth if route.auth is not None and route.auth.kind != "none" else None
+def _guard(route: Route | None) -> Auth | None:
+    return route.auth if route is not None and route.auth is not None and route.auth.kind != "none" else None
 
 
 def _digest(*parts: object) -> bytes:

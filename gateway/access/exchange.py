@@ -8,20 +8,22 @@ from dataclasses import dataclass, field
 from service.tracing import Span
 
 from ..policy.caller import Caller
+from ..policy.paths import STREAMS_PATH
 from ..policy.refusal import Reason
 from ..policy.routes import Route
 from ..streams.relay import Relay
 from ..streams.subscriber import Subscriber
 from .throttle import Allowance
 
-_STREAM_ID = re.compile(r"\A(/streams/[0-9a-f]{8})[0-9a-f]+")
+_STREAM_ID = re.compile(rf"\A({STREAMS_PATH}[0-9a-f]{{8}})[0-9a-f]+")
 
 
 @dataclass(slots=True, eq=False)
 class Exchange:
     """A request from its admission to the end of its answer."""
 
-    route: Route
+    known_route: Route | None
+    """The route, or None until the kept stream is found that the request names by its ID."""
     method: str
     target: str
     """Path and query as received, percent-encoded."""
@@ -41,7 +43,7 @@ class Exchange:
     """The byte allowance of its client, or None without a limit."""
     owner: str = ""
     """The client that its memory and streams count for, from `Incoming.owner`."""
-    handed_over: bool = False
+    handed_off: bool = False
     """Whether another worker of this gateway handed it off. That worker counts it."""
 
     to_peer: bool = False
@@ -57,10 +59,21 @@ class Exchange:
     """Its span for the trace collector, or None without one."""
 
     @property
+    def route(self) -> Route:
+        """The route, once it is known."""
+        assert self.known_route is not None
+        return self.known_route
+
+    @property
+    def route_path(self) -> str:
+        """The path prefix of the route for metrics and logs, that of all kept streams if the route is unknown."""
+        return self.known_route.path if self.known_route is not None else STREAMS_PATH
+
+    @property
     def shown_path(self) -> str:
         """The path for logs and traces, without secrets: the query is left out, and the ID of a kept stream is shortened."""
         path = self.target.partition("?")[0].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        return _STREAM_ID.sub(r"\1", path) if path.startswith("/streams/") else path
+        return _STREAM_ID.sub(r"\1", path) if path.startswith(STREAMS_PATH) else path
 
     @property
     def mode(self) -> str:
@@ -76,7 +89,7 @@ class Exchange:
     def facts(self) -> dict[str, object]:
         """Return the fields of a log line. They contain no query, header field or body."""
         facts: dict[str, object] = {
-            "route": self.route.path,
+            "route": self.route_path,
             "method": self.method,
             "path": self.shown_path,
             "client": self.client,

@@ -38,9 +38,8 @@ def end_revoked(exchanges: Iterable[Exchange], routes: RouteTable) -> None:
     A stream continues if its route is gone or no longer authenticates, or if it was opened with a token, which has its own expiry.
     A stream handed off by another worker is ended there.
     """
-    current = {route.path: route for route in routes.routes}
     for exchange in tuple(exchanges):
-        route = current.get(exchange.route.path) if not exchange.handed_over else None
+        route = routes.by_path.get(exchange.route_path) if not exchange.handed_off else None
         if route is not None and not _is_valid(exchange, route):
             end_at_expiry(exchange, 0.0, REVOKED)
 

@@ -29,9 +29,9 @@ def rewrite_locations(fields: CIMultiDict[str], route: Route, request: web.BaseR
 
 def _rewrite(address: str, route: Route, request: web.BaseRequest) -> str:
     origin = _ORIGIN.match(address)
-    upstream = _split(route.upstream)
-    if origin is None:
+    if origin is None or not route.upstream:
         return address
+    upstream = _split(route.upstream)
     scheme = (origin[1] or upstream.scheme).lower()
     names = [upstream.netloc, *(value for name, value in route.request_headers.items() if name.lower() == "host")]
     if route.preserve_host:

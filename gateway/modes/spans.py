@@ -17,20 +17,20 @@ def serve(tracing: Tracing, request: Incoming, exchange: Exchange) -> Span:
     method = request.method if request.method in _METHODS else _OTHER
     attributes: Attributes = {
         "http.request.method": method,
-        "http.route": exchange.route.path,
+        "http.route": exchange.route_path,
         "url.path": exchange.shown_path,
         "url.scheme": request.scheme,
         "client.address": request.client,
         "eventstream.request_id": request.request_id,
     }
-    return tracing.serve(f"{'HTTP' if method == _OTHER else method} {exchange.route.path}", request.headers, attributes)
+    return tracing.serve(f"{'HTTP' if method == _OTHER else method} {exchange.route_path}", request.headers, attributes)
 
 
 def finish(exchange: Exchange) -> None:
     """End the span of a request with its outcome."""
     if exchange.span is None:
         return
-    attributes: dict[str, str | int | float | bool] = {"http.route": exchange.route.path}
+    attributes: dict[str, str | int | float | bool] = {"http.route": exchange.route_path}
     if exchange.status:  # else the client disconnected before an answer
         attributes["http.response.status_code"] = exchange.status
     error = ""

@@ -109,7 +109,7 @@ class Metrics(Observer):
 
     def closed(self, exchange: Exchange) -> None:
         """Count an exchange that has ended."""
-        route = exchange.route.path
+        route = exchange.route_path
         self._requests.count(route, exchange.status)
         if exchange.refused is not None:
             self.rejected(exchange.refused, exchange.status)

@@ -82,7 +82,7 @@ class Traffic(Collector):
         for reader, route in self._readers.items():
             totals[route].add_reader(reader)
         for exchange in self._exchanges():
-            if exchange.relay is None or not exchange.event_stream or exchange.handed_over:
+            if exchange.relay is None or not exchange.event_stream or exchange.handed_off:
                 continue
             sums = totals[exchange.route.path]
             sums.add(exchange)

@@ -17,6 +17,6 @@ class RouteChanges:
     @classmethod
     def between(cls, old: RouteTable, new: RouteTable) -> Self:
         """Compare two tables. A route has also changed if the value of a secret that it names has."""
-        before, after = ({route.path: route for route in table.routes} for table in (old, new))
+        before, after = old.by_path, new.by_path
         changed = (path for path in before.keys() & after.keys() if before[path] != after[path])
         return cls(tuple(sorted(after.keys() - before.keys())), tuple(sorted(before.keys() - after.keys())), tuple(sorted(changed)))

@@ -1,7 +1,9 @@
 """The table of routes: read it from a TOML file, and find the route of a path."""
 
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +18,32 @@ class RouteError(ValueError):
     """The routes are invalid. The message names file, route and key, and what is allowed."""
 
 
+@dataclass(frozen=True, init=False)
 class RouteTable:
-    """Find the route of a path: the longest matching prefix. `replace` changes the routes for all holders of the table.
+    """Find the route of a path: the longest matching prefix. Raises RouteError if there is no route, or a path twice."""
 
-    Raises RouteError if there is no route, or a path twice.
-    """
+    routes: tuple[Route, ...]
+    """The routes, longest prefix first."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
-        self.routes = tuple(sorted(routes, key=lambda route: len(route.path), reverse=True))
-        """The routes, longest prefix first."""
-        paths = [route.path for route in self.routes]
+        longest_first = tuple(sorted(routes, key=lambda route: len(route.path), reverse=True))
+        paths = [route.path for route in longest_first]
         for path in paths:
             if paths.count(path) > 1:
                 raise RouteError(f"each route needs its own path, got {path!r} twice")
         if not paths:
             raise RouteError("no routes: at least one [[routes]] table with path and upstream is needed")
-        self._note_guards()
+        object.__setattr__(self, "routes", longest_first)
 
-    def _note_guards(self) -> None:
-        self.guarded = any(route.auth is not None and route.auth.kind != "none" for route in self.routes)
+    @cached_property
+    def by_path(self) -> Mapping[str, Route]:
+        """The routes by their path prefix."""
+        return {route.path: route for route in self.routes}
+
+    @cached_property
+    def guarded(self) -> bool:
         """Whether any route authenticates clients, so that gateway and upstream must agree on a path's route."""
-
-    def route_of(self, path: str) -> Route:
-        """Return the route with exactly this path prefix, or a route with defaults if it is gone."""
-        gone = Route.model_validate({"path": path, "upstream": "http://gone.invalid", "mode": "resumable"})
-        return next((route for route in self.routes if route.path == path), gone)
+        return any(route.auth is not None and route.auth.kind != "none" for route in self.routes)
 
     def cors_of_streams(self, origin: str, path: str | None = None) -> Cors | None:
         """Return the CORS table for answers about a kept stream of the route `path`, None if there is none.
@@ -48,7 +51,7 @@ class RouteTable:
         An unknown stream has no route, so `path` is None: then return any resumable route's table that allows `origin`.
         """
         if path is not None:
-            return next((route.cors for route in self.routes if route.path == path), None)
+            return self.by_path[path].cors if path in self.by_path else None
         tables = (route.cors for route in self.routes if route.mode == "resumable" and route.cors is not None)
         return next((cors for cors in tables if cors.allows(origin)), None)
 
@@ -65,11 +68,10 @@ class RouteTable:
             if each.auth is not None and each.auth.subject_header and each.upstream_origin == origin
         )
 
-    def replace(self, other: "RouteTable") -> None:
-        """Take over the routes of another table. Equal routes stay the same objects."""
-        mine = {route.path: route for route in self.routes}
-        self.routes = tuple(mine[route.path] if mine.get(route.path) == route else route for route in other.routes)
-        self._note_guards()
+    def reuse(self, old: "RouteTable") -> "RouteTable":
+        """Return this table with the equal routes of `old` in place of its own: connections are kept for their TLS contexts."""
+        before = old.by_path
+        return RouteTable(before[route.path] if before.get(route.path) == route else route for route in self.routes)
 
     def find(self, path: str) -> Route | None:
         """Return the route of `path` (percent-encoded, without query), None if there is none."""
@@ -87,6 +89,17 @@ class RouteTable:
         found = next((route for route in self.routes if is_below(lower, route.lower_path)), None)
         exact = self.find(path)
         return exact if exact is not None and found is not None and exact.lower_path == found.lower_path else found
+
+
+@dataclass(slots=True, eq=False)
+class Routes:
+    """The routes of a running gateway. A reload swaps the table."""
+
+    current: RouteTable
+
+    def route_of(self, path: str) -> Route:
+        """Return the route with exactly this path prefix, or a route with defaults if it is gone."""
+        return self.current.by_path.get(path) or Route.without_upstream(path)
 
 
 def read_routes(file: Path, upstream: str = "") -> RouteTable:

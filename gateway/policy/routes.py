@@ -149,6 +149,11 @@ class Route(BaseModel):
     """Header fields set on every answer of the upstream. An empty value removes the field."""
     _tls: UpstreamTls = PrivateAttr()
 
+    @classmethod
+    def without_upstream(cls, path: str) -> Self:
+        """Return a route with defaults, for kept streams whose route is gone. It cannot send requests."""
+        return cls.model_construct(path=path, upstream="", mode="resumable")
+
     @field_validator("path")
     @classmethod
     def _path_is_absolute(cls, path: str) -> str:

@@ -33,7 +33,7 @@ from ..observe.dashboard.snapshot import Sampler
 from ..observe.metrics import Metrics
 from ..policy.admin_hosts import AdminHosts
 from ..policy.deletion import Deletion
-from ..policy.route_table import RouteTable
+from ..policy.route_table import Routes, RouteTable
 from ..policy.settings import Settings
 from ..policy.trusted_proxies import TrustedProxies
 from ..streams.relay import DRAINED
@@ -143,7 +143,7 @@ async def run_gateway(
     metrics = Metrics()
     descriptors = Descriptors(limit_of_process())
     async with (
-        _open_proxy(settings, routes, metrics, counts, peers, tracing, descriptors) as (proxy, shared, routing),
+        _open_proxy(settings, Routes(routes), metrics, counts, peers, tracing, descriptors) as (proxy, shared, routing),
         contextlib.AsyncExitStack() as stack,
     ):
         stack.enter_context(metrics.loop_lag.watch())
@@ -175,7 +175,7 @@ async def run_gateway(
 @contextlib.asynccontextmanager
 async def _open_proxy(
     settings: Settings,
-    routes: RouteTable,
+    routes: Routes,
     metrics: Metrics,
     counts: OpenCounts | None,
     peers: Peers,
@@ -213,7 +213,7 @@ async def _open_proxy(
         metrics.watch("gateway_history_bytes", lambda: histories.amount)
         metrics.watch("gateway_history_blocks", lambda: shared.history_blocks)
         key_sets = await stack.enter_async_context(KeySets())
-        key_sets.watch(routes.key_urls)
+        key_sets.watch(lambda: routes.current.key_urls())
         metrics.registry.register(key_sets)
         authorizer = Authorizer(key_sets, routes)
         proxy = Proxy(routes, direct, shared, admission, descriptors, metrics, settings.max_request_body_bytes, authorizer)
@@ -224,9 +224,9 @@ async def _open_proxy(
             open_resumable, stack, settings, routes, direct, wheel, metrics, peers, authorizer, admission.streams, histories
         )
         routing = Routing(routes, wheel, shared, proxy, open_later)
-        key_sets.fetch(routes.key_urls())
-        await routing.prepare(routes)
-        routing.put(routes)
+        key_sets.fetch(routes.current.key_urls())
+        await routing.prepare(routes.current)
+        routing.put(routes.current)
         yield proxy, shared, routing
 
 

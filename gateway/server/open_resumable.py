@@ -10,10 +10,11 @@ from ..modes.direct import Direct
 from ..modes.resumable.kept_streams import KeptStreams
 from ..modes.resumable.peers import Peers
 from ..modes.resumable.resumable_mode import Resumable
+from ..modes.resumable.resumption import Resumption
 from ..modes.resumable.sqlite_store import SqliteStreamStore
 from ..modes.resumable.store import StoreError, StoreInUse
 from ..observe.metrics import Metrics
-from ..policy.route_table import RouteTable
+from ..policy.route_table import Routes
 from ..policy.settings import Settings
 from ..streams.wheel import TimerWheel
 
@@ -23,7 +24,7 @@ _STORE_POLL_SECONDS = 0.2
 async def open_resumable(
     stack: contextlib.AsyncExitStack,
     settings: Settings,
-    routes: RouteTable,
+    routes: Routes,
     direct: Direct,
     wheel: TimerWheel,
     metrics: Metrics,
@@ -34,7 +35,7 @@ async def open_resumable(
 ) -> Resumable:
     """Open the store and mode resumable. Raises OSError if the store is not available."""
     store = await _open_store(peers.directory(settings.data_dir), settings, settings.drain_seconds if peers.path else 0)
-    peers.open(settings, wheel, direct.bodies)
+    peers.open(wheel, direct.bodies, settings.upstream_keepalive_seconds, settings.max_header_bytes)
     stack.push_async_callback(peers.close)
     streams = KeptStreams(
         store,
@@ -48,7 +49,8 @@ async def open_resumable(
     await stack.enter_async_context(streams.upkeep())
     metrics.watch("gateway_kept_streams_running", lambda: streams.running)
     metrics.watch("gateway_kept_bytes", lambda: streams.memory.amount)
-    return Resumable(direct, streams, routes, wheel, metrics, peers, authorizer, unsent)
+    resumption = Resumption(streams, routes, wheel, metrics, peers, authorizer, unsent)
+    return Resumable(direct, metrics, peers, resumption)
 
 
 async def _open_store(directory: Path, settings: Settings, patience_seconds: float) -> SqliteStreamStore:

@@ -19,21 +19,22 @@ from ..http.malformed import find_fault
 from ..http.problems import problem, retry_later
 from ..modes.direct import Direct
 from ..modes.resumable.kept_streams import KeptStreams
-from ..modes.resumable.peers import take_caller
+from ..modes.resumable.peers import restore_caller
 from ..modes.resumable.resumable_mode import Resumable
+from ..modes.resumable.resumption import Resumption
 from ..modes.shared.shared_mode import Shared
 from ..modes.spans import finish, serve
 from ..observe.metrics import Metrics
 from ..policy.paths import STREAMS_PATH
 from ..policy.refusal import Refusal
-from ..policy.route_table import RouteTable
+from ..policy.route_table import Routes, RouteTable
 from ..policy.routes import Route
 from ..policy.target import is_utf8, readings, split_target
 from .heap import Heap
 
-_STREAMS = Route.model_validate(
-    {"path": STREAMS_PATH, "upstream": "http://streams.invalid"}
-)  # stands in until the route of a kept stream is known
+_Handler = Direct | Shared | Resumable | Resumption
+_Found = tuple[_Handler | None, Route | None]
+"""What answers requests for a path, and its route. No route is known for a kept stream; without a handler there is none."""
 
 
 class Proxy:
@@ -41,7 +42,7 @@ class Proxy:
 
     def __init__(
         self,
-        routes: RouteTable,
+        routes: Routes,
         direct: Direct,
         shared: Shared,
         admission: Admission,
@@ -53,8 +54,8 @@ class Proxy:
         self._routes = routes
         self._shared = shared
         self._direct = direct
-        self._modes: dict[str, Direct | Shared | Resumable] = {"direct": direct, "shared": shared}
-        self._resumable: Resumable | None = None
+        self._modes: dict[str, _Handler] = {"direct": direct, "shared": shared}
+        self._resumption: Resumption | None = None
         self._admission = admission
         self._descriptors = descriptors
         self._metrics = metrics
@@ -82,30 +83,31 @@ class Proxy:
     @property
     def routes(self) -> RouteTable:
         """The current routes, for new requests."""
-        return self._routes
+        return self._routes.current
 
     def serve_resumable(self, resumable: Resumable) -> None:
         """Enable mode resumable and requests for kept streams."""
-        self._resumable = self._modes["resumable"] = resumable
+        self._modes["resumable"], self._resumption = resumable, resumable.resumption
 
     @property
     def kept(self) -> KeptStreams | None:
         """The streams of resumable routes, or None if there never was such a route."""
-        return self._resumable.streams if self._resumable is not None else None
+        return self._resumption.streams if self._resumption is not None else None
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request. aiohttp cancels the call when the client disconnects."""
         assert isinstance(request, Incoming)
         request.identify()
-        exchange = await self._open(request)
-        if not isinstance(exchange, Exchange):
-            return exchange
+        opened = await self._open(request)
+        if isinstance(opened, web.Response):
+            return opened
+        handler, exchange = opened
         owner = request.owner  # kept, because the request may change meanwhile
         exchange.owner = owner
         exchange.request_id, exchange.caller = request.request_id, request.caller
         if self.tracing is not None:
             exchange.span = serve(self.tracing, request, exchange)
-        if not exchange.handed_over:
+        if not exchange.handed_off:
             self._admission.enter(owner)
             exchange.allowance = self._admission.allowance(owner)
         self.exchanges.add(exchange)
@@ -113,54 +115,57 @@ class Proxy:
         if request.caller is not None and request.caller.expires_at:
             end_at_expiry(exchange, request.caller.expires_at)
         try:
-            if exchange.route is _STREAMS and self._resumable is not None:
-                return await self._resumable.answer_stream(request, exchange)
-            return await self._modes[exchange.route.mode].answer(request, exchange)
+            return await handler.answer(request, exchange)
         finally:
             if exchange.expiry is not None:
                 exchange.expiry.cancel()
             self.exchanges.discard(exchange)
             finish(exchange)
             self._heap.note_open(len(self.exchanges))
-            if not exchange.handed_over:
+            if not exchange.handed_off:
                 when_sent(request, partial(self._admission.leave, owner))
                 self._close(exchange)
 
-    async def _open(self, request: Incoming) -> Exchange | web.Response:
+    async def _open(self, request: Incoming) -> tuple[_Handler, Exchange] | web.Response:
         """Admit a request. Return the answer if it is refused or already answered, as a preflight is."""
         authority, target = split_target(request.raw_path)
         path, _, _ = target.partition("?")
-        route = self._place(path)
+        found = handler, route = self._find(path)
         fault = find_fault(request, authority)
         if authority:
             request.set_field("Host", authority)  # it replaces Host (RFC 9112 section 3.2.2)
         if fault is None and route is not None and route.cors is not None and request.apply_cors(route.cors, route.methods):
             return web.Response(status=204, headers={"Server": "gateway"})  # a preflight, which browsers send without credentials
-        refusal = fault or self._first_refusal(request, route, target)
-        if refusal is not None or route is None:
-            return self._refuse(request, route, path, refusal or Refusal(404, "no-route", ""))
-        handed_over = comes_from_peer(request)  # counted and admitted by the worker that received it
+        refusal = fault or self._first_refusal(request, found, target)
+        if refusal is not None or handler is None:
+            return self._refuse(request, found, refusal or Refusal(404, "no-route", ""))
+        handed_off = comes_from_peer(request)  # counted and admitted by the worker that received it
+        restore_caller(request)
         try:
-            target = await self._authorize(request, route, target)
+            if not handed_off:
+                target = await self._authorizer.authorize(request, route, target)
         except Denied as denied:  # guesses of credentials count toward the rate too
-            if not handed_over and (too_soon := self._admission.too_soon(request.owner)) is not None:
-                return self._refuse(request, route, path, too_soon)
+            if (too_soon := self._admission.too_soon(request.owner)) is not None:
+                return self._refuse(request, found, too_soon)
             self._metrics.rejected(denied.refusal.reason, denied.refusal.status)
             return denied.answer()
-        if not handed_over and (overload := self._overload(request, route)) is not None:
-            if route.mode == "shared" and names_event_stream(request.headers):
+        if not handed_off and (overload := self._overload(request, route)) is not None:
+            if route is not None and route.mode == "shared" and names_event_stream(request.headers):
                 self._metrics.rejected(overload.reason, overload.status)
                 return retry_later()
-            return self._refuse(request, route, path, overload)
+            return self._refuse(request, found, overload)
         wants_retry = takes_retry_ahead(request)
-        return Exchange(route, request.method, target, request.client, wants_retry=wants_retry, handed_over=handed_over)
+        return handler, Exchange(route, request.method, target, request.client, wants_retry=wants_retry, handed_off=handed_off)
 
-    def _refuse(self, request: Incoming, route: Route | None, path: str, refusal: Refusal) -> web.Response:
+    def _refuse(self, request: Incoming, found: _Found, refusal: Refusal) -> web.Response:
         status, reason, detail = refusal
         self._metrics.rejected(reason, status)
-        if self._is_stream(path) and (cors := self._routes.cors_of_streams(request.headers.get("Origin", ""))) is not None:
-            request.apply_cors(cors, ())
-        headers = {"Allow": ", ".join(route.methods)} if route is not None and status == 405 else {}
+        handler, route = found
+        if handler is not None and route is None:
+            cors = self._routes.current.cors_of_streams(request.headers.get("Origin", ""))
+            if cors is not None:
+                request.apply_cors(cors, ())
+        headers = {"Allow": ", ".join(route.methods if route is not None else ())} if status == 405 else {}
         if reason == "client-rate":
             headers["Retry-After"] = str(self._admission.retry_after_seconds(request.owner))
         response = problem(status, detail, headers, reason)
@@ -168,41 +173,32 @@ class Proxy:
             response.force_close()  # it is unknown where the next request begins
         return response
 
-    def _overload(self, request: Incoming, route: Route) -> Refusal | None:
+    def _overload(self, request: Incoming, route: Route | None) -> Refusal | None:
         refusal = self._admission.refusal(request.owner)
-        if refusal is None and route.mode != "shared":  # a shared stream may need no connection of its own
+        if refusal is None and (route is None or route.mode != "shared"):  # a shared stream may need no connection of its own
             refusal = self._descriptors.refuse_upstream()
         return refusal
 
-    async def _authorize(self, request: Incoming, route: Route, target: str) -> str:
-        """Set the caller of the request, and return the target without credentials. Raises Denied if it is not authorized."""
-        take_caller(request)
-        if comes_from_peer(request):  # authorized by the worker that received it
-            return target
-        target = await self._authorizer.authorize(request, route, target)
-        if route is _STREAMS:
-            await self._authorizer.identify(request, target)
-        return target
+    def _find(self, path: str) -> _Found:
+        if self._resumption is not None and path.startswith(STREAMS_PATH):
+            return self._resumption, None
+        route = self._routes.current.find(path)
+        return (self._modes[route.mode], route) if route is not None else (None, None)
 
-    def _is_stream(self, path: str) -> bool:
-        return self._resumable is not None and path.startswith(STREAMS_PATH)
-
-    def _place(self, path: str) -> Route | None:
-        return _STREAMS if self._is_stream(path) else self._routes.find(path)
-
-    def _first_refusal(self, request: web.BaseRequest, route: Route | None, target: str) -> Refusal | None:
+    def _first_refusal(self, request: web.BaseRequest, found: _Found, target: str) -> Refusal | None:
         """Return the refusal of the first rule that the request breaks, None without one."""
         if self.draining:
             return Refusal(503, "draining", "the gateway is shutting down; retry later")
+        handler, route = found
         path, _, query = target.partition("?")
         if not path.startswith("/"):
             return Refusal(400, "target", f"the request target must be a path that begins with /, got {path!r}")
         if request.body_exists and not is_utf8(request.raw_path):
             return Refusal(400, "target", "the target of a request with a body must be UTF-8; percent-encode other bytes")
-        if route is None:
-            prefixes = ", ".join(route.path for route in self._routes.routes)
+        if handler is None:
+            prefixes = ", ".join(route.path for route in self._routes.current.routes)
             return Refusal(404, "no-route", f"no route for {path}; there are routes for {prefixes}")
-        if any(self._place(reading) is not route for reading in readings(path)):  # otherwise it would bypass the rules of that route
+        if any(self._find(reading) != found for reading in readings(path)):  # otherwise it would bypass the rules of that route
             return Refusal(
                 400, "target", f"an upstream may take {path} for a path of another route; send it without dots, //, \\ or needless %xx"
             )
@@ -220,14 +216,14 @@ class Proxy:
             self._log.info("stream closed", **exchange.facts())
 
 
-def _refuse_method(request: web.BaseRequest, route: Route, path: str) -> Refusal | None:
-    if request.method in ("CONNECT", "TRACE") or (route.methods and request.method not in route.methods):
+def _refuse_method(request: web.BaseRequest, route: Route | None, path: str) -> Refusal | None:
+    if request.method in ("CONNECT", "TRACE") or (route is not None and route.methods and request.method not in route.methods):
         return Refusal(405, "method", f"{request.method} is not allowed for {path}")
     return None
 
 
-def _refuse_query(route: Route, query: str) -> Refusal | None:
-    if route.known_parameters is None or (name := route.unknown_parameter(query)) is None:
+def _refuse_query(route: Route | None, query: str) -> Refusal | None:
+    if route is None or route.known_parameters is None or (name := route.unknown_parameter(query)) is None:
         return None
     known = ", ".join(sorted(route.known_parameters))
     return Refusal(400, "query", f"the query parameter {name[:100]!r} is not allowed for {route.path}, allowed are {known}; leave it out")

@@ -8,7 +8,7 @@ from ..modes.resumable.resumable_mode import Resumable
 from ..modes.shared.shared_mode import Shared
 from ..policy.deletion import Deletion
 from ..policy.route_changes import RouteChanges
-from ..policy.route_table import RouteTable
+from ..policy.route_table import Routes, RouteTable
 from ..streams.wheel import TimerWheel
 from .proxy import Proxy
 from .reload import DRAINING, ReloadFailed
@@ -23,7 +23,7 @@ class Routing:
     """
 
     def __init__(
-        self, routes: RouteTable, wheel: TimerWheel, shared: Shared, proxy: Proxy, open_resumable: Callable[[], Awaitable[Resumable]]
+        self, routes: Routes, wheel: TimerWheel, shared: Shared, proxy: Proxy, open_resumable: Callable[[], Awaitable[Resumable]]
     ) -> None:
         self._routes = routes
         self._wheel = wheel
@@ -33,7 +33,7 @@ class Routing:
         self._resumable: Resumable | None = None
 
     def __repr__(self) -> str:
-        return f"<Routing routes={len(self._routes.routes)}>"
+        return f"<Routing routes={len(self._routes.current.routes)}>"
 
     async def prepare(self, routes: RouteTable) -> None:
         """Open what these routes need while the old ones serve. Raises OSError if that fails."""
@@ -46,11 +46,10 @@ class Routing:
         self._wheel.turn_within(min(intervals, default=math.inf) / _TURNS_PER_INTERVAL)
         if self._resumable is not None:
             self._proxy.serve_resumable(self._resumable)
-        changes = RouteChanges.between(self._routes, routes)
-        self._routes.replace(routes)
+        old, self._routes.current = self._routes.current, routes.reuse(self._routes.current)
         self._shared.retire()
-        end_revoked(self._proxy.exchanges, self._routes)
-        return changes
+        end_revoked(self._proxy.exchanges, routes)
+        return RouteChanges.between(old, routes)
 
     async def replace(self, routes: RouteTable) -> RouteChanges:
         """Prepare routes and put them into force. Raises ReloadFailed if the old routes stay in force."""

@@ -98,12 +98,12 @@ def _check_serves(table: RouteTable) -> None:
         assert all((route.timeout, route.subscriber_timeout, route.stream_kind, route.lower_path, route.tls))
         assert route.upstream_origin[2] in range(65536)
         table.subject_fields(route)
-        assert table.route_of(route.path) is route
+        assert table.by_path[route.path] is route
         if route.cors is not None:
             route.cors.answer_fields("https://b.a.example")
             route.cors.preflight_fields({"Origin": "https://a.example"}, route.methods)  # type: ignore[arg-type]  # has what is read of it
     assert all(map(place_of, table.key_urls()))
-    table.replace(table)
+    assert all(mine is route for mine, route in zip(table.reuse(table).routes, table.routes, strict=True))
 
 
 def test_routes(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ async def test_paused_streams_are_counted_and_those_of_other_workers_are_not() -
     metrics = Metrics()
     slow, foreign = Relay(Sink(), TimerWheel(1.0)), Relay(Sink(), TimerWheel(1.0))
     slow.pause()
-    metrics.traffic.watch(lambda: [opened(slow), opened(foreign, handed_over=True)])
+    metrics.traffic.watch(lambda: [opened(slow), opened(foreign, handed_off=True)])
     assert sample(metrics, "gateway_streams_paused", route="/") == 1
     assert sample(metrics, "gateway_streams_open", route="/", mode="direct") == 1
 

@@ -9,9 +9,8 @@ from structlog.testing import capture_logs
 
 from gateway.access.budget import Budget
 from gateway.modes.body import Bodies
-from gateway.modes.resumable.peers import Peers, read_question
+from gateway.modes.resumable.peers import Peers, decode_query
 from gateway.modes.resumable.store import StreamHead
-from gateway.policy.settings import Settings
 from gateway.streams.wheel import TimerWheel
 
 ODD = "caf\u00e9 \udcff \u4e16 '\""  # header fields that are not UTF-8 have surrogates
@@ -22,13 +21,13 @@ Answer = Callable[[bytes], bytes] | None
 
 
 async def other(path: Path, answer: Answer) -> asyncio.Server:
-    """Start a worker that answers one question per connection."""
+    """Start a worker that answers one query per connection."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
         length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
-        question = await reader.readexactly(length)
-        writer.write(answer(question) if answer is not None else await reader.read())  # which ends when the first worker gives up
+        query = await reader.readexactly(length)
+        writer.write(answer(query) if answer is not None else await reader.read())  # which ends when the first worker gives up
         writer.close()
 
     return await asyncio.start_unix_server(serve, path)
@@ -40,7 +39,7 @@ async def peers(directory: Path, *answers: Answer) -> AsyncIterator[Peers]:
     paths = [directory / str(number) for number in range(len(answers) + 2)]
     servers = [await other(path, answer) for path, answer in zip(paths[1:], answers, strict=False)]
     peers = Peers(0, [str(path) for path in paths])
-    peers.open(Settings(), TimerWheel(1.0), Bodies(Budget(2**20, 2**20), 2**20))
+    peers.open(TimerWheel(1.0), Bodies(Budget(2**20, 2**20), 2**20), keepalive_seconds=10.0, max_header_bytes=2**15)
     try:
         async with asyncio.timeout(60):
             yield peers
@@ -51,8 +50,8 @@ async def peers(directory: Path, *answers: Answer) -> AsyncIterator[Peers]:
 
 
 def says(status: bytes, body: bytes) -> Answer:
-    def answer(question: bytes) -> bytes:
-        assert read_question(question) == (ASKED, ODD)
+    def answer(query: bytes) -> bytes:
+        assert decode_query(query) == (ASKED, ODD)
         return b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body)
 
     return answer
@@ -62,15 +61,15 @@ async def test_worker_with_the_newest_stream_is_found_though_others_are_gone_or_
     answers = [says(b"200 OK", b"1700000000.5"), says(b"200 OK", b"1700000001.25"), says(b"404 Not Found", b""), None]
     with capture_logs() as logs:
         async with peers(tmp_path, *answers) as first:
-            assert await first.of_like(ASKED, ODD) == 2
+            assert await first.find_worker(ASKED, ODD) == 2
     assert [entry["log_level"] for entry in logs] == ["warning"] * 2
 
 
 async def test_no_worker_has_a_stream(tmp_path: Path) -> None:
     async with peers(tmp_path, says(b"404 Not Found", b"")) as first:
-        assert await first.of_like(ASKED, ODD) is None
+        assert await first.find_worker(ASKED, ODD) is None
 
 
 async def test_no_worker_is_asked_for_a_request_without_credentials(tmp_path: Path) -> None:
     async with peers(tmp_path, lambda _: b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1") as first:
-        assert await first.of_like(StreamHead("", "/", "POST", "/", b"", b"", "", (), 0.0), "1") is None
+        assert await first.find_worker(StreamHead("", "/", "POST", "/", b"", b"", "", (), 0.0), "1") is None

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from dataclasses import FrozenInstanceError
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from gateway.observe.timeline import Timeline
 from gateway.policy.route_changes import RouteChanges
-from gateway.policy.route_table import RouteError, RouteTable, routes_of
+from gateway.policy.route_table import RouteError, Routes, RouteTable, routes_of
 from gateway.policy.settings import Settings
 from gateway.server.reload import Reload, ReloadFailed
 from gateway.server.workers.commands import Commands, tables_of
@@ -34,17 +35,28 @@ def test_changes_are_named_by_path_in_order() -> None:
     assert RouteChanges.between(old, old) == RouteChanges()
 
 
-def test_table_that_is_replaced_finds_the_new_routes_and_keeps_those_that_are_equal() -> None:
-    routes = table({"path": "/"}, {"path": "/a"}, {"path": "/a/b"})
-    kept = routes.find("/a")
-    assert kept is not None
-    assert kept.timeout  # something that a route finds out when it is used
-    routes.replace(table({"path": "/a"}, {"path": "/a/c"}, {"path": "/", "methods": ["GET"]}))
-    assert [route.path for route in routes.routes] == ["/a/c", "/a", "/"], "the longest prefix is still first"
-    assert routes.find("/a/b") is kept
-    found = routes.find("/")
+def test_new_table_finds_its_routes_and_reuses_those_that_are_equal() -> None:
+    old = table({"path": "/"}, {"path": "/a"}, {"path": "/a/b"})
+    kept = old.find("/a")
+    new = table({"path": "/a"}, {"path": "/a/c"}, {"path": "/", "methods": ["GET"]}).reuse(old)
+    assert [route.path for route in new.routes] == ["/a/c", "/a", "/"], "the longest prefix is still first"
+    assert new.find("/a/b") is kept
+    found = new.find("/")
     assert found is not None
     assert found.methods == ("GET",)
+    assert [route.path for route in old.routes] == ["/a/b", "/a", "/"]
+
+
+def test_table_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        table({"path": "/"}).routes = ()  # type: ignore[misc]
+
+
+def test_route_that_is_gone_has_defaults_and_no_upstream() -> None:
+    routes = Routes(table({"path": "/a", "retain_seconds": 1, "mode": "resumable"}))
+    assert routes.route_of("/a") is routes.current.by_path["/a"]
+    gone = routes.route_of("/gone")
+    assert (gone.path, gone.mode, gone.upstream, gone.retain_seconds) == ("/gone", "resumable", "", 300)
 
 
 @pytest.mark.parametrize(

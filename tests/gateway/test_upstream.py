@@ -47,7 +47,7 @@ async def test_http_chunks_of_one_read_come_joined_in_the_call_that_read_them_an
         assert (response.content.total_bytes, response.content._buffer) == (0, type(response.content._buffer)())
 
 
-async def test_http_chunk_that_comes_in_pieces_is_handed_over_piece_by_piece() -> None:
+async def test_http_chunk_that_comes_in_pieces_is_handed_off_piece_by_piece() -> None:
     wire = chunk(b"data: 1\n\n")
     async with response_to(EVENT_STREAM_HEAD, Silence()) as (response, _):
         receiver = attached(response, Recorder())

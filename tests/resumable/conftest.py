@@ -101,12 +101,12 @@ StartPlay = Callable[..., AbstractAsyncContextManager[Play]]
 
 @pytest.fixture
 def start_play(tmp_path: Path) -> StartPlay:
-    """Return a function: `async with start_play(key=value)` runs an upstream and a gateway of the test's own, with one route, `/`. A second
+    """Return a function: `async with start_play(key=value)` runs an upstream and a gateway of the test's own, with one route. A second
     start finds the data directory of the first. `settings` are those of the gateway."""
 
     @contextlib.asynccontextmanager
-    async def start(settings: dict[str, object] | None = None, **keys: object) -> AsyncIterator[Play]:
-        async with Stage() as stage, running([resumable("/", stage.url, **keys)], tmp_path, **(settings or {})) as subject:
+    async def start(settings: dict[str, object] | None = None, path: str = "/", **keys: object) -> AsyncIterator[Play]:
+        async with Stage() as stage, running([resumable(path, stage.url, **keys)], tmp_path, **(settings or {})) as subject:
             yield Play(subject, stage)
 
     return start

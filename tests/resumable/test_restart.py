@@ -135,6 +135,14 @@ async def test_idempotency_key_and_credentials_hold_after_a_restart(start_play: 
         assert scene.requests == []
 
 
+async def test_stream_is_sent_as_it_was_kept_when_its_route_is_gone_after_a_restart(start_play: StartPlay) -> None:
+    head = HEAD[:-2] + b"Content-Location: http://127.0.0.1/1\r\n\r\n"
+    async with start_play() as play:
+        stream, body = await keep(play, head + sent(1, 3) + END)
+    async with start_play(path="/other") as play, play.ask(f"/streams/{stream}", method="GET", body=b"") as answer:
+        assert (answer.head.value("Content-Location"), await answer.to_end()) == ("http://127.0.0.1/1", body)
+
+
 async def test_expired_stream_is_gone_with_its_reason_after_a_restart_too(start_play: StartPlay) -> None:
     async with start_play(retain_seconds=0.2) as play:
         stream, _ = await keep(play, HEAD + sent(1, 3) + END)

@@ -1,4 +1,4 @@
-"""Answers about a kept stream, without its events."""
+"""Answers about a kept stream without its events, and refusals."""
 
 from collections.abc import Mapping
 
@@ -6,6 +6,8 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from ...access.exchange import Exchange
+from ...http.problems import problem
+from ...policy.refusal import Reason, Refusal
 from .kept_stream import KeptStream
 from .store import StoredStream
 
@@ -65,3 +67,35 @@ def no_content(exchange: Exchange, stream: AnyStream | None = None, fields: Mapp
     headers.extend(origin_fields(stream) if stream is not None else {})
     headers.extend(fields or {})
     return web.Response(status=204, headers=headers)
+
+
+def refuse(exchange: Exchange, status: int, reason: Reason, detail: str, stream: AnyStream | None = None) -> web.Response:
+    """Return an error, which the pages that may read the stream may read too."""
+    exchange.refuse(status, reason)
+    return problem(status, detail, origin_fields(stream) if stream is not None else None, reason)
+
+
+def gone(exchange: Exchange, reason: Refusal | str | None) -> web.Response:
+    """Return the answer for a stream that is gone, or for which there is no memory. Any page may read it.
+
+    Otherwise a page takes it for a lost connection, and reconnects forever.
+    """
+    if isinstance(reason, Refusal):
+        answer = refuse(exchange, *reason)
+    elif reason is None:
+        answer = refuse(exchange, 404, "no-stream", "there is no such stream")
+    else:
+        answer = refuse(exchange, 410, "stream-gone", f"the stream is gone: {reason}")
+    answer.headers["Access-Control-Allow-Origin"] = "*"
+    return answer
+
+
+def other_credentials(exchange: Exchange, stream: AnyStream) -> web.Response:
+    """Return the answer to a client without the credentials of the one that opened the stream."""
+    return refuse(exchange, 403, "forbidden", "the stream requires the credentials with which it was opened", stream)
+
+
+def other_request(exchange: Exchange, stream: KeptStream | None) -> web.Response:
+    """Return the answer to a request that names the stream of another request."""
+    detail = "this Idempotency-Key or Last-Event-ID belongs to a request with another body, method or path"
+    return refuse(exchange, 422, "other-request", f"{detail}; send the same request, or omit the field", stream)

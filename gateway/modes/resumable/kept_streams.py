@@ -191,7 +191,7 @@ class KeptStreams:
             return None
         return await self._look_up(self._kept_in.find_key(head.route, head.credentials, head.key))
 
-    async def find_like(self, head: StreamHead, last_event_id: str) -> StreamHead | None:
+    async def find_resumable(self, head: StreamHead, last_event_id: str) -> StreamHead | None:
         """Return the head of a stream that the request of `head` may resume after this event ID of the upstream's, or None.
 
         Streams with its Idempotency-Key come first, then the newest.

@@ -21,7 +21,7 @@ from ...http.paths import open_session
 from ...policy.caller import Caller
 from ...policy.deletion import Deletion
 from ...policy.paths import STREAMS_PATH
-from ...policy.settings import Settings
+from ...policy.routes import Route
 from ...streams.wheel import TimerWheel
 from ..body import Bodies
 from ..direct import Direct
@@ -30,9 +30,11 @@ from .store import StreamHead
 
 log = structlog.get_logger()
 
-_LIKE_SECONDS = 2.0
+_QUERY_SECONDS = 2.0
 _NUMBER_DIGITS = 3  # of a stream's ID: the number of its worker
 _CALLER = istr("Gateway-Caller")
+_URL = "http://worker"  # the Unix socket says which
+_STREAMS = Route.model_validate({"path": STREAMS_PATH, "upstream": _URL})
 
 
 class _OtherWorker(Direct):
@@ -42,9 +44,9 @@ class _OtherWorker(Direct):
         assert isinstance(request, Incoming)
         request.answer_fields[_CALLER] = ""  # clients must not get it
         if _CALLER in upstream.headers:
-            told = json.loads(upstream.headers[_CALLER])
-            exchange.route = exchange.route.model_copy(update={"path": told["route"]})
-            exchange.caller = Caller("", b"", told["expires_at"], told["key"])
+            report = json.loads(upstream.headers[_CALLER])
+            exchange.known_route = exchange.route.model_copy(update={"path": report["route"]})
+            exchange.caller = Caller("", b"", report["expires_at"], report["key"])
             if exchange.caller.expires_at:
                 end_at_expiry(exchange, exchange.caller.expires_at)
         return await super().relay(request, upstream, exchange)
@@ -73,13 +75,11 @@ class Peers:
         """Path of the Unix socket for requests from other workers; empty without any."""
         return self._paths[self._number]
 
-    def open(self, settings: Settings, wheel: TimerWheel, bodies: Bodies) -> None:
+    def open(self, wheel: TimerWheel, bodies: Bodies, keepalive_seconds: float, max_header_bytes: int) -> None:
         """Open sessions to the other workers. `close` closes them."""
         for number, path in enumerate(self._paths):
             if number != self._number:
-                session = open_session(
-                    keepalive_seconds=settings.upstream_keepalive_seconds, max_header_bytes=settings.max_header_bytes, unix_path=path
-                )
+                session = open_session(keepalive_seconds=keepalive_seconds, max_header_bytes=max_header_bytes, unix_path=path)
                 self._sessions.append(session)
                 self._directs[number] = _OtherWorker(session, wheel, Observer(), bodies)  # counted by the worker that received the request
 
@@ -96,50 +96,51 @@ class Peers:
         """Return the directory for this worker's streams."""
         return data_dir / f"worker-{self._number}" if self._number else data_dir
 
-    def of_stream(self, id: str) -> int | None:
+    def worker_of_stream(self, id: str) -> int | None:
         """Return the other worker that has a stream, or None if it is this one or there is none."""
         try:
             return self._other(int(id[:_NUMBER_DIGITS], 16))
         except ValueError:
             return None
 
-    def of_key(self, head: StreamHead) -> int | None:
+    def worker_of_key(self, head: StreamHead) -> int | None:
         """Return the other worker for streams with this Idempotency-Key, or None if it is this one."""
         digest = hashlib.sha256(b"\0".join((head.route.encode(), head.credentials, head.key.encode("utf-8", "surrogateescape")))).digest()
         return self._other(int.from_bytes(digest[:4], "big") % len(self._paths))
 
-    async def of_like(self, head: StreamHead, last_event_id: str) -> int | None:
+    async def find_worker(self, head: StreamHead, last_event_id: str) -> int | None:
         """Return the other worker with the newest stream that the request of `head` may resume after this event, or None.
 
         Only a request with credentials may: one with an Idempotency-Key has already reached the right worker.
         """
         if not head.credentials:
             return None
-        question = _write_question(head, last_event_id)
-        answers = await asyncio.gather(*(_ask_for_like(direct, question) for direct in self._directs.values()))
+        query = _encode_query(head, last_event_id)
+        answers = await asyncio.gather(*(_send_query(direct, query) for direct in self._directs.values()))
         opened_at = {number: answer for number, answer in zip(self._directs, answers, strict=True) if answer is not None}
         return max(opened_at, key=opened_at.__getitem__, default=None)
 
     def _other(self, number: int) -> int | None:
         return number if number in self._directs else None
 
-    async def hand_over(self, number: int, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
+    async def hand_off(self, number: int, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
         """Hand a request off to another worker, and return its answer."""
         exchange.to_peer = True
         credentials = request.caller.credentials.hex() if isinstance(request, Incoming) and request.caller is not None else ""
         caller = json.dumps({"credentials": credentials, "owner": exchange.owner})
-        fields = {**exchange.route.request_headers, _CALLER: caller}
-        exchange.route = exchange.route.model_copy(update={"upstream": "http://worker", "request_headers": fields})
+        route = exchange.known_route or _STREAMS
+        fields = {**route.request_headers, _CALLER: caller}
+        exchange.known_route = route.model_copy(update={"upstream": _URL, "request_headers": fields})
         return await self._directs[number].answer(request, exchange)
 
 
-async def _ask_for_like(worker: Direct, question: bytes) -> float | None:
+async def _send_query(worker: Direct, query: bytes) -> float | None:
     """Return the time at which the newest matching stream of another worker was opened, or None without one or without an answer."""
     try:
-        async with asyncio.timeout(_LIKE_SECONDS):
+        async with asyncio.timeout(_QUERY_SECONDS):
             fields = CIMultiDict[str]()
-            timeout = aiohttp.ClientTimeout(total=_LIKE_SECONDS)
-            answer = await worker.client.ask("POST", "http://worker", STREAMS_PATH, fields=fields, data=question, timeout=timeout)
+            timeout = aiohttp.ClientTimeout(total=_QUERY_SECONDS)
+            answer = await worker.client.ask("POST", _URL, STREAMS_PATH, fields=fields, data=query, timeout=timeout)
             try:
                 return float(await answer.content.read()) if answer.status == 200 else None
             finally:
@@ -149,38 +150,38 @@ async def _ask_for_like(worker: Direct, question: bytes) -> float | None:
         return None
 
 
-def _write_question(head: StreamHead, last_event_id: str) -> bytes:
+def _encode_query(head: StreamHead, last_event_id: str) -> bytes:
     binary = {"credentials": head.credentials.hex(), "body": head.body.hex()}
     text = {"route": head.route, "method": head.method, "target": head.target, "key": head.key}
     return json.dumps({"head": binary | text, "last_event_id": last_event_id}).encode()
 
 
-def read_question(question: bytes) -> tuple[StreamHead, str]:
+def decode_query(query: bytes) -> tuple[StreamHead, str]:
     """Return the head and the last event ID of a request for which another worker looks for a stream."""
-    asked = json.loads(question)
-    head: dict[str, str] = asked["head"]
+    document = json.loads(query)
+    head: dict[str, str] = document["head"]
     credentials, body = bytes.fromhex(head.pop("credentials")), bytes.fromhex(head.pop("body"))
-    return StreamHead(id="", fields=(), opened_at=0.0, credentials=credentials, body=body, **head), asked["last_event_id"]
+    return StreamHead(id="", fields=(), opened_at=0.0, credentials=credentials, body=body, **head), document["last_event_id"]
 
 
-def take_caller(request: Incoming) -> None:
+def restore_caller(request: Incoming) -> None:
     """Set the caller of a request that another worker has handed off, from its field. From clients the field is dropped."""
-    handed_over = comes_from_peer(request)
-    if handed_over:
+    handed_off = comes_from_peer(request)
+    if handed_off:
         request.answer_fields[_CALLER] = ""  # an upstream's field of this name is dropped
     field = request.headers.get(_CALLER)
     if field is None:
         return
     request.forget(_CALLER)
-    if handed_over:
-        told = json.loads(field)
-        request.owner_at_peer = told["owner"]
-        if told["credentials"]:
-            request.caller = Caller("", bytes.fromhex(told["credentials"]))
+    if handed_off:
+        caller = json.loads(field)
+        request.owner_at_peer = caller["owner"]
+        if caller["credentials"]:
+            request.caller = Caller("", bytes.fromhex(caller["credentials"]))
 
 
-def tell_peer(request: Incoming, exchange: Exchange) -> None:
-    """Send the worker that handed a request off the route, and the expiry of the credential, at which it ends the answer."""
+def report_resumption(request: Incoming, exchange: Exchange) -> None:
+    """Report to the worker that handed a request off the route, and the expiry of the credential, at which it ends the answer."""
     caller = exchange.caller or Caller("", b"")
-    told = {"route": exchange.route.path, "expires_at": caller.expires_at, "key": caller.key}
-    request.answer_fields[_CALLER] = json.dumps(told)
+    report = {"route": exchange.route.path, "expires_at": caller.expires_at, "key": caller.key}
+    request.answer_fields[_CALLER] = json.dumps(report)

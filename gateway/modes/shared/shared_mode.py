@@ -18,7 +18,7 @@ from ...http.upstream_errors import advise
 from ...policy.deletion import Deletion
 from ...policy.last_event_id import read_last_event_id
 from ...policy.refusal import Refusal
-from ...policy.route_table import RouteTable
+from ...policy.route_table import Routes
 from ...policy.routes import Route
 from ...streams.wheel import TimerWheel
 from ..direct import Direct
@@ -50,7 +50,7 @@ class Shared:
         budgets: Budgets,
         direct: Direct,
         observer: Observer,
-        routes: RouteTable,
+        routes: Routes,
     ) -> None:
         self._session = session
         self._wheel = wheel
@@ -97,7 +97,7 @@ class Shared:
                 stream.end_if_retired()
 
     def _is_retired(self, route: Route) -> bool:
-        return all(route.stream_kind != current.stream_kind for current in self._routes.routes)
+        return all(route.stream_kind != current.stream_kind for current in self._routes.current.routes)
 
     def drain(self) -> None:
         """Answer requests that wait for an upstream that is down."""

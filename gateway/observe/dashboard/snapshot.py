@@ -99,7 +99,7 @@ class Sampler:
         self._metrics.latencies.clear()  # later latencies belong to the next sample
         sample = {
             "state": "draining" if self._proxy.draining else "ready",
-            "requests": sum(not exchange.handed_over for exchange in self._proxy.exchanges),
+            "requests": sum(not exchange.handed_off for exchange in self._proxy.exchanges),
             "memory_bytes": _memory_bytes(),
             "cpu": (cpu - self._cpu) / passed if passed else None,
             "loop_lag": lag.latest_seconds,

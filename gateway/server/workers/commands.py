@@ -62,7 +62,7 @@ class Commands:
         for worker, error in await self._send_to_all(ready, prepare_seconds + _RESULT_SECONDS, prepare=tables):
             raise ReloadFailed(f"worker {worker.number}: {error}")
         changes = RouteChanges.between(self._routes, routes)
-        self._routes.replace(routes)
+        self._routes = routes
         for worker in workers:
             if worker not in ready and worker.channel is not None:  # it handles the command once it serves
                 worker.channel.send(command=0, put=tables)
