@@ -1,13 +1,20 @@
-"""The time between a request and its upstream's answer."""
+"""The time between a request and its upstream's answer, and the request to the upstream of a stream that may be kept."""
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
+import aiohttp
+import structlog
+from multidict import CIMultiDict
+
 from service.tracing import Span
 
 from ...access.budget import Budget
-from ...http.asking import UpstreamAnswer
+from ...access.exchange import Exchange
+from ...http.asking import UpstreamAnswer, UpstreamClient
+from ...http.deadline import Deadline
+from ..body import RequestBody
 from .kept_stream import KeptStream
 from .store import ORPHANED, RUNNING, UNFINISHED, StreamHead
 
@@ -103,3 +110,45 @@ def _close_response(answer: asyncio.Future[KeptStream | UpstreamAnswer]) -> None
     """Close a response without a client."""
     if not answer.cancelled() and answer.exception() is None and not isinstance(response := answer.result(), KeptStream):
         response.close()
+
+
+log = structlog.get_logger()
+
+
+async def ask_for_stream(
+    client: UpstreamClient,
+    exchange: Exchange,
+    body: RequestBody,
+    fields: CIMultiDict[str],
+    timeout: aiohttp.ClientTimeout,
+    opening: Opening,
+) -> UpstreamAnswer:
+    """Return the answer when its head has arrived. `opening` gets the digest of the body as soon as it is known."""
+    route = exchange.route
+    with Deadline() as first_byte:
+
+        def wait_for_answer() -> None:
+            opening.set_body_digest(body.digest)
+            if route.first_byte_timeout_seconds:
+                first_byte.set(asyncio.get_running_loop(), route.first_byte_timeout_seconds)
+
+        try:
+            data = body.open(wait_for_answer, first_byte.fire)
+            answer = await client.ask(
+                exchange.method, route.upstream, exchange.target, fields=fields, data=data, timeout=timeout, tls=route.tls
+            )
+        except BaseException:
+            body.end()
+            raise
+    body.answered()
+    if body.received_bytes > route.max_kept_body_bytes:
+        opening.keeps = False
+        note_unkept(exchange)
+    return answer
+
+
+def note_unkept(exchange: Exchange) -> None:
+    """Log that the answer is not kept, because the body of its request is too large."""
+    route = exchange.route
+    facts = {"route": route.path, "path": exchange.shown_path, "request_id": exchange.request_id, "limit": route.max_kept_body_bytes}
+    log.info("answer is not kept: the body of its request is too large", **facts)

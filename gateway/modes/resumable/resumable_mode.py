@@ -19,10 +19,9 @@ from ..failures import failed
 from ..observer import Observer
 from ..spans import ask_upstream
 from .answers import gone, other_credentials, other_request, refuse
-from .asking import ask_for_stream, note_unkept
 from .heads import head_of
 from .kept_stream import KeptStream
-from .opening import Opening
+from .opening import Opening, ask_for_stream, note_unkept
 from .peers import Peers
 from .resumption import Resumption
 from .store import UNFINISHED, StreamHead
