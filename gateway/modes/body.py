@@ -97,6 +97,11 @@ class RequestBody:
         """Digest of the bytes read so far: of the whole body once all of it is read."""
         return self._hash.digest() if self._hash is not None else b""
 
+    @property
+    def ahead(self) -> bytes:
+        """The bytes that were read ahead, and are not sent yet."""
+        return b"".join(self._read or ())
+
     def announce(self, fields: CIMultiDict[str]) -> None:
         """Add its length to the fields of the upstream request, if it is known yet."""
         if self._content.is_eof():

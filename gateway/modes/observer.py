@@ -32,6 +32,15 @@ class Observer:
     def subscribed(self, route: str, begin: str) -> None:
         """Note a subscription to a shared or kept stream; `begin` says where: live, history, catch-up or gap."""
 
+    def resumed(self, route: str, convention: str, replayed_bytes: int) -> None:
+        """Note a resumption of a kept answer on its route's own path, by a preset's convention, an `id`, a `name` or a `retry`."""
+
+    def stopped(self, route: str) -> None:
+        """Note that a client stopped a kept answer."""
+
+    def superseded(self, route: str) -> None:
+        """Note that a newer answer took the name of one that still runs."""
+
     def began_reading(self, reader: Reader, route: str) -> None:
         """Count from now on what `reader` receives."""
 

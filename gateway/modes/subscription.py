@@ -30,6 +30,8 @@ async def send_stream(
 ) -> web.StreamResponse:
     """Send an event stream until it has ended, and return its response. The caller writes the end of a complete one.
 
+    After an error event the connection of a kept answer is aborted: client libraries take a clean end for success.
+
     Unsent data of a slow connection counts in the budget `unsent`.
 
     Callers should not keep references to `fields` or `begin` while they wait: there may be ten thousand of them.
@@ -72,7 +74,7 @@ async def send_stream(
     if tells:
         subscriber.send_error(ui_messages=exchange.ui_messages)
     await response.flush()
-    if not tells and subscriber.verdict != COMPLETE:
+    if subscriber.verdict != COMPLETE and not (tells and exchange.route.mode == "shared"):  # a clean end of a kept answer means success
         end_unfinished(request, response, delimited=delimited)
     return response
 

@@ -2,17 +2,16 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram, Metric
-from prometheus_client.core import CounterMetricFamily
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Gauge, Histogram
 
 from service.process_metrics import add_process_metrics
 
 from ..access.exchange import Exchange
 from ..modes.observer import Observer, Reader
 from ..policy.refusal import Reason
+from .tally import Tally
 from .timeline import Timeline
 from .traffic import Traffic
 
@@ -30,30 +29,6 @@ _GAUGES = {
     "gateway_kept_bytes": "Approximate bytes that kept streams hold in memory.",
     "gateway_held_body_bytes": "Bytes of request bodies in memory.",
 }
-
-
-class Tally(Collector):
-    """Count by labels on the event loop's thread. `registry` may be read from any thread."""
-
-    def __init__(self, name: str, documentation: str, labels: Sequence[str], registry: CollectorRegistry) -> None:
-        self._name = name
-        self._documentation = documentation
-        self._labels = labels
-        self._counts: dict[tuple[str | int, ...], int] = {}
-        registry.register(self)
-
-    def __repr__(self) -> str:
-        return f"<Tally {self._name} {sum(self._counts.values())}>"
-
-    def count(self, *labels: str | int) -> None:
-        """Count one more with these labels."""
-        self._counts[labels] = self._counts.get(labels, 0) + 1
-
-    def collect(self) -> Iterator[Metric]:
-        family = CounterMetricFamily(self._name, self._documentation, labels=self._labels)
-        for labels, count in list(self._counts.items()):
-            family.add_metric([*map(str, labels)], count)
-        yield family
 
 
 class Metrics(Observer):
@@ -90,6 +65,15 @@ class Metrics(Observer):
             "route",
             "begin",
         )
+        self._resumptions = self._tally(
+            "gateway_resumptions_total",
+            "Requests that resumed a kept answer on its route's own path, by convention: the preset, or id, name or retry.",
+            "route",
+            "convention",
+        )
+        self._replayed = self._tally("gateway_replayed_bytes_total", "Bytes that these requests got again.", "route")
+        self._stopped = self._tally("gateway_answers_stopped_total", "Running answers that a client stopped by name.", "route")
+        self._superseded = self._tally("gateway_names_superseded_total", "Running answers whose name a newer one took.", "route")
         self._reconnections = self._tally("gateway_upstream_reconnections_total", "Reconnections to upstreams of shared streams.", "route")
         self._gauges = {name: Gauge(name, documentation, registry=self.registry) for name, documentation in _GAUGES.items()}
         self.watch("gateway_tasks", lambda: len(asyncio.all_tasks()))
@@ -109,6 +93,16 @@ class Metrics(Observer):
 
     def subscribed(self, route: str, begin: str) -> None:
         self._subscribed.count(route, begin)
+
+    def resumed(self, route: str, convention: str, replayed_bytes: int) -> None:
+        self._resumptions.count(route, convention)
+        self._replayed.count(route, by=replayed_bytes)
+
+    def stopped(self, route: str) -> None:
+        self._stopped.count(route)
+
+    def superseded(self, route: str) -> None:
+        self._superseded.count(route)
 
     def began_reading(self, reader: Reader, route: str) -> None:
         self.traffic.began_reading(reader, route)

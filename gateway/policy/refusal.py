@@ -23,6 +23,7 @@ Reason: TypeAlias = Literal[
     "unknown-event",
     "no-stream",
     "stream-gone",
+    "store",
     "other-request",
     "upstream-unreachable",
     "upstream-timeout",

@@ -16,6 +16,7 @@ from service.last_event_id import PARAMETERS
 from .auth_table import Auth, conflict_with_route
 from .cors import Cors
 from .field_names import check_names
+from .resume import Resume, Templates
 from .upstream_tls import UpstreamTls
 
 _KEYS_OF_MODES = {
@@ -42,6 +43,7 @@ _KEYS_OF_MODES = {
         "credential_cookies",
         "credential_parameters",
         "anonymous_keys",
+        "resume",
     ),
 }
 
@@ -127,7 +129,9 @@ class Route(BaseModel):
     """resumable: query parameters that also identify the owner."""
     anonymous_keys: Literal["by-address", "anybody", "off"] = "by-address"
     """resumable: clients that may join a stream by the `Idempotency-Key` of a request without credentials: those at the same address (IPv6:
-    the same /64), any client that knows the key, or, with `off`, none."""
+    the same /64), any client that knows the key, or, with `off`, none. The same holds for names."""
+    resume: Resume | None = None
+    """Table, resumable: names of answers, and how clients ask for an answer by its name."""
     max_connection_seconds: float = Field(0.0, ge=0)
     """shared: time after which a subscriber is told to reconnect, varied by up to 10 %. 0: never."""
     cors: Cors | None = None
@@ -204,6 +208,22 @@ class Route(BaseModel):
         if conflict := conflict_with_route(self.auth, self.mode, self.share_by):
             raise ValueError(conflict)
         return self
+
+    @model_validator(mode="after")
+    def _templates_are_below_the_path(self) -> Self:
+        _ = self.templates
+        return self
+
+    @cached_property
+    def templates(self) -> Templates | None:
+        """The paths of requests for a named answer, or None."""
+        return self.resume.templates(self.path) if self.resume is not None and self.resume.path else None
+
+    @cached_property
+    def identifying_fields(self) -> tuple[str, ...]:
+        """`credential_fields`, with those that the preset adds."""
+        session = ("mcp-session-id",) if self.resume is not None and self.resume.preset == "mcp" else ()
+        return self.credential_fields + session
 
     @model_validator(mode="after")
     def _cors_is_said_once(self) -> Self:

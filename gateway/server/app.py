@@ -88,7 +88,8 @@ class Gateway:
         """Stop accepting and end all open requests, within `drain_seconds`.
 
         Subscriptions get a `retry` time and end at once, at a block boundary. Other answers, such as that to a POST, may run on for four
-        fifths of the time. The last fifth is for slow clients to receive what was written.
+        fifths of the time, and so do the answers of resumable routes, followed or not. The last fifth is for slow clients to receive what
+        was written.
         """
         proxy = self._proxy
         proxy.drain()
@@ -100,8 +101,8 @@ class Gateway:
         spread = max(_RETURN_SPREAD_MS, len(proxy.exchanges) * _RETURN_SPREAD_MS_PER_STREAM)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(end - grace * _FLUSHING_PART):
-                while proxy.exchanges:
-                    _end_streams([exchange for exchange in proxy.exchanges if exchange.method == "GET"], spread)
+                while proxy.exchanges or (proxy.kept is not None and proxy.kept.running):
+                    _end_streams([exchange for exchange in proxy.exchanges if _is_subscription(exchange)], spread)
                     await asyncio.sleep(_POLL_SECONDS)
         _end_streams(list(proxy.exchanges), spread)
         with contextlib.suppress(TimeoutError):
@@ -111,6 +112,10 @@ class Gateway:
         for connection in self._server.connections:
             if connection.transport is not None:
                 connection.transport.abort()
+
+
+def _is_subscription(exchange: Exchange) -> bool:
+    return exchange.method == "GET" and exchange.relay is not None and exchange.mode != "resumable"
 
 
 def _end_streams(exchanges: list[Exchange], spread: int) -> None:

@@ -217,7 +217,8 @@ class Proxy:
 
 
 def _refuse_method(request: web.BaseRequest, route: Route | None, path: str) -> Refusal | None:
-    if request.method in ("CONNECT", "TRACE") or (route is not None and route.methods and request.method not in route.methods):
+    allowed = route.methods if route is not None and route.mode != "resumable" else ()  # that mode resumes by other methods too
+    if request.method in ("CONNECT", "TRACE") or (allowed and request.method not in allowed):
         return Refusal(405, "method", f"{request.method} is not allowed for {path}")
     return None
 

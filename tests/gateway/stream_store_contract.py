@@ -44,8 +44,9 @@ def head(
     key: str = "",
     fields: Sequence[tuple[str, str]] = (),
     owner: str = "",
+    name: str = "",
 ) -> StreamHead:
-    return StreamHead(id, route, "POST", f"{route}?q=1", credentials, b"digest", key, [*fields], OPENED_AT, owner)
+    return StreamHead(id, route, "POST", f"{route}?q=1", credentials, b"digest", key, [*fields], OPENED_AT, owner, name)
 
 
 def block(text: object) -> bytes:
@@ -281,6 +282,30 @@ class StreamStoreContract:
             with pytest.raises(ValueError, match=f"does not end as '{state}'"):
                 await store.finish("s1", state, "", NOW)
         assert (await load(store, "s1")).state == RUNNING
+
+    async def test_name_finds_the_newest_stream_of_the_same_route_and_credentials(self, open_store: OpenStore) -> None:
+        odd = "a/b %2F 世 \x00"
+        async with open_store() as store:
+            await keep(store, head("old", name=odd), until=NOW + 500)
+            await keep(store, head("newest", name=odd), until=NOW + 10)
+            await store.create(head("later"))
+            await store.append("later", block(1))
+            await store.name("later", "n")
+            await store.append("later", block(2))
+            await store.create(head("credentials", credentials=b"c", name=odd))
+            assert await store.find_name("/sse", b"", odd) == "newest"
+            assert await store.find_name("/sse", b"c", odd) == "credentials"
+            assert await store.find_name("/other", b"", odd) is None
+            assert await store.find_name("/sse", b"", "") is None
+            assert await store.find_key("/sse", b"", odd) is None
+            with pytest.raises(StoreError, match="newest"):
+                await store.name("newest", "ended")
+        async with open_store() as store:
+            found = await load(store, "later")
+            assert (found.head.name, found.blocks) == ("n", block(1) + block(2))
+            assert await store.find_name("/sse", b"", "n") == "later"
+            await expire_all(store, NOW + 20)
+            assert await store.find_name("/sse", b"", odd) == "old"
 
     async def test_key_finds_the_newest_stream_of_the_same_route_and_credentials(self, open_store: OpenStore) -> None:
         async with open_store() as store:

@@ -5,16 +5,18 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 from structlog.testing import capture_logs
 
 from gateway.access.budget import Budget
 from gateway.modes.body import Bodies
-from gateway.modes.resumable.peers import Peers, decode_query
-from gateway.modes.resumable.store import StreamHead
+from gateway.modes.resumable.asked import Asked
+from gateway.modes.resumable.peers import Peers
+from gateway.modes.resumable.store import StoreError, StreamHead
 from gateway.streams.wheel import TimerWheel
 
 ODD = "caf\u00e9 \udcff \u4e16 '\""  # header fields that are not UTF-8 have surrogates
-ASKED = StreamHead("", "/ü", "POST", ODD, b"\x00\xff", b"body", ODD, (), 0.0)
+ASKED = Asked("event", StreamHead("", "/ü", "POST", ODD, b"\x00\xff", b"body", ODD, (), 0.0, "owner", ODD), ODD)
 
 Answer = Callable[[bytes], bytes] | None
 """None: it says nothing."""
@@ -51,7 +53,7 @@ async def peers(directory: Path, *answers: Answer) -> AsyncIterator[Peers]:
 
 def says(status: bytes, body: bytes) -> Answer:
     def answer(query: bytes) -> bytes:
-        assert decode_query(query) == (ASKED, ODD)
+        assert Asked.decode(query) == ASKED
         return b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body)
 
     return answer
@@ -61,15 +63,23 @@ async def test_worker_with_the_newest_stream_is_found_though_others_are_gone_or_
     answers = [says(b"200 OK", b"1700000000.5"), says(b"200 OK", b"1700000001.25"), says(b"404 Not Found", b""), None]
     with capture_logs() as logs:
         async with peers(tmp_path, *answers) as first:
-            assert await first.find_worker(ASKED, ODD) == 2
-    assert [entry["log_level"] for entry in logs] == ["warning"] * 2
+            assert await first.find_worker(ASKED) == 2
+            assert await first.find_worker(ASKED, newer_than=1700000001.0) == 2
+            assert await first.find_worker(ASKED, newer_than=1700000001.25) is None
+    assert [entry["log_level"] for entry in logs] == ["warning"] * 6
 
 
 async def test_no_worker_has_a_stream(tmp_path: Path) -> None:
     async with peers(tmp_path, says(b"404 Not Found", b"")) as first:
-        assert await first.find_worker(ASKED, ODD) is None
+        assert await first.find_worker(ASKED) is None
 
 
 async def test_no_worker_is_asked_for_a_request_without_credentials(tmp_path: Path) -> None:
     async with peers(tmp_path, lambda _: b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1") as first:
-        assert await first.find_worker(StreamHead("", "/", "POST", "/", b"", b"", "", (), 0.0), "1") is None
+        assert await first.find_worker(Asked("event", StreamHead("", "/", "POST", "/", b"", b"", "", (), 0.0), "1")) is None
+
+
+async def test_worker_that_cannot_read_its_store_is_no_worker_without_the_stream(tmp_path: Path) -> None:
+    async with peers(tmp_path, says(b"200 OK", b"1700000000.5"), says(b"503 Service Unavailable", b"")) as first:
+        with pytest.raises(StoreError, match="another worker cannot read its store"):
+            await first.find_worker(ASKED)

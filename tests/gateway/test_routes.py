@@ -163,6 +163,7 @@ def test_every_key_of_a_route_is_documented_and_read(tmp_path: Path, authority: 
         "credential_cookies": "all",
         "credential_parameters": ("key", "api_key", "access_token", "token"),
         "anonymous_keys": "by-address",
+        "resume": None,
         "cors": None,
         "auth": None,
         "preserve_host": True,

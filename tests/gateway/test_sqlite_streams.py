@@ -150,10 +150,10 @@ async def test_unusable_file_is_refused_with_advice_and_left_unchanged(tmp_path:
 
 async def test_file_of_a_newer_gateway_asks_for_the_newer_gateway(tmp_path: Path) -> None:
     await write(tmp_path)
-    execute("PRAGMA user_version = 3")(tmp_path / FILE)
-    with pytest.raises(StoreError, match="it has format 3, and this program knows formats up to 2; use the newer program again"):
+    execute("PRAGMA user_version = 4")(tmp_path / FILE)
+    with pytest.raises(StoreError, match="it has format 4, and this program knows formats up to 3; use the newer program again"):
         await SqliteStreamStore.open(tmp_path)
-    execute("PRAGMA user_version = 2")(tmp_path / FILE)
+    execute("PRAGMA user_version = 3")(tmp_path / FILE)
     async with await SqliteStreamStore.open(tmp_path) as store:
         assert (await load(store, "s2")).blocks == block(2)
 

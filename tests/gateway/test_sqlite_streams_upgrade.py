@@ -77,7 +77,7 @@ async def test_streams_of_the_first_format_are_found_after_the_upgrade(tmp_path:
             found = await load(store, "complete")
             assert (found.state, found.blocks, found.ended_at) == (COMPLETE, block(1) + block(2), NOW - 1)
             assert (found.head.target, found.head.credentials, found.head.fields) == ("/sse?q=1", b"c", [("A", "b")])
-            assert (found.head.key, found.head.owner) == ("k", "")
+            assert (found.head.key, found.head.owner, found.head.name) == ("k", "", "")
             cut = await load(store, "ran")
             assert (cut.state, cut.blocks) == (CUT, block(3))
             assert await store.find_key("/sse", b"c", "k") == "ran"
@@ -91,7 +91,7 @@ async def test_streams_of_the_first_format_are_found_after_the_upgrade(tmp_path:
     assert_clean(tmp_path)
     assert (tmp_path / FILE).stat().st_size < 500_000
     with closing(sqlite3.connect(tmp_path / FILE)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
 
 
 async def test_upgrade_is_done_whole_or_not_at_all(tmp_path: Path) -> None:

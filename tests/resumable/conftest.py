@@ -61,26 +61,35 @@ class Play:
             yield await downstream.answer(method)
 
     @contextlib.asynccontextmanager
-    async def ask_without_answer(self, target: str, scene: Scene, *, headers: Fields = ()) -> AsyncIterator[None]:
+    async def ask_without_answer(self, target: str, scene: Scene, *, headers: Fields = (), body: bytes = BODY) -> AsyncIterator[None]:
         """Send a request whose connection is closed at the end, answered or not."""
-        async with Downstream(self.subject.port) as downstream:
-            await downstream.ask(target, "POST", [JSON, *scene.headers, *headers], BODY)
+        async with self.asked(target, "POST", scene, headers=headers, body=body):
             yield
 
-    async def state(self, stream: str) -> dict[str, str]:
+    @contextlib.asynccontextmanager
+    async def asked(
+        self, target: str, method: str = "GET", scene: Scene | None = None, *, headers: Fields = (), body: bytes = b""
+    ) -> AsyncIterator[Downstream]:
+        """Send a request on a connection of its own, and yield that before the answer."""
+        async with Downstream(self.subject.port) as downstream:
+            fields = [*(scene.headers if scene is not None else ()), *headers]
+            await downstream.ask(target, method, [JSON, *fields] if body else fields, body)
+            yield downstream
+
+    async def state(self, stream: str, headers: Fields = ()) -> dict[str, str]:
         """Return a stream's state from HEAD, by field name in lower case."""
-        async with self.ask(f"/streams/{stream}", method="HEAD", body=b"") as answer:
+        async with self.ask(f"/streams/{stream}", method="HEAD", headers=headers, body=b"") as answer:
             fields = {name.lower(): value for name, value in answer.head.fields}
             return fields | {"status": str(answer.head.status)}
 
-    async def reaches(self, stream: str, state: str) -> dict[str, str]:
+    async def reaches(self, stream: str, state: str, headers: Fields = ()) -> dict[str, str]:
         """Return when the stream is in this state."""
-        return await self.waits(stream, lambda fields: fields.get("stream-state") == state)
+        return await self.waits(stream, lambda fields: fields.get("stream-state") == state, headers)
 
-    async def waits(self, stream: str, fact: Callable[[dict[str, str]], bool]) -> dict[str, str]:
+    async def waits(self, stream: str, fact: Callable[[dict[str, str]], bool], headers: Fields = ()) -> dict[str, str]:
         """Return when the stream's state from HEAD makes `fact` true."""
         async with asyncio.timeout(30):
-            while not fact(fields := await self.state(stream)):
+            while not fact(fields := await self.state(stream, headers)):
                 await asyncio.sleep(0.02)
         return fields
 

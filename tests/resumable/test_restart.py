@@ -120,6 +120,51 @@ async def test_stream_that_ran_when_the_gateway_stopped_is_cut_with_its_events_s
         assert await body_of(play, stream_of(answer), last_id(got)) == (End.CUT_SHORT, b"")
 
 
+async def test_drain_waits_for_running_answers_whether_they_are_followed_or_not(start_play: StartPlay) -> None:
+    pause = Pause()
+    streams = []
+    async with start_play({"drain_seconds": 60}) as play, AsyncExitStack() as stack:
+        for _ in range(2):
+            async with play.ask("/", play.stage.scene(HEAD + sent(1, 3), pause, sent(4, 6) + END)) as answer:
+                await answer.receive_until(lambda body: unstamped(body).endswith(event(3)))
+                streams.append(stream_of(answer))
+                answer.downstream.reset()
+        followed = await stack.enter_async_context(play.ask(f"/streams/{streams[0]}", method="GET", body=b""))
+        await followed.receive_until(lambda body: unstamped(body).endswith(event(3)))
+        stopping = asyncio.ensure_future(asyncio.to_thread(play.subject.process.stop))
+        await log_line(play, "draining")
+        pause.go()
+        assert unstamped(await followed.to_end()) == events(1, 6)
+        assert followed.end is End.COMPLETE
+        assert await stopping == 0
+    async with start_play() as play:
+        for stream in streams:
+            end, body = await body_of(play, stream)
+            assert (end, unstamped(body)) == (End.COMPLETE, events(1, 6))
+
+
+async def test_answers_are_not_given_up_while_the_store_cannot_be_read(start_play: StartPlay, tmp_path: Path) -> None:
+    async with start_play(resume={"name": "body:/message", "path": "{name}"}) as play:
+        stream, body = await keep(play, HEAD + sent(1, 3) + END, headers=[("Idempotency-Key", "one")])
+    async with start_play(resume={"name": "body:/message", "path": "{name}"}) as play:
+        with (tmp_path / "data" / "streams.sqlite3").open("r+b") as file:
+            file.seek(4 * KILOBYTES)
+            file.write(bytes(100 * KILOBYTES))
+        scene = play.stage.scene(HEAD + sent(7, 7) + END)
+        asked: list[tuple[str, str, list[tuple[str, str]]]] = [
+            ("GET", f"/streams/{stream}", []),
+            ("HEAD", f"/streams/{stream}", []),
+            ("GET", "/hello", []),
+            ("GET", "/", [("Last-Event-ID", last_id(body))]),
+            ("POST", "/", [("Idempotency-Key", "one")]),
+            ("POST", "/", [("Last-Event-ID", last_id(body))]),
+        ]
+        for method, target, headers in asked:
+            async with play.ask(target, scene, method=method, headers=headers, body=BODY if method == "POST" else b"") as refused:
+                assert (method, refused.head.status, refused.head.value("Retry-After")) == (method, 503, "1")
+        assert scene.requests == []
+
+
 async def test_idempotency_key_and_credentials_hold_after_a_restart(start_play: StartPlay) -> None:
     mine = [("Idempotency-Key", "one"), ("Authorization", "Bearer mine")]
     async with start_play() as play:

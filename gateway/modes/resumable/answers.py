@@ -99,3 +99,10 @@ def other_request(exchange: Exchange, stream: KeptStream | None) -> web.Response
     """Return the answer to a request that names the stream of another request."""
     detail = "this Idempotency-Key or Last-Event-ID belongs to a request with another body, method or path"
     return refuse(exchange, 422, "other-request", f"{detail}; send the same request, or omit the field", stream)
+
+
+def unreadable(exchange: Exchange) -> web.Response:
+    """Return the answer while the store cannot be read. After any other status than 503 client libraries give the answer up for good."""
+    answer = refuse(exchange, 503, "store", "the store of kept answers cannot be read now; retry in a second")
+    answer.headers["Access-Control-Allow-Origin"] = "*"
+    return answer

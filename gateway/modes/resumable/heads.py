@@ -25,7 +25,6 @@ def head_of(request: web.BaseRequest, exchange: Exchange, id: str) -> StreamHead
     """Return the head of the stream that this request may open, before its body and its answer are known."""
     route = exchange.route
     credentials = credentials_of(request, route, exchange.target)
-    key = request.headers.get("Idempotency-Key", "")
     return StreamHead(
         id=id,
         route=route.path,
@@ -33,7 +32,7 @@ def head_of(request: web.BaseRequest, exchange: Exchange, id: str) -> StreamHead
         target=without_last_event_id(exchange.target),
         credentials=credentials,
         body=b"",
-        key=key if credentials else _anonymous_key(key, route, exchange.client),
+        key=private_key(request.headers.get("Idempotency-Key", ""), credentials, route, exchange.client),
         fields=(),
         opened_at=time.time(),
         owner=digest_of_owner(exchange.owner),
@@ -49,7 +48,7 @@ def credentials_of(request: web.BaseRequest, route: Route, target: str) -> bytes
     """Return a digest of the authenticated subject, otherwise of the credentials in the request. It is empty without any."""
     if isinstance(request, Incoming) and request.caller is not None:
         return request.caller.credentials
-    given = [f"{name.title()}:{value}" for name in route.credential_fields for value in request.headers.getall(name, ())]
+    given = [f"{name.title()}:{value}" for name in route.identifying_fields for value in request.headers.getall(name, ())]
     given += _cookies(request, route)
     given += [f"?{name}={value}" for name, value in _parameters(target) if name in route.credential_parameters]
     return hashlib.sha256("\n".join(given).encode("utf-8", "surrogateescape")).digest() if given else b""
@@ -68,9 +67,9 @@ def _parameters(target: str) -> list[tuple[str, str]]:
     return parse_qsl(target.partition("?")[2], keep_blank_values=True, errors="surrogateescape")
 
 
-def _anonymous_key(key: str, route: Route, client: str) -> str:
-    """Return the lookup key for the Idempotency-Key of a request without credentials. A stranger may know it, or guess it."""
-    if not key or route.anonymous_keys == "anybody":
+def private_key(key: str, credentials: bytes, route: Route, client: str) -> str:
+    """Return the lookup key for the Idempotency-Key or the name of a request. Without credentials a stranger may know it, or guess it."""
+    if not key or credentials or route.anonymous_keys == "anybody":
         return key
     return f"{client_network(client)} {key}" if route.anonymous_keys == "by-address" else ""
 
@@ -79,7 +78,7 @@ def kept_fields(upstream: UpstreamAnswer, id: str, route: Route) -> CIMultiDict[
     """Return the header fields of a kept stream, for all its clients."""
     fields = stream_fields(upstream.headers, ("Set-Cookie", "Content-Length", "Content-Encoding", "Date", "Age"))
     fields["Stream-Id"] = id
-    fields["Location"] = f"{STREAMS_PATH}{id}"
+    fields.setdefault("Location", (route.resume and route.resume.location_of(fields)) or f"{STREAMS_PATH}{id}")
     if "Access-Control-Allow-Origin" in fields:
         fields.add("Access-Control-Expose-Headers", "Stream-Id, Location")
     apply_rules(fields, route.response_headers)

@@ -1,7 +1,8 @@
 """A stream that outlives its client."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -20,14 +21,15 @@ from ...streams.relay import COMPLETE as RELAY_COMPLETE
 from ...streams.relay import CUT as RELAY_CUT
 from ...streams.relay import Relay
 from ...streams.sealed import SealedBlocks
-from ...streams.stamping import guard_mark, read_stamp, stamp, stamp_plain
+from ...streams.stamping import read_id, read_stamp, stamp_plain
 from ...streams.subscriber import BEHIND
 from ...streams.wheel import TimerWheel
+from .stamper import Stamper
 from .store import COMPLETE, CUT, ORPHANED, RUNNING, STOPPED, TOO_LARGE, StoredStream, StreamHead
 
 log = structlog.get_logger()
 
-_LINE_ENDS = b"\r\n"
+_Watcher = Callable[[bytes], bool]
 
 
 class KeptStream:
@@ -53,6 +55,8 @@ class KeptStream:
         """Whether the store has its end."""
         self.tail_stored = False
         """Whether the store has the unfinished block at its end."""
+        self.name_stored = True
+        """Whether the store has its name."""
         self.memory_only = False
         """Whether the store has dropped it while it ran, and takes no more of its blocks."""
         self.last_viewed = time.monotonic()
@@ -67,9 +71,11 @@ class KeptStream:
         """Span of the request to its upstream, until that has ended."""
         self._relay: Relay | None = None
         self._received = 0
-        self._comments = bytearray()
+        self._stamper = Stamper(head.id)
         self._before_number = b"id: %b-" % head.id.encode()
         self._most_bytes = route.max_stream_bytes
+        self._stamps = route.resume is None or route.resume.ids
+        self._watchers: list[_Watcher] = []
 
     def __repr__(self) -> str:
         return f"<KeptStream {self.head.id} {self.state} {self.fan_out}>"
@@ -114,9 +120,23 @@ class KeptStream:
         return self._received if self._relay is None else self._relay.bytes_in
 
     @property
+    def is_running(self) -> bool:
+        """Whether its upstream may send more."""
+        return self.state == RUNNING
+
+    @property
     def viewers(self) -> int:
         """Number of its subscribers."""
         return len(self.fan_out.subscribers)
+
+    def rename(self, name: str) -> None:
+        """Set its name, which its upstream's answer has brought."""
+        self.head = replace(self.head, name=name)
+        self.name_stored = False
+
+    def watch(self, watcher: Callable[[bytes], bool]) -> None:
+        """Call `watcher` with new blocks, as the upstream sent them, until it returns True."""
+        self._watchers.append(watcher)
 
     async def follow(self, upstream: UpstreamAnswer) -> None:
         """Read the upstream to its end, or until `stop`."""
@@ -144,38 +164,32 @@ class KeptStream:
             return
         fan_out = self.fan_out
         history = fan_out.history
-        if self._comments:
-            self._write_any(data)
+        if self._watchers:
+            self._watchers = [watcher for watcher in self._watchers if not watcher(data)]
+        blocks: Sequence[bytes]
+        ids: Sequence[str | None] = ()
+        if not self._stamps:
+            blocks = split_blocks(data)
+            ids = [read_id(block) for block in blocks]
+        elif self._stamper.comments:
+            blocks, ids = self._stamper.stamp(data, history.end + 1)
         elif (
             data.count(b"\n") == 2 and data[:5] == b"data:" and data[-2:] == b"\n\n" and b"\r" not in data
         ):  # one line, as from most upstreams
-            fan_out.pass_on((data[:-1] + self._before_number + b"%d\n\n" % (history.end + 1),))
-        elif (stamped := stamp_plain(data, self._before_number, history.end + 1)) is not None:
-            fan_out.pass_on(stamped)
+            blocks = (data[:-1] + self._before_number + b"%d\n\n" % (history.end + 1),)
+        elif (plain := stamp_plain(data, self._before_number, history.end + 1)) is not None:
+            blocks = plain
         else:
-            self._write_any(data)
-        if history.cost + len(self._comments) > self._most_bytes:
+            blocks, ids = self._stamper.stamp(data, history.end + 1)
+        if blocks:
+            fan_out.pass_on(blocks, ids)
+        if history.cost + len(self._stamper.comments) > self._most_bytes:
             self._stop_too_large()
 
-    def _write_any(self, data: bytes) -> None:
-        blocks: list[bytes] = []
-        ids: list[str | None] = []
-        number = self.fan_out.history.end
-        for block in split_blocks(data):
-            stamped = stamp(block, self.head.id, number + len(blocks) + 1)
-            if stamped is None:
-                self._add_comments(block)
-                continue
-            blocks.append(guard_mark(bytes(self._comments) + stamped[0] if self._comments else stamped[0]))
-            ids.append(stamped[1])
-            self._comments.clear()
-        if blocks:
-            self.fan_out.pass_on(blocks, ids)
-
     def _end_behind(self, rest: bytes) -> None:
-        """Keep the unfinished block at the end of the upstream's response. It is not an event, and gets no ID."""
+        """Keep the unfinished block at the end of the upstream's response."""
         history = self.fan_out.history
-        tail = guard_mark(bytes(self._comments) + rest)
+        tail = self._stamper.finish(rest) if self._stamps else rest
         if history.cost + len(tail) > self._most_bytes:
             self._stop_too_large()
         elif self.state == RUNNING:
@@ -183,16 +197,6 @@ class KeptStream:
 
     def _stop_too_large(self) -> None:
         self.stop(TOO_LARGE, f"the stream exceeds {self._most_bytes} bytes, the limit of its route")
-
-    def _add_comments(self, block: bytes) -> None:
-        """Keep a block of only comments for the beginning of the next block. After the last block it is dropped.
-
-        Clients that have received an ID would take it for an event without data. Heartbeats are left out: each connection has its own, and
-        clients that split at blank lines lose an event that begins with one.
-        """
-        lines = block.strip(_LINE_ENDS)
-        if lines.strip(b":\r\n"):
-            self._comments += lines + b"\n"
 
     def writelines(self, data: Iterable[bytes]) -> None:
         """Append whole blocks, given in parts."""

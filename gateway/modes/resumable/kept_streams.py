@@ -22,7 +22,9 @@ from ..spans import end_answered
 from .heads import kept_fields
 from .kept_stream import KeptStream
 from .loading import Found, Loading
+from .names import Names
 from .opening import Opening
+from .opening_index import OpeningIndex
 from .relief import relieve
 from .store import CUT, RUNNING, StoredStream, StoreError, StreamHead, StreamStore
 from .storing import Storing, is_settled
@@ -31,7 +33,6 @@ _UPKEEP_SECONDS = 1.0
 _LEAST_UPKEEP_SECONDS = 0.05
 
 _Ask = Callable[[Opening], Coroutine[Any, Any, UpstreamAnswer]]
-_KeyOf = tuple[str, bytes, str]
 
 
 class KeptStreams:
@@ -59,10 +60,11 @@ class KeptStreams:
         self._storing = Storing(store)
         self._wheel = wheel
         self._routes = routes
-        self._observer = observer or Observer()
         self._streams: dict[str, KeptStream] = {}
-        self._keys: dict[_KeyOf, Opening] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._observer = observer or Observer()
+        self._by_key = OpeningIndex(lambda head: head.key)
+        self._by_name = Names(self._observer)
+        self._openings: set[Opening] = set()
         self._ended: set[KeptStream] = set()  # ended, and not stored yet
         self._closing = False
         self._loading = Loading(store, self._streams, self.memory, restore=self._restore, drop=self._drop, report=self._storing.report)
@@ -74,6 +76,11 @@ class KeptStreams:
     def streams(self) -> Collection[KeptStream]:
         """The streams in memory, oldest first."""
         return self._streams.values()
+
+    @property
+    def openings(self) -> Collection[Opening]:
+        """The openings of the streams that run or have no answer yet."""
+        return self._openings
 
     @property
     def running(self) -> int:
@@ -91,10 +98,11 @@ class KeptStreams:
             self._closing = True
             self._wanted.set()
             await asyncio.wait((keeping, expiring))
-            for opening in tuple(self._tasks):
-                opening.cancel()
-            if self._tasks:
-                await asyncio.wait(self._tasks)
+            tasks = [opening.task for opening in self._openings]
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
             await self._loading.close()
             for stream in self._streams.values():
                 stream.stop(CUT, "the gateway stopped while it ran")
@@ -106,15 +114,18 @@ class KeptStreams:
         """Return why a client may not open another stream, or None. Streams without subscribers give way first."""
         return self._open_streams.refusal(owner)
 
-    def open(self, head: StreamHead, route: Route, ask: _Ask, owner: str) -> Opening:
-        """Send a request to an upstream. Its answer becomes a stream of the client `owner` if it is an event stream."""
-        opening = Opening(head, self._open_streams, owner)
-        task = opening.task = asyncio.create_task(self._run(opening, route, ask))
-        self._tasks.add(task)
-        task.add_done_callback(partial(self._settle, opening))
+    def open(self, head: StreamHead, route: Route, ask: _Ask, owner: str, private: Callable[[str], str] = str) -> Opening:
+        """Send a request to an upstream. Its answer becomes a stream of the client `owner` if it is an event stream.
+
+        `private` makes a name that the answer brings one of this client's.
+        """
+        opening = Opening(head, self._open_streams, owner, private)
+        opening.task = asyncio.create_task(self._run(opening, route, ask))
+        self._openings.add(opening)
+        opening.task.add_done_callback(partial(self._settle, opening))
         opening.holding.set(1)
-        if head.key:
-            self._keys[head.route, head.credentials, head.key] = opening
+        self._by_key.put(opening)
+        self._by_name.take(opening, route)
         return opening
 
     async def _run(self, opening: Opening, route: Route, ask: _Ask) -> None:
@@ -122,7 +133,6 @@ class KeptStreams:
         try:
             is_kept = opening.keeps and is_event_stream(upstream.status, upstream.headers)
             if not is_kept or not is_readable(content_encoding(upstream.headers)):
-                self._forget_key(opening)
                 end_answered(opening.span, upstream.status, {})
                 opening.answer.set_result(upstream)
                 return
@@ -133,6 +143,7 @@ class KeptStreams:
             self._streams[opening.head.id] = stream
             self._observer.began_reading(stream, route.path)
             opening.answer.set_result(stream)
+            self._by_name.search(opening, stream, upstream)
         except BaseException:
             upstream.close()
             raise
@@ -147,11 +158,12 @@ class KeptStreams:
 
     def _settle(self, opening: Opening, task: asyncio.Task[None]) -> None:
         """Fail the requests that wait for a stream, if its upstream request failed."""
-        self._tasks.discard(task)
+        self._openings.discard(opening)
         opening.holding.close()
         error = None if task.cancelled() else task.exception()
+        if opening.stream is None:
+            self._forget(opening.head)
         if not opening.answer.done():
-            self._forget_key(opening)
             if opening.span is not None:
                 opening.span.end({"error.type": type(error).__name__}, "no answer")
             if error is None:
@@ -162,17 +174,16 @@ class KeptStreams:
         elif error is not None:
             task.get_loop().call_exception_handler({"message": "following an upstream failed", "exception": error, "task": task})
 
-    def _forget_key(self, opening: Opening) -> None:
-        head = opening.head
-        if self._keys.get((head.route, head.credentials, head.key)) is opening:
-            del self._keys[head.route, head.credentials, head.key]
+    def _forget(self, head: StreamHead) -> None:
+        self._by_key.forget(head)
+        self._by_name.forget(head)
 
     async def look_up(self, id: str) -> Found:
-        """Return what is known of a stream, without loading its blocks."""
+        """Return what is known of a stream, without loading its blocks. Raises StoreError."""
         return await self._loading.look_up(id)
 
     async def find(self, id: str) -> KeptStream | Refusal | str | None:
-        """Return a stream, why it is gone, or why there is no memory for it. Return None if it is unknown."""
+        """Return a stream, why it is gone, or why there is no memory for it, or None if it is unknown. Raises StoreError."""
         return await self._loading.find(id)
 
     def _restore(self, stored: StoredStream, blocks: Sequence[SealedBlocks], tail: bytes) -> KeptStream:
@@ -183,7 +194,14 @@ class KeptStreams:
 
     def find_opening(self, head: StreamHead) -> Opening | None:
         """Return the stream with the same Idempotency-Key that this process has opened, or None."""
-        return self._keys.get((head.route, head.credentials, head.key))
+        return self._by_key.find(head)
+
+    async def find_named(self, head: StreamHead) -> Opening | KeptStream | StoredStream | None:
+        """Return the newest answer with the name of `head`, for its credentials, or None. It is not loaded if it is only in the store.
+
+        Raises StoreError.
+        """
+        return self._by_name.find(head) or await self._look_up(self._kept_in.find_name(head.route, head.credentials, head.name))
 
     async def find_stored(self, head: StreamHead) -> KeptStream | StoredStream | None:
         """Return the stream with the same Idempotency-Key, without loading it, if it is only in the store."""
@@ -210,7 +228,7 @@ class KeptStreams:
             id = await asking
         except StoreError as error:
             self._storing.report(error)
-            return None
+            raise
         found = await self.look_up(id) if id is not None else None
         return found if isinstance(found, KeptStream | StoredStream) else None
 
@@ -264,10 +282,7 @@ class KeptStreams:
         relieve(self.memory, self._streams.values(), self._drop, store_fails=self._storing.failed)
 
     def _drop(self, stream: KeptStream) -> None:
-        head = stream.head
-        del self._streams[head.id]
+        del self._streams[stream.head.id]
         self._ended.discard(stream)
         stream.close()
-        opening = self._keys.get((head.route, head.credentials, head.key))
-        if opening is not None and opening.head.id == head.id:
-            del self._keys[head.route, head.credentials, head.key]
+        self._forget(stream.head)

@@ -51,18 +51,21 @@ class Loading:
         return f"<Loading loads={len(self._loads)}>"
 
     async def look_up(self, id: str) -> Found:
-        """Return what is known of a stream, without loading its blocks."""
+        """Return what is known of a stream, without loading its blocks. Raises StoreError."""
         if (stream := self._streams.get(id)) is not None:
             return stream
         try:
             stored = await self._store.look_up(id)
         except StoreError as error:
             self._report(error)
-            return "the store cannot be read now"
+            raise
         return self._streams.get(id) or _judge(stored)  # it may have been loaded meanwhile
 
     async def find(self, id: str) -> KeptStream | Refusal | str | None:
-        """Return a stream, loaded if necessary, why it is gone, or why there is no memory for it. Return None if it is unknown."""
+        """Return a stream, loaded if necessary, why it is gone, or why there is no memory for it. Return None if it is unknown.
+
+        Raises StoreError.
+        """
         found = await self.look_up(id)
         if not isinstance(found, StoredStream):
             return found
@@ -82,7 +85,7 @@ class Loading:
             stored = _judge(await self._store.load(found.head.id, blocks.take))
         except StoreError as error:
             self._report(error)
-            return "the store cannot be read now"
+            raise
         finally:
             holding.close()
         return self._restore(stored, blocks.parts, blocks.flush()) if isinstance(stored, StoredStream) else stored

@@ -1,36 +1,33 @@
-"""The time between a request and its upstream's answer, and the request to the upstream of a stream that may be kept."""
+"""The time between a request and its upstream's answer."""
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
-import aiohttp
-import structlog
-from multidict import CIMultiDict
-
 from service.tracing import Span
 
 from ...access.budget import Budget
-from ...access.exchange import Exchange
-from ...http.asking import UpstreamAnswer, UpstreamClient
-from ...http.deadline import Deadline
-from ..body import RequestBody
+from ...http.asking import UpstreamAnswer
 from .kept_stream import KeptStream
-from .store import ORPHANED, RUNNING, UNFINISHED, StreamHead
+from .store import ORPHANED, RUNNING, STOPPED, UNFINISHED, StreamHead
 
 
 class Opening:
     """A stream whose upstream may not have answered yet. It counts for its owner in `streams` until it has ended."""
 
-    def __init__(self, head: StreamHead, streams: Budget, owner: str) -> None:
+    task: asyncio.Task[None]
+    """The upstream request."""
+
+    def __init__(self, head: StreamHead, streams: Budget, owner: str, private: Callable[[str], str] = str) -> None:
         self.head = head
+        self.private = private
+        """Makes a name that the answer brings one of the client's that opened it."""
         self.holding = streams.open(owner, reclaim=self._reclaim)
         """Its place in the budget; closed when the stream has ended."""
         self.answer: asyncio.Future[KeptStream | UpstreamAnswer] = asyncio.get_running_loop().create_future()
         """The stream, or another response, which belongs to the request that opened it. Raises the exception of the upstream request."""
         self.cookies: list[str] = []
         """Cookies from the upstream, only for the request that opened it."""
-        self.task: asyncio.Task[None] | None = None
         self.keeps = True
         """Whether the answer is kept if it is an event stream."""
         self.left = False
@@ -54,6 +51,26 @@ class Opening:
         """Whether the stream has ended in a way that allows its request to be repeated."""
         return (stream := self.stream) is not None and stream.state in UNFINISHED
 
+    @property
+    def is_running(self) -> bool:
+        """Whether its upstream has not answered yet, or its stream runs."""
+        return not self.answer.done() or ((stream := self.stream) is not None and stream.state == RUNNING)
+
+    def rename(self, name: str) -> None:
+        """Set the name, which the answer has brought."""
+        self.head = replace(self.head, name=name)
+        if self.stream is not None:
+            self.stream.rename(name)
+
+    def stop(self, reason: str) -> None:
+        """Stop the stream, or the upstream request if that has no answer yet. The clients that wait for it get an error."""
+        if self.stream is not None:
+            self.stream.stop(STOPPED, reason)
+        elif not self.answer.done():
+            self.answer.set_exception(ValueError(reason))
+            self.answer.exception()  # mark it as retrieved: no request may be left to await it
+            self.task.cancel()
+
     def set_body_digest(self, digest: bytes) -> None:
         """Set the digest of the request's body. The upstream may have answered before the whole body arrived."""
         self.head = replace(self.head, body=digest)
@@ -67,7 +84,6 @@ class Opening:
             if self.stream is not None or self.left:
                 act()
 
-        assert self.task is not None
         self.task.add_done_callback(note_end)
 
     async def wait(self) -> KeptStream | UpstreamAnswer:
@@ -84,7 +100,6 @@ class Opening:
         if self._waiting or (stream is None and not self.left):
             return False
         if stream is None:
-            assert self.task is not None
             self.task.cancel()
         elif stream.state == RUNNING:
             if stream.viewers or stream.awaited:
@@ -94,12 +109,15 @@ class Opening:
         return True
 
     def leave(self) -> None:
-        """Record that the client that opened it has disconnected. Without an Idempotency-Key, no client can resume before the answer."""
+        """Record that the client that opened it has disconnected.
+
+        Without an Idempotency-Key or a name, no client can resume before the answer.
+        """
         self.left = True
         if self.stream is not None:
             self.stream.viewer_left()
         elif not self.answer.done():
-            if self.task is not None and not self.head.key:
+            if not (self.head.key or self.head.name):
                 self.task.cancel()
             self.answer.add_done_callback(_close_response)
         else:
@@ -110,45 +128,3 @@ def _close_response(answer: asyncio.Future[KeptStream | UpstreamAnswer]) -> None
     """Close a response without a client."""
     if not answer.cancelled() and answer.exception() is None and not isinstance(response := answer.result(), KeptStream):
         response.close()
-
-
-log = structlog.get_logger()
-
-
-async def ask_for_stream(
-    client: UpstreamClient,
-    exchange: Exchange,
-    body: RequestBody,
-    fields: CIMultiDict[str],
-    timeout: aiohttp.ClientTimeout,
-    opening: Opening,
-) -> UpstreamAnswer:
-    """Return the answer when its head has arrived. `opening` gets the digest of the body as soon as it is known."""
-    route = exchange.route
-    with Deadline() as first_byte:
-
-        def wait_for_answer() -> None:
-            opening.set_body_digest(body.digest)
-            if route.first_byte_timeout_seconds:
-                first_byte.set(asyncio.get_running_loop(), route.first_byte_timeout_seconds)
-
-        try:
-            data = body.open(wait_for_answer, first_byte.fire)
-            answer = await client.ask(
-                exchange.method, route.upstream, exchange.target, fields=fields, data=data, timeout=timeout, tls=route.tls
-            )
-        except BaseException:
-            body.end()
-            raise
-    body.answered()
-    if body.received_bytes > route.max_kept_body_bytes:
-        opening.keeps = False
-        note_unkept(exchange)
-    return answer
-
-
-def note_unkept(exchange: Exchange) -> None:
-    """Log that the answer is not kept, because the body of its request is too large."""
-    route = exchange.route
-    facts = {"route": route.path, "path": exchange.shown_path, "request_id": exchange.request_id, "limit": route.max_kept_body_bytes}
-    log.info("answer is not kept: the body of its request is too large", **facts)

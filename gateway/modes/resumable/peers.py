@@ -26,7 +26,8 @@ from ...streams.wheel import TimerWheel
 from ..body import Bodies
 from ..direct import Direct
 from ..observer import Observer
-from .store import StreamHead
+from .asked import Asked
+from .store import StoreError, StreamHead
 
 log = structlog.get_logger()
 
@@ -108,16 +109,13 @@ class Peers:
         digest = hashlib.sha256(b"\0".join((head.route.encode(), head.credentials, head.key.encode("utf-8", "surrogateescape")))).digest()
         return self._other(int.from_bytes(digest[:4], "big") % len(self._paths))
 
-    async def find_worker(self, head: StreamHead, last_event_id: str) -> int | None:
-        """Return the other worker with the newest stream that the request of `head` may resume after this event, or None.
-
-        Only a request with credentials may: one with an Idempotency-Key has already reached the right worker.
-        """
-        if not head.credentials:
+    async def find_worker(self, asked: Asked, newer_than: float = 0.0) -> int | None:
+        """Return the other worker with the newest answer that is asked for, opened after this Unix time, or None. Raises StoreError."""
+        if not asked.may_be_elsewhere:
             return None
-        query = _encode_query(head, last_event_id)
-        answers = await asyncio.gather(*(_send_query(direct, query) for direct in self._directs.values()))
-        opened_at = {number: answer for number, answer in zip(self._directs, answers, strict=True) if answer is not None}
+        question = asked.encode()
+        answers = await asyncio.gather(*(_ask(direct, question) for direct in self._directs.values()))
+        opened_at = {number: answer for number, answer in zip(self._directs, answers, strict=True) if answer > newer_than}
         return max(opened_at, key=opened_at.__getitem__, default=None)
 
     def _other(self, number: int) -> int | None:
@@ -130,38 +128,29 @@ class Peers:
         caller = json.dumps({"credentials": credentials, "owner": exchange.owner})
         route = exchange.known_route or _STREAMS
         fields = {**route.request_headers, _CALLER: caller}
-        exchange.known_route = route.model_copy(update={"upstream": _URL, "request_headers": fields})
+        exchange.known_route = route.model_copy(update={"upstream": _URL, "request_headers": fields, "on_upstream_loss": "abort"})
         return await self._directs[number].answer(request, exchange)
 
 
-async def _send_query(worker: Direct, query: bytes) -> float | None:
-    """Return the time at which the newest matching stream of another worker was opened, or None without one or without an answer."""
+async def _ask(worker: Direct, question: bytes) -> float:
+    """Return the Unix time at which another worker has opened the answer that is asked for, or 0 without one, or without a reply.
+
+    Raises StoreError if it cannot read its store.
+    """
     try:
         async with asyncio.timeout(_QUERY_SECONDS):
             fields = CIMultiDict[str]()
             timeout = aiohttp.ClientTimeout(total=_QUERY_SECONDS)
-            answer = await worker.client.ask("POST", _URL, STREAMS_PATH, fields=fields, data=query, timeout=timeout)
+            answer = await worker.client.ask("POST", _URL, STREAMS_PATH, fields=fields, data=question, timeout=timeout)
             try:
-                return float(await answer.content.read()) if answer.status == 200 else None
+                if answer.status == 503:
+                    raise StoreError("another worker cannot read its store")
+                return float(await answer.content.read()) if answer.status == 200 else 0.0
             finally:
                 answer.close()
     except (TimeoutError, aiohttp.ClientError) as error:
         log.warning("another worker did not answer whether it has a stream", detail=str(error) or type(error).__name__)
-        return None
-
-
-def _encode_query(head: StreamHead, last_event_id: str) -> bytes:
-    binary = {"credentials": head.credentials.hex(), "body": head.body.hex()}
-    text = {"route": head.route, "method": head.method, "target": head.target, "key": head.key}
-    return json.dumps({"head": binary | text, "last_event_id": last_event_id}).encode()
-
-
-def decode_query(query: bytes) -> tuple[StreamHead, str]:
-    """Return the head and the last event ID of a request for which another worker looks for a stream."""
-    document = json.loads(query)
-    head: dict[str, str] = document["head"]
-    credentials, body = bytes.fromhex(head.pop("credentials")), bytes.fromhex(head.pop("body"))
-    return StreamHead(id="", fields=(), opened_at=0.0, credentials=credentials, body=body, **head), document["last_event_id"]
+        return 0.0
 
 
 def restore_caller(request: Incoming) -> None:

@@ -6,6 +6,7 @@ from functools import partial
 
 import aiohttp
 from aiohttp import web
+from multidict import istr
 
 from ...access.exchange import Exchange
 from ...http.connection import comes_from_peer
@@ -18,13 +19,21 @@ from ..direct import Direct, is_subscriber, request_fields
 from ..failures import failed
 from ..observer import Observer
 from ..spans import ask_upstream
-from .answers import gone, other_credentials, other_request, refuse
-from .heads import head_of
+from .answers import gone, other_credentials, other_request, refuse, unreadable
+from .asked import Asked, find_retried
+from .asking import ask_for_stream, note_unkept
+from .conventions import Conventions
+from .first_block import first_block
+from .heads import head_of, private_key
 from .kept_stream import KeptStream
-from .opening import Opening, ask_for_stream, note_unkept
+from .naming import name_in_request
+from .opening import Opening
 from .peers import Peers
 from .resumption import Resumption
-from .store import UNFINISHED, StreamHead
+from .store import UNFINISHED, StoreError, StreamHead
+
+_RETRY_COUNT = istr("x-stainless-retry-count")
+"""From 1 on, a library of OpenAI or Anthropic repeats a request to which it got no answer."""
 
 
 class Resumable:
@@ -35,12 +44,24 @@ class Resumable:
         self._observer = observer
         self._peers = peers
         self._streams = resumption.streams
+        self._conventions = Conventions(direct, observer, peers, resumption)
         self.resumption = resumption
         """Answers requests for streams by their IDs."""
 
     async def answer(self, request: Incoming, exchange: Exchange) -> web.StreamResponse:
         """Return the response, sent except for its end. aiohttp cancels it when the client disconnects; the stream goes on."""
+        try:
+            return await self._conventions.answer(request, exchange) or await self._answer(request, exchange)
+        except StoreError:
+            return unreadable(exchange)
+
+    async def _answer(self, request: Incoming, exchange: Exchange) -> web.StreamResponse:
+        """Answer a request that is not meant for a kept answer by its name or ID."""
         route = exchange.route
+        if route.methods and request.method not in route.methods:
+            response = refuse(exchange, 405, "method", f"{request.method} is not allowed for {exchange.target.partition('?')[0]}")
+            response.headers["Allow"] = ", ".join(route.methods)
+            return response
         kept = request.method in (route.methods or ("POST",)) and request.method != "HEAD"  # an answer to HEAD has no body
         if not kept:
             return await self._direct.answer(request, exchange)
@@ -54,14 +75,40 @@ class Resumable:
             if other is not None:
                 return await self._peers.hand_off(other, request, exchange)
         body = request.received = self._direct.bodies.of(request, exchange, hashed=True)
-        if not last_event_id and not head.key:  # its digest is not needed before the upstream request
+        is_retry = request.headers.get(_RETRY_COUNT, "0") != "0"
+        source = route.resume.name_source if route.resume is not None else None
+        has_name_in_body = source is not None and source.kind == "body"
+        if source is not None and not has_name_in_body:
+            head = self._named(head, exchange, name_in_request(source, request, exchange.target, b""))
+        if not (last_event_id or head.key or is_retry or has_name_in_body):  # its body is not needed before the upstream request
             return await self._open(request, exchange, head, body)
         try:
             if not await body.read(route.max_kept_body_bytes):
                 return await self._pass_on(request, exchange) if body.refusal is None else refuse(exchange, *body.refusal)
-            return await self._answer_read(request, exchange, replace(head, body=body.digest), body)
+            head = replace(head, body=body.digest)
+            if source is not None and has_name_in_body:
+                head = self._named(head, exchange, name_in_request(source, request, exchange.target, body.ahead))
+            if is_retry and (answer := await self._join_retried(request, exchange, head, body)) is not None:
+                return answer
+            return await self._answer_read(request, exchange, head, body)
         finally:
             body.close()
+
+    def _named(self, head: StreamHead, exchange: Exchange, name: str) -> StreamHead:
+        """Return a head with a name, of which a client without credentials has its own."""
+        return replace(head, name=private_key(name, head.credentials, exchange.route, exchange.client))
+
+    async def _join_retried(self, request: Incoming, exchange: Exchange, head: StreamHead, body: RequestBody) -> web.StreamResponse | None:
+        """Join the answer to the first of several equal requests, or return None if it ended long ago."""
+        first = find_retried(self._streams, head)
+        if first is None:
+            other = None if comes_from_peer(request) else await self._peers.find_worker(Asked("retry", head))
+            return await self._peers.hand_off(other, request, exchange) if other is not None else None
+        stream = first.stream if isinstance(first, Opening) else first
+        self._observer.resumed(exchange.route.path, "retry", stream.size if stream is not None else 0)
+        if isinstance(first, Opening):
+            return await self._join_opening(request, exchange, first, head, body)
+        return await self._join(request, exchange, first, head)
 
     async def _pass_on(self, request: Incoming, exchange: Exchange) -> web.StreamResponse:
         """Answer in mode direct."""
@@ -82,7 +129,7 @@ class Resumable:
             like = await self._streams.find_resumable(head, last_event_id)
             if like is not None and (answer := await self._join_stored(request, exchange, like.id, head)) is not None:
                 return answer
-            if not comes_from_peer(request) and (other := await self._peers.find_worker(head, last_event_id)) is not None:
+            if not comes_from_peer(request) and (other := await self._peers.find_worker(Asked("event", head, last_event_id))) is not None:
                 return await self._peers.hand_off(other, request, exchange)
         if stamped:
             return gone(exchange, None)
@@ -114,7 +161,8 @@ class Resumable:
 
         self._observer.requested(route.path, request.method)
         ask = partial(ask_for_stream, self._direct.client, exchange, body, fields, timeout)
-        opening = self._streams.open(head, route, ask, exchange.owner)
+        private = partial(private_key, credentials=head.credentials, route=route, client=exchange.client)
+        opening = self._streams.open(head, route, ask, exchange.owner, private)
         opening.request_id, opening.span = exchange.request_id, span
         opening.when_done(body.end)
         try:
@@ -125,7 +173,7 @@ class Resumable:
             opening.leave()
             raise
         if isinstance(answer, KeptStream):
-            return await self.resumption.follow(request, exchange, answer, 0, opening.cookies)
+            return await self.resumption.follow(request, exchange, answer, 0, opening.cookies, await first_block(request, answer))
         try:
             return await self._direct.relay(request, answer, exchange)
         finally:

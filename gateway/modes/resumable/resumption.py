@@ -15,16 +15,18 @@ from ...http.locations import rewrite_locations
 from ...policy.last_event_id import read_last_event_id
 from ...policy.paths import STREAMS_PATH
 from ...policy.route_table import Routes
+from ...streams.subscriber import Subscriber
 from ...streams.wheel import TimerWheel
 from ..observer import Observer
 from ..subscription import send_stream
 from . import answers
-from .answers import METHODS, AnyStream
+from .answers import METHODS, AnyStream, unreadable
+from .asked import Asked, find_asked
 from .heads import credentials_of
 from .kept_stream import KeptStream
 from .kept_streams import KeptStreams
-from .peers import Peers, decode_query, report_resumption
-from .store import STOPPED, StoredStream
+from .peers import Peers, report_resumption
+from .store import STOPPED, StoredStream, StoreError
 
 
 class Resumption:
@@ -50,6 +52,12 @@ class Resumption:
 
     async def answer(self, request: Incoming, exchange: Exchange) -> web.StreamResponse:
         """Answer a request for the stream whose ID is in its path."""
+        try:
+            return await self._answer(request, exchange)
+        except StoreError:
+            return unreadable(exchange)
+
+    async def _answer(self, request: Incoming, exchange: Exchange) -> web.StreamResponse:
         if comes_from_peer(request) and request.method == "POST":
             return await self._answer_peer(request, exchange)
         if request.method not in METHODS:
@@ -100,8 +108,8 @@ class Resumption:
         return await self.follow_from(request, exchange, stream, read_last_event_id(request.headers, exchange.target))
 
     async def _answer_peer(self, request: Incoming, exchange: Exchange) -> web.Response:
-        """Send another worker the time at which the newest stream that a request may resume was opened, or 404 without one."""
-        newest = await self.streams.find_resumable(*decode_query(await request.read()))
+        """Send another worker the time at which the newest answer that it asks for was opened, or 404 without one."""
+        newest = await find_asked(self.streams, Asked.decode(await request.read()))
         exchange.status = 200 if newest is not None else 404
         return web.Response(status=exchange.status, text=str(newest.opened_at) if newest is not None else "")
 
@@ -115,15 +123,21 @@ class Resumption:
         return await self.follow(request, exchange, stream, cursor)
 
     async def follow(
-        self, request: Incoming, exchange: Exchange, stream: KeptStream, cursor: int, cookies: Iterable[str] = ()
+        self, request: Incoming, exchange: Exchange, stream: KeptStream, cursor: int, cookies: Iterable[str] = (), first: bytes = b""
     ) -> web.StreamResponse:
-        """Send the events from a cursor on. `cookies` are for the client that opened the stream."""
+        """Send the events from a cursor on, behind the block `first`. `cookies` are for the client that opened the stream."""
         self._observer.subscribed(stream.head.route, "history" if cursor or stream.viewers or stream.ended_at else "live")
         try:
             fields = CIMultiDict([*stream.head.fields, *(("Set-Cookie", cookie) for cookie in cookies)])
             rewrite_locations(fields, stream.route, request)
-            sending = send_stream(request, exchange, fields, partial(stream.fan_out.join, cursor=cursor), self._wheel, self._unsent)
+            sending = send_stream(request, exchange, fields, partial(_begin, stream, cursor, first), self._wheel, self._unsent)
             del fields
             return await sending
         finally:
             stream.viewer_left()
+
+
+def _begin(stream: KeptStream, cursor: int, first: bytes, subscriber: Subscriber) -> None:
+    if first:
+        subscriber.write(first)
+    stream.fan_out.join(subscriber, cursor)

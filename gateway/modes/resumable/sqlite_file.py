@@ -28,11 +28,13 @@ SCHEMA = {
         credentials BLOB NOT NULL,
         body BLOB NOT NULL,
         key BLOB NOT NULL,
+        name BLOB NOT NULL,
         fields TEXT NOT NULL, -- a JSON array of pairs
         opened_at REAL NOT NULL,
         owner TEXT -- the client that it counts for, empty: nobody; NULL: its blocks are dropped, and all else but the id is empty
     )""",
     "streams_by_key": "CREATE INDEX streams_by_key ON streams (key, route, credentials) WHERE key != x''",
+    "streams_by_name": "CREATE INDEX streams_by_name ON streams (name, route, credentials) WHERE name != x''",
     "streams_by_owner": "CREATE INDEX streams_by_owner ON streams (owner) WHERE owner IS NOT NULL",  # the oldest first
     "endings": """CREATE TABLE endings (
         stream INTEGER PRIMARY KEY,
@@ -57,10 +59,11 @@ SCHEMA = {
 """A stream without an ending runs. Parts of all streams are stored in the order of their arrival: parts that are appended together then
 go to the same few pages, which costs a fifth of storing each stream's parts side by side."""
 
+_STREAMS_2 = SCHEMA["streams"].replace("        name BLOB NOT NULL,\n", "")
 _FROM_1 = (
     "ALTER TABLE streams RENAME TO streams_1",
     "ALTER TABLE endings RENAME TO endings_1",
-    SCHEMA["streams"],
+    _STREAMS_2,
     SCHEMA["endings"],
     "INSERT INTO streams SELECT number, id, instance, route, method, target, credentials, body, key, fields, opened_at, ''"
     " FROM streams_1 WHERE number NOT IN (SELECT stream FROM endings_1 WHERE dropped_at IS NOT NULL)",
@@ -73,6 +76,16 @@ _FROM_1 = (
     *(SCHEMA[name] for name in ("streams_by_key", "streams_by_owner", "endings_by_keep_until", "endings_by_dropped_at")),
 )
 """Tables are created again, not altered, so that their statements equal those of the schema. Older streams have no owner."""
+
+_FROM_2 = (
+    "ALTER TABLE streams RENAME TO streams_2",
+    SCHEMA["streams"],
+    "INSERT INTO streams SELECT number, id, instance, route, method, target, credentials, body, key, x'', fields, opened_at, owner"
+    " FROM streams_2",
+    "DROP TABLE streams_2",
+    *(SCHEMA[name] for name in ("streams_by_key", "streams_by_name", "streams_by_owner")),
+)
+"""Older streams have no name."""
 
 
 class StreamFile(Database[StoreError]):
@@ -143,12 +156,12 @@ FORMAT: FileFormat[StoreError] = FileFormat(
     lock=LOCK,
     what="a store of streams",
     application_id=APPLICATION_ID,
-    version=2,
+    version=3,
     schema=SCHEMA,
     damaged=damaged,
     too_new=StoreError,
     in_use=_in_use,
     full=full,
     failed=StoreError,
-    upgrades={1: _FROM_1},
+    upgrades={1: _FROM_1, 2: _FROM_2},
 )

@@ -14,7 +14,7 @@ from .sqlite_writer import decode, encode
 from .store import EXPIRED, RUNNING, StoredStream, StreamHead
 
 _STREAM = (
-    "SELECT number, route, method, target, credentials, body, key, fields, opened_at, owner,"
+    "SELECT number, route, method, target, credentials, body, key, name, fields, opened_at, owner,"
     " state, reason, ended_at, bytes, dropped_at, block_count, cost FROM streams LEFT JOIN endings ON stream = number WHERE id = ?"
 )
 # One statement for many blocks: each row releases the interpreter's lock, and a busy event loop is slow to return it.
@@ -31,6 +31,7 @@ _BY_KEY = (
     "SELECT id FROM streams LEFT JOIN endings ON stream = number"
     " WHERE key = ? AND key != x'' AND route = ? AND credentials = ? AND dropped_at IS NULL ORDER BY number DESC LIMIT 1"
 )
+_BY_NAME = _BY_KEY.replace("key", "name")
 # By the index of streams with blocks, those of the last minutes: a separate index would cost time for each new stream.
 _LIKE = (
     "SELECT number, id, target FROM endings INDEXED BY endings_by_keep_until JOIN streams ON number = stream"
@@ -69,10 +70,12 @@ def _find(connection: sqlite3.Connection, id: str) -> tuple[int, StoredStream] |
     row = connection.execute(_STREAM, (id,)).fetchone() if id.isascii() and id.isprintable() else None
     if row is None:
         return None
-    number, route, method, target, credentials, body, key, fields, opened_at, owner = row[:10]
-    state, reason, ended_at, size, dropped_at, block_count, cost = row[10:]
+    number, route, method, target, credentials, body, key, name, fields, opened_at, owner = row[:11]
+    state, reason, ended_at, size, dropped_at, block_count, cost = row[11:]
     pairs = [(name, value) for name, value in json.loads(fields)]
-    head = StreamHead(id, decode(route), decode(method), decode(target), credentials, body, decode(key), pairs, opened_at, owner or "")
+    head = StreamHead(
+        id, decode(route), decode(method), decode(target), credentials, body, decode(key), pairs, opened_at, owner or "", decode(name)
+    )
     if state is None:
         return number, StoredStream(head, RUNNING, "", 0.0, 0, None, None)
     if dropped_at is not None:
@@ -84,6 +87,12 @@ def _find(connection: sqlite3.Connection, id: str) -> tuple[int, StoredStream] |
 def find_key(connection: sqlite3.Connection, route: str, credentials: bytes, key: str) -> str | None:
     """Return the ID of the newest stream with this Idempotency-Key, or None. Raises sqlite3.Error."""
     row = connection.execute(_BY_KEY, (encode(key), encode(route), credentials)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def find_name(connection: sqlite3.Connection, route: str, credentials: bytes, name: str) -> str | None:
+    """Return the ID of the newest stream with this name, or None. Raises sqlite3.Error."""
+    row = connection.execute(_BY_NAME, (encode(name), encode(route), credentials)).fetchone()
     return None if row is None else str(row[0])
 
 

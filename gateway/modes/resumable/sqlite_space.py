@@ -33,7 +33,7 @@ _BURY = (
     "UPDATE endings SET dropped_at = :now, reason = coalesce(:reason, reason) WHERE stream IN (SELECT value FROM json_each(:these))",
     "DELETE FROM streams WHERE number IN (SELECT value FROM json_each(:these))",
 )
-_NOTHING = ("", b"", b"", b"", b"", b"", b"", "[]", 0.0, None)  # in the columns after the ID of a stream without blocks
+_NOTHING = ("", b"", b"", b"", b"", b"", b"", b"", "[]", 0.0, None)  # in the columns after the ID of a stream without blocks
 
 _Row = tuple[int, str, int]
 """Number, owner and weight of a stream."""

@@ -14,8 +14,8 @@ from typing import Any, Self, TypeVar
 from service.storage.async_file import AsyncFile, open_with_readers
 
 from .sqlite_file import FORMAT
-from .sqlite_reader import find_event, find_key, load, look_up
-from .sqlite_writer import Append, Change, Create, Finish, StreamWriter
+from .sqlite_reader import find_event, find_key, find_name, load, look_up
+from .sqlite_writer import Append, Change, Create, Finish, Name, StreamWriter
 from .store import EXPIRED, RUNNING, StoredStream, StoreError, StreamHead
 
 _READERS = 2
@@ -95,6 +95,10 @@ class SqliteStreamStore(AsyncFile[sqlite3.Connection]):
             raise ValueError(f"the id of a stream is printable ASCII, not {head.id!r}")
         await self._submit(Create(head.id, head))
 
+    async def name(self, id: str, name: str) -> None:
+        """See StreamStore.name."""
+        await self._submit(Name(id, name))
+
     async def append(self, id: str, blocks: bytes) -> None:
         """See StreamStore.append."""
         await self._submit(Append(id, blocks))
@@ -124,6 +128,10 @@ class SqliteStreamStore(AsyncFile[sqlite3.Connection]):
     async def find_key(self, route: str, credentials: bytes, key: str) -> str | None:
         """See StreamStore.find_key."""
         return await self._query(lambda connection: find_key(connection, route, credentials, key))
+
+    async def find_name(self, route: str, credentials: bytes, name: str) -> str | None:
+        """See StreamStore.find_name."""
+        return await self._query(lambda connection: find_name(connection, route, credentials, name))
 
     async def find_event(self, head: StreamHead, event_id: str) -> str | None:
         """See StreamStore.find_event."""

@@ -23,6 +23,14 @@ class Create:
 
 
 @dataclass(frozen=True, slots=True)
+class Name:
+    """The name of a stream that was created without one."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Append:
     """The next whole blocks of a stream."""
 
@@ -43,7 +51,7 @@ class Finish:
     cost: int | None = None
 
 
-Change = Create | Append | Finish
+Change = Create | Name | Append | Finish
 
 
 class StreamWriter:
@@ -165,6 +173,7 @@ class _Group:
         self._room = space.room()
         self._refused = refused
         self._streams: list[object] = []
+        self._names: list[tuple[bytes, int]] = []
         self._parts: dict[int, list[bytes]] = {}
         self._endings: list[object] = []
 
@@ -188,6 +197,9 @@ class _Group:
             return StoreError(f"{self._path}: stream {change.id!r} does not run there, so that it cannot take or end it")
         if isinstance(change, Append):
             return self._append(change, stream)
+        if isinstance(change, Name):
+            self._names.append((encode(change.name), stream.number))
+            return None
         self.changed[change.id] = None
         ending = (stream.number, change.state, encode(change.reason[:_MOST_REASON_CHARACTERS]), change.ended_at, change.keep_until)
         self._endings += (*ending, stream.bytes, None, change.block_count, change.cost)
@@ -200,8 +212,9 @@ class _Group:
             return refusal
         self.newest += 1
         self.changed[head.id] = Running(self.newest, head.owner, size)
-        values = encode(head.route), encode(head.method), target, head.credentials, head.body, key, fields, head.opened_at, head.owner
-        self._streams += (self.newest, head.id, self._instance, *values)
+        texts = encode(head.route), encode(head.method), target
+        values = head.credentials, head.body, key, encode(head.name), fields, head.opened_at, head.owner
+        self._streams += (self.newest, head.id, self._instance, *texts, *values)
         return None
 
     def _append(self, change: Append, stream: Running) -> StoreError | None:
@@ -231,7 +244,8 @@ class _Group:
 
     def insert(self) -> None:
         """Write the accepted changes."""
-        self._file.insert("INSERT INTO streams", 12, self._streams)
+        self._file.insert("INSERT INTO streams", 13, self._streams)
+        self._file.connection.executemany("UPDATE streams SET name = ? WHERE number = ?", self._names)
         self._file.insert_parts(self._parts)
         self._file.insert("INSERT INTO endings", 9, self._endings)
 

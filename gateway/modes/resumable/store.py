@@ -54,6 +54,8 @@ class StreamHead:
     """Unix time."""
     owner: str = ""
     """Short digest of the client that the stream counts for; empty: no client."""
+    name: str = ""
+    """Its name; empty without one. Of a name the newest stream counts."""
 
     def asks_the_same(self, other: "StreamHead") -> bool:
         """Whether both come from equal requests, of any client."""
@@ -97,6 +99,9 @@ class StreamStore(Protocol):
     async def create(self, head: StreamHead) -> None:
         """Add a new stream. Raises StoreError, also if its ID is not new."""
 
+    async def name(self, id: str, name: str) -> None:
+        """Set the name of a stream that was created without one. Raises StoreError, also if the stream does not run in the store."""
+
     async def append(self, id: str, blocks: bytes) -> None:
         """Append the next blocks. Raises StoreError, also if the stream does not run in the store."""
 
@@ -125,6 +130,9 @@ class StreamStore(Protocol):
 
     async def find_key(self, route: str, credentials: bytes, key: str) -> str | None:
         """Return the ID of the newest stream with this Idempotency-Key that has not expired, or None. Raises StoreError."""
+
+    async def find_name(self, route: str, credentials: bytes, name: str) -> str | None:
+        """Return the ID of the newest stream with this name that has not expired, or None. Raises StoreError."""
 
     async def find_event(self, head: StreamHead, event_id: str) -> str | None:
         """Return the ID of an ended, unexpired stream that the request of `head` may resume after this event ID, or None.

@@ -27,8 +27,8 @@ class Storing:
     async def bring(self, streams: Iterable[KeptStream]) -> None:
         """Store the new blocks of each stream. Calls must not overlap or be cancelled, otherwise blocks are stored twice."""
         unstored = [stream for stream in streams if _is_unstored(stream)]
-        running = [stream for stream in unstored if stream.in_store and stream.state == RUNNING]
-        others = [stream for stream in unstored if not stream.in_store or stream.state != RUNNING]
+        running = [stream for stream in unstored if stream.in_store and stream.name_stored and stream.state == RUNNING]
+        others = [stream for stream in unstored if stream not in running]
         steps = [asyncio.ensure_future(self._bring_one(stream)) for stream in others]
         for start in range(0, len(running), _STREAMS_AT_ONCE):
             steps.append(asyncio.ensure_future(self._append(running[start : start + _STREAMS_AT_ONCE])))
@@ -77,6 +77,8 @@ class Storing:
             steps: list[tuple[Coroutine[Any, Any, None], Callable[[], None]]] = []
             if not stream.in_store:
                 steps.append((self.store.create(stream.head), partial(setattr, stream, "in_store", True)))
+            if not stream.name_stored:
+                steps.append((self.store.name(stream.head.id, stream.head.name), partial(setattr, stream, "name_stored", True)))
             cursor = stream.stored_to
             for data, cursor in _pieces(stream, end):
                 steps.append((self.store.append(stream.head.id, data), partial(setattr, stream, "stored_to", cursor)))
@@ -132,5 +134,5 @@ def _is_unstored(stream: KeptStream) -> bool:
     if is_settled(stream) or stream.state != RUNNING:
         return not is_settled(stream)
     return stream.head.body != b"" and (
-        stream.stored_to < stream.fan_out.history.end or not stream.in_store
+        stream.stored_to < stream.fan_out.history.end or not stream.in_store or not stream.name_stored
     )  # without a digest the body is still arriving
