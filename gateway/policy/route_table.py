@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import ValidationError
 
@@ -100,6 +100,22 @@ class Routes:
     def route_of(self, path: str) -> Route:
         """Return the route with exactly this path prefix, or a route with defaults if it is gone."""
         return self.current.by_path.get(path) or Route.without_upstream(path)
+
+
+@dataclass(frozen=True, slots=True)
+class RouteChanges:
+    """Paths of the routes that differ, sorted."""
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+
+    @classmethod
+    def between(cls, old: RouteTable, new: RouteTable) -> Self:
+        """Compare two tables. A route has also changed if the value of a secret that it names has."""
+        before, after = old.by_path, new.by_path
+        changed = (path for path in before.keys() & after.keys() if before[path] != after[path])
+        return cls(tuple(sorted(after.keys() - before.keys())), tuple(sorted(before.keys() - after.keys())), tuple(sorted(changed)))
 
 
 def read_routes(file: Path, upstream: str = "") -> RouteTable:

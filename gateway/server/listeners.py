@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterable, Sequence
 
 from aiohttp import web
 
+from ..policy.route_table import RouteTable
+
 BACKLOG = 4096
 _ACCEPTED_PER_TURN = 8  # uvloop accepts one a socket and turn of the loop, and a turn with a thousand writes takes 10 ms
 _ACCEPTING_SECONDS, _ACCEPTING_TURNS = (
@@ -57,6 +59,11 @@ def url_of(host: str, addresses: Addresses) -> str:
 def port_of(addresses: Addresses) -> int:
     """Return the port of these sockets."""
     return int(addresses[0].getsockname()[1])
+
+
+def listening_facts(url: str, admin: str, routes: RouteTable) -> dict[str, object]:
+    """Return the fields of the log line that announces the gateway."""
+    return {"url": url, "admin": admin, "routes": {route.path: route.upstream for route in routes.routes}}
 
 
 def _bind(family: int, address: tuple[object, ...], *, shared: bool) -> socket.socket:

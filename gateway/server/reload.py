@@ -16,8 +16,7 @@ from prometheus_client.registry import Collector
 
 from ..http.problems import problem
 from ..observe.timeline import NOT_RELOADED, RELOADED, Timeline
-from ..policy.route_changes import RouteChanges
-from ..policy.route_table import RouteError, RouteTable, read_routes
+from ..policy.route_table import RouteChanges, RouteError, RouteTable, read_routes
 from ..policy.settings import Settings
 
 log = structlog.get_logger()

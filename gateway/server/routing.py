@@ -7,8 +7,7 @@ from ..access.expiry import end_revoked
 from ..modes.resumable.resumable_mode import Resumable
 from ..modes.shared.shared_mode import Shared
 from ..policy.deletion import Deletion
-from ..policy.route_changes import RouteChanges
-from ..policy.route_table import Routes, RouteTable
+from ..policy.route_table import RouteChanges, Routes, RouteTable
 from ..streams.wheel import TimerWheel
 from .proxy import Proxy
 from .reload import DRAINING, ReloadFailed

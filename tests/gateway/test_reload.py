@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.observe.timeline import Timeline
-from gateway.policy.route_changes import RouteChanges
-from gateway.policy.route_table import RouteError, Routes, RouteTable, routes_of
+from gateway.policy.route_table import RouteChanges, RouteError, Routes, RouteTable, routes_of
 from gateway.policy.settings import Settings
 from gateway.server.reload import Reload, ReloadFailed
 from gateway.server.workers.commands import Commands, tables_of

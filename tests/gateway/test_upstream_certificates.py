@@ -9,8 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.policy.route_changes import RouteChanges
-from gateway.policy.route_table import RouteError, RouteTable, routes_of
+from gateway.policy.route_table import RouteChanges, RouteError, RouteTable, routes_of
 from tests.kit.blocking_upstream import BlockingUpstream, Connection
 from tests.kit.certificates import Authority, Certificate
 from tests.kit.gateway_process import GatewayProcess, start_gateway

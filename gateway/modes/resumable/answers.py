@@ -76,17 +76,14 @@ def refuse(exchange: Exchange, status: int, reason: Reason, detail: str, stream:
 
 
 def gone(exchange: Exchange, reason: Refusal | str | None) -> web.Response:
-    """Return the answer for a stream that is gone, or for which there is no memory. Any page may read it.
-
-    Otherwise a page takes it for a lost connection, and reconnects forever.
-    """
+    """Return the answer for a stream that is gone, or for which there is no memory."""
     if isinstance(reason, Refusal):
         answer = refuse(exchange, *reason)
     elif reason is None:
         answer = refuse(exchange, 404, "no-stream", "there is no such stream")
     else:
         answer = refuse(exchange, 410, "stream-gone", f"the stream is gone: {reason}")
-    answer.headers["Access-Control-Allow-Origin"] = "*"
+    answer.headers["Access-Control-Allow-Origin"] = "*"  # otherwise a page takes it for a lost connection, and reconnects forever
     return answer
 
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import structlog
 
-from ...policy.route_changes import RouteChanges
-from ...policy.route_table import RouteTable
+from ...policy.route_table import RouteChanges, RouteTable
 from ..reload import ReloadFailed
 from .process import Worker
 

@@ -6,14 +6,15 @@ import tempfile
 
 import structlog
 
+from service.event_loop import stop_at_signal
+
 from ...access.admission import OpenCounts
 from ...policy.route_table import RouteTable
 from ...policy.settings import Settings
-from ..listeners import bind_listeners, port_of, url_of
+from ..listeners import bind_listeners, listening_facts, port_of, url_of
 from ..reload import Reload
 from .admin import serve_admin
 from .pool import WorkerPool
-from .running import listening_facts, stop_at_signal
 
 log = structlog.get_logger()
 

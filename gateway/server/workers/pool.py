@@ -18,8 +18,7 @@ from prometheus_client import Counter
 from ...access.admission import OpenCounts
 from ...observe.timeline import WORKER, Timeline
 from ...observe.totals import Totals
-from ...policy.route_changes import RouteChanges
-from ...policy.route_table import RouteTable
+from ...policy.route_table import RouteChanges, RouteTable
 from ...policy.settings import Settings
 from ..listeners import Addresses, close_listeners
 from ..reload import DRAINING, ReloadFailed

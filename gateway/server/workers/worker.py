@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from service.event_loop import run
+from service.event_loop import run, stop_at_signal
 from service.logs import configure_logs
 from service.settings import settings_or_exit
 from service.tracing import Tracing, tracing_or_exit
@@ -25,10 +25,9 @@ from ...policy.deletion import Deletion
 from ...policy.route_table import RouteError, RouteTable, routes_of
 from ...policy.settings import Settings
 from ..app import Gateway, run_gateway
-from ..listeners import BACKLOG, Listeners, bind_listeners, url_of
+from ..listeners import BACKLOG, Listeners, bind_listeners, listening_facts, url_of
 from ..routing import Routing
 from .channel import Channel, WorkerArguments
-from .running import listening_facts, stop_at_signal
 from .watchdog import send_heartbeats
 
 log = structlog.get_logger()
