@@ -9,8 +9,7 @@ from service.tracing import Tracing
 from .log.event_log import EventLog
 from .settings import Settings
 from .status import status_routes
-from .text.descriptions import API_DESCRIPTION
-from .text.routes import stream_routes
+from .text.routes import API_DESCRIPTION, stream_routes
 from .topics.feeds import Feeds
 from .topics.paths import TOPICS_PATH
 from .topics.routes import topic_routes

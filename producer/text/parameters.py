@@ -11,7 +11,7 @@ from fastapi import Depends, Query
 from ..settings import LONGEST_INTERVAL_MS, Settings
 from ..web.last_event_id import read_last_event_id
 from ..web.problems import Problem
-from .pieces import Split
+from .streams import Split
 
 _MOST_REPEATS = 10_000
 _EVENT_NUMBER = re.compile(r"[0-9]{1,18}")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producer.settings import Settings
-from producer.text.pieces import Split, split_text
+from producer.text.streams import Split, split_text
 
 FAMILY = "👨‍👩‍👧‍👦"
 THUMB_WITH_SKIN_TONE = "👍🏽"
