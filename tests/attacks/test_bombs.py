@@ -67,7 +67,7 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gat
         # More than the growth that is allowed by time, which is to end it first.
         routes[MODES.index("resumable")] |= {"methods": ["GET"], "max_stream_bytes": LEAST_BYTES * 2}
         quiet = {"path": QUIET, "upstream": upstream.url, "mode": "direct"}
-        async with running([quiet, *routes], tmp_path_factory.mktemp("bombs")) as gateway:
+        async with running([quiet, *routes], tmp_path_factory.mktemp("bombs"), plain=True) as gateway:
             yield gateway
 
 

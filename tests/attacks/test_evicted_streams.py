@@ -101,7 +101,7 @@ async def test_evicted_streams_cost_other_clients_no_time_and_no_memory_beyond_t
             {"path": "/ask", "upstream": upstream.url, "mode": "resumable"},
             {"path": "/quick", "upstream": upstream.url, "mode": "direct"},
         ]
-        async with running(routes, tmp_path, max_kept_bytes=KEPT_BYTES) as gateway:
+        async with running(routes, tmp_path, plain=True, max_kept_bytes=KEPT_BYTES) as gateway:
             small = await keep(gateway, "/ask/small")
             large = [await keep(gateway, "/ask/large") for _ in range(STREAMS + 3)][:STREAMS]
             await evicted(gateway)
@@ -123,7 +123,7 @@ async def test_evicted_streams_cost_other_clients_no_time_and_no_memory_beyond_t
 async def test_requests_for_one_evicted_stream_share_its_load(tmp_path: Path) -> None:
     async with ScriptedUpstream(play) as upstream:
         routes = [{"path": "/ask", "upstream": upstream.url, "mode": "resumable"}]
-        async with running(routes, tmp_path, max_kept_bytes=KEPT_BYTES) as gateway:
+        async with running(routes, tmp_path, plain=True, max_kept_bytes=KEPT_BYTES) as gateway:
             large = [await keep(gateway, "/ask/large") for _ in range(4)]
             await evicted(gateway)
             reset_peak(gateway)

@@ -2,11 +2,11 @@
 
 import asyncio
 
-import psutil
 import pytest
 
 from tests.kit.downstream import Downstream
 from tests.kit.gateway_process import start_gateway
+from tests.kit.stack import resident_bytes
 from tests.kit.upstream import EVENT_STREAM_HEAD, ScriptedUpstream, Silence, chunk
 from tests.kit.waiting import GUARD_SECONDS
 
@@ -14,15 +14,11 @@ EVENT = b"data: 1\n\n"
 CONNECTIONS, SENT_BYTES = 10, 4 * 1024 * 1024
 
 
-def resident_bytes(pid: int) -> int:
-    return int(psutil.Process(pid).memory_info().rss)
-
-
 @pytest.mark.parametrize("garbage", [b"\0", b"\xff", b"GET / HTTP/9.9\r\n", b"x" * 100 + b"\r\n"], ids=["nul", "ff", "version", "lines"])
 async def test_garbage_behind_an_open_stream_is_not_kept(garbage: bytes) -> None:
     async with (
         ScriptedUpstream([EVENT_STREAM_HEAD, chunk(EVENT), Silence()]) as upstream,
-        start_gateway(UPSTREAM=upstream.url) as gateway,
+        start_gateway(plain=True, UPSTREAM=upstream.url) as gateway,
     ):
         port = int(gateway.url.rpartition(":")[2])
 

@@ -45,7 +45,7 @@ async def test_histories_of_made_up_urls_give_way_before_those_of_strangers(tmp_
 
     async with (
         ScriptedUpstream(play) as upstream,
-        running([shared("/", upstream.url)], tmp_path, max_history_bytes=LIMIT) as gateway,
+        running([shared("/", upstream.url)], tmp_path, plain=True, max_history_bytes=LIMIT) as gateway,
         contextlib.AsyncExitStack() as stack,
     ):
         ordinary = await subscribe(stack, gateway, "/ordinary", STRANGER)
@@ -75,7 +75,7 @@ async def test_readers_that_never_read_hold_no_more_than_the_histories_may(tmp_p
 
     async with (
         ScriptedUpstream(play) as upstream,
-        running([shared("/", upstream.url, begin_parameters=["since"])], tmp_path, max_history_bytes=LIMIT) as gateway,
+        running([shared("/", upstream.url, begin_parameters=["since"])], tmp_path, plain=True, max_history_bytes=LIMIT) as gateway,
         contextlib.AsyncExitStack() as stack,
     ):
         ordinary = await subscribe(stack, gateway, "/topic", STRANGER)
@@ -100,7 +100,7 @@ async def test_slow_readers_of_the_client_that_holds_the_most_are_cut_off_and_no
 
     async with (
         ScriptedUpstream([EVENT_STREAM_HEAD, chunk(SMALL), Act(burst), Silence()]) as upstream,
-        running([shared("/", upstream.url, initial="history")], tmp_path, max_history_bytes=LIMIT) as gateway,
+        running([shared("/", upstream.url, initial="history")], tmp_path, plain=True, max_history_bytes=LIMIT) as gateway,
         contextlib.AsyncExitStack() as stack,
     ):
         strangers = [await subscribe(stack, gateway, "/topic", STRANGER, receive_buffer=4096) for _ in range(count)]

@@ -51,7 +51,7 @@ async def gateway_and_upstream(
             {"path": "/silent/direct", "upstream": upstream.url},
             {"path": "/small", "upstream": upstream.url, "mode": "resumable", "max_kept_body_bytes": 1000},
         ]
-        async with running(routes, directory, max_held_body_bytes=LIMIT_BYTES, **settings) as gateway:
+        async with running(routes, directory, plain=True, max_held_body_bytes=LIMIT_BYTES, **settings) as gateway:
             yield gateway, upstream
 
 

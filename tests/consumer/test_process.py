@@ -18,7 +18,7 @@ from consumer.segment import list_segments
 from tests.conftest import DEVICE_BYTES
 from tests.consumer.replaying import Manner, Replay, event_data, replaying
 from tests.kit.consumer import QUICK, ConsumerProcess, assert_clean, consuming, eventually, read_lines, read_log, segment
-from tests.kit.stack import QUICK_START, REPOSITORY, clean_environment, refusing, service_command
+from tests.kit.stack import QUICK_START, REPOSITORY, clean_environment, refusing, resident_bytes, service_command
 from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Disconnect, Flood, ScriptedUpstream, Silence, chunk
 from tests.kit.waiting import GUARD_SECONDS
 
@@ -385,7 +385,7 @@ async def test_opening_the_log_is_retried_until_it_succeeds(tmp_path: Path) -> N
 
 async def test_flooding_source_gets_back_pressure_from_a_log_that_cannot_be_written(tmp_path: Path) -> None:
     block = b"data: " + b"x" * 1000 + b"\n\n"
-    async with ScriptedUpstream([EVENT_STREAM_HEAD, Flood(block)]) as upstream, consuming(tmp_path, upstream.url) as consumer:
+    async with ScriptedUpstream([EVENT_STREAM_HEAD, Flood(block)]) as upstream, consuming(tmp_path, upstream.url, plain=True) as consumer:
         limit_file_size(consumer, 100_000)
         consumer.read_in_background()
         await consumer.readiness_becomes(False)
@@ -394,8 +394,7 @@ async def test_flooding_source_gets_back_pressure_from_a_log_that_cannot_be_writ
             sent = upstream.sent_bytes
             await asyncio.sleep(0.5)
         assert sent < 30_000_000, "no more than kernel buffers and the pending bytes"
-        memory = int(Path(f"/proc/{consumer.process.pid}/statm").read_text().split()[1]) * resource.getpagesize()
-        assert memory < 150_000_000
+        assert resident_bytes(consumer.process.pid) < 150_000_000
 
 
 async def test_segments_are_compressed_and_removed_while_events_come(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,7 +16,7 @@ from consumer.tail import read_tail
 from consumer.upkeep import compress_closed
 from tests.consumer.replaying import Replay, replaying
 from tests.kit.consumer import SOURCE, consuming, eventually, lines_of, record, run_command, segment
-from tests.kit.stack import REPOSITORY, clean_environment
+from tests.kit.stack import environment, service_command
 from tests.kit.waiting import GUARD_SECONDS
 
 
@@ -124,10 +123,8 @@ async def test_command_follows_a_running_consumer_until_it_is_interrupted(tmp_pa
         consumer.read_in_background()
         await consumer.logs(5)
         following = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "consumer", "tail", "-n", "100000", str(tmp_path)),
-            cwd=REPOSITORY,
-            env=clean_environment(),
+            *service_command("consumer", "tail", "-n", "100000", str(tmp_path)),
+            env=environment("consumer", {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )

@@ -4,14 +4,13 @@ import asyncio
 import json
 import re
 import subprocess
-import sys
 import zlib
 
 import pytest
 
 from gateway.doctor.command import doctor
 from tests.doctor.consulting import consult
-from tests.kit.stack import REPOSITORY, clean_environment, free_ports
+from tests.kit.stack import environment, free_ports, service_command
 from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Act, Asked, Disconnect, Flood, Script, ScriptedUpstream, Silence, chunk
 
 HEAD = EVENT_STREAM_HEAD.replace(b"\r\n\r\n", b"\r\nCache-Control: no-cache\r\nConnection: close\r\n\r\n")
@@ -220,9 +219,8 @@ def test_wrong_usage_gives_status_2_and_a_message_with_the_allowed_values(
 async def test_doctor_process_prints_progress_and_ctrl_c_ends_it_early() -> None:
     async with ScriptedUpstream((HEAD, chunk(EVENTS[0]), Silence())) as server:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "gateway", "doctor", server.url, "--json"),
-            cwd=REPOSITORY,
-            env=clean_environment(),
+            *service_command("gateway", "doctor", server.url, "--json"),
+            env=environment("gateway", {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )

@@ -8,7 +8,7 @@ from tests.kit.gateway_process import run, start_gateway
 
 
 async def test_sigint_ends_it_with_status_0() -> None:
-    async with start_gateway() as gateway:
+    async with start_gateway(plain=True) as gateway:
         gateway.terminate(signal.SIGINT)
         assert await gateway.exit_status() == 0
         log = await gateway.rest_of_log()

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -99,12 +98,12 @@ class ConsumerProcess:
 
 @asynccontextmanager
 async def consuming(
-    log_dir: Path, url: str, *, started: bool = True, constants: Mapping[str, float] = QUICK_RETRY, **settings: str
+    log_dir: Path, url: str, *, started: bool = True, plain: bool = False, constants: Mapping[str, float] = QUICK_RETRY, **settings: str
 ) -> AsyncIterator[ConsumerProcess]:
     """Start a consumer of `url` that logs into `log_dir`, and kill it at the end if it still runs. `started`: wait for its status port."""
     variables = QUICK | {"CONSUMER_SOURCE_URL": url, "CONSUMER_LOG_DIR": str(log_dir)} | settings
     process = await asyncio.create_subprocess_exec(
-        *service_command("consumer", constants=constants),
+        *service_command("consumer", constants=constants, plain=plain),
         cwd=REPOSITORY,
         env=clean_environment(**QUICK_START, **variables),
         stdout=subprocess.PIPE,
@@ -141,7 +140,7 @@ async def eventually(fact: Callable[[], T | None]) -> T:
 
 def run_command(*arguments: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
     """Run `python -m consumer` with `arguments` to its end."""
-    command = [sys.executable, "-m", "consumer", *map(str, arguments)]
+    command = service_command("consumer", *map(str, arguments))
     return subprocess.run(command, cwd=REPOSITORY, env=clean_environment(**QUICK_START), capture_output=True, text=True, timeout=60)
 
 

@@ -17,14 +17,14 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.__main__ import main
-from tests.kit.stack import START_SECONDS, environment
+from tests.kit.stack import START_SECONDS, environment, service_command
 from tests.kit.waiting import GUARD_SECONDS
 
 
 def run(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
     """Run the gateway until it ends by itself."""
-    command = [sys.executable, "-m", "gateway", *arguments]
-    return subprocess.run(command, env=environment("gateway", settings), capture_output=True, text=True, timeout=START_SECONDS)
+    command, environ = service_command("gateway", *arguments), environment("gateway", settings)
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=START_SECONDS)
 
 
 def start_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[object, str]:
@@ -89,7 +89,7 @@ def meter(metrics: Mapping[str, Metric], name: str, **labels: str) -> float:
 
 
 @contextlib.asynccontextmanager
-async def start_gateway(descriptors: int = 0, **settings: str) -> AsyncIterator[GatewayProcess]:
+async def start_gateway(descriptors: int = 0, *, plain: bool = False, **settings: str) -> AsyncIterator[GatewayProcess]:
     """Run `python -m gateway` on free ports, configured by the environment, until the block ends.
 
     `descriptors` limits its file descriptors, if not 0.
@@ -99,9 +99,7 @@ async def start_gateway(descriptors: int = 0, **settings: str) -> AsyncIterator[
         resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
 
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "gateway",
+        *service_command("gateway", plain=plain),
         env=environment("gateway", {"PORT": "0", "ADMIN_PORT": "0"} | settings),
         stdout=asyncio.subprocess.PIPE,
         limit=2**20,

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from producer.settings import Settings
 from producer.web.drain import Drain
 from producer.web.meters import Meters
 from producer.web.server import Server
-from tests.kit.stack import environment
+from tests.kit.stack import environment, service_command
 from tests.kit.waiting import GUARD_SECONDS
 
 NO_RETENTION = Retention()
@@ -140,19 +139,17 @@ class ProducerProcess:
 
 
 @asynccontextmanager
-async def start_producer(**settings: str) -> AsyncIterator[ProducerProcess]:
+async def start_producer(*, plain: bool = False, **settings: str) -> AsyncIterator[ProducerProcess]:
     """Run `python -m producer` with these settings until the block ends; its log is new and its own, unless LOG_DIR is set."""
     with TemporaryDirectory(prefix="producer-") as folder:
-        async with _start_process({"PORT": "0", "DEMO": "false", "LOG_DIR": folder} | settings) as producer:
+        async with _start_process({"PORT": "0", "DEMO": "false", "LOG_DIR": folder} | settings, plain=plain) as producer:
             yield producer
 
 
 @asynccontextmanager
-async def _start_process(settings: dict[str, str]) -> AsyncIterator[ProducerProcess]:
+async def _start_process(settings: dict[str, str], *, plain: bool) -> AsyncIterator[ProducerProcess]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "producer",
+        *service_command("producer", plain=plain),
         env=environment("producer", settings),
         stdout=asyncio.subprocess.PIPE,
         limit=2**20,

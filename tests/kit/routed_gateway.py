@@ -42,7 +42,7 @@ class Gateway:
         assert TEMPLATE or status == 0, f"exit status is {status}; log ends:\n{self.text()[-3000:]}"
 
     def memory(self) -> int:
-        """Return the resident memory in bytes, as the kernel counts it."""
+        """Return the resident memory in bytes, as the kernel counts it. It must have been started plainly."""
         return resident_bytes(self.process.pid)
 
     def text(self) -> str:
@@ -65,7 +65,7 @@ class _OtherProxy(ServiceProcess):
 
 
 @contextlib.asynccontextmanager
-async def running(routes: Sequence[Route], directory: Path, **settings: object) -> AsyncIterator[Gateway]:
+async def running(routes: Sequence[Route], directory: Path, *, plain: bool = False, **settings: object) -> AsyncIterator[Gateway]:
     """Run the gateway; at the end it must exit with 0 and have logged no stack trace. Another proxy gets the first route's upstream."""
     port, admin_port = free_ports(2)
     config, output = directory / "gateway.toml", directory / "gateway.log"
@@ -73,7 +73,7 @@ async def running(routes: Sequence[Route], directory: Path, **settings: object) 
     environ = {"PORT": port, "ADMIN_PORT": admin_port, "CONFIG": config, "DATA_DIR": directory / "data", "DRAIN_SECONDS": 2}
     environ |= {name.upper(): value for name, value in settings.items()}
     variables = {f"GATEWAY_{name}": str(value) for name, value in environ.items()}
-    process = ServiceProcess("gateway", admin_port, variables, output, gateway_command)
+    process = ServiceProcess("gateway", admin_port, variables, output, service_command("gateway", plain=True) if plain else gateway_command)
     gateway = Gateway(port, _OtherProxy(port, routes[0]["upstream"], output) if TEMPLATE else process)
     try:
         await gateway.start()

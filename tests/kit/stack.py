@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.kit.fork_server import FORKED
 from tests.kit.waiting import GUARD_SECONDS, wait_until
 
 REPOSITORY = Path(__file__).parents[2]
@@ -35,8 +36,8 @@ QUICK_START = {
     "PYDANTIC_DISABLE_PLUGINS": "__all__",
     "SSL_CERT_FILE": os.devnull,
 }
-"""Saves a fifth of the CPU time of a service's start: rich, which the images do not have; the search of all packages for plug-ins of
-pydantic; and this machine's certificates, which aiohttp reads when it is imported."""
+"""Saves a quarter of the CPU time of a service's start: rich and twisted, which the images do not have; the search of all packages for
+plug-ins of pydantic; and this machine's certificates, which aiohttp reads when it is imported."""
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
@@ -50,7 +51,8 @@ def environment(service: str, settings: Mapping[str, object]) -> dict[str, str]:
 
 
 def resident_bytes(pid: int) -> int:
-    """Return the resident memory of a process, as the kernel counts it."""
+    """Return the resident memory of a process, as the kernel counts it. It must have been started plainly."""
+    assert b"fork_server" not in Path(f"/proc/{pid}/cmdline").read_bytes(), "a forked process shares memory: start it with plain=True"
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
@@ -115,10 +117,13 @@ def answers(url: str, statuses: Container[int] = (200,)) -> bool:
         return False
 
 
-def service_command(name: str, *arguments: str, constants: Mapping[str, object] | None = None) -> list[str]:
-    """Return the command that runs a service, if need be with other values for its modules' constants, such as the time between retries."""
+def service_command(name: str, *arguments: str, constants: Mapping[str, object] | None = None, plain: bool = False) -> list[str]:
+    """Return the command that runs a service, if need be with other values for its modules' constants, such as the time between retries.
+
+    `plain`: not forked, for tests of its memory, its files in /proc, or its very first moments.
+    """
     changed = ["tests.kit.with_constants", name, json.dumps(constants)] if constants else [name]
-    return [sys.executable, "-m", *changed, *arguments]
+    return [sys.executable if plain else FORKED, "-m", *changed, *arguments]
 
 
 class ServiceProcess:
@@ -129,7 +134,7 @@ class ServiceProcess:
         self._command = command or service_command(name)
         self.status_url = f"http://127.0.0.1:{status_port}"
         self.output = output
-        self._environ = clean_environment(PYTHONUNBUFFERED="1", **QUICK_START, **environ)
+        self._environ = clean_environment(**QUICK_START, **environ)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -223,7 +228,7 @@ class SentCount:
 
 
 @contextmanager
-def run_stack(directory: Path, source_path: str = ALL_TOPICS, **variables: str) -> Iterator[Stack]:
+def run_stack(directory: Path, source_path: str = ALL_TOPICS, *, plain: bool = False, **variables: str) -> Iterator[Stack]:
     """Run the stack with its files in `directory`; the consumer reads `source_path` from the gateway, `variables` are further settings.
 
     At the end each service that still runs gets SIGTERM and must exit with status 0.
@@ -250,7 +255,7 @@ def run_stack(directory: Path, source_path: str = ALL_TOPICS, **variables: str) 
     services = {}
     for name, environ in environs.items():
         own = {key: value for key, value in variables.items() if key.startswith(name.upper() + "_")}
-        services[name] = ServiceProcess(name, ports[name], environ | own, directory / f"{name}.output")
+        services[name] = ServiceProcess(name, ports[name], environ | own, directory / f"{name}.output", service_command(name, plain=plain))
     stack = Stack(**services, url=url, log_dir=directory / "consumer")
     try:
         stack.producer.start()

@@ -4,7 +4,6 @@ import asyncio
 import shutil
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,8 @@ import pytest
 from producer.log.check import check
 from producer.log.sqlite_log import SqliteEventLog
 from producer.log.sqlite_schema import FILE
-from tests.kit.stack import REPOSITORY
+from tests.kit.stack import environment, service_command
+from tests.kit.waiting import GUARD_SECONDS
 from tests.producer.event_log_contract import blocks, key
 
 
@@ -25,8 +25,8 @@ async def write(directory: Path) -> None:
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "producer", "check", *arguments]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    command = service_command("producer", "check", *map(str, arguments))
+    return subprocess.run(command, env=environment("producer", {}), capture_output=True, text=True, timeout=GUARD_SECONDS)
 
 
 async def test_clean_log_is_reported_as_clean(tmp_path: Path) -> None:

@@ -6,18 +6,16 @@ import json
 import random
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
-import psutil
 
 from eventstream import Event
 from tests.kit.producer import ProducerProcess, events_of, start_producer
-from tests.kit.stack import environment
+from tests.kit.stack import environment, resident_bytes, service_command
 from tests.kit.waiting import GUARD_SECONDS
 
 BATCH = 7
@@ -94,16 +92,15 @@ async def test_memory_does_not_grow_with_the_lines_of_a_body() -> None:
         for start in range(0, LINES, 500):
             yield b"".join(b'{"data": {"number": %d, "filler": "%b"}}\n' % (number, b"x" * 60) for number in range(start, start + 500))
 
-    async with start_producer(LOG_SYNC="interval") as producer, aiohttp.ClientSession() as http:
-        process = psutil.Process(producer.pid)
+    async with start_producer(plain=True, LOG_SYNC="interval") as producer, aiohttp.ClientSession() as http:
         url = f"{producer.url}/topics/a/events"
         headers = {"Content-Type": "application/x-ndjson"}
         async with http.post(url, data=b'{"data": 1}\n' * 5000, headers=headers) as answer:
             assert answer.status == 201
-        before = highest = process.memory_info().rss
+        before = highest = resident_bytes(producer.pid)
         sending = asyncio.create_task(http.post(url, data=lines(), headers=headers).__aenter__())
         while not sending.done():
-            highest = max(highest, process.memory_info().rss)
+            highest = max(highest, resident_bytes(producer.pid))
             await asyncio.sleep(0.02)
         answer = await sending
         assert (answer.status, (await answer.json())["count"]) == (201, LINES)
@@ -134,10 +131,8 @@ async def test_subscribers_of_a_stopping_process_get_a_retry_and_resume_without_
 
 
 def run(directory: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "producer"]
-    return subprocess.run(
-        command, env=environment("producer", {"PORT": "0", "LOG_DIR": str(directory)}), capture_output=True, text=True, timeout=30
-    )
+    environ = environment("producer", {"PORT": "0", "LOG_DIR": str(directory)})
+    return subprocess.run(service_command("producer"), env=environ, capture_output=True, text=True, timeout=GUARD_SECONDS)
 
 
 async def test_log_that_another_process_has_open_ends_the_start_with_status_3(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ async def proxy(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Async
 async def fresh_proxy(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
     """Yield a proxy of the module's own, whose memory no other test has touched."""
     with refusing() as nowhere:
-        async with running(_routes(stage.url, nowhere, stage.trust), tmp_path_factory.mktemp("fresh")) as subject:
+        async with running(_routes(stage.url, nowhere, stage.trust), tmp_path_factory.mktemp("fresh"), plain=True) as subject:
             yield subject
 
 

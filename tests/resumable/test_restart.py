@@ -229,7 +229,7 @@ async def test_streams_continue_in_memory_while_the_device_is_full(start_play: S
 
 async def test_finished_streams_leave_memory_and_are_served_from_the_store(start_play: StartPlay) -> None:
     streams: list[tuple[str, bytes]] = []
-    async with start_play({"max_kept_bytes": 4000 * KILOBYTES}) as play:
+    async with start_play({"max_kept_bytes": 4000 * KILOBYTES, "plain": True}) as play:
 
         async def keep_many() -> int:
             for _ in range(25):

@@ -155,7 +155,7 @@ async def test_memory_of_all_histories_together_is_bounded(start_stage: StartSta
 
 
 async def test_memory_returns_when_subscribers_leave(start_stage: StartStage) -> None:
-    async with start_stage({"linger_seconds": 0.1}) as stage:
+    async with start_stage({"linger_seconds": 0.1}, plain=True) as stage:
         peaks: list[int] = []
         while len(peaks) < 2 or peaks[-1] >= peaks[-2] + 200 * 3_000:
             assert len(peaks) < 5, f"each round of 200 subscribers left something: {peaks}"

@@ -103,7 +103,7 @@ async def test_stalled_subscribers_delay_no_other(stage: Stage) -> None:
 
 
 async def test_stalled_subscribers_cost_no_memory(start_stage: StartStage) -> None:
-    async with start_stage({"history_max_bytes": MIB}) as stage:
+    async with start_stage({"history_max_bytes": MIB}, plain=True) as stage:
         topic = stage.topic("", style=LARGE)
         async with stage.join(topic) as fast:
             await publish_for(topic, fast, KERNEL_BYTES)

@@ -119,6 +119,7 @@ def stack(tmp_path: Path, spans: tuple[str, list[int]], monkeypatch: pytest.Monk
     forever = hs_token(sub="consumer", exp=int(time.time()) + 86_400)
     with run_stack(
         tmp_path,
+        plain=True,
         PRODUCER_TOPIC_RETRY_MS="100",
         GATEWAY_CONFIG=str(tmp_path / "routes.toml"),
         GATEWAY_UPSTREAM_KEEPALIVE_SECONDS="0.5",

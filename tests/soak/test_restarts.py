@@ -46,7 +46,7 @@ def test_log_is_complete_and_clean_after_any_sequence_of_restarts(tmp_path: Path
     chance = random.Random(SEED)
     quick = {"PRODUCER_TOPIC_RETRY_MS": "100", "CONSUMER_RECONNECT_INITIAL_SECONDS": "0.1", "CONSUMER_RECONNECT_MAXIMUM_SECONDS": "0.5"}
     done: list[str] = []
-    with run_stack(tmp_path, **quick) as stack:
+    with run_stack(tmp_path, plain=True, **quick) as stack:
         with Publisher(stack.url, "orders.new", pause_seconds=0.01) as new, Publisher(stack.url, "orders.paid", pause_seconds=0.01) as paid:
             until = time.monotonic() + SECONDS
             while time.monotonic() < until:

@@ -132,6 +132,7 @@ def fort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fort]:
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.tcache_count=400")
     with run_stack(
         tmp_path,
+        plain=True,
         GATEWAY_CONFIG=str(tmp_path / "routes.toml"),
         **SETTINGS,
         CONSUMER_STDOUT="false",

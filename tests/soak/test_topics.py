@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from eventstream import Framer, Parser
-from tests.kit.stack import REPOSITORY, ServiceProcess, clean_environment, free_ports
+from tests.kit.stack import REPOSITORY, ServiceProcess, clean_environment, free_ports, service_command
 from tests.soak.subscriber import Sequence, follow, offset
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "10"))
@@ -45,7 +45,7 @@ def producer(tmp_path: Path) -> Iterator[ServiceProcess]:
         "PRODUCER_RETAIN_MAX_EVENTS": str(RETAINED),
         "PRODUCER_TOPIC_RETRY_MS": "100",
     }
-    service = ServiceProcess("producer", port, environ, tmp_path / "producer.output")
+    service = ServiceProcess("producer", port, environ, tmp_path / "producer.output", service_command("producer", plain=True))
     service.start()
     try:
         service.wait_until_ready()
