@@ -349,17 +349,6 @@ async def test_same_key_at_once_opens_one_stream() -> None:
         assert isinstance(await openings[0].answer, KeptStream)
 
 
-async def test_client_that_leaves_before_the_answer_cancels_the_request_unless_it_has_a_key() -> None:
-    async with house() as kept:
-        for key, cancelled in (("", True), ("one", False)):
-            kept.scripts.append((Silence(),))
-            opening = kept.streams.open(head(key), kept.route, lambda _: kept.session.request("POST", kept.url), "")  # type: ignore[arg-type, return-value]
-            opening.leave()
-            assert opening.task is not None
-            await asyncio.wait((opening.task,), timeout=0.3)
-            assert opening.task.cancelled() is cancelled
-
-
 async def test_key_of_an_upstream_that_fails_is_free_again() -> None:
     async with house() as kept:
 

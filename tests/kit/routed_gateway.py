@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import shlex
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,9 @@ class _OtherProxy(ServiceProcess):
 
 
 @contextlib.asynccontextmanager
-async def running(routes: Sequence[Route], directory: Path, *, plain: bool = False, **settings: object) -> AsyncIterator[Gateway]:
+async def running(
+    routes: Sequence[Route], directory: Path, *, command: Sequence[str] = (), plain: bool = False, **settings: object
+) -> AsyncIterator[Gateway]:
     """Run the gateway; at the end it must exit with 0 and have logged no stack trace. Another proxy gets the first route's upstream."""
     port, admin_port = free_ports(2)
     config, output = directory / "gateway.toml", directory / "gateway.log"
@@ -73,7 +76,8 @@ async def running(routes: Sequence[Route], directory: Path, *, plain: bool = Fal
     environ = {"PORT": port, "ADMIN_PORT": admin_port, "CONFIG": config, "DATA_DIR": directory / "data", "DRAIN_SECONDS": 2}
     environ |= {name.upper(): value for name, value in settings.items()}
     variables = {f"GATEWAY_{name}": str(value) for name, value in environ.items()}
-    process = ServiceProcess("gateway", admin_port, variables, output, service_command("gateway", plain=True) if plain else gateway_command)
+    command = command or gateway_command
+    process = ServiceProcess("gateway", admin_port, variables, output, [sys.executable, *command[1:]] if plain else command)
     gateway = Gateway(port, _OtherProxy(port, routes[0]["upstream"], output) if TEMPLATE else process)
     try:
         await gateway.start()

@@ -192,7 +192,7 @@ class ServiceProcess:
 
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of the samples of `name` whose labels include `labels`."""
-        text = httpx.get(self.status_url + "/metrics", trust_env=False, verify=False).text
+        text = httpx.get(self.status_url + "/metrics", trust_env=False, verify=False, timeout=GUARD_SECONDS).text
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples if sample.name == name]
         return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
 

@@ -203,11 +203,11 @@ async def test_surplus_in_one_piece_with_the_answer_reaches_no_client(house: Hou
 @pytest.mark.parametrize("surplus", SURPLUS)
 async def test_surplus_on_an_idle_connection_reaches_no_client(house: House, surplus: str) -> None:
     method, wire, more = SURPLUS[surplus]
-    said, over = threading.Event(), threading.Event()
+    answered, said, over = threading.Event(), threading.Event(), threading.Event()
 
     def scene(connection: Connection, _head: bytes) -> None:
         connection.send(wire)
-        time.sleep(0.05)  # by now the connection waits for the next request
+        answered.wait(GUARD_SECONDS)  # by now the connection waits for the next request
         with contextlib.suppress(OSError):  # it may be closed by now, which is fine
             connection.send(more)
         said.set()
@@ -218,6 +218,7 @@ async def test_surplus_on_an_idle_connection_reaches_no_client(house: House, sur
 
     async with house.ask(scene, method=method) as downstream:
         await has_its_answer(await downstream.answer(method), wire)
+        answered.set()
     await house.until(said.is_set)
     await others_get_their_own(house)
     await house.until(over.is_set)  # the connection is closed, and not only avoided
