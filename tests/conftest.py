@@ -17,7 +17,7 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.install.interpreters import OLDEST, interpreters
 from tests.kit import routed_gateway
 from tests.kit.certificates import Authority
-from tests.kit.kinds import KINDS, kind_of, may_have_units, watched
+from tests.kit.kinds import BUDGET_SECONDS, KINDS, kind_of, may_have_units, watched
 from tests.kit.stack import service_command
 
 DEVICE_BYTES = 16 * 1024 * 1024
@@ -166,13 +166,16 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print how long the tests of each kind took; several processes (`-n 4`) share that."""
+    """Print how long the tests of each kind took, as if several processes (`-n 4`) had shared them evenly."""
     seconds = dict.fromkeys(KINDS, 0.0)
     for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
         for kind in KINDS.keys() & report.keywords.keys() if isinstance(report, pytest.TestReport) else ():
             seconds[kind] += report.duration
-    if any(seconds.values()):
-        terminalreporter.write_line("by kind: " + ", ".join(f"{kind} {spent:.0f} s" for kind, spent in seconds.items() if spent))
+    processes = len(terminalreporter.config.getoption("tx", None) or [""])
+    budgets = {kind: f" (budget {budget} s)" for kind, budget in BUDGET_SECONDS.items()}
+    took = [f"{kind} {spent / processes:.0f} s{budgets.get(kind, '')}" for kind, spent in seconds.items() if spent]
+    if took:
+        terminalreporter.write_line(f"by kind, on {processes} processes: {', '.join(took)}")
 
 
 @pytest.fixture

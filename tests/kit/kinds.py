@@ -17,6 +17,9 @@ KINDS = {
     "soak": "runs for SOAK_SECONDS or FUZZ_SECONDS; `make soak` and `make fuzz` only",
 }
 
+BUDGET_SECONDS = {"unit": 45, "process": 240, "system": 360, "world": 360}
+"""The most seconds that all tests of a kind may take on two idle cores; unit tests, lint and types together 60 s."""
+
 _PLACES = {
     "soak": "soak",
     "fuzz": "soak",
