@@ -319,9 +319,13 @@ async def test_first_block_lets_a_silent_tool_be_resumed(named: Play) -> None:
         assert first == b"retry: 3000\ndata:\nid: %b-0\n\n" % stream_of(answer).encode()
         answer.downstream.reset()
     resumed = [SESSION, PROTOCOL, ("Last-Event-ID", last_id(first))]
+    repeated = b"data:\nid: %b\n\n" % last_id(first).encode()
     async with named.ask("/mcp", method="GET", headers=resumed, body=b"") as again:
+        assert await again.receive(len(repeated)) == repeated, "otherwise the client forgets the ID before the next event"
         pause.go()
-        assert unstamped(await again.to_end()) == events(1, 2)
+        assert (await again.to_end()).startswith(repeated)
+    async with named.ask("/mcp", method="GET", headers=[SESSION, ("Last-Event-ID", last_id(first))], body=b"") as older:
+        assert unstamped(await older.to_end()) == events(1, 2)
     assert len(scene.requests) == 1
 
 
@@ -412,6 +416,19 @@ async def test_retry_of_a_request_joins_the_first_one(play: Play) -> None:
             for downstream in (first, second, other):
                 assert unstamped(await (await downstream.answer("POST")).to_end()) == events(1, 2)
     assert len(scene.requests) == 2, "the first request, and that of other credentials"
+
+
+async def test_retry_joins_the_first_request_though_that_broke_before_its_answer(play: Play) -> None:
+    pause = Pause()
+    scene = play.stage.scene(pause, HEAD + sent(1, 2) + END)
+    count = "x-stainless-retry-count"
+    async with play.asked("/ask", "POST", scene, headers=[ALICE, (count, "0")], body=b'{"a": 1}') as first:
+        await scene.asked()
+        first.reset()
+    async with play.asked("/ask", "POST", scene, headers=[ALICE, (count, "1")], body=b'{"a": 1}') as second:
+        pause.go()
+        assert unstamped(await (await second.answer("POST")).to_end()) == events(1, 2)
+    assert len(scene.requests) == 1
 
 
 async def test_names_outlive_a_restart_and_are_found_by_every_worker(start_play: StartPlay) -> None:

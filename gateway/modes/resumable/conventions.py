@@ -22,6 +22,7 @@ from ..observer import Observer
 from .answers import AnyStream, gone, no_content, nothing_more, other_credentials, refuse
 from .asked import Asked, find_running
 from .cancelled import cancelled_response
+from .first_block import repeated_id
 from .heads import credentials_of, head_of, private_key
 from .kept_stream import KeptStream
 from .kept_streams import KeptStreams
@@ -92,7 +93,8 @@ class Conventions:
         if resume is not None and resume.preset == "mcp" and cursor is not None and found.is_over_after(cursor):
             return nothing_more(exchange, found)  # after a 204 its clients hang
         self._observer.resumed(exchange.route.path, "id", _replayed(found, cursor or 0))
-        return await self._resumption.follow_from(request, exchange, found, last_event_id)
+        first = repeated_id(request, found, last_event_id)
+        return await self._resumption.follow_from(request, exchange, found, last_event_id, first)
 
     async def _resume_by_name(self, request: Incoming, exchange: Exchange, name: str) -> web.StreamResponse | None:
         """Answer with the newest answer of a name."""

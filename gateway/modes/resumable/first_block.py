@@ -18,15 +18,27 @@ async def first_block(request: web.BaseRequest, stream: KeptStream) -> bytes:
     With the preset `mcp` it waits up to a second for the upstream's first block, which may have an ID of its own.
     """
     resume = stream.route.resume
-    if resume is None or not resume.first_block:
+    if not _takes_block_without_data(request, stream):
         return b""
-    if resume.preset == "mcp":
-        if request.headers.get("MCP-Protocol-Version", "") < _FIRST_VERSION:
-            return b""
+    if resume is not None and resume.preset == "mcp":
         own = read_id(await _first(stream))
         if own and ((stamp := read_stamp(own)) is None or stamp[0] != stream.head.id):
             return b""
     return b"retry: %d\ndata:\nid: %b-0\n\n" % (_RETRY_MS, stream.head.id.encode())
+
+
+def repeated_id(request: web.BaseRequest, stream: KeptStream, last_event_id: str) -> bytes:
+    """Return a block with the last event ID that a client has sent, for clients that otherwise forget it before the next event."""
+    if not _takes_block_without_data(request, stream):
+        return b""
+    return b"data:\nid: %b\n\n" % last_event_id.encode("utf-8", "surrogateescape")
+
+
+def _takes_block_without_data(request: web.BaseRequest, stream: KeptStream) -> bool:
+    resume = stream.route.resume
+    if resume is None or not resume.first_block:
+        return False
+    return resume.preset != "mcp" or request.headers.get("MCP-Protocol-Version", "") >= _FIRST_VERSION
 
 
 async def _first(stream: KeptStream) -> bytes:

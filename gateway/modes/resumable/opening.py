@@ -30,6 +30,8 @@ class Opening:
         """Cookies from the upstream, only for the request that opened it."""
         self.keeps = True
         """Whether the answer is kept if it is an event stream."""
+        self.retries = False
+        """Whether the client repeats the request if it gets no answer."""
         self.left = False
         """Whether the client of the request that opened it has disconnected."""
         self._waiting = 0
@@ -111,13 +113,13 @@ class Opening:
     def leave(self) -> None:
         """Record that the client that opened it has disconnected.
 
-        Without an Idempotency-Key or a name, no client can resume before the answer.
+        Without an Idempotency-Key, a name, or a client that repeats its request, no client can resume before the answer.
         """
         self.left = True
         if self.stream is not None:
             self.stream.viewer_left()
         elif not self.answer.done():
-            if not (self.head.key or self.head.name):
+            if not (self.head.key or self.head.name or self.retries):
                 self.task.cancel()
             self.answer.add_done_callback(_close_response)
         else:

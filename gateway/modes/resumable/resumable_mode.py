@@ -33,7 +33,7 @@ from .resumption import Resumption
 from .store import UNFINISHED, StoreError, StreamHead
 
 _RETRY_COUNT = istr("x-stainless-retry-count")
-"""From 1 on, a library of OpenAI or Anthropic repeats a request to which it got no answer."""
+"""Of libraries of OpenAI and Anthropic. From 1 on, it says that they repeat a request to which they got no answer."""
 
 
 class Resumable:
@@ -164,6 +164,7 @@ class Resumable:
         private = partial(private_key, credentials=head.credentials, route=route, client=exchange.client)
         opening = self._streams.open(head, route, ask, exchange.owner, private)
         opening.request_id, opening.span = exchange.request_id, span
+        opening.retries = _RETRY_COUNT in request.headers
         opening.when_done(body.end)
         try:
             answer = await opening.wait()

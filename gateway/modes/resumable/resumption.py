@@ -113,14 +113,19 @@ class Resumption:
         exchange.status = 200 if newest is not None else 404
         return web.Response(status=exchange.status, text=str(newest.opened_at) if newest is not None else "")
 
-    async def follow_from(self, request: Incoming, exchange: Exchange, stream: KeptStream, last_event_id: str) -> web.StreamResponse:
-        """Answer with the events after the last event ID, or stop a client that has every event of a complete stream from reconnecting."""
+    async def follow_from(
+        self, request: Incoming, exchange: Exchange, stream: KeptStream, last_event_id: str, first: bytes = b""
+    ) -> web.StreamResponse:
+        """Answer with the events after the last event ID, or stop a client that has every event of a complete stream from reconnecting.
+
+        The events come behind the block `first`.
+        """
         cursor = stream.cursor_after(last_event_id)
         if cursor is None:
             return answers.refuse(exchange, 400, "unknown-event", f"{last_event_id[:100]!r} is not an event ID of this stream", stream)
         if last_event_id and stream.is_over_after(cursor):
             return answers.no_content(exchange, stream) if request.method == "GET" else answers.nothing_more(exchange, stream)
-        return await self.follow(request, exchange, stream, cursor)
+        return await self.follow(request, exchange, stream, cursor, first=first)
 
     async def follow(
         self, request: Incoming, exchange: Exchange, stream: KeptStream, cursor: int, cookies: Iterable[str] = (), first: bytes = b""
