@@ -14,8 +14,7 @@ from service.tracing import tracing_or_exit
 
 from .policy.route_table import RouteError
 from .policy.settings import Settings
-from .server.check import check, read_routes_of
-from .server.hash_key import hash_key
+from .server.command_line import check, hash_key, read_routes_of
 from .server.workers.parent import serve_with_workers
 from .server.workers.pool import WorkerFailed
 from .server.workers.worker import serve_alone

@@ -13,12 +13,10 @@ from .text.routes import API_DESCRIPTION, stream_routes
 from .topics.feeds import Feeds
 from .topics.paths import TOPICS_PATH
 from .topics.routes import topic_routes
-from .web.body_limit import BodyLimit
 from .web.drain import Drain
-from .web.hosts import HostCheck
 from .web.meters import Meters
+from .web.middlewares import BodyLimit, HostCheck, Requests
 from .web.problems import answer_with_problems
-from .web.requests import Requests
 
 _LONGEST_ESCAPE = len(r"\ud83d\ude00")  # the most bytes that JSON needs for one character
 _BODY_OVERHEAD_BYTES = 1024  # for `{"message": ""}` and generous white space

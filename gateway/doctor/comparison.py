@@ -8,10 +8,8 @@ from dataclasses import dataclass
 
 from .alignment import Pairing, align
 from .anatomy import Anatomy, Block
-from .differences import Difference, show_difference
 from .findings import Finding, Severity
-from .heads import compare_heads
-from .observation import Observation
+from .observation import Head, Observation
 from .quoting import Quote
 from .rhythm import measure_rhythm
 from .suspects import advice
@@ -21,6 +19,78 @@ _VERY_LATE_SECONDS = 2.0
 _MOST_SHOWN = 5
 _WORST_SHARE = 0.95
 _LEAST_BLOCKS = 3
+_BYTES_BEFORE, _BYTES_AFTER = 12, 20  # of the first byte that differs
+_STRIDE_BYTES = 4096
+
+_OF_THE_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "date", "proxy-connection", "te", "trailer", "upgrade", "alt-svc"}
+"""Fields that differ for each connection."""
+_MATTERS: dict[str, tuple[Severity, str]] = {
+    "content-type": ("problem", "clients and proxies no longer recognize the stream"),
+    "content-encoding": ("problem", "a proxy compresses the stream, and buffers bytes to do so"),
+    "content-length": ("problem", "a proxy buffered the whole response first"),
+    "cache-control": ("warning", "caches and buffers downstream get other instructions"),
+    "x-accel-buffering": ("note", "an nginx downstream is not told to stop buffering; nginx itself removes the field"),
+}
+
+
+def compare_heads(direct: Head, through: Head, quote: Quote) -> Iterator[Finding]:
+    """Compare status, version and fields."""
+    if direct.status != through.status:
+        shown = f"{direct.status} became {through.status}"
+        yield Finding("status through", "problem", shown, "a proxy replaced the answer", "check the proxy's log")
+    if direct.version != through.version:
+        shown = f"HTTP/{direct.version[0]}.{direct.version[1]} became HTTP/{through.version[0]}.{through.version[1]}"
+        yield Finding("version through", "note", shown, "the response is framed differently", "nothing, unless it is older than 1.1")
+    others = []
+    for name in dict.fromkeys(key.decode("latin-1").lower() for key, _ in (*direct.fields, *through.fields)):
+        before, after = direct.get(name), through.get(name)
+        if before == after or name in _OF_THE_CONNECTION:
+            continue
+        change = f"{quote(name)}: {_value(before, quote)} became {_value(after, quote)}"
+        if name in _MATTERS and not (name == "x-accel-buffering" and (after or "").lower() == "no"):
+            severity, means = _MATTERS[name]
+            yield Finding("header through", severity, change, means, "look for this field in the proxy's configuration")
+        else:
+            others.append(change)
+    if others:
+        yield Finding("header through", "ok", "; ".join(others))
+
+
+def _value(value: str | None, quote: Quote) -> str:
+    return "nothing" if value is None else quote(value, 60) if value else "an empty value"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The first byte at which two byte strings differ, with its surroundings in each."""
+
+    offset: int
+    direct_hex: str
+    direct_text: str
+    through_hex: str
+    through_text: str
+
+
+def first_difference(direct: bytes, through: bytes) -> int | None:
+    """Return the offset of the first byte that differs, None if one string is a prefix of the other."""
+    common = min(len(direct), len(through))
+    for start in range(0, common, _STRIDE_BYTES):
+        end = min(start + _STRIDE_BYTES, common)
+        if direct[start:end] != through[start:end]:
+            return next(at for at in range(start, end) if direct[at] != through[at])
+    return None
+
+
+def show_difference(direct: bytes, through: bytes, quote: Quote) -> Difference:
+    """Return the first difference of two byte strings that differ in content or length."""
+    offset = first_difference(direct, through)
+    if offset is None:
+        offset = min(len(direct), len(through))
+    parts = [quote.mask(side)[max(0, offset - _BYTES_BEFORE) : offset + _BYTES_AFTER] for side in (direct, through)]
+    (direct_hex, direct_text), (through_hex, through_text) = [
+        (part.hex(" "), quote(part, 4 * (_BYTES_BEFORE + _BYTES_AFTER))) for part in parts
+    ]
+    return Difference(offset, direct_hex, direct_text, through_hex, through_text)
 
 
 @dataclass(frozen=True, slots=True)

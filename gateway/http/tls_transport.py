@@ -8,10 +8,13 @@ before the protocol learns of a failed write. So this module drives `ssl.SSLObje
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import aiohttp
+from aiohttp import ClientRequest, ClientTimeout
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.helpers import ceil_timeout
 
 from .read_buffer import SAMPLE_EVERY, BoundedReads
 from .upstream_protocol import UpstreamProtocol
@@ -218,3 +221,35 @@ class TlsTransport(BoundedReads):
                 return self._tls.cipher()
             case _:
                 return self._tcp.get_extra_info(name, default)
+
+
+class TlsConnector(aiohttp.TCPConnector):
+    """Connect over TCP and TLS, without a limit. `make_protocol` returns the receiver of the answers.
+
+    This relies on an internal of aiohttp (`_wrap_create_connection`), which tests/gateway/test_upstream_tls.py guards.
+    """
+
+    def __init__(self, make_protocol: Callable[[], UpstreamProtocol], **options: Any) -> None:
+        super().__init__(limit=0, **options)
+        self._make_protocol = make_protocol
+        self._factory = make_protocol  # type: ignore[assignment]
+
+    async def _wrap_create_connection(
+        self, *args: Any, req: ClientRequest, timeout: ClientTimeout, **options: Any
+    ) -> tuple[Any, ResponseHandler]:
+        context, server_hostname = options.pop("ssl"), options.pop("server_hostname")
+        if context is None:
+            return await super()._wrap_create_connection(*args, req=req, timeout=timeout, **options)
+        protocol = self._make_protocol()
+        transport = TlsTransport(protocol, context, server_hostname)
+        async with ceil_timeout(timeout.sock_connect, ceil_threshold=timeout.ceil_threshold):  # for TCP and the handshake together
+            await super()._wrap_create_connection(lambda: transport, req=req, timeout=timeout, **options)
+            try:
+                await transport.shake_hands()
+            except ssl.CertificateError as error:
+                raise aiohttp.ClientConnectorCertificateError(req.connection_key, error) from error
+            except ssl.SSLError as error:
+                raise aiohttp.ClientConnectorSSLError(req.connection_key, error) from error
+            except OSError as error:
+                raise aiohttp.ClientConnectorError(req.connection_key, error) from error
+        return transport, protocol

@@ -14,7 +14,7 @@ from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
-from .tls_connector import TlsConnector
+from .tls_transport import TlsConnector
 from .upstream_errors import Drained
 from .upstream_protocol import UpstreamProtocol
 

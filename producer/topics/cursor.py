@@ -6,8 +6,7 @@ from typing import Literal
 
 from eventstream import encode
 
-from ..log.event_ids import format_event_id, parse_event_id
-from ..log.event_log import EventLog
+from ..log.event_log import EventLog, format_event_id, parse_event_id
 from ..log.runs import Piece
 from .feeds import Feed, Reading
 

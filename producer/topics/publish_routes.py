@@ -7,8 +7,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
 
-from ..log.event_ids import format_event_id
-from ..log.event_log import Appended, EventLog, LogError
+from ..log.event_log import Appended, EventLog, LogError, format_event_id
 from ..web.drain import Drain
 from ..web.problems import Problem, describe_value, refuse_field
 from ..web.publish_keys import PublishKeys

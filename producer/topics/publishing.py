@@ -8,8 +8,7 @@ from http import HTTPStatus
 
 import structlog
 
-from ..log.event_ids import format_event_id
-from ..log.event_log import Appended, EventLog, IdempotencyKey, KeyReused, LogError, LogFull
+from ..log.event_log import Appended, EventLog, IdempotencyKey, KeyReused, LogError, LogFull, format_event_id
 from ..web.meters import Meters
 from ..web.problems import Problem, refuse_field
 from .event_bodies import Limits, RefusedEvent, decode_json, encode_event, split_lines

@@ -11,8 +11,7 @@ from fastapi.responses import Response
 
 from eventstream import Parser
 
-from ..log.event_ids import format_event_id, parse_event_id
-from ..log.event_log import EventLog, LogError, Topic
+from ..log.event_log import EventLog, LogError, Topic, format_event_id, parse_event_id
 from ..web.problems import Problem, describe_value
 from ..web.responses import EVENT_STREAM, STREAM_HEADERS, respond_by_sse_starlette
 from .descriptions import EVENT, LIST, SUBSCRIBE, SUBSCRIBE_SEVERAL, ListedTopic, StoredEvent, TopicPage

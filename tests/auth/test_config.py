@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from gateway.policy.auth_table import Auth
 from gateway.policy.route_table import RouteError, read_routes
 from gateway.policy.routes import Route
-from gateway.server.hash_key import hash_key
+from gateway.server.command_line import hash_key
 from tests.auth.conftest import table
 from tests.auth.signing import SECRET, private_key, public_pem
 from tests.kit.documentation import DOCUMENTATION

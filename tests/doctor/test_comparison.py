@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.doctor.anatomy import dissect
-from gateway.doctor.comparison import Comparison, Path, compare
-from gateway.doctor.differences import first_difference, show_difference
+from gateway.doctor.comparison import Comparison, Path, compare, first_difference, show_difference
 from gateway.doctor.observation import Observation
 from gateway.doctor.quoting import Quote
 from tests.doctor.traces import ASKED, PLAIN, by_check, every, head, numbered, seen, severities

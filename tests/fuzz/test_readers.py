@@ -25,8 +25,8 @@ from gateway.policy.paths import all_readings, split_path
 from gateway.policy.route_table import routes_of
 from gateway.policy.target import readings, split_target, to_ascii
 from gateway.policy.trusted_proxies import TrustedProxies, client_network, plain_address
-from producer.topics.moments import parse_moment
 from producer.topics.names import Patterns, TopicError, parse_topic
+from producer.topics.selection import parse_moment
 from service.request_ids import keep_or_make
 from tests.fuzz.fuzzing import TARGET, fuzz
 

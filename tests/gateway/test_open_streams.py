@@ -12,7 +12,7 @@ from gateway.observe.traffic import Traffic
 from gateway.policy.routes import Route
 from gateway.streams.relay import Relay
 from gateway.streams.wheel import TimerWheel
-from service.loop_lag import LoopLag
+from service.process_metrics import LoopLag
 from tests.gateway.scripted_transport import Audience
 from tests.gateway.test_upstream import read
 from tests.kit.upstream import EVENT_STREAM_HEAD, ScriptedUpstream, Silence, chunk

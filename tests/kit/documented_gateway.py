@@ -10,7 +10,7 @@ import aiohttp.web  # noqa: F401  # all of it is loaded before a name goes missi
 
 from gateway.http import internals
 
-FAST = ("downstream", "downstream_server", "messages", "received_body", "response", "tls_connector", "tls_transport", "upstream")
+FAST = ("downstream", "downstream_server", "messages", "received_body", "response", "tls_transport", "upstream")
 FAST += ("upstream_client", "upstream_connector", "upstream_protocol")
 
 

@@ -14,8 +14,7 @@ from structlog.testing import capture_logs
 
 from eventstream import Parser
 from producer.log.event_log import Appended, IdempotencyKey, LogError, LogFull
-from producer.topics.demo import publish_demo
-from producer.topics.host import HostReader
+from producer.topics.demo import HostReader, publish_demo
 from producer.web.drain import Drain
 from tests.kit.producer import ProducerProcess, start_producer
 from tests.kit.waiting import GUARD_SECONDS

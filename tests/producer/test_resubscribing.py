@@ -15,8 +15,7 @@ import httpx
 import pytest
 
 from eventstream import Event, Framer, Parser
-from producer.log.event_ids import parse_event_id
-from producer.log.event_log import Stored
+from producer.log.event_log import Stored, parse_event_id
 from producer.log.retention import Retention
 from producer.settings import Settings
 from producer.topics import feeds

@@ -139,7 +139,7 @@ def test_check_prints_the_error_of_a_start(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_check_of_valid_routes_lists_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from gateway.server.check import check
+    from gateway.server.command_line import check
 
     config = tmp_path / "gateway.toml"
     config.write_text(route("/b", NOWHERE) + resumable("/a", NOWHERE))

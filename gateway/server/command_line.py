@@ -1,6 +1,7 @@
-"""Run `python -m gateway check`: validate settings and routes without starting the gateway."""
+"""Commands of `python -m gateway`: `check` validates settings and routes without a start, `hash-key` makes an API key."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from service.settings import parse_arguments, settings_or_exit
 
 from ..policy.route_table import RouteError, RouteTable, read_routes, single_route
+from ..policy.secrets import SecretError, digest_of, make_api_key, read_api_key
 from ..policy.settings import Settings
 
 
@@ -31,4 +33,25 @@ def check(arguments: Sequence[str]) -> int:
         return 2
     for route in sorted(routes, key=lambda route: route.path):
         print(route.path, route.mode, route.upstream, sep="\t")
+    return 0
+
+
+def hash_key(arguments: Sequence[str]) -> int:
+    """Print a `[[routes.auth.keys]]` table on standard output and a new key on standard error. Return the exit status."""
+    about = "Make an API key. Give the key to its holder; put the table, which has only the key's SHA-256, into the routes file."
+    parser = argparse.ArgumentParser("python -m gateway hash-key", description=about)
+    parser.add_argument("name", help="name of the key's holder")
+    parser.add_argument("--stdin", action="store_true", help="read an existing key from standard input")
+    asked = parser.parse_args(arguments)
+    if asked.stdin:
+        try:
+            digest = read_api_key(sys.stdin.buffer.readline())
+        except SecretError as error:
+            print(f"gateway hash-key: {error}", file=sys.stderr)
+            return 2
+    else:
+        key = make_api_key()
+        digest = digest_of(key)
+        print(f"the key, shown only once: {key}", file=sys.stderr)
+    print(f"[[routes.auth.keys]]\nname = {json.dumps(asked.name, ensure_ascii=False)}\nsha256 = {json.dumps(digest)}")
     return 0
