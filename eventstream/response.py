@@ -45,7 +45,7 @@ class Body:
 
     def take_rest(self) -> bytes:
         """Return the unread bytes that came before the connection broke: aiohttp keeps them, but raises the error instead."""
-        return _take_rest(self._content) if self._decoder is None else b""
+        return take_rest(self._content) if self._decoder is None else b""
 
     async def _receive(self) -> bytes:
         if self._failure is not None:
@@ -55,7 +55,7 @@ class Body:
         except NETWORK_ERRORS as error:
             if self._decoder is None:
                 raise
-            self._failure, chunk = error, _take_rest(self._content)
+            self._failure, chunk = error, take_rest(self._content)
         self._has_more = len(chunk) == PART_BYTES
         return chunk
 
@@ -90,6 +90,7 @@ def notice_broken_http(response: aiohttp.ClientResponse) -> None:
         closed.add_done_callback(fail)
 
 
-def _take_rest(content: aiohttp.StreamReader) -> bytes:
+def take_rest(content: aiohttp.StreamReader) -> bytes:
+    """Return the bytes that came before the connection broke, which aiohttp keeps."""
     content.set_exception(None)  # type: ignore[arg-type]
     return content.read_nowait()

@@ -15,10 +15,9 @@ from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.install.interpreters import OLDEST, interpreters
-from tests.kit import routed_gateway
 from tests.kit.certificates import Authority
 from tests.kit.kinds import BUDGET_SECONDS, KINDS, kind_of, may_have_units, watched
-from tests.kit.stack import service_command
+from tests.kit.stack import CHANGED_AIOHTTP, QUICK_START
 
 DEVICE_BYTES = 16 * 1024 * 1024
 """The size of a device that a test fills."""
@@ -101,12 +100,12 @@ def _missing(tool: str) -> str | None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--documented-aiohttp", action="store_true", help="run tests/proxy on the path for an aiohttp that has changed")
+    parser.addoption("--documented-aiohttp", action="store_true", help="run each gateway as if aiohttp had changed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--documented-aiohttp"):
-        routed_gateway.gateway_command = service_command("tests.kit.documented_gateway")
+        QUICK_START["PYTHONPATH"] += os.pathsep + str(CHANGED_AIOHTTP)
     # A background job of a shell ignores SIGINT, and so would the processes that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for tool, (description, _) in _NEEDS.items():

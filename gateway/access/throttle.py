@@ -171,8 +171,8 @@ def open_throttle(connection: ClientConnection, sink: Connection, allowance: All
 def begin_writing(connection: ClientConnection, writing: Writing, throttle: Throttle | None) -> bool:
     """Register `writing` to be paused and resumed. Return whether it starts paused."""
     if throttle is None:
-        connection.written_by(writing)
+        connection.writing = writing
         return connection.writing_paused
     throttle.open(writing)
-    connection.written_by(throttle)
+    connection.writing = throttle
     return throttle.paused

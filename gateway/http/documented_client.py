@@ -1,95 +1,179 @@
-"""Ask upstreams by aiohttp's documented client: one connection for each request, and aiohttp's own TLS."""
+"""Ask upstreams by aiohttp's documented client: one connection for each request."""
 
 import asyncio
-import re
-import socket
+import copy
+import functools
 import ssl
-import weakref
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 from aiohttp.http_exceptions import LineTooLong
-from multidict import CIMultiDict
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from eventstream.request import open_socket, send_once
+from eventstream.response import notice_broken_http
 
 from ..policy.target import url_of
-from .headers import head_bytes, head_limits, max_head_bytes
-from .upstream_errors import BadHead, Drained, HeadTooLarge
+from .headers import head_limits, max_head_bytes
+from .read_buffer import ReadBuffer
+from .retrying_connector import RetryingConnector, timeout_of
+from .tls_transport import TlsTransport
+from .upstream_errors import HeadTooLarge
+from .upstream_link import UpstreamLink, take_over
 
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 0.5
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_LEAST_FINAL_STATUS = 200
-
-
-@dataclass(frozen=True, slots=True)
-class _Session:
-    sockets: "weakref.WeakSet[socket.socket]"
-    max_header_bytes: int
+_READ_AHEAD_BYTES = 16 * 1024  # aiohttp pauses the connection at twice this
 
 
-_sessions: "weakref.WeakKeyDictionary[aiohttp.ClientSession, _Session]" = weakref.WeakKeyDictionary()
+@dataclass(slots=True)
+class _Asking:
+    """A request of `DocumentedClient` that is being sent."""
+
+    on_connected: Callable[[], None] | None
+    link: UpstreamLink | None = None
+
+
+_asking: ContextVar[_Asking | None] = ContextVar("_asking", default=None)
+
+
+class _Linking(aiohttp.BaseConnector):
+    """A connector that puts an `UpstreamLink` into each connection, and the gateway's TLS in place of the event loop's."""
+
+    def __init__(self, *args: Any, max_header_bytes: int, **options: Any) -> None:
+        super().__init__(*args, limit=0, force_close=True, **options)
+        self.max_header_bytes = max_header_bytes
+        self.links = 0
+        """Number of connections."""
+        self._reads = ReadBuffer()
+
+    async def _create_connection(self, req: aiohttp.ClientRequest, *args: Any, **options: Any) -> Any:
+        is_secure = req.url.scheme == "https"
+        plain = _without_tls(req) if is_secure else req
+        protocol = await super()._create_connection(plain, *args, **options)
+        transport = protocol.transport
+        if transport is None:
+            return protocol  # it is lost already
+        link = UpstreamLink(protocol, self._reads, self.max_header_bytes, self._count_link)
+        if is_secure:
+            tls = TlsTransport(link, _context_of(req), req.server_hostname or (req.url.raw_host or "").rstrip("."))
+            take_over(transport, tls)
+            tls.connection_made(transport)
+            async with asyncio.timeout(timeout_of(*args, *options.values()).sock_connect):
+                await tls.shake_hands(req.connection_key)
+        else:
+            link.read_bounded(transport)
+        asking = _asking.get()
+        if asking is not None:
+            asking.link = link
+            if asking.on_connected is not None:
+                asking.on_connected()
+        return protocol
+
+    def _count_link(self, change: int) -> None:
+        self.links += change
+
+
+class _TcpConnector(_Linking, RetryingConnector):
+    """A connector to hosts."""
+
+
+class _UnixConnector(_Linking, aiohttp.UnixConnector):
+    """A connector to a Unix socket."""
+
+
+def _without_tls(req: aiohttp.ClientRequest) -> aiohttp.ClientRequest:
+    plain = copy.copy(req)
+    plain.url = req.url.with_scheme("http").with_port(req.url.port)
+    return plain
+
+
+def _context_of(req: aiohttp.ClientRequest) -> ssl.SSLContext:
+    return req.ssl if isinstance(req.ssl, ssl.SSLContext) else _default_context()
+
+
+@functools.cache
+def _default_context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def open_session(*, max_header_bytes: int, unix_path: str = "", **options: Any) -> aiohttp.ClientSession:
-    """Return a session without cookies, decoding, limit of connections, kept connections, or time limits of its own.
+    """Return a session without cookies, decoding, a limit of connections, kept connections, or time limits of its own.
 
     A kept connection may hold unsolicited bytes, and the documented interface does not tell. With `unix_path` it connects to
     that socket. `options` go to aiohttp.
     """
-    sockets = weakref.WeakSet[socket.socket]()
-
-    def open_counted(address: aiohttp.AddrInfoType) -> socket.socket:
-        sock = open_socket(address)
-        sockets.add(sock)
-        return sock
-
     connector: aiohttp.BaseConnector
     if unix_path:
-        connector = aiohttp.UnixConnector(unix_path, limit=0, force_close=True)
+        connector = _UnixConnector(unix_path, max_header_bytes=max_header_bytes)
     else:
-        connector = aiohttp.TCPConnector(limit=0, force_close=True, socket_factory=open_counted)
-    tracing = aiohttp.TraceConfig()
-    tracing.on_connection_create_end.append(_note_connected)
-    session = aiohttp.ClientSession(
+        connector = _TcpConnector(socket_factory=open_socket, max_header_bytes=max_header_bytes)
+    return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         middlewares=(send_once,),
-        trace_configs=[tracing],
+        read_bufsize=_READ_AHEAD_BYTES,
         **head_limits(max_header_bytes),
         **options,
     )
-    _sessions[session] = _Session(sockets, max_header_bytes)
-    return session
-
-
-async def _note_connected(_: aiohttp.ClientSession, context: Any, __: object) -> None:
-    on_connected = context.trace_request_ctx
-    if on_connected is not None:
-        on_connected()
 
 
 def count_connections(session: aiohttp.ClientSession) -> int:
     """Return how many connections a session has."""
-    return sum(1 for sock in _sessions[session].sockets if sock.fileno() >= 0)
+    return session.connector.links if isinstance(session.connector, _Linking) else 0
+
+
+class DocumentedAnswer:
+    """An upstream's answer, whose body is still to come."""
+
+    def __init__(self, response: aiohttp.ClientResponse, link: UpstreamLink | None) -> None:
+        self._response = response
+        self.link = link
+        """Its connection."""
+
+    def __repr__(self) -> str:
+        return f"<DocumentedAnswer {self.status}>"
+
+    @property
+    def status(self) -> int:
+        return self._response.status
+
+    @property
+    def reason(self) -> str | None:
+        return self._response.reason
+
+    @property
+    def headers(self) -> CIMultiDictProxy[str]:
+        return self._response.headers
+
+    @property
+    def content(self) -> aiohttp.StreamReader:
+        return self._response.content
+
+    def close(self) -> None:
+        """Reset the connection, unless the body has ended."""
+        if self.link is not None and not self.content.is_eof():
+            self.link.abort()
+        self._response.close()
 
 
 class DocumentedClient:
-    """Asks upstreams over the connections of `session`. A connection that is refused is tried again within `timeout.connect` seconds."""
+    """Asks upstreams over the connections of `session`."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
-        self._max_header_bytes = _sessions[session].max_header_bytes
-        self._draining = asyncio.Event()
+        self._connector = cast(_Linking, session.connector)
 
     def __repr__(self) -> str:
-        return f"<DocumentedClient{' draining' if self._draining.is_set() else ''}>"
+        return f"<DocumentedClient {self._connector}>"
 
     def stop_waiting(self) -> None:
-        """Raise Drained in requests that wait for an upstream which is down."""
-        self._draining.set()
+        """Raise Drained in requests that wait for an upstream that is down."""
+        if isinstance(self._connector, RetryingConnector):
+            self._connector.stop_waiting()
 
     async def ask(
         self,
@@ -102,66 +186,26 @@ class DocumentedClient:
         timeout: aiohttp.ClientTimeout,
         on_connected: Callable[[], None] | None = None,
         tls: ssl.SSLContext | bool = True,
-    ) -> aiohttp.ClientResponse:
+    ) -> DocumentedAnswer:
         """Return the answer when its head is here; see `UpstreamClient`."""
-        url = url_of(upstream, target)
-        loop = asyncio.get_running_loop()
-        end = loop.time() + (timeout.connect or 0.0)
-        pause_seconds = _FIRST_PAUSE_SECONDS
-        while True:
-            try:
-                response = await self._session.request(
-                    method, url, headers=fields, data=data, allow_redirects=False, timeout=timeout, ssl=tls, trace_request_ctx=on_connected
-                )
-                self._check_head(response)
-                return response
-            except aiohttp.ClientSSLError:
-                raise  # trying again does not mend a certificate
-            except aiohttp.ClientConnectorError:
-                self._forget_address(url.raw_host, url.port)
-                if loop.time() >= end:
-                    raise
-            except aiohttp.ClientResponseError as error:
-                if (too_large := self._find_limit(error)) is None:
-                    raise
-                raise too_large from error
-            await self._pause(min(pause_seconds, end - loop.time()))
-            pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
-
-    async def _pause(self, seconds: float) -> None:
-        """Wait for the next attempt. Raises Drained when the gateway shuts down."""
+        asking = _Asking(on_connected)
+        token = _asking.set(asking)
         try:
-            async with asyncio.timeout(max(0.0, seconds)):
-                await self._draining.wait()
-        except TimeoutError:
-            return
-        raise Drained
-
-    def _forget_address(self, host: str | None, port: int | None) -> None:
-        """Resolve the host anew next time: its address may have changed."""
-        if isinstance(self._session.connector, aiohttp.TCPConnector) and host is not None and port is not None:
-            self._session.connector.clear_dns_cache(host, port)
+            response = await self._session.request(
+                method, url_of(upstream, target), headers=fields, data=data, allow_redirects=False, timeout=timeout, ssl=tls
+            )
+        except aiohttp.ClientResponseError as error:
+            raise self._find_limit(error) or error from error.__cause__
+        finally:
+            _asking.reset(token)
+        notice_broken_http(response)
+        return DocumentedAnswer(response, asking.link)
 
     def _find_limit(self, error: aiohttp.ClientResponseError) -> HeadTooLarge | None:
         """Return what says that a head was too large for aiohttp's parser, None if it is otherwise malformed."""
         parsing = error.__cause__
         if isinstance(parsing, LineTooLong) or (parsing is not None and isinstance(parsing.__cause__, LineTooLong)):
-            return HeadTooLarge(self._max_header_bytes, "a line in the head of its answer")
+            return HeadTooLarge(self._connector.max_header_bytes, "a line in the head of its answer")
         if error.message.startswith("Too many"):
-            return HeadTooLarge(max_head_bytes(self._max_header_bytes))
+            return HeadTooLarge(max_head_bytes(self._connector.max_header_bytes))
         return None
-
-    def _check_head(self, response: aiohttp.ClientResponse) -> None:
-        """Close the answer and raise BadHead for 101, which was not asked for (RFC 9110 section 7.8), for a status below 100, for control
-        characters, and for a head that is too large."""
-        fields = response.raw_headers
-        error: BadHead | None = None
-        if response.status < _LEAST_FINAL_STATUS:
-            error = BadHead(f"its answer has the status {response.status:03}, which is not that of a final answer")
-        elif any(_CONTROL.search(part) for field in fields for part in field) or _CONTROL.search((response.reason or "").encode()):
-            error = BadHead("its answer is not HTTP: its head has a control character")
-        elif head_bytes(fields) > max_head_bytes(self._max_header_bytes):
-            error = HeadTooLarge(max_head_bytes(self._max_header_bytes))
-        if error is not None:
-            response.close()
-            raise error

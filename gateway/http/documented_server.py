@@ -1,6 +1,6 @@
-"""aiohttp's low-level server and its requests, by the documented interface."""
+"""The requests of the public port, and how they are answered, by aiohttp's documented interface."""
 
-import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -8,7 +8,7 @@ from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from ..policy.target import restore
-from .connection import ClientServer
+from .connection import connection_of
 from .documented_protocol import DocumentedProtocol
 from .incoming import Incoming
 
@@ -38,31 +38,25 @@ class DocumentedIncoming(Incoming):
         self._fields = CIMultiDictProxy(fields)
 
 
-class DocumentedServer(ClientServer):
-    """aiohttp's low-level server with `DocumentedProtocol`s."""
+def answering_to_the_end(handler: Handler) -> Handler:
+    """Return a handler that sends the whole answer of `handler`, so that aiohttp finds nothing left to do."""
 
-    def __init__(self, handler: Handler, *, request_factory: Any, **options: Any) -> None:
-        self._answer_to = handler
-        self._options = options
-        self._running_loop = asyncio.get_running_loop()
-        super().__init__(self._answer, request_factory=request_factory, handler_cancellation=options.pop("handler_cancellation"))
-
-    def __call__(self) -> web.RequestHandler:
-        return DocumentedProtocol(self, loop=self._running_loop, **self._options)
-
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer a request to the last byte of its answer. aiohttp finds nothing left to do with what this returns."""
-        connection = request.protocol
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        connection = connection_of(request)
         assert isinstance(connection, DocumentedProtocol)
         connection.begin(request)
         try:
-            response = connection.refuse_large_head(request) or await self._answer_to(request)
-            if not response.prepared:
-                if isinstance(request, Incoming):
-                    request.complete(response)
-                if connection.is_deaf:
-                    response.force_close()
-            await connection.send_end(request, response)
+            response = await handler(request)
+            if isinstance(request, Incoming):
+                request.complete(response)
+            if connection.is_deaf:
+                response.force_close()
+            with contextlib.suppress(ConnectionError):  # aiohttp finds that out as well
+                await response.prepare(request)
+                await response.write_eof()
+                await connection.send_rest()
             return response
         finally:
             connection.finish(request)
+
+    return answer

@@ -1,23 +1,17 @@
-"""aiohttp's low-level server with the gateway's protocol, and its requests."""
+"""The server of the public port and its requests, on the fast path."""
 
-from aiohttp import HttpVersion10, web
-from aiohttp.web_protocol import RequestHandler
+from aiohttp import HttpVersion10
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from .connection import ClientServer
-from .downstream import DownstreamProtocol
 from .incoming import Incoming
 from .messages import NO_FIELDS, Head
 
 
 class DownstreamServer(ClientServer):
-    """aiohttp's low-level server with that protocol."""
-
-    def __call__(self) -> RequestHandler:
-        return DownstreamProtocol(self, loop=self._loop, **self._kwargs)
+    """A server that counts its connections without a list of them."""
 
     def count_connections(self) -> int:
-        """Return how many connections there are."""
         return len(self._connections)
 
 
@@ -39,6 +33,3 @@ class FastIncoming(Incoming):
         self._transport_peername = self._transport_sockname = None
         self._cache.clear()
         self._protocol._cache.clear()  # aiohttp fills it again for the connection's next request
-
-    async def _prepare_hook(self, response: web.StreamResponse) -> None:
-        self.complete(response)

@@ -3,8 +3,6 @@
 import asyncio
 import socket
 import struct
-from collections.abc import Coroutine
-from typing import Any
 
 from aiohttp import web
 
@@ -13,8 +11,7 @@ LITTLE_BYTES = 16 * 1024
 
 _LOOK_SECONDS = 10.0
 _LEAST_BYTES = 4 * 1024  # that a client has to take in this time: single bytes are no progress
-
-_Finished = tuple[web.StreamResponse, bool]
+_RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # struct linger
 
 
 class Unsent:
@@ -43,31 +40,6 @@ class Unsent:
             self._timer.cancel()
 
 
-async def send_end(protocol: web.RequestHandler, finishing: Coroutine[Any, Any, _Finished]) -> _Finished:
-    """Await `finishing`, which sends the end of an answer, and then that little is unsent.
-
-    aiohttp goes on as soon as the transport's buffer is below its high-water mark, and waits for that without a limit of time. Then the
-    answer would no longer count for its client, while its memory and its connection stay.
-    """
-    transport = protocol.transport
-    if transport is None or transport.get_write_buffer_size() <= LITTLE_BYTES:
-        return await finishing
-    unsent = Unsent(transport)
-    try:
-        response, reset = await finishing
-        if reset or transport.is_closing():
-            return response, reset
-        transport.set_write_buffer_limits(high=LITTLE_BYTES)
-        try:
-            await protocol._drain_helper()
-        except ConnectionError:
-            return response, True
-        transport.set_write_buffer_limits()
-        return response, False
-    finally:
-        unsent.stop()
-
-
 def end_unfinished(request: web.BaseRequest, response: web.StreamResponse, *, delimited: bool) -> None:
     """End the connection of a response so that it does not look complete.
 
@@ -82,6 +54,12 @@ def end_unfinished(request: web.BaseRequest, response: web.StreamResponse, *, de
         transport.close()
         asyncio.get_running_loop().call_later(_LOOK_SECONDS, transport.abort)
     else:
-        sock = transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        transport.abort()
+        reset(transport)
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """Abort a connection so that the peer gets an RST: after a FIN it could go on writing for a while."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
+    transport.abort()

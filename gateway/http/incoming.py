@@ -31,6 +31,8 @@ class Incoming(web.BaseRequest):
     """The body, if one mode has begun to read it before another answers."""
     owner_at_peer: str = ""
     """Owner for whom another worker counted a handed-off request, empty if it came from a client."""
+    has_answer = False
+    """Whether the head of an answer is made, so that an error cannot be answered."""
     recognized: str = ""
     """Subject of a valid credential, if the route is not known yet."""
 

@@ -11,22 +11,7 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
-NAMES = {
-    "aiohttp.client_proto": ("ResponseHandler",),
-    "aiohttp.client_reqrep": ("ClientRequest", "ClientResponse", "ConnectionKey"),
-    "aiohttp.connector": ("BaseConnector", "Connection", "TCPConnector"),
-    "aiohttp.helpers": ("TimerNoop", "ceil_timeout"),
-    "aiohttp.http": ("HttpProcessingError", "HttpRequestParser", "RawResponseMessage"),
-    "aiohttp.http_exceptions": ("LineTooLong",),
-    "aiohttp.http_parser": ("RawRequestMessage",),
-    "aiohttp.http_writer": ("StreamWriter", "_serialize_headers"),
-    "aiohttp.streams": ("EMPTY_PAYLOAD", "StreamReader"),
-    "aiohttp.tracing": ("Trace",),
-    "aiohttp.web_protocol": ("RequestHandler", "_ErrInfo"),
-}
-"""Modules and their names."""
-
-SIGNATURES = {
+FUNCTIONS = {
     "aiohttp.client_proto:ResponseHandler.set_response_params": (
         "timer",
         "skip_payload",
@@ -39,29 +24,18 @@ SIGNATURES = {
         "max_field_size",
         "max_headers",
     ),
-    "aiohttp.client_proto:ResponseHandler.set_exception": ("self", "exc", "exc_cause"),
-    "aiohttp.client_proto:ResponseHandler._reschedule_timeout": ("self",),
-    "aiohttp.client_proto:ResponseHandler.start_timeout": ("self",),
-    "aiohttp.client_proto:ResponseHandler.read": ("self",),
-    "aiohttp.connector:BaseConnector.connect": ("self", "req", "traces", "timeout"),
-    "aiohttp.connector:BaseConnector._get": ("self", "key", "traces"),
+    "aiohttp.client_proto:ResponseHandler.set_exception": ("exc", "exc_cause"),
+    "aiohttp.connector:BaseConnector.connect": ("req", "traces", "timeout"),
+    "aiohttp.connector:BaseConnector._get": ("key", "traces"),
     "aiohttp.connector:TCPConnector._wrap_create_connection": ("req", "timeout"),
-    "aiohttp.connector:TCPConnector.clear_dns_cache": ("self", "host", "port"),
+    "aiohttp.connector:TCPConnector.clear_dns_cache": ("host", "port"),
     "aiohttp.helpers:ceil_timeout": ("delay", "ceil_threshold"),
-    "aiohttp.http_writer:StreamWriter.send_headers": ("self",),
     "aiohttp.http_writer:_serialize_headers": ("status_line", "headers"),
-    "aiohttp.streams:StreamReader.feed_data": ("self", "data"),
-    "aiohttp.streams:StreamReader.feed_eof": ("self",),
-    "aiohttp.streams:StreamReader.on_eof": ("self", "callback"),
-    "aiohttp.streams:StreamReader.set_exception": ("self", "exc"),
-    "aiohttp.streams:StreamReader.begin_http_chunk_receiving": ("self",),
-    "aiohttp.streams:StreamReader.end_http_chunk_receiving": ("self",),
-    "aiohttp.web:BaseRequest._prepare_hook": ("self", "response"),
-    "aiohttp.web:StreamResponse._prepare_headers": ("self",),
-    "aiohttp.web_protocol:RequestHandler._drain_helper": ("self",),
-    "aiohttp.web_protocol:RequestHandler.finish_response": ("self", "request", "resp", "start_time"),
-    "aiohttp.web_protocol:RequestHandler.handle_error": ("self", "request", "status", "exc", "message"),
-    "aiohttp.web_protocol:RequestHandler.start": ("self",),
+    "aiohttp.streams:StreamReader.feed_data": ("data",),
+    "aiohttp.streams:StreamReader.on_eof": ("callback",),
+    "aiohttp.streams:StreamReader.set_exception": ("exc",),
+    "aiohttp.web_protocol:RequestHandler.finish_response": ("request", "resp", "start_time"),
+    "aiohttp.web_protocol:RequestHandler.handle_error": ("request", "status", "exc", "message"),
 }
 """Functions, and parameters that they must have."""
 
@@ -76,15 +50,36 @@ ATTRIBUTES = {
         "_parser",
         "_payload",
         "_reading_paused",
+        "_reschedule_timeout",
         "_should_close",
         "_skip_payload",
         "_upgraded",
+        "read",
+        "start_timeout",
     ),
-    "aiohttp.connector:BaseConnector": ("_acquired", "_conns", "_factory", "_loop", "_timeout_ceil_threshold"),
-    "aiohttp.streams:StreamReader": ("_buffer", "_protocol", "_size", "total_bytes"),
+    "aiohttp.client_reqrep:ClientRequest": (),
+    "aiohttp.client_reqrep:ConnectionKey": (),
+    "aiohttp.connector:BaseConnector": ("_acquired", "_conns", "_factory", "_timeout_ceil_threshold"),
+    "aiohttp.connector:Connection": (),
+    "aiohttp.helpers:TimerNoop": (),
+    "aiohttp.http:HttpProcessingError": (),
+    "aiohttp.http:HttpRequestParser": (),
+    "aiohttp.http:RawResponseMessage": (),
+    "aiohttp.http_exceptions:LineTooLong": (),
+    "aiohttp.http_parser:RawRequestMessage": (),
+    "aiohttp.streams:EMPTY_PAYLOAD": (),
+    "aiohttp.streams:StreamReader": (
+        "_buffer",
+        "_protocol",
+        "_size",
+        "begin_http_chunk_receiving",
+        "end_http_chunk_receiving",
+        "feed_eof",
+        "total_bytes",
+    ),
+    "aiohttp.tracing:Trace": (),
     "aiohttp.web:BaseRequest": ("_cache", "_headers", "_message", "_protocol", "_rel_url", "_transport_peername", "_transport_sockname"),
-    "aiohttp.web:Server": ("_connections", "_kwargs", "_loop"),
-    "aiohttp.web:StreamResponse": ("_headers", "_send_headers_immediately"),
+    "aiohttp.web:Server": ("_connections",),
     "aiohttp.web_protocol:RequestHandler": (
         "_cache",
         "_close",
@@ -101,9 +96,11 @@ ATTRIBUTES = {
         "max_field_size",
         "max_headers",
         "max_line_size",
+        "start",
     ),
+    "aiohttp.web_protocol:_ErrInfo": (),
 }
-"""Classes and attributes of their instances."""
+"""Classes and objects, and attributes that they or their instances must have."""
 
 
 @functools.cache
@@ -114,33 +111,24 @@ def unexpected() -> tuple[str, ...]:
 
 def look() -> list[str]:
     """Return the same, checked anew."""
-    faults = [*_missing_names(), *_other_signatures(), *_missing_attributes()]
+    faults = [*_other_functions(), *_missing_attributes()]
     if not faults:  # else these would only repeat what is missing
         faults += [*_failing(_server_queues_requests_and_errors), *_failing(_parser_feeds_the_payload)]
     return faults
 
 
-def _find(place: str) -> object:
+def _find(place: str) -> Any:
     module, _, path = place.partition(":")
-    found: object = importlib.import_module(module)
+    found: Any = importlib.import_module(module)
     for name in path.split("."):
         found = getattr(found, name)
     return found
 
 
-def _missing_names() -> Iterator[str]:
-    for module, names in NAMES.items():
-        for name in names:
-            try:
-                _find(f"{module}:{name}")
-            except (ImportError, AttributeError):
-                yield f"{module} has no {name}"
-
-
-def _other_signatures() -> Iterator[str]:
-    for place, expected in SIGNATURES.items():
+def _other_functions() -> Iterator[str]:
+    for place, expected in FUNCTIONS.items():
         try:
-            parameters = inspect.signature(_find(place)).parameters  # type: ignore[arg-type]  # whatever it is
+            parameters = inspect.signature(_find(place)).parameters
         except (ImportError, AttributeError, TypeError, ValueError):
             yield f"{place} is no function with a signature"
             continue
@@ -151,11 +139,12 @@ def _other_signatures() -> Iterator[str]:
 def _missing_attributes() -> Iterator[str]:
     for place, names in ATTRIBUTES.items():
         try:
-            kind: Any = _find(place)
+            kind = _find(place)
         except (ImportError, AttributeError):
-            yield f"{place} is missing"
+            module, _, name = place.partition(":")
+            yield f"{module} has no {name}"
             continue
-        setters = (vars(base).get(setter) for base in kind.__mro__ for setter in ("__init__", "start"))
+        setters = [vars(base).get(setter) for base in getattr(kind, "__mro__", ()) for setter in ("__init__", "start")]
         assigned = {name for setter in setters if inspect.isfunction(setter) for name in setter.__code__.co_names}
         for name in names:
             if not hasattr(kind, name) and name not in assigned:

@@ -104,10 +104,8 @@ def make_server(
     full: Callable[[], Refusal | None],
 ) -> ClientServer:
     """Return the server of the public port. `rejected` is told what is refused before `handler` sees it."""
+    requests: dict[str, Any] = {"loop": asyncio.get_running_loop(), "trusted": trusted}
     options: dict[str, Any] = {
-        "handler_cancellation": True,
-        "access_log": None,
-        "auto_decompress": False,
         "keepalive_timeout": keepalive_seconds,
         "head_seconds": head_seconds,
         "max_head_bytes": max_head_bytes(max_header_bytes),
@@ -116,11 +114,12 @@ def make_server(
         **head_limits(max_header_bytes),
     }
     if unexpected():
-        from .documented_server import DocumentedIncoming, DocumentedServer
+        from .documented_protocol import DocumentedProtocol
+        from .documented_server import DocumentedIncoming, answering_to_the_end
 
-        return DocumentedServer(
-            handler, request_factory=partial(DocumentedIncoming, loop=asyncio.get_running_loop(), trusted=trusted), **options
-        )
+        make_request = partial(DocumentedIncoming, **requests)
+        return ClientServer(answering_to_the_end(handler), connection=DocumentedProtocol, request_factory=make_request, **options)
+    from .downstream import DownstreamProtocol
     from .downstream_server import DownstreamServer, FastIncoming
 
-    return DownstreamServer(handler, request_factory=partial(FastIncoming, loop=asyncio.get_running_loop(), trusted=trusted), **options)
+    return DownstreamServer(handler, connection=DownstreamProtocol, request_factory=partial(FastIncoming, **requests), **options)

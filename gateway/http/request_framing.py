@@ -19,7 +19,6 @@ _BEGUN_CHUNK = re.compile(rb"[0-9A-Fa-f]{1,16}(?:;[^\r\n]*)?\r?")
 _TRAILER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[^\r\n\x00]*\r\n")
 _FRAMING_FIELDS = frozenset((b"content-length", b"transfer-encoding", b"host"))
 _LEAST_BYTES_OF_FIELD = 16
-_SIZE, _DATA, _END_OF_DATA, _TRAILERS = range(4)
 
 
 class Refused(Exception):
@@ -110,11 +109,11 @@ class SizedBody:
 class ChunkedBody:
     """A body in chunks (RFC 9112 section 7.1). Lines and trailers are held until they are whole."""
 
-    __slots__ = ("_left", "_max_bytes", "_state", "ended")
+    __slots__ = ("_is_last", "_left", "_max_bytes", "ended")
 
     def __init__(self, max_bytes: int) -> None:
-        self._state = _SIZE
-        self._left = 0
+        self._left = 0  # of a chunk, with the line end behind it
+        self._is_last = False
         self._max_bytes = max_bytes
         self.ended = False
 
@@ -128,23 +127,17 @@ class ChunkedBody:
 
     def _measure(self, pending: bytearray) -> int:
         """Return how many bytes of `pending` can be taken now, 0 if more must come."""
-        match self._state:
-            case state if state == _SIZE:
-                return self._measure_size(pending)
-            case state if state == _DATA:
-                size = min(self._left, len(pending))
-                self._left -= size
-                if not self._left:
-                    self._state = _END_OF_DATA
-                return size
-            case state if state == _END_OF_DATA:
-                if not b"\r\n".startswith(pending[:2]):
-                    raise Refused(BAD_BODY)
-                if len(pending) < 2:
-                    return 0
-                self._state = _SIZE
-                return 2
-        return self._measure_trailers(pending)
+        if self._is_last:
+            return self._measure_trailers(pending)
+        if not self._left:
+            return self._measure_size(pending)
+        size = min(self._left - 2, len(pending))
+        if not size:
+            if not b"\r\n".startswith(pending[:2]):
+                raise Refused(BAD_BODY)
+            size = len(pending[:2]) // 2 * 2
+        self._left -= size
+        return size
 
     def _measure_size(self, pending: bytearray) -> int:
         line = _CHUNK.match(pending)
@@ -154,8 +147,9 @@ class ChunkedBody:
             if len(pending) > self._max_bytes:
                 raise Refused(head_too_large(self._max_bytes))
             return 0
-        self._left = int(line[1], 16)
-        self._state = _DATA if self._left else _TRAILERS
+        size = int(line[1], 16)
+        self._is_last = not size
+        self._left = size + 2
         return line.end()
 
     def _measure_trailers(self, pending: bytearray) -> int:

@@ -8,16 +8,12 @@ before the protocol learns of a failed write. So this module drives `ssl.SSLObje
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, cast
 
 import aiohttp
-from aiohttp import ClientRequest, ClientTimeout
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.helpers import ceil_timeout
 
-from .read_buffer import SAMPLE_EVERY, BoundedReads
-from .upstream_protocol import UpstreamProtocol
+from .read_buffer import SAMPLE_EVERY, BoundedReads, Owner
 
 _RECORD_BYTES = 16 * 1024  # the most plaintext in a TLS record (RFC 8446 section 5.1)
 
@@ -30,7 +26,7 @@ class UnexpectedEnd(aiohttp.ServerDisconnectedError):
 
 
 class TlsTransport(BoundedReads):
-    """A TLS connection: the protocol of the TCP transport below it, and the transport of the UpstreamProtocol above it.
+    """A TLS connection: the protocol of the TCP transport below it, and the transport of the owner above it.
 
     All plaintext of a read is handed over in the call that read it, so that pausing the TCP transport is all the flow control there is:
     a paused connection holds no more than the rest of one record, and its end is seen after its last byte.
@@ -39,7 +35,7 @@ class TlsTransport(BoundedReads):
     __slots__ = ("_closed_here", "_ended", "_failure", "_incoming", "_outgoing", "_ready", "_tcp", "_tls")
     _tcp: asyncio.Transport
 
-    def __init__(self, owner: UpstreamProtocol, context: ssl.SSLContext, server_hostname: str | None) -> None:
+    def __init__(self, owner: Owner, context: ssl.SSLContext, server_hostname: str | None) -> None:
         super().__init__(owner, owner.read_buffer)
         context.options |= ssl.OP_NO_RENEGOTIATION  # else a write might have to wait for a read
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -49,16 +45,22 @@ class TlsTransport(BoundedReads):
         self._closed_here = False
         self._failure: ssl.SSLError | None = None
 
-    async def shake_hands(self) -> None:
+    async def shake_hands(self, key: Any) -> None:
         """Return when the handshake is done and the owner has its transport.
 
-        Raises ssl.SSLError or OSError if it fails. If it is cancelled the connection is aborted.
+        Raises aiohttp's errors for the connection `key` if it fails. If it is cancelled the connection is aborted.
         """
         try:
             await self._ready
         except asyncio.CancelledError:
             self.abort()
             raise
+        except ssl.CertificateError as error:
+            raise aiohttp.ClientConnectorCertificateError(key, error) from error
+        except ssl.SSLError as error:
+            raise aiohttp.ClientConnectorSSLError(key, error) from error
+        except OSError as error:
+            raise aiohttp.ClientConnectorError(key, error) from error
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._tcp = cast(asyncio.Transport, transport)
@@ -221,35 +223,3 @@ class TlsTransport(BoundedReads):
                 return self._tls.cipher()
             case _:
                 return self._tcp.get_extra_info(name, default)
-
-
-class TlsConnector(aiohttp.TCPConnector):
-    """Connect over TCP and TLS, without a limit. `make_protocol` returns the receiver of the answers.
-
-    This relies on an internal of aiohttp (`_wrap_create_connection`), which tests/gateway/test_upstream_tls.py guards.
-    """
-
-    def __init__(self, make_protocol: Callable[[], UpstreamProtocol], **options: Any) -> None:
-        super().__init__(limit=0, **options)
-        self._make_protocol = make_protocol
-        self._factory = make_protocol  # type: ignore[assignment]
-
-    async def _wrap_create_connection(
-        self, *args: Any, req: ClientRequest, timeout: ClientTimeout, **options: Any
-    ) -> tuple[Any, ResponseHandler]:
-        context, server_hostname = options.pop("ssl"), options.pop("server_hostname")
-        if context is None:
-            return await super()._wrap_create_connection(*args, req=req, timeout=timeout, **options)
-        protocol = self._make_protocol()
-        transport = TlsTransport(protocol, context, server_hostname)
-        async with ceil_timeout(timeout.sock_connect, ceil_threshold=timeout.ceil_threshold):  # for TCP and the handshake together
-            await super()._wrap_create_connection(lambda: transport, req=req, timeout=timeout, **options)
-            try:
-                await transport.shake_hands()
-            except ssl.CertificateError as error:
-                raise aiohttp.ClientConnectorCertificateError(req.connection_key, error) from error
-            except ssl.SSLError as error:
-                raise aiohttp.ClientConnectorSSLError(req.connection_key, error) from error
-            except OSError as error:
-                raise aiohttp.ClientConnectorError(req.connection_key, error) from error
-        return transport, protocol

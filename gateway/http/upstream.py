@@ -17,7 +17,7 @@ from .headers import head_limits, max_head_bytes
 from .read_buffer import ReadBuffer
 from .received_body import take_buffer
 from .receiver import CLOSED_EARLY, Receiver
-from .tls_transport import TlsConnector
+from .tls_connector import TlsConnector
 from .upstream_client import Answer
 from .upstream_connector import UpstreamConnector
 from .upstream_protocol import UpstreamProtocol

@@ -1,6 +1,7 @@
 """Mode direct: one upstream request per downstream request."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -17,8 +18,9 @@ from service.tracing import Span
 from ..access.exchange import Exchange
 from ..access.throttle import begin_writing, open_throttle
 from ..http.accept import names_event_stream
+from ..http.answer import AnswerHead
 from ..http.asking import UpstreamAnswer
-from ..http.connection import AnswerHead, WholeBody, comes_from_peer, connection_of
+from ..http.connection import WholeBody, comes_from_peer, connection_of
 from ..http.deadline import Deadline
 from ..http.flushing import end_unfinished
 from ..http.headers import (
@@ -133,7 +135,7 @@ class Direct:
         if upstream.content.is_eof() and not coded:
             return await self._relay_whole(request, response, upstream, exchange)
         connection = connection_of(request)
-        sink = response.open_sink(request)
+        sink = response.open_sink()
         throttle = open_throttle(connection, sink, exchange.allowance)
         resumes = exchange.event_stream and bool(read_last_event_id(request.headers, exchange.target))
         relay = self._open_relay(throttle or sink, response.chunked_here, upstream, exchange, resumes=resumes)
@@ -144,11 +146,10 @@ class Direct:
             await relay.ended()
         finally:
             relay.end(LEFT)  # no effect unless the wait was cancelled
-            connection.written_by(None)
+            connection.writing = None
             if throttle is not None:
                 throttle.close()
         may_end = _may_end(exchange, relay)
-        await response.flush()
         if not may_end:
             end_unfinished(request, response, delimited=is_delimited(response.headers))
         return response
@@ -164,16 +165,17 @@ class Direct:
         body = WholeBody()
         if exchange.allowance is not None:
             await exchange.allowance.wait()
-        relay = self._open_relay(body, False, upstream, exchange, whole=True)
+        relay = self._open_relay(body, response.chunked_here, upstream, exchange, whole=True)
         attach(upstream, relay)
         may_end = _may_end(exchange, relay)
         if exchange.allowance is not None:
             exchange.allowance.spend(relay.bytes_out)
-        if may_end:
-            await response.write_eof(body.getvalue())
-        else:
-            await response.write(body.getvalue())
-            response.send_head()
+        with contextlib.suppress(ConnectionResetError):  # the client has disconnected
+            if may_end:
+                await response.write_eof(body.getvalue())
+            else:
+                response.send(body.getvalue())
+        if not may_end:
             end_unfinished(request, response, delimited=is_delimited(response.headers))
         return response
 
@@ -252,7 +254,7 @@ def _response_head(request: web.BaseRequest, upstream: UpstreamAnswer, exchange:
         fields.setdefault(SERVER, "gateway")
     rewrite_locations(fields, exchange.route, request)
     apply_rules(fields, exchange.route.response_headers)
-    return connection_of(request).new_answer(upstream.status, fields, upstream.reason)
+    return AnswerHead(status=upstream.status, reason=upstream.reason, headers=fields)
 
 
 def _may_end(exchange: Exchange, relay: Relay) -> bool:

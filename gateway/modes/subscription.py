@@ -9,6 +9,7 @@ from multidict import CIMultiDict
 from ..access.budget import Budget
 from ..access.exchange import Exchange
 from ..access.throttle import begin_writing, open_throttle
+from ..http.answer import AnswerHead
 from ..http.connection import connection_of
 from ..http.flushing import end_unfinished
 from ..http.headers import is_delimited
@@ -37,9 +38,9 @@ async def send_stream(
     Callers should not keep references to `fields` or `begin` while they wait: there may be ten thousand of them.
     """
     connection = connection_of(request)
-    response = connection.new_answer(200, fields)
+    response = AnswerHead(headers=fields)
     await response.prepare(request)
-    sink = response.open_sink(request)
+    sink = response.open_sink()
     connection.prepare_for_stream()
     expires = _expiry(exchange.route.max_connection_seconds, wheel)
     throttle = open_throttle(connection, sink, exchange.allowance)
@@ -67,13 +68,12 @@ async def send_stream(
         await subscriber.ended()
     finally:
         subscriber.end(LEFT)  # no effect unless the wait was cancelled
-        connection.written_by(None)
+        connection.writing = None
         if throttle is not None:
             throttle.close()
     tells = subscriber.verdict == CUT and exchange.route.on_upstream_loss == "error-event"
     if tells:
         subscriber.send_error(ui_messages=exchange.ui_messages)
-    await response.flush()
     if subscriber.verdict != COMPLETE and not (tells and exchange.route.mode == "shared"):  # a clean end of a kept answer means success
         end_unfinished(request, response, delimited=delimited)
     return response

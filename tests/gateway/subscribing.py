@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from gateway.http.downstream import DownstreamProtocol, Writing
+from gateway.http.connection import Writing
+from gateway.http.downstream import DownstreamProtocol
 from gateway.http.downstream_server import DownstreamServer
 from tests.kit.waiting import GUARD_SECONDS
 
@@ -36,7 +37,8 @@ async def _refuse(request: web.BaseRequest) -> web.StreamResponse:
 @asynccontextmanager
 async def connected() -> AsyncIterator[Downstream]:
     loop = asyncio.get_running_loop()
-    manager = DownstreamServer(_refuse, head_seconds=GUARD_SECONDS, max_head_bytes=2**16, rejected=lambda reason, status: None)
+    options = {"head_seconds": GUARD_SECONDS, "max_head_bytes": 2**16, "rejected": lambda reason, status: None}
+    manager = DownstreamServer(_refuse, connection=DownstreamProtocol, request_factory=None, **options)
     server = await loop.create_server(manager, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
     subscriber, closer = await asyncio.open_connection(host, port, limit=1024)

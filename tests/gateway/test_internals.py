@@ -9,10 +9,9 @@ import pytest
 from gateway.http import internals
 from tests.kit import routed_gateway
 from tests.kit.downstream import Downstream, End
-from tests.kit.stack import service_command
+from tests.kit.stack import CHANGED_AIOHTTP, QUICK_START
 from tests.kit.upstream import ScriptedUpstream
 
-NAMES = [(module, name) for module, names in internals.NAMES.items() for name in names]
 ATTRIBUTES = [(place, name) for place, names in internals.ATTRIBUTES.items() for name in names]
 
 
@@ -28,8 +27,9 @@ def test_installed_aiohttp_is_as_expected() -> None:
     assert internals.look() == []
 
 
-@pytest.mark.parametrize(("module", "name"), NAMES)
-def test_missing_name_is_found(monkeypatch: pytest.MonkeyPatch, module: str, name: str) -> None:
+@pytest.mark.parametrize("place", internals.ATTRIBUTES)
+def test_missing_name_is_found(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    module, _, name = place.partition(":")
     monkeypatch.delattr(importlib.import_module(module), name)
     assert f"{module} has no {name}" in internals.look()
 
@@ -41,7 +41,7 @@ def owner_of(place: str) -> tuple[Any, str]:
     return (find(f"{module}:{owner}") if owner else importlib.import_module(module)), name
 
 
-@pytest.mark.parametrize("place", internals.SIGNATURES)
+@pytest.mark.parametrize("place", internals.FUNCTIONS)
 def test_renamed_function_is_found(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     owner, name = owner_of(place)
     for base in getattr(owner, "__mro__", (owner,)):
@@ -50,11 +50,11 @@ def test_renamed_function_is_found(monkeypatch: pytest.MonkeyPatch, place: str) 
     assert f"{place} is no function with a signature" in internals.look()
 
 
-@pytest.mark.parametrize("place", internals.SIGNATURES)
+@pytest.mark.parametrize("place", internals.FUNCTIONS)
 def test_function_with_other_parameters_is_found(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     owner, name = owner_of(place)
     monkeypatch.setattr(owner, name, lambda: None)
-    assert f"{place} takes no {', '.join(internals.SIGNATURES[place])}" in internals.look()
+    assert f"{place} takes no {', '.join(internals.FUNCTIONS[place])}" in internals.look()
 
 
 @pytest.mark.parametrize(("place", "name"), ATTRIBUTES)
@@ -88,8 +88,8 @@ def test_server_that_does_not_queue_malformed_bytes_is_found(monkeypatch: pytest
 
 
 async def test_gateway_that_lacks_a_name_warns_once_and_serves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    command = service_command("tests.kit.documented_gateway", "aiohttp.http:HttpRequestParser")
-    monkeypatch.setattr(routed_gateway, "gateway_command", command)
+    monkeypatch.setitem(QUICK_START, "PYTHONPATH", str(CHANGED_AIOHTTP))
+    monkeypatch.setenv("AIOHTTP_WITHOUT", "aiohttp.http:HttpRequestParser")
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
     async with (
         ScriptedUpstream([head + b"9\r\ndata: 1\n\n\r\n0\r\n\r\n"]) as upstream,

@@ -10,7 +10,8 @@ from multidict import CIMultiDict
 
 from gateway.http.upstream import open_session
 from gateway.http.upstream_client import UpstreamAnswer, UpstreamClient
-from gateway.http.upstream_connector import Drained, UpstreamConnector
+from gateway.http.upstream_connector import UpstreamConnector
+from gateway.http.upstream_errors import Drained
 from tests.kit.stack import free_ports, refusing
 from tests.kit.upstream import Act, Disconnect, Pause, Script, ScriptedUpstream
 from tests.kit.waiting import GUARD_SECONDS, until

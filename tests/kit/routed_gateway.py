@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import shlex
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,6 @@ TEMPLATE = os.environ.get("PROXY_UNDER_TEST", "")
 """A command with `{port}` and `{upstream}`, for instance `env UPSTREAM={upstream} PORT={port} my-proxy`; empty: the gateway."""
 
 Route = Mapping[str, Any]
-gateway_command = service_command("gateway")
-"""The command that starts the gateway; `pytest --documented-aiohttp` sets another one."""
 
 
 def shared(path: str, upstream: str, **settings: object) -> Route:
@@ -76,8 +73,7 @@ async def running(
     environ = {"PORT": port, "ADMIN_PORT": admin_port, "CONFIG": config, "DATA_DIR": directory / "data", "DRAIN_SECONDS": 2}
     environ |= {name.upper(): value for name, value in settings.items()}
     variables = {f"GATEWAY_{name}": str(value) for name, value in environ.items()}
-    command = command or gateway_command
-    process = ServiceProcess("gateway", admin_port, variables, output, [sys.executable, *command[1:]] if plain else command)
+    process = ServiceProcess("gateway", admin_port, variables, output, command or service_command("gateway", plain=plain))
     gateway = Gateway(port, _OtherProxy(port, routes[0]["upstream"], output) if TEMPLATE else process)
     try:
         await gateway.start()

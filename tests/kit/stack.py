@@ -40,6 +40,10 @@ QUICK_START = {
 plug-ins of pydantic; and this machine's certificates, which aiohttp reads when it is imported."""
 
 
+CHANGED_AIOHTTP = REPOSITORY / "tests/changed_aiohttp"
+"""With this folder in PYTHONPATH the gateway runs as if aiohttp had changed."""
+
+
 def clean_environment(**variables: str) -> dict[str, str]:
     """Return the environment of this process without any setting of the services, plus `variables`."""
     return {name: value for name, value in os.environ.items() if not name.startswith(PREFIXES)} | variables

@@ -6,7 +6,6 @@ gateway's settings are then skipped.
 """
 
 import contextlib
-import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -20,22 +19,6 @@ from tests.kit.downstream import Answer, Downstream, Fields
 from tests.kit.routed_gateway import TEMPLATE, Gateway, Route, running
 from tests.kit.stack import refusing
 from tests.kit.stage import Scene, Stage
-
-NOT_KEPT = {
-    r"answer_without_a_media_type_gets_none\[.*-(chunked|later|whole|close-delimited)": "aiohttp adds application/octet-stream",
-    r"surplus_in_one_piece_.*-(more than its length|an? (body|answer) behind)": "aiohttp drops an answer with its surplus",
-}
-"""Tests that fail with `--documented-aiohttp`, and why."""
-SELDOM_KEPT = {
-    r"many_stalled_readers_cost_a_bounded_amount_each": "each takes up to 2 MiB: reads are larger, and each layer buffers",
-    r"answer_that_comes_before_a_large_request": "aiohttp reports the write that failed, not the answer",
-    r"silent_upstream_is_reset_.*-/(direct|orphan|shared)": "aiohttp closes with FIN",
-    r"upstream_that_detects_only_failed_writes_is_reset_.*\[https": "TLS waits for the upstream's close_notify",
-    r"successive_clients_leave_no_more_upstream_connections_.*\[https": "TLS waits for the upstream's close_notify",
-    r"(every_event|every_byte_of_a_download)_.*\[https": "the event loop's TLS drops bytes when the upstream hangs up",
-    r"slow_reader_gets_every_byte_.*\[https": "the event loop's TLS drops bytes when the upstream hangs up",
-}
-"""The same, if the moment is bad."""
 
 SMALL_BLOCK_BYTES = 1000
 IDLE_SECONDS = 1.5
@@ -60,17 +43,6 @@ def _routes(upstream: str, unreachable: str, trust: Mapping[str, object]) -> lis
         route("/base/plain"),
         route("/unreachable", upstream=unreachable, ca_file="", connect_timeout_seconds=0.3),
     ]
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Expect what cannot be kept to fail, so that it shows when a newer aiohttp keeps it."""
-    if not config.getoption("--documented-aiohttp"):
-        return
-    for item in items:
-        for strict, cases in ((True, NOT_KEPT), (False, SELDOM_KEPT)):
-            for case, reason in cases.items():
-                if re.search(case, item.name):
-                    item.add_marker(pytest.mark.xfail(reason=reason, strict=strict))
 
 
 @dataclass(frozen=True)
