@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import aiohttp
 from aiohttp.http_exceptions import LineTooLong
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict
 
 from eventstream.request import open_socket, send_once
 from eventstream.response import notice_broken_http
@@ -133,25 +133,13 @@ class DocumentedAnswer:
         self._response = response
         self.link = link
         """Its connection."""
+        self.status = response.status
+        self.reason = response.reason
+        self.headers = response.headers
+        self.content = response.content
 
     def __repr__(self) -> str:
         return f"<DocumentedAnswer {self.status}>"
-
-    @property
-    def status(self) -> int:
-        return self._response.status
-
-    @property
-    def reason(self) -> str | None:
-        return self._response.reason
-
-    @property
-    def headers(self) -> CIMultiDictProxy[str]:
-        return self._response.headers
-
-    @property
-    def content(self) -> aiohttp.StreamReader:
-        return self._response.content
 
     def close(self) -> None:
         """Reset the connection, unless the body has ended."""

@@ -19,8 +19,8 @@ _LEAST_FINAL_STATUS, _FIRST_INTERIM_STATUS, _UPGRADED_STATUS = 200, 100, 101
 class UpstreamLink:
     """The receiver of an upstream's bytes, and the transport of aiohttp's `protocol`.
 
-    It passes each head on by itself, so that data after it cannot invalidate it. A connection that is closed before the answer is resets,
-    so that the upstream notices. What had arrived before a write failed is read first: it may be the answer.
+    It passes each head on separately, so that data after it cannot invalidate it. It resets a connection that is closed before its answer,
+    so that the upstream notices. When a write fails, it first reads what had arrived: that may be the answer.
     """
 
     def __init__(self, protocol: asyncio.Protocol, buffer: ReadBuffer, max_header_bytes: int, count: Callable[[int], None]) -> None:
