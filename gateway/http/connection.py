@@ -4,7 +4,7 @@ import asyncio
 import io
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -18,6 +18,9 @@ from .problems import problem
 _MOST_UNSENT_BYTES = 128 * 1024
 _MOST_GARBAGE_BYTES = 64 * 1024  # may be in flight before the client can notice that the gateway stopped reading
 _TCP_NOTSENT_LOWAT = 25  # of Linux; Python names it since 3.12
+
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class Writing(Protocol):
@@ -220,9 +223,7 @@ class ClientConnection(web.RequestHandler):
 class ClientServer(web.Server):
     """The server of the public port. Its protocols are `connection`s."""
 
-    def __init__(
-        self, handler: Callable[[web.BaseRequest], Any], *, connection: type[ClientConnection], request_factory: Any, **options: Any
-    ) -> None:
+    def __init__(self, handler: Handler, *, connection: type[ClientConnection], request_factory: Any, **options: Any) -> None:
         super().__init__(handler, request_factory=request_factory, handler_cancellation=True)
         self._connection_kind = connection
         self._options = {"loop": asyncio.get_running_loop(), "access_log": None, "auto_decompress": False} | options

@@ -17,12 +17,13 @@ from eventstream.request import open_socket, send_once
 from eventstream.response import notice_broken_http
 
 from ..policy.target import url_of
+from .asking import UpstreamClient
 from .headers import head_limits, max_head_bytes
 from .read_buffer import ReadBuffer
 from .retrying_connector import RetryingConnector, timeout_of
 from .tls_transport import TlsTransport
 from .upstream_errors import HeadTooLarge
-from .upstream_link import UpstreamLink, take_over
+from .upstream_link import DocumentedAnswer, UpstreamLink, take_over
 
 _READ_AHEAD_BYTES = 16 * 1024  # aiohttp pauses the connection at twice this
 
@@ -100,12 +101,25 @@ def _default_context() -> ssl.SSLContext:
     return context
 
 
-def open_session(*, max_header_bytes: int, unix_path: str = "", **options: Any) -> aiohttp.ClientSession:
-    """Return a session without cookies, decoding, a limit of connections, kept connections, or time limits of its own.
+def open_session(
+    *, keepalive_seconds: float, max_header_bytes: int, unix_path: str = "", note_latency: Callable[[float], object] | None = None
+) -> aiohttp.ClientSession:
+    """Return the gateway's client session. It times no read, and keeps no connection, which may hold unsolicited bytes."""
+    return _open(
+        max_header_bytes,
+        unix_path,
+        auto_decompress=False,
+        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        timeout=aiohttp.ClientTimeout(total=None),
+    )
 
-    A kept connection may hold unsolicited bytes, and the documented interface does not tell. With `unix_path` it connects to
-    that socket. `options` go to aiohttp.
-    """
+
+def open_following_session(*, max_header_bytes: int) -> aiohttp.ClientSession:
+    """Return the session for shared streams."""
+    return _open(max_header_bytes, headers={"User-Agent": "gateway"})
+
+
+def _open(max_header_bytes: int, unix_path: str = "", **options: Any) -> aiohttp.ClientSession:
     connector: aiohttp.BaseConnector
     if unix_path:
         connector = _UnixConnector(unix_path, max_header_bytes=max_header_bytes)
@@ -126,26 +140,9 @@ def count_connections(session: aiohttp.ClientSession) -> int:
     return session.connector.links if isinstance(session.connector, _Linking) else 0
 
 
-class DocumentedAnswer:
-    """An upstream's answer, whose body is still to come."""
-
-    def __init__(self, response: aiohttp.ClientResponse, link: UpstreamLink | None) -> None:
-        self._response = response
-        self.link = link
-        """Its connection."""
-        self.status = response.status
-        self.reason = response.reason
-        self.headers = response.headers
-        self.content = response.content
-
-    def __repr__(self) -> str:
-        return f"<DocumentedAnswer {self.status}>"
-
-    def close(self) -> None:
-        """Reset the connection, unless the body has ended."""
-        if self.link is not None and not self.content.is_eof():
-            self.link.abort()
-        self._response.close()
+def open_client(session: aiohttp.ClientSession) -> UpstreamClient:
+    """Return what asks upstreams over a session of `open_session`."""
+    return DocumentedClient(session)
 
 
 class DocumentedClient:

@@ -1,18 +1,16 @@
 """The requests of the public port, and how they are answered, by aiohttp's documented interface."""
 
 import contextlib
-from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from ..policy.target import restore
-from .connection import connection_of
+from .connection import ClientServer, Handler, connection_of
 from .documented_protocol import DocumentedProtocol
 from .incoming import Incoming
-
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class DocumentedIncoming(Incoming):
@@ -38,7 +36,13 @@ class DocumentedIncoming(Incoming):
         self._fields = CIMultiDictProxy(fields)
 
 
-def answering_to_the_end(handler: Handler) -> Handler:
+def make_server(handler: Handler, requests: dict[str, Any], options: dict[str, Any]) -> ClientServer:
+    """Return the server, with the options of its requests and connections."""
+    make_request = partial(DocumentedIncoming, **requests)
+    return ClientServer(_answering_to_the_end(handler), connection=DocumentedProtocol, request_factory=make_request, **options)
+
+
+def _answering_to_the_end(handler: Handler) -> Handler:
     """Return a handler that sends the whole answer of `handler`, so that aiohttp finds nothing left to do."""
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:

@@ -1,9 +1,13 @@
 """The server of the public port and its requests, on the fast path."""
 
+from functools import partial
+from typing import Any
+
 from aiohttp import HttpVersion10
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from .connection import ClientServer
+from .connection import ClientServer, Handler
+from .downstream import DownstreamProtocol
 from .incoming import Incoming
 from .messages import NO_FIELDS, Head
 
@@ -33,3 +37,8 @@ class FastIncoming(Incoming):
         self._transport_peername = self._transport_sockname = None
         self._cache.clear()
         self._protocol._cache.clear()  # aiohttp fills it again for the connection's next request
+
+
+def make_server(handler: Handler, requests: dict[str, Any], options: dict[str, Any]) -> ClientServer:
+    """Return the server, with the options of its requests and connections."""
+    return DownstreamServer(handler, connection=DownstreamProtocol, request_factory=partial(FastIncoming, **requests), **options)

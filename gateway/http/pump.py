@@ -8,9 +8,9 @@ import aiohttp
 from eventstream.response import take_rest
 
 from .asking import UpstreamAnswer
-from .documented_client import DocumentedAnswer
 from .headers import is_delimited
 from .receiver import CLOSED_EARLY, Receiver
+from .upstream_link import DocumentedAnswer
 
 
 def attach(response: UpstreamAnswer, receiver: Receiver) -> None:

@@ -1,7 +1,4 @@
-"""Sessions for connections to upstreams, and the fast path for an answer's body.
-
-`pump` takes whatever `attach` refuses.
-"""
+"""Sessions for connections to upstreams, and the fast path for an answer's body."""
 
 import asyncio
 import functools
@@ -13,12 +10,14 @@ from aiohttp.streams import StreamReader
 
 from eventstream.request import send_once
 
+from . import asking, pump
+from .asking import UpstreamAnswer
 from .headers import head_limits, max_head_bytes
 from .read_buffer import ReadBuffer
 from .received_body import take_buffer
 from .receiver import CLOSED_EARLY, Receiver
 from .tls_connector import TlsConnector
-from .upstream_client import Answer
+from .upstream_client import Answer, UpstreamClient
 from .upstream_connector import UpstreamConnector
 from .upstream_protocol import UpstreamProtocol
 
@@ -46,6 +45,17 @@ def attach(response: Answer | aiohttp.ClientResponse, receiver: Receiver) -> boo
         return False
     protocol.attach(content, receiver)
     return True
+
+
+def attach_or_pump(response: UpstreamAnswer, receiver: Receiver) -> None:
+    """Send the body of `response` to `receiver`, by a task if it is not built as expected."""
+    if not isinstance(response, Answer | aiohttp.ClientResponse) or not attach(response, receiver):
+        pump.attach(response, receiver)
+
+
+def open_client(session: aiohttp.ClientSession) -> asking.UpstreamClient:
+    """Return what asks upstreams over a session of `open_session`."""
+    return UpstreamClient(session)
 
 
 def count_connections(session: aiohttp.ClientSession) -> int:

@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
+import aiohttp
+
 from .flushing import reset
 from .headers import max_head_bytes
 from .read_buffer import BoundedReads, ReadBuffer
@@ -145,6 +147,28 @@ class UpstreamLink:
         if not self._is_closed:
             self._is_closed = True
             reset(self._transport)
+
+
+class DocumentedAnswer:
+    """An upstream's answer, whose body is still to come."""
+
+    def __init__(self, response: aiohttp.ClientResponse, link: UpstreamLink | None) -> None:
+        self._response = response
+        self.link = link
+        """Its connection."""
+        self.status = response.status
+        self.reason = response.reason
+        self.headers = response.headers
+        self.content = response.content
+
+    def __repr__(self) -> str:
+        return f"<DocumentedAnswer {self.status}>"
+
+    def close(self) -> None:
+        """Reset the connection, unless the body has ended."""
+        if self.link is not None and not self.content.is_eof():
+            self.link.abort()
+        self._response.close()
 
 
 def take_over(transport: asyncio.Transport, protocol: asyncio.BaseProtocol) -> None:
