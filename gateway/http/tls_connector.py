@@ -1,6 +1,6 @@
 """Connect to upstreams over the gateway's own TLS, in place of the event loop's.
 
-This relies on an internal of aiohttp (`_wrap_create_connection`), which tests/gateway/test_tls.py guards.
+This relies on an internal of aiohttp (`_wrap_create_connection`), which tests/gateway/test_upstream_tls.py guards.
 """
 
 from collections.abc import Callable
