@@ -25,8 +25,8 @@ SERVICES = ("consumer", "gateway", "producer")
 _REPOSITORY = str(Path(__file__).parents[2])
 _READ_BY_C = ("GLIBC_", "LANG", "LC_", "LD_", "MALLOC_", "OPENSSL_", "PYTHON", "SSL_", "TZ")
 """Beginnings of variables that the interpreter and the libraries below it read when they start."""
-_PR_SET_CHILD_SUBREAPER = 36
 _prctl = getattr(ctypes.CDLL(None), "prctl", None)  # only Linux has it
+_PR_SET_CHILD_SUBREAPER = 36
 _start = subprocess.Popen._execute_child  # type: ignore[attr-defined]
 
 
@@ -64,17 +64,12 @@ def _server_for(command: list[str], asked: Mapping[str, Any]) -> tuple[_Server |
     """Return the server that may fork this start, and the arguments of the service."""
     environ = asked["env"]
     preloaded = command[:3] if command[0] == "tests.kit.with_constants" else command[:1]
-    if _prctl is None or preloaded[-2:][0] not in SERVICES or asked["preexec_fn"] or environ is None:
-        return None, []
-    if str(asked["cwd"] or Path.cwd()) != _REPOSITORY:
+    here = str(asked["cwd"] or Path.cwd()) == _REPOSITORY
+    if _prctl is None or preloaded[-2:][0] not in SERVICES or asked["preexec_fn"] or environ is None or not here:
         return None, []
     key = tuple(preloaded)
-    if key not in _servers:
-        _servers[key] = None
-        return None, []
-    server = _servers[key] or _Server(key, environ)
-    _servers[key] = server
-    return (server if server.fits(environ) else None), command[len(preloaded) :]
+    server = _servers[key] = (_servers[key] or _Server(key, environ)) if key in _servers else None
+    return (server if server is not None and server.fits(environ) else None), command[len(preloaded) :]
 
 
 def _execute_child(self: "subprocess.Popen[Any]", *positional: Any) -> None:
