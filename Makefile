@@ -7,6 +7,9 @@ ENVIRONMENT := .venv/requirements.txt
 # for something else than coverage, and the newest release of it.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url \
 	--no-annotate --custom-compile-command "make lock"
+# The tests that run once more as if aiohttp had changed: those of both ends of a connection.
+DOCUMENTED := tests/proxy tests/gateway/test_workers.py tests/resumable/test_endings.py tests/shared/test_sharing.py \
+	tests/shared/test_upstream.py tests/shared/test_upstream_loss.py
 
 define CHECK_PYTHON
 import sys
@@ -46,7 +49,7 @@ check: lint ## check in a minute: lint, types, import rules, unit tests
 test: lint ## check everything: lint, types, import rules, every test, those of endurance for some seconds each
 	$(BIN)/python -m pytest tests/eventstream -rfEs --cov=eventstream --cov-fail-under=100
 	$(BIN)/python -m pytest --ignore tests/eventstream -n 4 --dist loadscope --no-loadscope-reorder -rfEs
-	$(BIN)/python -m pytest tests/proxy --documented-aiohttp -n 4 --dist loadscope --no-loadscope-reorder -rfEs
+	$(BIN)/python -m pytest $(DOCUMENTED) --documented-aiohttp -n 4 --dist loadscope --no-loadscope-reorder -rfEs
 	$(BIN)/python -m pytest -m "soak and not fuzz and not rust" --ignore tests/soak/test_siege.py -n 2 -rfEs
 
 canary: $(ENVIRONMENT) ## run the tests with the newest release of every direct dependency, and say what broke

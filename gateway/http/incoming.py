@@ -110,10 +110,6 @@ class Incoming(web.BaseRequest):
             if isinstance(response, ProblemAnswer):
                 response.name_request(self.request_id)
             headers = response.headers
-            if len(fields) == 1:
-                headers[_REQUEST_ID] = self.request_id
-                del self.answer_fields
-                return
             vary = headers.getall("Vary", ()) if "Vary" in fields else ()
             for name in fields:
                 headers.popall(name, None)

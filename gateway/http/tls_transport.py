@@ -131,7 +131,7 @@ class TlsTransport(BoundedReads):
             self._failure = error
         self._flush()  # answers to key updates, and alerts
         if parts:
-            self._deliver(parts[0] if len(parts) == 1 else b"".join(parts))
+            self._deliver(b"".join(parts))
         if self._failure is not None:
             self._tcp.abort()
         elif self._ended and not self._closed_here:

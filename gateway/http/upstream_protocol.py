@@ -275,7 +275,7 @@ class UpstreamProtocol(ResponseHandler):
     def _hand_over(self, receiver: Receiver) -> None:
         body = self.body
         if body:
-            chunk = body[0] if len(body) == 1 else b"".join(body)
+            chunk = b"".join(body)
             body.clear()
             receiver.feed(chunk)
 

@@ -101,7 +101,7 @@ class Cohort:
         if len(self._writes) != 1:
             self._write_blocks(b"".join(blocks))
             return
-        data = blocks[0] if len(blocks) == 1 else b"".join(blocks)  # `_write_blocks`, inlined: the calls cost more
+        data = b"".join(blocks)  # `_write_blocks`, inlined: the calls cost more
         if self.shown is not _ID and (self.shown is not _BLOCKS or shows_id(data)):
             self.shown = self.shown.then(data)
         self._last_write = self._wheel.now
