@@ -98,16 +98,7 @@ class Cohort:
     def send(self, blocks: Sequence[bytes]) -> None:
         """Send the newest blocks, which must be all blocks after the cursor."""
         self.cursor += len(blocks)
-        if len(self._writes) != 1:
-            self._write_blocks(b"".join(blocks))
-            return
-        data = b"".join(blocks)  # `_write_blocks`, inlined: the calls cost more
-        if self.shown is not _ID and (self.shown is not _BLOCKS or shows_id(data)):
-            self.shown = self.shown.then(data)
-        self._last_write = self._wheel.now
-        self.bytes += len(data)
-        [write] = self._writes.values()
-        write(http_chunk(data) if self.chunked else data)
+        self._write_blocks(b"".join(blocks))
 
     def fire(self, now: int) -> int:
         """Send a heartbeat if one is due. Return the tick of the next check."""
