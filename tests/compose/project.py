@@ -7,7 +7,8 @@ import subprocess
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from tests.kit.stack import REPOSITORY, clean_environment, free_ports
@@ -31,6 +32,8 @@ class Project:
     admin_port: int
     edge_port: int
     environ: dict[str, str]
+    directory: Path = REPOSITORY
+    """The folder of its compose file."""
 
     @property
     def url(self) -> str:
@@ -40,7 +43,7 @@ class Project:
     def compose(self, *arguments: str, check: bool = True) -> str:
         """Run `docker compose` on the project and return its stdout; the AssertionError of a failure has its output."""
         command = ["docker", "compose", "--project-name", self.name, "--env-file", os.devnull, *arguments]
-        done = subprocess.run(command, cwd=REPOSITORY, env=self.environ, capture_output=True, text=True, timeout=400)
+        done = subprocess.run(command, cwd=self.directory, env=self.environ, capture_output=True, text=True, timeout=400)
         assert done.returncode == 0 or not check, f"{' '.join(arguments)}: status {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
@@ -108,6 +111,17 @@ def run_project(images: str, **variables: str) -> Iterator[Project]:
     finally:
         project.compose("--profile", "edge", "down", "--volumes", "--remove-orphans")
         _remove_images(project, SERVICES)
+
+
+@contextmanager
+def run_example(folder: str) -> Iterator[Project]:
+    """Build and run the project of an example; remove everything at the end."""
+    project = replace(_project(f"eventstream-example-{uuid.uuid4().hex[:8]}"), directory=REPOSITORY / folder)
+    try:
+        project.compose("up", "--build", "--detach", "--wait", "--wait-timeout", "120")
+        yield project
+    finally:
+        project.compose("down", "--volumes", "--rmi", "local")
 
 
 def _remove_images(project: Project, services: Iterable[str]) -> None:
