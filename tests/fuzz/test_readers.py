@@ -3,7 +3,6 @@
 import contextlib
 import json
 import posixpath
-from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl, unquote, unquote_to_bytes, urlsplit
 
@@ -14,7 +13,7 @@ from eventstream import content_codings
 from gateway.access.credentials import cut_parameter
 from gateway.http.accept import accepts_event_stream, names_event_stream
 from gateway.http.headers import announce_client, end_to_end
-from gateway.modes.resumable.peers import _encode_query, decode_query
+from gateway.modes.resumable.asked import Asked
 from gateway.modes.resumable.store import StreamHead
 from gateway.policy.cors import Cors, is_preflight
 from gateway.policy.deletion import Deletion
@@ -115,11 +114,10 @@ def check_fields(first: str, second: str) -> None:
     deletion.covers("http://a/b/" + second, {"Cache-Groups": second})
 
 
-def check_queries(text: str, other: str, digest: bytes) -> None:
-    head = StreamHead("", text, "POST", other, digest, digest, text + other, (), 0.0)
-    query = _encode_query(replace(head, id=""), other)
-    assert json.loads(query)
-    assert decode_query(query) == (head, other)
+def check_questions(text: str, other: str, digest: bytes) -> None:
+    asked = Asked("name", StreamHead("", text, "POST", other, digest, digest, text + other, (), 0.0, other, text), other)
+    assert json.loads(asked.encode())
+    assert Asked.decode(asked.encode()) == asked
 
 
 def check_moments(text: str, now_ms: int) -> None:
@@ -145,8 +143,8 @@ def test_fields() -> None:
     fuzz(check_fields, TEXTS, TEXTS)
 
 
-def test_queries() -> None:
-    fuzz(check_queries, TEXTS, TEXTS, st.binary(max_size=32))
+def test_questions() -> None:
+    fuzz(check_questions, TEXTS, TEXTS, st.binary(max_size=32))
 
 
 def test_moments() -> None:
