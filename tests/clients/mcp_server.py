@@ -1,4 +1,4 @@
-"""A server of the Model Context Protocol with one slow tool and resumable answers."""
+"""A server of the Model Context Protocol with slow tools, and resumable answers if it keeps its events."""
 
 import asyncio
 import contextlib
@@ -36,18 +36,22 @@ class Events(EventStore):
 
 
 class SlowServer:
-    """The server. Its tool `count` reports each number when the test allows it."""
+    """The server. Its tool `count` reports each number when the test allows it, `think` does not report them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, stores: bool = True) -> None:
         self.calls = 0
-        """Number of calls of the tool."""
+        """Number of calls of the tools."""
         self.said: list[int] = []
         self.resumptions: list[str] = []
         """The `Last-Event-ID` of each request that had one."""
+        self.own_streams = 0
+        """Open streams of sessions: GET requests without `Last-Event-ID`."""
         self._allowed = asyncio.Semaphore(0)
         mcp = MCPServer("slow")
         mcp.tool()(self.count)
-        self._app = mcp.streamable_http_app(event_store=Events(), retry_interval=RETRY_MS)
+        mcp.tool()(self.think)
+        events = Events() if stores else None
+        self._app = mcp.streamable_http_app(event_store=events, retry_interval=RETRY_MS if stores else None)
 
     async def count(self, to: int, context: Context) -> str:
         """Count from one, and report each number as progress."""
@@ -58,8 +62,16 @@ class SlowServer:
             self.said.append(number)
         return f"counted to {to}"
 
+    async def think(self, to: int) -> str:
+        """Count from one in silence."""
+        self.calls += 1
+        for number in range(1, to + 1):
+            await self._allowed.acquire()
+            self.said.append(number)
+        return f"counted to {to}"
+
     async def say(self, *numbers: int) -> None:
-        """Let the tool report these next numbers, and wait until it has."""
+        """Let the tool count these next numbers, and wait until it has."""
         for _ in numbers:
             self._allowed.release()
         async with asyncio.timeout(GUARD_SECONDS):
@@ -67,14 +79,19 @@ class SlowServer:
                 await asyncio.sleep(0.005)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the ASGI application, and record resumptions when their answer begins."""
+        """Run the ASGI application at any path, record resumptions when their answer begins, and count the open streams of sessions."""
 
         async def noting(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self.resumptions += [value.decode() for name, value in scope["headers"] if name == b"last-event-id"]
             await send(message)
 
-        await self._app(scope, receive, noting)
+        is_own = scope["type"] == "http" and scope["method"] == "GET" and not any(name == b"last-event-id" for name, _ in scope["headers"])
+        self.own_streams += is_own
+        try:
+            await self._app(scope | {"path": "/mcp"} if scope["type"] == "http" else scope, receive, noting)
+        finally:
+            self.own_streams -= is_own
 
 
 @contextlib.asynccontextmanager

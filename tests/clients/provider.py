@@ -19,10 +19,12 @@ Piece = tuple[str, bytes]
 class Model:
     """A model with one answer, and the calls that it received."""
 
-    def __init__(self, name: str, tokens: Sequence[str], interlude: Sequence[Step]) -> None:
+    def __init__(self, name: str, tokens: Sequence[str], interlude: Sequence[Step], prelude: Sequence[Step]) -> None:
         self.name = name
+        self.response_id = f"resp_{name}"
         self.tokens = tokens
         self.interlude = interlude
+        self.prelude = prelude
         self.calls: list[Asked] = []
         self.called = asyncio.Event()
         self.text = "".join(tokens)
@@ -30,8 +32,8 @@ class Model:
         """The text before the interlude."""
 
     def play(self, pieces: Iterator[Piece], head: bytes = EVENT_STREAM_HEAD) -> Script:
-        """Return the steps of the answer after its head: each block in two HTTP chunks, and the interlude in the middle of the text."""
-        steps: list[Step] = [head]
+        """Return the steps of the answer: each block in two HTTP chunks, and the interlude in the middle of the text."""
+        steps: list[Step] = [*self.prelude, head]
         said, pending = "", list(self.interlude)
         for text, block in pieces:
             said += text
@@ -49,6 +51,8 @@ class Provider:
 
     def __init__(self) -> None:
         self._models: dict[str, Model] = {}
+        self.refused: list[str] = []
+        """The method and path of each request for something else than a stream."""
         self._server = ScriptedUpstream(self._answer)
 
     async def __aenter__(self) -> Self:
@@ -59,9 +63,12 @@ class Provider:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._server.__aexit__(kind, error, trace)
 
-    def model(self, *interlude: Step, tokens: Sequence[str] = TOKENS) -> Model:
-        """Return a new model that answers with `tokens`, with `interlude` after half of them. A Disconnect ends the answer."""
-        model = Model(f"model-{len(self._models)}", tokens, interlude)
+    def model(self, *interlude: Step, tokens: Sequence[str] = TOKENS, prelude: Sequence[Step] = ()) -> Model:
+        """Return a new model that answers with `tokens`.
+
+        `prelude` comes before the head, `interlude` after half of the tokens. A Disconnect ends the answer.
+        """
+        model = Model(f"model-{len(self._models)}", tokens, interlude, prelude)
         self._models[model.name] = model
         return model
 
@@ -70,6 +77,7 @@ class Provider:
         api = _APIS.get(path)
         body = json.loads(asked.body or b"{}")
         if asked.method != "POST" or api is None:
+            self.refused.append(f"{asked.method} {asked.target}")
             return _refusal(404, f"{asked.method} {asked.target} is unknown, known are POST {', '.join(_APIS)}")
         credentials = asked.header("Authorization") or asked.header("X-Api-Key")
         if credentials not in (f"Bearer {KEY}", KEY):
@@ -121,7 +129,7 @@ def _response(model: Model) -> Iterator[Piece]:
     said = len(model.tokens)
     usage = {"input_tokens": INPUT_TOKENS, "output_tokens": said, "total_tokens": INPUT_TOKENS + said}
     usage |= {"input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0}}  # type: ignore[dict-item]
-    response = {"id": "resp_1", "object": "response", "created_at": 1, "model": model.name, "status": "in_progress", "output": []}
+    response = {"id": model.response_id, "object": "response", "created_at": 1, "model": model.name, "status": "in_progress", "output": []}
     response |= {"parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "error": None}
 
     def event(kind: str, **members: object) -> bytes:

@@ -8,6 +8,7 @@ import pytest_asyncio
 from tests.clients.line import Line
 from tests.clients.provider import Provider
 from tests.kit.routed_gateway import Gateway, running
+from tests.real_clients.resuming import Programs, running_programs
 from tests.real_clients.source import Source
 
 MODES = ("direct", "resumable")
@@ -47,3 +48,9 @@ async def line(gateway: Gateway) -> AsyncIterator[Line]:
     """Yield a line of the test's own to the gateway."""
     async with Line(gateway.port) as line:
         yield line
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def programs() -> AsyncIterator[Programs]:
+    async with running_programs() as programs:
+        yield programs

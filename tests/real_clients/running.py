@@ -21,10 +21,10 @@ class Event:
 
 
 class Run:
-    """A running client, and its output so far."""
+    """A client or a call, and its output so far."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
+    def __init__(self, output: asyncio.StreamReader) -> None:
+        self._output = output
         self.events: list[Event] = []
         self.losses: list[str] = []
         """Lost connections that the client has replaced, or is about to."""
@@ -64,14 +64,12 @@ class Run:
     async def _ends(self) -> None:
         while await self._line():
             pass
-        assert await self._process.wait() == 0
 
     async def _line(self) -> bool:
         """Read one line of the client. Return whether it was not the last. Raises AssertionError if none comes in time."""
-        assert self._process.stdout
         try:
             async with asyncio.timeout(GUARD_SECONDS):
-                said = await self._process.stdout.readline()
+                said = await self._output.readline()
         except TimeoutError:
             raise AssertionError(f"the client says nothing after {self.data}, its lost connections: {self.losses}") from None
         if not said:
@@ -94,8 +92,12 @@ async def run(client: Client, url: str, **options: Any) -> AsyncIterator[Run]:
     process = await asyncio.create_subprocess_exec(
         *program, client.name, url, json.dumps(options), stdout=asyncio.subprocess.PIPE, limit=2**20
     )
+    assert process.stdout
+    told = Run(process.stdout)
     try:
-        yield Run(process)
+        yield told
+        if told.last:
+            assert await process.wait() == 0
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):  # it has just ended
