@@ -114,9 +114,9 @@ def run_project(images: str, **variables: str) -> Iterator[Project]:
 
 
 @contextmanager
-def run_example(folder: str) -> Iterator[Project]:
-    """Build and run the project of an example; remove everything at the end."""
-    project = replace(_project(f"eventstream-example-{uuid.uuid4().hex[:8]}"), directory=REPOSITORY / folder)
+def run_example(folder: str, **variables: str) -> Iterator[Project]:
+    """Build and run the project of an example with `variables` as settings; remove everything at the end."""
+    project = replace(_project(f"eventstream-example-{uuid.uuid4().hex[:8]}", **variables), directory=REPOSITORY / folder)
     try:
         project.compose("up", "--build", "--detach", "--wait", "--wait-timeout", "120")
         yield project

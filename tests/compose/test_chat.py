@@ -14,7 +14,7 @@ TEXTS = "[...document.querySelectorAll('li')].map((message) => message.textConte
 
 @pytest.fixture(scope="module")
 def example() -> Iterator[Project]:
-    with run_example("examples/chat") as project:
+    with run_example("examples/chat", SECONDS_PER_WORD="0.05") as project:
         yield project
 
 
