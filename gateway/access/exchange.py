@@ -10,6 +10,7 @@ from service.tracing import Span
 from ..policy.caller import Caller
 from ..policy.paths import STREAMS_PATH
 from ..policy.refusal import Reason
+from ..policy.resume import hide_name
 from ..policy.routes import Route
 from ..streams.relay import Relay
 from ..streams.subscriber import Subscriber
@@ -71,9 +72,11 @@ class Exchange:
 
     @property
     def shown_path(self) -> str:
-        """The path for logs and traces, without secrets: the query is left out, and the ID of a kept stream is shortened."""
+        """The path for logs and traces, without secrets: the query is left out, the ID or name of a kept stream is shortened."""
         path = self.target.partition("?")[0].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        return _STREAM_ID.sub(r"\1", path) if path.startswith(STREAMS_PATH) else path
+        if path.startswith(STREAMS_PATH):
+            return _STREAM_ID.sub(r"\1", path)
+        return hide_name(path, self.known_route.templates) if self.known_route is not None else path
 
     @property
     def mode(self) -> str:

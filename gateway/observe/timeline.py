@@ -90,11 +90,11 @@ class Timeline:
         relay = exchange.relay
         assert relay is not None
         seconds = time.monotonic() - exchange.opened_at
-        route, path = exchange.route.path, exchange.target.partition("?")[0]
+        route, path = exchange.route.path, exchange.shown_path
         end = (time.time(), route, exchange.method, path, relay.verdict, relay.reason, relay.blocks_out, relay.bytes_out, seconds)
         self._ended.append(_End(*end))
         if relay.verdict in (CUT, BEHIND):
-            self.mark(relay.verdict, exchange.route.path, exchange.target, relay.reason)
+            self.mark(relay.verdict, route, path, relay.reason)
 
 
 def shown_path(target: str) -> str:

@@ -1,10 +1,10 @@
 """How clients ask for a kept answer by its name: the `[routes.resume]` table of a resumable route."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, Self
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
@@ -38,6 +38,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 """The keys that each preset sets."""
 
+_SHOWN_CHARACTERS, _SHOWN_OF_SHORT = 8, 3
 _NAME_SOURCES = ("body", "event", "header", "query", "response-header")
 _POSITION_SOURCES = ("query", "header")
 _POINTER = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
@@ -67,16 +68,25 @@ class PathTemplate(NamedTuple):
     def match(self, path: str) -> str | None:
         """Return the name in a raw path without query, percent-decoded once, or None if the path does not match."""
         found = path.split("/")
+        at = self._index(found)
+        return (unquote(found[at], errors="surrogateescape") or None) if at is not None else None
+
+    def shorten(self, path: str) -> str:
+        """Return a path with its name shortened, or the same path if it does not match."""
+        found = path.split("/")
+        if (at := self._index(found)) is not None and found[at]:
+            found[at] = quote(shorten_name(unquote(found[at], errors="replace")).removesuffix("…"), safe="") + "…"
+        return "/".join(found)
+
+    def _index(self, found: Sequence[str]) -> int | None:
+        """Return the index of the name among the segments of a path, or None if the path does not match."""
         extra = len(found) - len(self.segments)
         if extra < 0 or (extra > 0) != self.anywhere:
             return None
-        name = ""
         for wanted, segment in zip(self.segments, found[extra:], strict=True):
-            if wanted == "{name}":
-                name = unquote(segment, errors="surrogateescape")
-            elif not (segment == wanted or (wanted == "*" and segment)):
+            if wanted != "{name}" and not (segment == wanted or (wanted == "*" and segment)):
                 return None
-        return name or None
+        return extra + self.segments.index("{name}")
 
 
 class Resume(BaseModel):
@@ -216,6 +226,18 @@ class Templates(NamedTuple):
     path: PathTemplate | None
     stop_method: str
     stop: PathTemplate | None
+
+
+def shorten_name(name: str) -> str:
+    """Return the begin of a name, for logs and the dashboard: the whole name may be enough to read the answer."""
+    return f"{name[: _SHOWN_CHARACTERS if len(name) > _SHOWN_CHARACTERS else min(_SHOWN_OF_SHORT, len(name) - 1)]}…" if name else ""
+
+
+def hide_name(path: str, templates: Templates | None) -> str:
+    """Return the raw path of a request, without query, with the name of an answer shortened."""
+    for template in (templates.path, templates.stop) if templates is not None else ():
+        path = template.shorten(path) if template is not None else path
+    return path
 
 
 def _source(value: str) -> Source | None:

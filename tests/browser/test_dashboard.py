@@ -171,8 +171,9 @@ def test_tail_shows_what_the_gateway_added_and_that_a_stream_has_ended(browser: 
 
 @pytest.mark.parametrize("width", [320, 390])
 def test_page_and_tail_fit_a_phone(browser: Browser, stack: Stack, width: int) -> None:
-    with opened(browser, stack, viewport=ViewportSize(width=width, height=844)) as seen, subscribed(stack, 2):
+    with opened(browser, stack, viewport=ViewportSize(width=width, height=844)) as seen, subscribed(stack, 2), answering(stack):
         expect(seen.row("streams", CLOCK)).to_be_visible()
+        expect(seen.row("streams", "/sse").get_by_text("Stop", exact=True)).to_be_visible()
         assert seen.page.evaluate("document.documentElement.scrollWidth") == width
         assert seen.page.evaluate(BEYOND, width) == []
         seen.tail(CLOCK)
@@ -183,8 +184,9 @@ def test_page_and_tail_fit_a_phone(browser: Browser, stack: Stack, width: int) -
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_text_has_enough_contrast(browser: Browser, stack: Stack, scheme: str) -> None:
-    with opened(browser, stack, color_scheme=scheme) as seen, subscribed(stack, 1):
+    with opened(browser, stack, color_scheme=scheme) as seen, subscribed(stack, 1), answering(stack):
         expect(seen.row("streams", CLOCK)).to_be_visible()
+        seen.page.get_by_role("button", name="Stop /sse", exact=True).click()
         contrasts = seen.page.evaluate(CONTRASTS)
         assert len(contrasts) > 15
         assert {name: contrast for name, contrast in contrasts.items() if contrast < 4.5} == {}
@@ -207,6 +209,50 @@ def test_every_element_has_a_name_and_the_layout_is_stable(browser: Browser, sta
         for _ in range(3):  # snapshots
             expect(line).not_to_have_attribute("d", line.get_attribute("d") or "")
         assert page.evaluate("shifts") == []
+
+
+@contextmanager
+def answering(stack: Stack, target: str = "/sse?split=word&interval_ms=500") -> Iterator[httpx.Response]:
+    """Yield a kept answer that runs for a minute."""
+    body = {"message": " ".join(map(str, range(120)))}
+    with httpx.Client(trust_env=False, timeout=60) as http, http.stream("POST", stack.url + target, json=body) as answer:
+        yield answer
+        http.delete(f"{stack.url}/streams/{answer.headers['Stream-Id']}")
+
+
+def test_second_press_stops_a_kept_answer_upstream_too(browser: Browser, stack: Stack) -> None:
+    with opened(browser, stack) as seen, subscribed(stack, 1), answering(stack) as answer:
+        row = seen.row("streams", "/sse")
+        button = row.locator(".stop")
+        expect(button).to_have_accessible_name("Stop /sse")
+        expect(seen.row("streams", CLOCK).get_by_role("button")).to_have_text(["Tail"])
+        wait_until(lambda: stack.producer.metric("producer_streams_open", route="POST /sse") == 1, "the producer has one stream")
+        button.click()
+        expect(button).to_have_text("Sure?")
+        expect(button).to_have_accessible_name("Press again to stop /sse")
+        expect(button).to_have_text("Stop")  # not confirmed in time
+        button.click()
+        button.click()
+        expect(row).to_have_count(0)
+        expect(seen.row("ended", "stopped on the dashboard").first).to_contain_text("/sse")
+        with pytest.raises(httpx.RemoteProtocolError):
+            answer.read()
+        wait_until(lambda: stack.producer.metric("producer_streams_open", route="POST /sse") == 0, "the producer has no stream")
+        assert seen.complaints == []
+
+
+def test_stop_that_fails_is_explained(browser: Browser, stack: Stack) -> None:
+    with opened(browser, stack) as seen, answering(stack):
+        seen.page.route("**/dashboard/stop/*", lambda route: route.fulfill(status=409, json={"detail": "it has ended"}))
+        button = seen.row("streams", "/sse").locator(".stop")
+        button.click()
+        button.click()
+        expect(seen.page.locator("#stop-state")).to_have_text("/sse was not stopped: it has ended")
+        button.click()
+        seen.page.unroute("**/dashboard/stop/*")
+        button.click()
+        expect(seen.row("streams", "/sse")).to_have_count(0)
+        expect(seen.page.locator("#stop-state")).to_have_text("")
 
 
 def test_lost_upstream_is_marked_and_a_dead_service_is_shown(browser: Browser, stack: Stack) -> None:

@@ -8,6 +8,7 @@ import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from gateway.observe.dashboard.tail import STOP_PATH
 from gateway.policy.admin_hosts import AdminHosts
 from gateway.server.admin_guard import admin_application
 from tests.kit.stack import REPOSITORY
@@ -27,6 +28,7 @@ async def admin() -> AsyncIterator[Client]:
     app = admin_application(AdminHosts())
     app.router.add_get("/thing", answer)
     app.router.add_post("/thing", answer)
+    app.router.add_post(STOP_PATH, answer)
     async with TestClient(TestServer(app)) as client:
         yield client
 
@@ -109,6 +111,64 @@ async def test_pages_cannot_change_anything_and_other_clients_can(fields: dict[s
         for own in ({}, {"Sec-Fetch-Site": "none"}):
             async with client.post("/thing", headers=own) as answer:
                 assert answer.status == 200
+
+
+async def status_of(client: Client, method: str, path: str, **fields: str) -> int:
+    async with client.request(method, path, headers={name.replace("_", "-"): value for name, value in fields.items()}) as answer:
+        return answer.status
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8081", "LocalHost:8081", "gateway", "[::1]:8081"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_own_page_may_stop_an_answer_and_change_nothing_else(host: str, scheme: str) -> None:
+    own = {"Host": host, "Origin": f"{scheme}://{host}".lower(), "Sec_Fetch_Site": "same-origin"}
+    async with admin() as client:
+        assert await status_of(client, "POST", "/dashboard/stop/0-1", **own) == 200
+        for method, path in (
+            ("POST", "/thing"),
+            ("POST", "/dashboard/stop/0-1/"),
+            ("POST", "/dashboard/stop/x"),
+            ("POST", "/workers/0/dashboard/stop/0-1"),
+            ("DELETE", "/dashboard/stop/0-1"),
+            ("PUT", "/dashboard/stop/0-1"),
+        ):
+            assert await status_of(client, method, path, **own) == 403, (method, path)
+
+
+OWN = {"Host": "127.0.0.1:8081", "Origin": "http://127.0.0.1:8081", "Sec_Fetch_Site": "same-origin"}
+
+
+@pytest.mark.parametrize(
+    ("other", "status"),
+    [
+        ({"Origin": "http://127.0.0.1:3000"}, 403),
+        ({"Origin": "http://127.0.0.1"}, 403),
+        ({"Origin": "http://127.0.0.1:8081.evil.example"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": ""}, 403),
+        ({"Origin": "http://"}, 403),
+        ({"Sec_Fetch_Site": "same-site"}, 403),
+        ({"Sec_Fetch_Site": "cross-site"}, 403),
+        ({"Sec_Fetch_Site": "none"}, 403),
+        ({"Sec_Fetch_Site": ""}, 403),
+        ({"Sec_Fetch_Site": "same-origin, same-origin"}, 403),
+        ({"Host": "localhost:8081"}, 403),
+        ({"Host": "", "Origin": "http://"}, 403),
+        ({"Host": "evil.example:8081", "Origin": "http://evil.example:8081"}, 421),
+    ],
+)
+async def test_other_page_may_stop_nothing(other: dict[str, str], status: int) -> None:
+    async with admin() as client:
+        assert await status_of(client, "POST", "/dashboard/stop/0-1", **OWN) == 200
+        assert await status_of(client, "POST", "/dashboard/stop/0-1", **OWN | other) == status
+
+
+async def test_page_of_a_browser_without_fetch_metadata_may_stop_nothing() -> None:
+    async with admin() as client:
+        assert await status_of(client, "POST", "/dashboard/stop/0-1", Host=OWN["Host"], Origin=OWN["Origin"]) == 403
+        assert await status_of(client, "POST", "/dashboard/stop/0-1", Host=OWN["Host"], Sec_Fetch_Site="same-origin") == 403
+        assert await status_of(client, "POST", "/dashboard/stop/0-1") == 200, "curl is no page"
 
 
 @pytest.mark.parametrize("name", ["http://gateway.example.org", "gateway.example.org:8081", "*", "*.", "a b", "gätt.example", "-", "a..*"])

@@ -141,7 +141,7 @@ async def test_unknown_stream_is_not_found(key: str, status: int, tmp_path: Path
     async with admin([ROUTES["direct"] | {"upstream": "http://127.0.0.1:9"}], tmp_path) as gateway:
         async with gateway.session.get(f"{gateway.url}/dashboard/streams/{key}/tail") as answer:
             assert answer.status == status
-        assert "open the dashboard and tail a stream that it shows" in (await gateway.refusal("/dashboard/streams/0-99/tail"))[1]
+        assert "open the dashboard and choose a stream that it shows" in (await gateway.refusal("/dashboard/streams/0-99/tail"))[1]
 
 
 async def test_one_tail_too_many_is_refused(tmp_path: Path) -> None:

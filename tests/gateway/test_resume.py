@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.policy.resume import PRESETS, Resume
+from gateway.policy.resume import PRESETS, Resume, hide_name
 from gateway.policy.route_table import RouteError, routes_of
 from gateway.policy.routes import Route
 
@@ -41,6 +41,28 @@ def matched(path: str, template: str, on: str = "/api/chat") -> str | None:
 )
 def test_path_of_a_named_answer_is_matched_segment_by_segment(template: str, path: str, name: str | None) -> None:
     assert matched(path, template) == name
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/api/chat/0123456789/stream", "/api/chat/01234567…/stream"),
+        ("/api/chat/0123456789/stop", "/api/chat/01234567…/stop"),
+        ("/api/chat/01234567/stream", "/api/chat/012…/stream"),
+        ("/api/chat/abc/stream", "/api/chat/ab…/stream"),
+        ("/api/chat/a/stream", "/api/chat/…/stream"),
+        ("/api/chat/%61%62%63%64/stream", "/api/chat/abc…/stream"),
+        ("/api/chat/a%2Fb%20cdefgh/stream", "/api/chat/a%2Fb%20cdef…/stream"),
+        ("/api/chat/%ff%fe%fd%fc/stream", "/api/chat/%EF%BF%BD%EF%BF%BD%EF%BF%BD…/stream"),
+        ("/api/chat//stream", "/api/chat//stream"),
+        ("/api/chat/0123456789", "/api/chat/0123456789"),
+    ],
+)
+def test_name_in_a_path_is_shortened_for_logs(path: str, shown: str) -> None:
+    templates = route(preset="ai-sdk").templates
+    assert hide_name(path, templates) == shown
+    assert hide_name(shown, templates) == shown
+    assert hide_name(path, None) == path
 
 
 def test_template_below_the_root_route() -> None:

@@ -78,6 +78,13 @@ class Admin:
         async with self.open(f"/dashboard/streams/{key}/tail") as looker:
             yield looker
 
+    async def stop(self, key: str) -> tuple[int, str]:
+        """Stop the kept answer with this key in a snapshot. Return the status and the detail of an error."""
+        async with self.session.post(f"{self.url}/dashboard/stop/{key}") as answer:
+            if answer.content_type == "application/problem+json":
+                return answer.status, (await answer.json(content_type=None))["detail"]
+            return answer.status, await answer.text()
+
     async def refusal(self, path: str) -> tuple[int, str]:
         """Return status and detail of an error answer."""
         async with self.session.get(self.url + path) as answer:

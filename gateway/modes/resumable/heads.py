@@ -14,6 +14,7 @@ from ...http.headers import apply_rules, stream_fields
 from ...http.incoming import Incoming
 from ...policy.last_event_id import without_last_event_id
 from ...policy.paths import STREAMS_PATH
+from ...policy.resume import shorten_name
 from ...policy.routes import Route
 from ...policy.trusted_proxies import client_network
 from .store import StreamHead
@@ -72,6 +73,12 @@ def private_key(key: str, credentials: bytes, route: Route, client: str) -> str:
     if not key or credentials or route.anonymous_keys == "anybody":
         return key
     return f"{client_network(client)} {key}" if route.anonymous_keys == "by-address" else ""
+
+
+def shown_name(head: StreamHead) -> str:
+    """Return the shortened name of an answer, without the client's network that `private_key` puts before it."""
+    name = head.name.partition(" ")[2] if not head.credentials and " " in head.name else head.name
+    return shorten_name(name)
 
 
 def kept_fields(upstream: UpstreamAnswer, id: str, route: Route) -> CIMultiDict[str]:

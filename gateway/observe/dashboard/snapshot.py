@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ...access.exchange import Exchange
+from ...modes.resumable.heads import shown_name
 from ...modes.resumable.kept_stream import KeptStream
 from ...modes.resumable.kept_streams import KeptStreams
 from ...modes.resumable.store import COMPLETE, RUNNING
 from ...modes.shared.shared_mode import Shared
 from ...modes.shared.stream import SharedStream
+from ...policy.resume import hide_name
 from ...policy.route_table import RouteTable
 from ...policy.routes import Route
 from ...streams.fan_out import FanOut
@@ -171,7 +173,8 @@ class Sampler:
                 "at": stream.ended_at,
                 "route": stream.route.path,
                 "method": stream.head.method,
-                "path": shown_path(stream.head.target),
+                "path": _kept_path(stream),
+                "name": shown_name(stream.head),
                 "verdict": stream.state,
                 "reason": without_secrets(stream.reason),
                 "blocks": stream.fan_out.history.end,
@@ -199,13 +202,14 @@ class Sampler:
             case KeptStream(head=head):
                 row |= {
                     "mode": "resumable",
-                    "path": shown_path(head.target),
+                    "path": _kept_path(stream),
+                    "name": shown_name(head),
                     "state": stream.state,
                     "reason": without_secrets(stream.reason),
                 }
                 row["last_id"] = f"{head.id[:8]}…-{fan_out.history.end}" if fan_out is not None else ""
             case Exchange(relay=Relay() as relay):
-                row |= {"mode": "direct", "path": shown_path(stream.target), "state": "held back" if relay.paused else "open"}
+                row |= {"mode": "direct", "path": shown_path(stream.shown_path), "state": "held back" if relay.paused else "open"}
                 row |= {"slow": int(relay.paused), "last_id": None}
         return row
 
@@ -238,6 +242,10 @@ def _lag(fan_out: FanOut) -> dict[str, int]:
     alone = [subscriber.cursor for subscriber in fan_out.subscribers if subscriber.cohort is None]
     end = fan_out.history.end
     return {"slow": sum(cursor < end for cursor in alone), "lag": end - min(alone, default=end)}
+
+
+def _kept_path(stream: KeptStream) -> str:
+    return shown_path(hide_name(stream.head.target.partition("?")[0], stream.route.templates))
 
 
 def _describe(route: Route) -> dict[str, Any]:

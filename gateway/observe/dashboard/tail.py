@@ -22,8 +22,10 @@ from .events import send_stream
 from .snapshot import Stream
 from .taps import Tail, Tappable, show_block
 
-TAIL_PATH = "/dashboard/streams/{key:[0-9]{1,4}-[0-9]{1,15}}/tail"
-"""The key is that of a snapshot: the worker's number and the stream's."""
+_KEY = "{key:[0-9]{1,4}-[0-9]{1,15}}"  # that of a snapshot: the worker's number and the stream's
+TAIL_PATH = f"/dashboard/streams/{_KEY}/tail"
+STOP_PATH = f"/dashboard/stop/{_KEY}"
+UNKNOWN_STREAM = "the stream has ended, or the dashboard has no viewer; open the dashboard and choose a stream that it shows"
 
 _INTERVAL_SECONDS = 0.25
 _INTERVALS_PER_HEARTBEAT = 40
@@ -50,9 +52,9 @@ class Tails:
         """Send a stream's tail until the stream ends or the viewer disconnects."""
         if self._open >= _MOST_TAILS:
             return problem(503, f"{self._open} tails are open, the limit; close one")
-        stream = self._find(int(request.match_info["key"].partition("-")[2]))
+        stream = self._find(stream_number(request))
         if stream is None:
-            return problem(404, "the stream has ended, or the dashboard has no viewer; open the dashboard and tail a stream that it shows")
+            return problem(404, UNKNOWN_STREAM)
         self._open += 1
         try:
             return await send_stream(request, self._events(request, stream))
@@ -81,6 +83,11 @@ class Tails:
         finally:
             if tail is not None:
                 tail.close()
+
+
+def stream_number(request: web.Request) -> int:
+    """Return the stream's number in the key of a request's path."""
+    return int(request.match_info["key"].partition("-")[2])
 
 
 def _encode(type: str, facts: dict[str, Any]) -> bytes:

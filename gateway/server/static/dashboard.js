@@ -8,6 +8,7 @@ import { openTail } from "./tail.js";
 const SECONDS_SHOWN = 180;
 const MOST_MARKS_LISTED = 50;
 const MOST_ENDED_LISTED = 12;
+const CONFIRM_MS = 3000;
 
 const KINDS = {
   lost: ["✕", "Upstream lost"],
@@ -64,6 +65,11 @@ function workerOf(item) {
   return snapshot.workers.length ? ` · worker ${item.worker}` : "";
 }
 
+// Return the name of a kept answer, which the gateway has shortened.
+function nameOf(item) {
+  return item.name ? ` · name ${item.name}` : "";
+}
+
 const routes = new Table(find("routes"), [
   { name: "Route", className: "wide", show: (cell, route) => showTwo(cell, route.path, route.upstream, { mono: true }) },
   { name: "Mode", className: "word", show: text((route) => route.mode) },
@@ -76,7 +82,7 @@ const routes = new Table(find("routes"), [
 ]);
 
 const streams = new Table(find("streams"), [
-  { name: "Stream", className: "wide", show: (cell, stream) => showTwo(cell, stream.path, `${stream.route} · ${stream.mode}${workerOf(stream)}`, { mono: true }) },
+  { name: "Stream", className: "wide", show: (cell, stream) => showTwo(cell, stream.path, `${stream.route} · ${stream.mode}${nameOf(stream)}${workerOf(stream)}`, { mono: true }) },
   { name: "State", className: "word", show: (cell, stream) => showTwo(cell, stream.state, stateOf(stream), { state: stream.state }) },
   number("Subscribers", (stream) => count(stream.subscribers)),
   number("Events /s", (stream) => rate(stream.rate)),
@@ -87,12 +93,12 @@ const streams = new Table(find("streams"), [
     show: (cell, stream) => showTwo(cell, bytes(stream.history_bytes), stream.history_blocks === null ? "" : plural(stream.history_blocks, "block", "blocks")),
   },
   { name: "Last event ID", className: "id", show: (cell, stream) => showTwo(cell, stream.last_id || "–", "", { mono: true }) },
-  { name: "Tail", className: "action", unseen: true, show: showTailButton },
+  { name: "Actions", className: "action", unseen: true, show: showButtons },
 ]);
 
 const ended = new Table(find("ended"), [
   { name: "At", className: "time", show: text((stream) => clock(stream.at)) },
-  { name: "Stream", className: "wide", show: (cell, stream) => showTwo(cell, stream.path, `${stream.method} · route ${stream.route}`, { mono: true }) },
+  { name: "Stream", className: "wide", show: (cell, stream) => showTwo(cell, stream.path, `${stream.method} · route ${stream.route}${nameOf(stream)}`, { mono: true }) },
   { name: "Verdict", className: "verdict", show: (cell, stream) => showTwo(cell, stream.verdict, stream.reason, { state: stream.verdict }) },
   number("Events", (stream) => count(stream.blocks)),
   number("Sent", (stream) => bytes(stream.bytes)),
@@ -104,16 +110,43 @@ function stateOf(stream) {
   return stream.connections > 1 ? plural(stream.connections - 1, "reconnection", "reconnections") : "";
 }
 
-function showTailButton(cell, stream) {
-  let button = cell.firstElementChild;
-  if (!button) {
-    button = make("button", { type: "button", text: "Tail" });
-    cell.append(button);
+function showButtons(cell, stream) {
+  if (!cell.firstElementChild) {
+    const tail = make("button", { type: "button", text: "Tail", "aria-label": `Tail ${stream.path}` });
+    tail.onclick = () => openTail(stream);
+    if (stream.mode === "resumable") cell.append(makeStopButton(stream));
+    cell.append(tail);
   }
-  const name = `Tail ${stream.path}`;
-  if (button.getAttribute("aria-label") !== name) {
-    button.setAttribute("aria-label", name);
-    button.onclick = () => openTail(stream);
+}
+
+// The second press within three seconds stops the answer.
+function makeStopButton(stream) {
+  const button = make("button", { type: "button", className: "stop" });
+  let disarming = null;
+  const arm = (armed) => {
+    clearTimeout(disarming);
+    disarming = armed ? setTimeout(arm, CONFIRM_MS, false) : null;
+    button.classList.toggle("armed", armed);
+    show(button, armed ? "Sure?" : "Stop");
+    button.setAttribute("aria-label", armed ? `Press again to stop ${stream.path}` : `Stop ${stream.path}`);
+  };
+  button.onclick = () => {
+    const confirmed = disarming !== null;
+    arm(!confirmed);
+    if (confirmed) stop(stream);
+  };
+  arm(false);
+  return button;
+}
+
+async function stop(stream) {
+  const note = find("stop-state");
+  show(note, "");
+  try {
+    const answer = await fetch(`dashboard/stop/${stream.key}`, { method: "POST" });
+    if (!answer.ok) show(note, `${stream.path} was not stopped: ${(await answer.json()).detail}`);
+  } catch {
+    show(note, `${stream.path} was not stopped: the gateway does not answer`);
   }
 }
 
@@ -231,7 +264,7 @@ function showMarks() {
 function showStreams() {
   const wanted = find("filter").value.trim().toLowerCase();
   const shown = snapshot.streams.filter((stream) => `${stream.path} ${stream.route} ${stream.mode}`.toLowerCase().includes(wanted));
-  streams.show(shown, (stream) => stream.key);
+  streams.show(shown, (stream) => `${stream.key} ${stream.mode} ${stream.path}`); // a restarted gateway numbers streams anew
   find("streams").hidden = shown.length === 0;
   const note = find("no-streams");
   const more = snapshot.streams_left_out;

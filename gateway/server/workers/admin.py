@@ -10,13 +10,12 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from service.status import add_status_routes
 
-from ...http.problems import problem
 from ...policy.admin_hosts import AdminHosts
 from ...policy.settings import Settings
 from ..admin_guard import admin_application
 from ..pages import add_pages
 from ..reload import Reload, add_reload
-from .dashboard import add_dashboard_of_workers
+from .dashboard import add_dashboard_of_workers, answer_of, find_worker
 from .pool import WorkerPool
 from .process import Worker
 
@@ -38,15 +37,11 @@ async def serve_admin(pool: WorkerPool, settings: Settings, public_port: int, re
         return "; ".join(reason for reason in reasons if reason) or None
 
     async def ask_worker(request: web.Request) -> web.Response:
-        number = int(request.match_info["number"])
-        if number >= len(pool.workers):
-            return problem(404, f"worker numbers are 0 to {len(pool.workers) - 1}, got {number}")
+        worker = find_worker(pool, request.match_info["number"])
+        if not isinstance(worker, Worker):
+            return worker
         _, _, target = request.raw_path.removeprefix("/workers/").partition("/")
-        try:
-            status, media_type, body = await pool.workers[number].ask(f"/{target}", request.method, await request.read())
-        except (TimeoutError, aiohttp.ClientError):
-            return problem(503, f"worker {number} does not answer; it is {pool.workers[number].state}")
-        return web.Response(status=status, headers={"Content-Type": media_type}, body=body)
+        return await answer_of(worker, f"/{target}", request.method, await request.read())
 
     app = admin_application(AdminHosts.parse(settings.admin_hosts))
     add_status_routes(app, registry, not_ready, refresh=pool.update_totals)

@@ -14,7 +14,7 @@ from ...observe.dashboard.events import Dashboard, add_events, send_stream
 from ...observe.dashboard.process import SAMPLE_PATH
 from ...observe.dashboard.services import Services
 from ...observe.dashboard.snapshot_total import total
-from ...observe.dashboard.tail import TAIL_PATH
+from ...observe.dashboard.tail import STOP_PATH, TAIL_PATH
 from ...policy.services import parse_services
 from .pool import WorkerPool
 from .process import Worker
@@ -33,13 +33,32 @@ def add_dashboard_of_workers(app: web.Application, pool: WorkerPool, services: s
         return total(samples, pool.timeline.marks) | {"state": state, "reason": reason, "workers": states}
 
     async def tail(request: web.Request) -> web.StreamResponse:
-        number = int(request.match_info["key"].partition("-")[0])
-        if number >= len(pool.workers):
-            return problem(404, f"worker numbers are 0 to {len(pool.workers) - 1}, got {number}")
-        return await _pass_on(request, pool.workers[number])
+        worker = find_worker(pool, request.match_info["key"].partition("-")[0])
+        return await _pass_on(request, worker) if isinstance(worker, Worker) else worker
+
+    async def stop(request: web.Request) -> web.Response:
+        worker = find_worker(pool, request.match_info["key"].partition("-")[0])
+        return await answer_of(worker, request.path, "POST") if isinstance(worker, Worker) else worker
 
     add_events(app, Dashboard(look, Services(parse_services(services))))
     app.router.add_get(TAIL_PATH, tail)
+    app.router.add_post(STOP_PATH, stop)
+
+
+def find_worker(pool: WorkerPool, number: str) -> Worker | web.Response:
+    """Return the worker with this number, or the answer for an unknown one."""
+    if int(number) < len(pool.workers):
+        return pool.workers[int(number)]
+    return problem(404, f"worker numbers are 0 to {len(pool.workers) - 1}, got {int(number)}")
+
+
+async def answer_of(worker: Worker, target: str, method: str, body: bytes = b"") -> web.Response:
+    """Return a worker's answer, or 503 if it does not answer."""
+    try:
+        status, media_type, content = await worker.ask(target, method, body)
+    except (TimeoutError, aiohttp.ClientError):
+        return problem(503, _silent(worker))
+    return web.Response(status=status, headers={"Content-Type": media_type}, body=content)
 
 
 async def _ask(worker: Worker) -> dict[str, Any] | None:
@@ -67,7 +86,11 @@ async def _pass_on(request: web.Request, worker: Worker) -> web.StreamResponse:
                 )
             return await send_stream(request, _parts(answer))
     except (TimeoutError, aiohttp.ClientError):
-        return problem(503, f"worker {worker.number} does not answer; it is {worker.state}")
+        return problem(503, _silent(worker))
+
+
+def _silent(worker: Worker) -> str:
+    return f"worker {worker.number} does not answer; it is {worker.state}"
 
 
 async def _parts(answer: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
