@@ -1,12 +1,13 @@
 """Turn the observations of one path into findings."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from .anatomy import FIELDS, Anatomy, dissect
 from .answer import judge_answer
 from .content import judge_content
+from .conventions import Attempt, judge_conventions
 from .findings import Finding, Severity
 from .lifetime import judge_lifetime, longest_silence
 from .observation import Observation
@@ -32,6 +33,8 @@ class Examination:
     """The answer to the same request with compression offered, None if it was not sent."""
     resumption: Resumption | None = None
     """The answer to the same request with a last event ID, None if it was not sent."""
+    attempts: Sequence[Attempt] | None = None
+    """The requests that may resume the answer to a POST, None if they were not sent."""
     protocol: str = ""
     """The protocol that the server chose when HTTP/2 was offered, empty if it was not offered."""
 
@@ -58,6 +61,8 @@ def diagnose(examination: Examination, quote: Quote) -> list[Finding]:
     findings.append(judge_ids(anatomy, quote))
     if examination.resumption is not None:
         findings += judge_resumption(anatomy, examination.resumption, quote)
+    if examination.attempts is not None:
+        findings.append(judge_conventions(anatomy, examination.attempts))
     findings += judge_lifetime(seen, anatomy, quote)
     return findings
 

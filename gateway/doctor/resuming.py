@@ -72,7 +72,7 @@ def _judge_new_begin(first: Anatomy, anatomy: Anatomy, asked: str) -> Finding:
     do = "give events ids, and resume after Last-Event-ID"
     if not anatomy.events:
         return Finding("resuming", "note", f"{asked}: no event arrived", "nothing to judge", "listen longer (--seconds)")
-    if _key(anatomy.events[0]) == _key(first.events[0]):
+    if key_of(anatomy.events[0]) == key_of(first.events[0]):
         return Finding(
             "resuming", "warning", f"{asked}: starts again at the first event", "a reconnecting client gets all events again", do
         )
@@ -83,8 +83,8 @@ def _judge_order(before: list[Block], behind: int, seen: Observation, anatomy: A
     wanted = len(before) - 1 - behind
     came = [block for block in anatomy.events if not _is_gap(block)]
     told = " (an event announces the gap)" if len(came) < len(anatomy.events) else ""
-    places = {_key(block): index for index, block in reversed(list(enumerate(before)))}
-    found = [places.get(_key(block)) for block in came]
+    places = {key_of(block): index for index, block in reversed(list(enumerate(before)))}
+    found = [places.get(key_of(block)) for block in came]
     means = "a client that is disconnected for a moment misses events without notice"
     do = "keep the latest events, and replay those after Last-Event-ID first"
     if not came:
@@ -147,7 +147,8 @@ def _content(block: Block) -> tuple[str, str]:
     return block.event.type, block.event.data
 
 
-def _key(block: Block) -> tuple[str, ...]:
+def key_of(block: Block) -> tuple[str, ...]:
+    """Return what two copies of an event have in common: the ID, or type and data without one."""
     event = block.event
     assert event is not None
     return (event.id,) if event.id else (event.type, event.data)

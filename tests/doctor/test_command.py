@@ -106,12 +106,13 @@ async def test_doctor_decodes_an_unrequested_compression_and_complains() -> None
 async def test_doctor_sends_a_post_once_unless_given_no_once() -> None:
     async with ScriptedUpstream(resuming) as server:
         assert (await consult(server.url, "--data", '{"a": 1}', "--seconds", "5")).status == 0
-        [asked] = server.requests
+        asked, again = server.requests
         assert (asked.method, asked.body, asked.header("Content-Type")) == ("POST", b'{"a": 1}', "application/json")
+        assert (again.method, again.body, again.header("Last-Event-ID")) == ("GET", b"", "2")
         assert (
             await consult(server.url, "-X", "put", "-d", "words", "-H", "Content-Type: text/x", "--no-once", "--seconds", "5")
         ).status == 0
-        assert [(asked.method, asked.header("Content-Type")) for asked in server.requests[1:]] == [("PUT", "text/x")] * 3
+        assert [(asked.method, asked.header("Content-Type")) for asked in server.requests[2:]] == [("PUT", "text/x")] * 3 + [("GET", None)]
 
 
 async def test_doctor_follows_a_redirect_without_credentials_for_another_origin() -> None:
