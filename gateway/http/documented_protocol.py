@@ -10,7 +10,7 @@ from ..policy.refusal import Refusal
 from .answer import make_head
 from .connection import ClientConnection
 from .flushing import Unsent
-from .request_framing import Body, Refused, begins_request, body_of, for_parser, take_head
+from .request_framing import Body, Refused, body_of, for_parser, take_head
 
 log = logging.getLogger("aiohttp.server")
 
@@ -71,13 +71,16 @@ class DocumentedProtocol(ClientConnection):
             self._refuse_body() if self._in_progress else self._refuse(refused.refusal)
 
     def _bound_pending(self) -> None:
-        """Read no more than the head of one request behind a request that is in progress."""
+        """Read no more than the head of one request behind a request that is in progress. If it is none, a stream is aborted."""
         if len(self._pending) <= self._max_head_bytes or self.transport is None:
             return
-        if not begins_request(self._pending) and self.writing is not None:
-            self.transport.abort()
-        else:
-            self.transport.pause_reading()
+        try:
+            take_head(self._pending[:], self._max_head_bytes)
+        except Refused:
+            if self.writing is not None:
+                self.transport.abort()
+                return
+        self.transport.pause_reading()
 
     def begin(self, request: web.BaseRequest) -> None:
         """Note that a request is being answered."""

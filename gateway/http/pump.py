@@ -67,7 +67,8 @@ class Pump:
         self.finish()
 
     async def _wait(self) -> None:
-        while self._receiver is not None and self._receiver.paused:
+        """Wait until the receiver takes more, or there is no more: a client that reads nothing may have been sent all."""
+        while self._receiver is not None and self._receiver.paused and not self._content.at_eof():
             self._may_read.clear()
             await self._may_read.wait()
 
