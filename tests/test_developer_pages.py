@@ -9,8 +9,8 @@ import yaml
 
 from tests.kit.stack import REPOSITORY
 
-PAGES = ("CONTRIBUTING.md", "SECURITY.md", "docs/architecture.md")
-FOLDERS = "bench|consumer|deploy|docs|eventstream|gateway|install|producer|service|tests"
+PAGES = ("CONTRIBUTING.md", "SECURITY.md", "docs/architecture.md", "docs/resume.md")
+FOLDERS = "bench|consumer|deploy|docs|eventstream|examples|gateway|install|producer|service|tests"
 PATH = re.compile(rf"(?<![\w/.-])(?:(?:{FOLDERS})/[\w./-]*[\w/]|[\w-]*\.(?:md|toml|yml|yaml)|Makefile|Procfile|LICENSE)(?![\w*])")
 STEP = re.compile(r"^\| `([\w./]+\.py)` \| (`\w+`(?:, `\w+`)*) \|", re.MULTILINE)
 """A row of a table: a module, and names that it defines."""
