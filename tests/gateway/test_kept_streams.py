@@ -266,6 +266,20 @@ async def test_streams_that_ended_give_way_when_the_store_fails_and_say_so() -> 
         assert await kept.streams.find(stream.head.id) == "it ended while the store failed, and left memory before it worked again"
 
 
+async def test_large_stream_is_stored_in_few_transactions() -> None:
+    store = ScriptedStore()
+    async with house() as kept:
+        stream = await kept.opened(*[chunk(LARGE)] * 30 + [LAST_CHUNK])
+        await until(lambda: stream.end_stored)
+        stream.in_store, stream.end_stored, stream.stored_to = False, False, 0
+        store.goes.clear()  # all that is submitted before it goes is one transaction
+        storing = asyncio.create_task(Storing(store).bring([stream]))
+        await until(lambda: "create" in store.calls)
+        assert store.calls == ["create", *["append"] * 30, "finish"], "3 MB at once"
+        store.goes.set()
+        await storing
+
+
 async def test_subscriber_of_a_stored_stream_is_disconnected_before_a_running_stream_is_ended() -> None:
     async with house(max_bytes=250 * KILOBYTES) as kept:
         ended = await kept.opened(chunk(LARGE), chunk(LARGE) + LAST_CHUNK)
