@@ -47,8 +47,9 @@ BEYOND = """(width) => [...document.querySelectorAll("main *:not(thead *)")]  //
   .map((element) => element.outerHTML)"""
 SHIFTS = """() => {
   window.shifts = [];
-  const named = ({ node }) => (node?.parentElement ?? node)?.textContent;
-  const note = (list) => shifts.push(...list.getEntries().flatMap((entry) => entry.sources.map(named)));
+  const elements = (entry) => entry.sources.map(({ node }) => node?.parentElement ?? node);
+  const isMoved = (element) => !element?.closest("#lane");  // the marks there move with the time
+  const note = (list) => shifts.push(...list.getEntries().flatMap(elements).filter(isMoved).map((element) => element?.textContent));
   new PerformanceObserver(note).observe({ type: "layout-shift" });
 }"""
 
