@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
@@ -54,8 +55,8 @@ class JsonPointer:
 class NameInEvents:
     """Looks for the name of an answer in its first hundred events."""
 
-    def __init__(self, pointer: Sequence[str], found: Callable[[str], None]) -> None:
-        self._pointer = JsonPointer(pointer)
+    def __init__(self, pointer: tuple[str, ...], found: Callable[[str], None]) -> None:
+        self._pointer = json_pointer(pointer)
         self._found = found
         self._events_left = _MOST_EVENTS
 
@@ -80,7 +81,7 @@ def name_in_request(source: Source, request: web.BaseRequest, target: str, body:
         return valid_name(request.headers.get(source.key))
     if source.kind == "query":
         return valid_name(parameter(target.partition("?")[2], source.key))
-    return valid_name(JsonPointer(source.pointer).read(body)) if source.kind == "body" else ""
+    return valid_name(json_pointer(source.pointer).read(body)) if source.kind == "body" else ""
 
 
 def name_in_fields(source: Source, fields: Mapping[str, str]) -> str:
@@ -100,6 +101,12 @@ def valid_name(value: str | int | None) -> str:
 def parameter(query: str, name: str) -> str | None:
     """Return the last value of a parameter in a query, or None."""
     return dict(parse_qsl(query, keep_blank_values=True, errors="surrogateescape")).get(name)
+
+
+@lru_cache(maxsize=256)  # a few for each route; making one takes 0.1 ms
+def json_pointer(tokens: tuple[str, ...]) -> JsonPointer:
+    """Return the pointer with these tokens."""
+    return JsonPointer(tokens)
 
 
 def _member_decoder(name: str) -> msgspec.json.Decoder[_Member]:

@@ -1,20 +1,19 @@
 """Find the block after a position that clients count themselves, such as the sequence number of the OpenAI Responses API."""
 
 import asyncio
-from collections.abc import Sequence
 
 from eventstream import Parser, split_blocks
 
 from ...streams.history import History
-from .naming import JsonPointer
+from .naming import JsonPointer, json_pointer
 
 
-async def cursor_after_position(history: History, pointer: Sequence[str], position: int) -> int:
+async def cursor_after_position(history: History, pointer: tuple[str, ...], position: int) -> int:
     """Return the cursor before the first event whose position is greater, or the end of the history without one.
 
     Events without a position are skipped. A long history is searched in several turns of the event loop.
     """
-    positions = JsonPointer(pointer)
+    positions = json_pointer(pointer)
     if position < 0:
         return 0
     if position < history.end and _position(history.copy(position, position + 1)[0], positions) == position:  # the usual numbers, from 0
