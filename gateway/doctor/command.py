@@ -43,11 +43,9 @@ def doctor(arguments: Sequence[str], out: TextIO | None = None, err: TextIO | No
     requests = [request] if through is None else [request, through]
     secrets = secrets_of_headers(request.headers).union(*(secrets_of_url(each.url) for each in requests))
     quote = Quote(secrets)
-    once = options.once if options.once is not None else request.method not in ("GET", "HEAD")
-    resume_answers = request.method not in ("GET", "HEAD") and options.once is not True
     failures: list[BaseException] = []
     try:
-        examinations = asyncio.run(_listen(requests, options.seconds, once, resume_answers, err))
+        examinations = asyncio.run(_listen(requests, options.seconds, options.once, err))
     except* CannotConnect as group:
         failures = list(group.exceptions)
     if failures:
@@ -132,7 +130,7 @@ def _is_json(body: bytes) -> bool:
     return True
 
 
-async def _listen(requests: list[Request], seconds: float, once: bool, resume_answers: bool, err: TextIO) -> list[Examination]:
+async def _listen(requests: list[Request], seconds: float, once: bool | None, err: TextIO) -> list[Examination]:
     enough = asyncio.Event()
     progress = Progress(err, seconds)
     with contextlib.suppress(NotImplementedError, RuntimeError):  # only the main thread of a Unix process has signals
@@ -141,7 +139,7 @@ async def _listen(requests: list[Request], seconds: float, once: bool, resume_an
     watchers = [progress.watcher(name) for name in names]
     async with asyncio.TaskGroup() as group:
         writer = group.create_task(progress.run())
-        examinations = await examine(requests, seconds, once=once, enough=enough, watchers=watchers, resume_answers=resume_answers)
+        examinations = await examine(requests, seconds, once=once, enough=enough, watchers=watchers)
         writer.cancel()
     return examinations
 

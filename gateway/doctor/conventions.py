@@ -8,6 +8,7 @@ from .findings import Finding
 from .observation import Observation
 from .resuming import key_of
 
+_NOT_SENT = Observation(0.0)
 _MEANS = "a reload or a lost connection loses the answer, or the service is asked again"
 
 
@@ -18,9 +19,11 @@ class Attempt:
     way: str
     preset: str
     """The gateway's preset for it; empty without one."""
-    behind: int | None
-    """Index of the event whose ID was sent, or None: all events are asked for."""
-    seen: Observation
+    url: str
+    """Relative to the URL of the answer."""
+    first: int = 0
+    """Index of the first event that is asked for, by the ID of the one before it."""
+    seen: Observation = _NOT_SENT
 
 
 def judge_conventions(first: Anatomy, attempts: Sequence[Attempt]) -> Finding:
@@ -47,7 +50,7 @@ def _fault(first: Anatomy, attempt: Attempt) -> str:
         return "204, as for no answer; a complete one is replayed if its start has a messageId"
     if head.status != 200 or head.media_type() != "text/event-stream":
         return str(head.status) if head.status != 200 else "no event stream"
-    expected = first.events[0 if attempt.behind is None else attempt.behind + 1 :]
+    expected = first.events[attempt.first :]
     came = dissect(attempt.seen.body).events
     if not came:
         return "no event arrived" if expected else ""

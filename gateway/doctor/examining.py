@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from .anatomy import dissect
 from .attempts import attempt_all
-from .conventions import Attempt
 from .diagnosis import Examination
 from .listening import Recording, Request, Watcher, listen
 from .observation import Head, Observation
@@ -20,21 +19,15 @@ _PROTOCOL_SECONDS = 5.0
 
 
 async def examine(
-    requests: Sequence[Request],
-    seconds: float,
-    *,
-    once: bool,
-    enough: asyncio.Event,
-    watchers: Sequence[Watcher | None],
-    resume_answers: bool = False,
+    requests: Sequence[Request], seconds: float, *, once: bool | None, enough: asyncio.Event, watchers: Sequence[Watcher | None]
 ) -> list[Examination]:
     """Examine several paths at once, each with an optional watcher. Raises CannotConnect, in a group, if a path allows no connection.
 
-    With `once` the request is not repeated. With `resume_answers` the requests follow with which client libraries resume an answer.
+    `once` None: methods other than GET and HEAD are sent once, followed by the GETs with which client libraries resume an answer.
     """
     async with asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(_Examiner(request, seconds, once, enough, watch, resume_answers).examine())
+            group.create_task(_Examiner(request, seconds, once=once, enough=enough, watch=watch).examine())
             for request, watch in zip(requests, watchers, strict=True)
         ]
     return [task.result() for task in tasks]
@@ -43,15 +36,14 @@ async def examine(
 class _Examiner:
     """Examine one path. Setting `enough` stops listening early; the bytes received by then are judged."""
 
-    def __init__(
-        self, request: Request, seconds: float, once: bool, enough: asyncio.Event, watch: Watcher | None, resume_answers: bool
-    ) -> None:
+    def __init__(self, request: Request, seconds: float, *, once: bool | None, enough: asyncio.Event, watch: Watcher | None) -> None:
         self._request = request.with_field("Accept-Encoding", "identity")
         self._seconds = seconds
-        self._once = once
+        answers = request.method not in ("GET", "HEAD")
+        self._once = answers if once is None else once
+        self._resumes_answer = answers and not once
         self._enough = enough
         self._watch = watch
-        self._resume_answers = resume_answers
 
     async def examine(self) -> Examination:
         """Listen, offer compression at the same time, then reconnect with a last event ID. Raises CannotConnect, in a group."""
@@ -63,19 +55,14 @@ class _Examiner:
         seen = first.result()
         resumption = None if self._once or self._enough.is_set() else await self._resume(seen)
         compressed = offering.result() if offering else None
-        chosen = protocol.result() if protocol else ""
-        return Examination(shown_url(url), seen, compressed, resumption, await self._attempt_all(seen), chosen)
+        attempts = None
+        if self._resumes_answer and not self._enough.is_set():
+            attempts = await attempt_all(self._request, seen, min(self._seconds, _RESUME_SECONDS), self._enough)
+        return Examination(shown_url(url), seen, compressed, resumption, attempts, protocol.result() if protocol else "")
 
     async def _offer_compression(self) -> Observation:
         """Listen for as long as to the first request if the server compresses, else only for the head."""
         return await listen(self._request.with_field("Accept-Encoding", _OFFERED), self._seconds, self._enough, stop_after=_is_plain)
-
-    async def _attempt_all(self, seen: Observation) -> list[Attempt] | None:
-        if not self._resume_answers or self._enough.is_set() or seen.head is None or seen.head.status != 200:
-            return None
-        anatomy = await asyncio.to_thread(dissect, seen.body)
-        seconds = min(self._seconds, _RESUME_SECONDS)
-        return await attempt_all(self._request, seen.head, anatomy, seconds, self._enough) if anatomy.events else None
 
     async def _resume(self, seen: Observation) -> Resumption | None:
         """Resume after an event in the middle, until the events known to follow have arrived or a few seconds have passed.

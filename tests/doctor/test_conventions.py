@@ -125,7 +125,7 @@ async def test_location_of_another_origin_gets_no_credentials_and_may_be_dead() 
     async with ScriptedUpstream(answer([{"n": 1}], b"Location: " + other.url.encode())) as server:
         assert (await ask(server.url)).finding(CHECK)["seen"] == "not at all: not at its Location or Stream-Id: no answer"
     async with ScriptedUpstream(answer([{"n": 1}], b"Location: ftp://elsewhere")) as server:
-        assert (await ask(server.url)).finding(CHECK)["seen"] == "not at all: it has neither an id nor a name"
+        assert (await ask(server.url)).finding(CHECK)["seen"] == "not at all: not at its Location or Stream-Id: no answer"
 
 
 @pytest.mark.parametrize(
@@ -142,6 +142,6 @@ async def test_location_of_another_origin_gets_no_credentials_and_may_be_dead() 
 )
 def test_answer_counts_as_resumed_if_the_next_event_comes_first(observation: Observation, fault: str) -> None:
     first = dissect(seen(every(0.1, numbered(10))).body)
-    found = judge_conventions(first, [Attempt("on the path", "", 4, observation)])
+    found = judge_conventions(first, [Attempt("on the path", "", "", 5, observation)])
     assert found.seen == (f"not at all: not on the path: {fault}" if fault else "on the path")
     assert found.severity == ("note" if fault else "ok")
