@@ -78,7 +78,7 @@ async function aiPage(url, options) {
   let finished = false;
   const [shown, checked] = stream.tee();
   const watching = (async () => { for await (const part of checked) if (part.type === "finish") finished = true; })();
-  for await (const state of readUIMessageStream({ stream: shown, onError: (error) => { failure = error; } })) {
+  for await (const state of readUIMessageStream({ stream: shown, onError: (error) => { failure ??= error; } })) {
     const now = state.parts.filter((part) => part.type === "text").map((part) => part.text).join("");
     token(now.slice(text.length));
     text = now;
