@@ -19,12 +19,13 @@ _SEE_OTHER = 303  # makes it a GET, without credentials for another origin
 
 
 async def attempt_all(request: Request, seen: Observation, seconds: float, enough: asyncio.Event) -> list[Attempt] | None:
-    """Try each convention that fits an answer once, for at most `seconds` each. Return None for an answer without events."""
+    """Try each convention that fits an answer once, for at most `seconds` each. Return None without events, or if stopped early."""
     events = (await asyncio.to_thread(dissect, seen.body)).events
     if not events or seen.head is None or seen.head.status != 200:
         return None
     fitting = {attempt.url: attempt for attempt in _fitting(request, seen.head, events)}  # of equal URLs the library's own counts
-    return [replace(attempt, seen=await _try(request, attempt, events, seconds, enough)) for attempt in fitting.values()]
+    attempts = [replace(attempt, seen=await _try(request, attempt, events, seconds, enough)) for attempt in fitting.values()]
+    return None if enough.is_set() else attempts
 
 
 def _fitting(request: Request, head: Head, events: list[Block]) -> Iterator[Attempt]:

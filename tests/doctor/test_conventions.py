@@ -1,5 +1,6 @@
 """The doctor says whether and how an answer to a POST can be resumed, by the requests that client libraries send."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -7,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from yarl import URL
 
 from gateway.doctor.anatomy import dissect
+from gateway.doctor.attempts import attempt_all
 from gateway.doctor.conventions import Attempt, judge_conventions
+from gateway.doctor.listening import Request
 from gateway.doctor.observation import Observation
 from tests.doctor.consulting import Said, consult
 from tests.doctor.traces import ASKED, every, head, numbered, seen
 from tests.kit.dashboard import admin
-from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Disconnect, Script, ScriptedUpstream, chunk
+from tests.kit.upstream import EVENT_STREAM_HEAD, LAST_CHUNK, Asked, Disconnect, Script, ScriptedUpstream, Silence, chunk
+from tests.kit.waiting import GUARD_SECONDS
 
 NOT_FOUND: Script = [b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", Disconnect()]
 CHECK = "resuming the answer"
@@ -145,3 +150,15 @@ def test_answer_counts_as_resumed_if_the_next_event_comes_first(observation: Obs
     found = judge_conventions(first, [Attempt("on the path", "", "", 5, observation)])
     assert found.seen == (f"not at all: not on the path: {fault}" if fault else "on the path")
     assert found.severity == ("note" if fault else "ok")
+
+
+async def test_attempts_that_were_stopped_early_are_not_judged() -> None:
+    silent: Script = [Silence()]
+    observation = seen(every(0.01, numbered(3)), answer=head(("Location", "/there")))
+    async with ScriptedUpstream(silent) as server:
+        enough = asyncio.Event()
+        request = Request(URL(server.url), "POST", (), b"{}")
+        attempting = asyncio.create_task(attempt_all(request, observation, GUARD_SECONDS, enough))
+        await server.wait_for_requests(1)
+        enough.set()
+        assert await attempting is None
