@@ -222,7 +222,7 @@ async def seconds_beside(gateway: Gateway, attack: Awaitable[object]) -> list[fl
 
 
 @pytest.mark.parametrize("start", [b'{"m":[', b"["], ids=["in an object", "alone"])
-async def test_large_arrays_hold_nobody_up_longer_than_the_same_bytes_without_a_name(gateway: Gateway, start: bytes) -> None:
+async def test_large_arrays_hold_no_client_up_longer_than_the_same_bytes_without_a_name(gateway: Gateway, start: bytes) -> None:
     end = b'[]],"id":"large"}' if start != b"[" else b"[]]"
     body = start + b"[]," * ((16 * MEBIBYTES - len(start + end)) // 3) + end
     beside: dict[str, list[list[float]]] = {"/plain": [], "/chat": []}
