@@ -286,6 +286,15 @@ async def test_cancelled_response_is_answered_as_far_as_it_was_seen(named: Play)
     assert told == {"id": "resp_9", "object": "response", "status": "cancelled", "output": [{"id": "msg_1"}]}
 
 
+async def test_response_that_is_complete_is_not_cancelled(named: Play) -> None:
+    response = {"id": "resp_8", "object": "response", "status": "completed", "output": [{"id": "msg_1"}]}
+    scene = named.stage.scene(HEAD + said({"type": "response.completed", "sequence_number": 0, "response": response}) + END)
+    async with named.ask("/v1/responses", scene, headers=[ALICE], body=b'{"stream": true}') as answer:
+        await answer.to_end()
+    async with named.ask("/v1/responses/resp_8/cancel", headers=[ALICE], body=b"") as cancelled:
+        assert json.loads(await cancelled.to_end()) == response
+
+
 async def test_run_has_a_location_below_any_base_path(named: Play) -> None:
     head = HEAD.replace(b"\r\n\r\n", b"\r\nContent-Location: /threads/t1/runs/r1\r\n\r\n")
     scene = named.stage.scene(head + sent(1, 3) + END)
@@ -367,6 +376,8 @@ async def test_get_with_an_id_of_the_gateway_never_reaches_the_upstream(play: Pl
     second = ("Last-Event-ID", got.split(b"id: ")[2].partition(b"\n")[0].decode())
     assert await fetched(play, "/ask", [ALICE, second]) == (200, events(3, 3), End.COMPLETE)
     assert (await fetched(play, "/ask", [BOB, second]))[0] == 403
+    assert await fetched(play, "/beat", [ALICE, second]) == (200, events(3, 3), End.COMPLETE)
+    assert (await fetched(play, "/beat", [BOB, second]))[0] == 403
     assert (await fetched(play, "/ask", [ALICE, ("Last-Event-ID", last_id(got))]))[0] == 204
     assert len(scene.requests) == 1
 
@@ -434,13 +445,14 @@ async def test_retry_joins_the_first_request_though_that_broke_before_its_answer
 async def test_names_outlive_a_restart_and_are_found_by_every_worker(start_play: StartPlay) -> None:
     for workers in (1, 3):
         async with start_play({"workers": workers}, resume=CHAT) as play:
-            if workers == 1:
-                scene = play.stage.scene(HEAD + sent(1, 3) + END)
-                async with play.ask("/", scene, headers=[ALICE], body=body("kept")) as answer:
-                    await answer.to_end()
-                await play.reaches(stream_of(answer), "complete", [ALICE])
-            for _ in range(6):
-                assert await fetched(play, "/kept/stream") == (200, events(1, 3), End.COMPLETE)
+            for headers in ([ALICE], []):
+                if workers == 1:
+                    scene = play.stage.scene(HEAD + sent(1, 3) + END)
+                    async with play.ask("/", scene, headers=headers, body=body("kept")) as answer:
+                        await answer.to_end()
+                    await play.reaches(stream_of(answer), "complete", headers)
+                for _ in range(6):
+                    assert await fetched(play, "/kept/stream", headers) == (200, events(1, 3), End.COMPLETE)
 
 
 async def test_name_in_an_event_outlives_a_restart(start_play: StartPlay) -> None:

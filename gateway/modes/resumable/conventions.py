@@ -21,7 +21,7 @@ from ..direct import Direct
 from ..observer import Observer
 from .answers import AnyStream, gone, no_content, nothing_more, other_credentials, refuse
 from .asked import Asked, find_running
-from .cancelled import cancelled_response
+from .cancelled import response_object
 from .first_block import repeated_id
 from .heads import credentials_of, head_of, private_key
 from .kept_stream import KeptStream
@@ -73,6 +73,8 @@ class Conventions:
             found = await self._streams.look_up(stamp[0])
             if isinstance(found, str):
                 return gone(exchange, found)
+            if found is not None and found.head.route != exchange.route.path:  # the rules of its own route hold
+                return await self._resumption.answer_about(request, exchange, found)
             if found is not None:
                 return await self._resume(request, exchange, found, last_event_id)
         asked = Asked("running", head_of(request, exchange, ""), last_event_id)
@@ -144,7 +146,7 @@ class Conventions:
         if resume.preset != "openai-responses":
             return no_content(exchange)
         stream = await self._streams.find(found.head.id)
-        body = await cancelled_response(name, stream.fan_out.history if isinstance(stream, KeptStream) else None)
+        body = await response_object(name, stream if isinstance(stream, KeptStream) else None)
         exchange.status = 200
         return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
 
