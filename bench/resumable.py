@@ -66,18 +66,18 @@ def report(streams: int, kept: int, seconds: float, repeat: int) -> str:
                 results[name].append(measure("gateway", workload, origin_port, _WARM_UP_SECONDS, seconds, launch))
         print(f"resumable: {kept} streams are kept", file=sys.stderr, flush=True)
         kept_table = _kept_table(_keep(kept, origin_port))
-        return f"{workload_table(workload, results)}\n\n{kept_table}\n\n{_name_table(repeat, origin_port)}"
+        return f"{workload_table(workload, results)}\n\n{kept_table}\n\n{_name_table(min(kept, _NAMED_STREAMS), repeat, origin_port)}"
 
 
-def _name_table(repeat: int, origin_port: int) -> str:
+def _name_table(streams: int, repeat: int, origin_port: int) -> str:
     """Compare answers with and without a name, in turns."""
     spent: dict[bool, list[float]] = {False: [], True: []}
     for turn in range(1, repeat + 1):
         print(f"resumable {turn}/{repeat}: names", file=sys.stderr, flush=True)
         for named, figures in spent.items():
-            figures.append(_keep(_NAMED_STREAMS, origin_port, named=named).user_ms_per_stream)
+            figures.append(_keep(streams, origin_port, named=named).user_ms_per_stream)
     without, with_name = (median(figures) for figures in spent.values())
-    head = [f"{_NAMED_STREAMS} answers to {len(_body(0))} bytes of JSON", "user ms/answer", "× without a name"]
+    head = [f"{streams} answers to {len(_body(0))} bytes of JSON", "user ms/answer", "× without a name"]
     rows = [["without a name", number(without), "1.00"], ["with a name from the body", number(with_name), f"{with_name / without:.3f}"]]
     return f"### resumable: what a name costs, medians of {repeat} runs in turns\n\n{table(head, rows)}"
 

@@ -61,7 +61,7 @@ async def gateway(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathF
         route("/brief", upstream.url, CHAT, retain_seconds=0.1),
         route("/plain", upstream.url),
     ]
-    async with running(routes, tmp_path_factory.mktemp("names"), max_streams_per_client=10_000) as gateway:
+    async with running(routes, tmp_path_factory.mktemp("names"), plain=True, max_streams_per_client=10_000) as gateway:
         yield gateway
 
 

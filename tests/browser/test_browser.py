@@ -100,7 +100,7 @@ def test_event_source_of_another_origin_streams_the_demo_sentence_with_credentia
     assert sent.now() < len(DEMO_TEXT)
     page.wait_for_function("count => events.length >= count", arg=len(DEMO_TEXT))
     page.evaluate("source.close()")
-    assert read_text(page) == DEMO_TEXT
+    assert read_text(page)[: len(DEMO_TEXT)] == DEMO_TEXT, "it may have begun again"
 
 
 def test_event_source_of_an_origin_that_is_not_allowed_fails(browser: Browser, stack: Stack) -> None:

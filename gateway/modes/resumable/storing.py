@@ -13,7 +13,7 @@ from .store import RUNNING, StoreError, StreamEvicted, StreamStore
 log = structlog.get_logger()
 
 _PART_BYTES = 256 * 1024
-_LARGE_PART_BYTES = 4 * 1024 * 1024  # of one stream at a time: a transaction waits 0.1 s, and 16 MiB in small parts took 7 s at a shutdown
+_ENDED_PART_BYTES = 4 * 1024 * 1024  # a transaction waits 0.1 s, so that 16 MiB in small parts would take 7 s at a shutdown
 _STREAMS_AT_ONCE = 64
 
 
@@ -81,7 +81,7 @@ class Storing:
             if not stream.name_stored:
                 steps.append((self.store.name(stream.head.id, stream.head.name), partial(setattr, stream, "name_stored", True)))
             cursor = stream.stored_to
-            for data, cursor in _pieces(stream, end, _LARGE_PART_BYTES):
+            for data, cursor in _pieces(stream, end, _ENDED_PART_BYTES if ended else _PART_BYTES):
                 steps.append((self.store.append(stream.head.id, data), partial(setattr, stream, "stored_to", cursor)))
             if ended and cursor == end:
                 if stream.fan_out.history.tail and not stream.tail_stored:

@@ -47,7 +47,7 @@ const clients = {
     const transport = new DefaultChatTransport({ api: `${baseURL}/ui`, headers: { Authorization: `Bearer ${apiKey}` } });
     const body = { model, stream: true };
     const stream = await transport.sendMessages({ chatId: "1", messages: [], trigger: "submit-message", body });
-    const onError = (error) => { outcome.error = error.message; };
+    const onError = (error) => { outcome.error ??= error.message; };
     for await (const message of readUIMessageStream({ stream, onError })) {
       outcome.text = message.parts.filter((part) => part.type === "text").map((part) => part.text).join("");
     }
@@ -59,7 +59,7 @@ async function complete(client, model) {
   try {
     await clients[client](model, outcome);
   } catch (error) {
-    outcome.error = error.message;
+    outcome.error ??= error.message;
   }
   return [client, outcome];
 }
