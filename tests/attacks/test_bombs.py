@@ -130,7 +130,7 @@ async def test_bomb_holds_others_up_no_more_than_a_stream_that_is_not_compressed
         before = gateway.memory()
         size, worst, highest = await attack(gateway, f"/{mode}?{coding}", 2 * LEAST_BYTES)
         assert size > LEAST_BYTES / 2
-        assert worst < 10 * max(worst_quiet, worst_flooded, 0.02)
+        assert worst < 10 * max(worst_quiet, worst_flooded, 0.05)  # the fault took seconds
         assert highest - before < BOMB_BYTES * 3 / 4
     assert await gateway.metric("gateway_open_streams") == 0
 
