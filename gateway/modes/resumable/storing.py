@@ -13,7 +13,7 @@ from .store import RUNNING, StoreError, StreamEvicted, StreamStore
 log = structlog.get_logger()
 
 _PART_BYTES = 256 * 1024
-_ENDED_PART_BYTES = 4 * 1024 * 1024  # a transaction waits 0.1 s, so that 16 MiB in small parts would take 7 s at a shutdown
+_ENDED_PART_BYTES = 1024 * 1024  # a transaction waits 0.1 s, so that 16 MiB in small parts would take 7 s at a shutdown
 _STREAMS_AT_ONCE = 64
 
 
